@@ -1,14 +1,14 @@
 """Heatmaps for Vision Transformers: Grad-CAM, three comparisons with the same call, and the overlay.
 
-Every method is called as ``method(model, inputs, targets=None, block=-1, signed=False)`` and returns a float32
-tensor (B, grid height, grid width), unnormalised: its size says how strong the evidence is, so nothing here
-stretches a map to the full colour range behind the reader's back. ``METHODS`` maps names to functions.
+Every method is called as ``method(model, inputs, targets=None, block=-1, signed=False)`` and returns
+float32 (B, grid height, grid width), unnormalised: how large a map is says how strong the evidence is, so
+nothing stretches it behind the reader's back. ``METHODS`` maps names to functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Iterator, Sequence
 
 import matplotlib
 import numpy as np
@@ -28,17 +28,22 @@ def grad_cam(
 ) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) on the output of ``model.blocks[block].norm1``.
 
-    Why norm1: a model that classifies from its CLS token never reads the patch tokens that the *last* block
-    puts out, so their gradient is exactly zero. The last place where they count is the input of its attention.
+    Why norm1: a model that classifies from its CLS token never reads the patch tokens that leave its last
+    block, so their gradient is exactly zero there. They last count at the input of that block's attention.
 
-    model: any timm VisionTransformer (CLS, average, register or distillation tokens; any grid). Its mode, its
-    ``requires_grad`` and its hooks are as before when this returns or raises.
-    inputs: float (B, 3, H, W), normalised as the model expects.
-    targets: None for the predicted class, one class for all images, or B classes.
-    block: which block to look at; those before it run without a gradient, so -1 costs little more than a
-        forward pass.
-    signed: return the map before its ReLU (where is evidence *against* the class?).
-    Returns float32 (B, gh, gw), detached, on the device of `inputs`, >= 0 unless signed. Raises SwysError.
+    Args:
+        model: any timm VisionTransformer (CLS, average, register or distillation tokens; any grid). Its
+            mode, ``requires_grad`` and hooks are as before when this returns or raises.
+        inputs: float (B, 3, H, W), normalised as the model expects.
+        targets: None for the predicted class, one class for all images, or B classes.
+        block: the block to look at; those before it run without a gradient: -1 costs about one forward pass.
+        signed: leave out the final ReLU, to see evidence against the class too.
+
+    Returns:
+        float32 (B, gh, gw) on the device of ``inputs``, detached, unnormalised, >= 0 unless signed.
+
+    Raises:
+        SwysError: another kind of model, or inputs, targets or a block that do not fit it.
     """
     activation, gradient, grid = _activation_and_gradient(model, inputs, targets, block)
     weights = gradient.mean(
@@ -51,7 +56,7 @@ def grad_cam(
 def hires_cam(
     model: nn.Module, inputs: Tensor, targets: Targets = None, block: int = -1, signed: bool = False
 ) -> Tensor:
-    """HiResCAM (Draelos & Carin 2020): gradient times activation token by token. Otherwise as `grad_cam`."""
+    """HiResCAM (Draelos & Carin 2020): gradient x activation, token by token. Otherwise as ``grad_cam``."""
     activation, gradient, grid = _activation_and_gradient(model, inputs, targets, block)
     return _finish((gradient * activation).sum(dim=-1), grid, inputs, signed)
 
@@ -59,10 +64,10 @@ def hires_cam(
 def attention_rollout(
     model: nn.Module, inputs: Tensor, targets: Targets = None, block: int = -1, signed: bool = False
 ) -> Tensor:
-    """Attention rollout (Abnar & Zuidema 2020): mean attention of all heads, multiplied from block 0 to `block`.
+    """Attention rollout (Abnar & Zuidema 2020): head-averaged attention, multiplied up to ``block``.
 
-    Half of each factor is the skip connection. It knows no class and no sign: `targets` and `signed` change
-    nothing. A value is the share of attention that the head's tokens pay to a patch. Otherwise as `grad_cam`.
+    Half of each factor is the skip connection. It knows no class and no sign: ``targets`` and ``signed``
+    change nothing. A value is the share of attention that the head's tokens pay to a patch.
     """
     x, last, grid = _check(model, inputs, block)
     with _evaluation(model), torch.no_grad(), _attention_maps(model) as maps:
@@ -83,9 +88,9 @@ def legrad(
 ) -> Tensor:
     """LeGrad (Bousselham et al. 2024): what would more attention to a patch add to the class score?
 
-    After each block up to `block` the model's own norm and head score the tokens; the gradient of that score by
-    this block's attention map, after ReLU, is averaged over heads, queries and blocks. The paper's final
-    min-max is left out. targets=None is the class that the whole model predicts. Otherwise as `grad_cam`.
+    After each block up to ``block`` the model's norm and head score the tokens; the gradient of that score
+    by this block's attention map, after ReLU, is averaged over heads, queries and blocks. The paper's final
+    min-max is left out. targets=None is the class that the whole model predicts. Otherwise as ``grad_cam``.
     """
     x, last, grid = _check(model, inputs, block)
     with _evaluation(model):
@@ -121,14 +126,20 @@ def overlay(
 ) -> np.ndarray:
     """Draw heatmaps over images.
 
-    images: uint8 (N, H, W) or (N, H, W, 3), or model input: float (N, 3, H, W) in [-1, 1].
-    heatmaps: (N, gh, gw); resized bilinearly to the image. Negative values are shown as 0.
-    alpha: opacity of the map where it is at its strongest, 0 to 1; where it is zero the image shows unchanged.
-    scale: what counts as strongest: 'image' for each map's own maximum, or one positive number shared by all
-        maps, which keeps weak maps weak. An all-zero map stays empty under both.
-    cmap: a matplotlib colour map; the default is readable for the colour-blind and in grey.
-    size: height and width of the result in pixels, to enlarge small images; None keeps the image's own.
-    Returns uint8 (N, H, W, 3). Raises SwysError.
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), or model input: float (N, 3, H, W) in [-1, 1].
+        heatmaps: (N, gh, gw), resized bilinearly to the image; negative values count as 0.
+        alpha: opacity from 0 to 1 where a map is strongest; where it is zero the image shows unchanged.
+        scale: what counts as strongest: 'image' for each map's own maximum, or one positive number for all
+            maps, which keeps weak maps weak. A map of zeros stays empty under both.
+        cmap: a matplotlib colour map; the default reads well for the colour-blind and in grey.
+        size: height and width of the result in pixels, to enlarge small images; None keeps the image's own.
+
+    Returns:
+        uint8 (N, H, W, 3).
+
+    Raises:
+        SwysError: shapes that do not fit, or an alpha or scale out of range.
     """
     if not 0 <= alpha <= 1:
         raise SwysError(f"alpha is {alpha}; give an opacity from 0 to 1")
@@ -168,14 +179,14 @@ def _as_rgb(images: np.ndarray | Tensor) -> Tensor:
     if pixels.is_floating_point() and pixels.ndim == 4 and pixels.shape[1] == 3:
         return ((pixels.float() + 1) * 127.5).clamp(0, 255)
     raise SwysError(
-        f"images of shape {tuple(pixels.shape)}, {pixels.dtype}; give uint8 (N, H, W[, 3]) or float (N, 3, H, W)"
+        f"images {tuple(pixels.shape)} {pixels.dtype}; give uint8 (N, H, W[, 3]) or float (N, 3, H, W)"
     )
 
 
 def _activation_and_gradient(
     model: nn.Module, inputs: Tensor, targets: Targets, block: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Patch tokens after norm1 of `block`, the gradient of the chosen logits by them: float32 (B, N, C) each."""
+    """Patch tokens after norm1 of ``block`` and the gradient of the chosen logits by them, both (B, N, C)."""
     x, index, grid = _check(model, inputs, block)
     kept = []
 
@@ -284,7 +295,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _attention_maps(model: VisionTransformer, leaf: bool = False) -> Iterator[list[Tensor]]:
-    """Collect attention maps (B, heads, N, N) as blocks run; the fused kernel never forms them, so it is off."""
+    """Collect attention maps (B, heads, N, N) as blocks run, with the fused kernel off: it never forms them."""
     attentions = [layer.attn for layer in model.blocks]
     if not all(isinstance(attention, Attention) for attention in attentions):
         raise SwysError(f"{type(attentions[0]).__name__} shows no attention map; use grad_cam or hires_cam")
