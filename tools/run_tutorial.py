@@ -75,6 +75,7 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
         notebook,
         timeout=timeout,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn about loopback TCP at every start
         resources={"metadata": {"path": str(FOLDER)}},
         store_widget_state=False,  # GitHub refuses notebooks with half a widget state; figures are static below
         on_cell_start=begin,

@@ -23,12 +23,12 @@ from importlib.util import find_spec
 
 if find_spec("swys_utils") is None:  # not installed: use the clone that this notebook lies in
     sys.path.insert(0, os.path.abspath(".."))
-if find_spec("swys_utils") is None and os.environ.get("SWYS_REPO_URL"):  # a lone notebook, as on Colab
+if find_spec("swys_utils") is None and os.environ.get("SWYS_REPO_URL"):  # as on Colab
     !git clone -q --depth 1 {os.environ["SWYS_REPO_URL"]} SeeWhatYouShrink
     %pip install -q ./SeeWhatYouShrink
     sys.path.insert(0, os.path.abspath("SeeWhatYouShrink"))
 if find_spec("swys_utils") is None:
-    raise SystemExit("swys_utils not found: clone the repository, open this notebook from its notebooks/ folder")
+    raise SystemExit("swys_utils not found: clone the repository and open its notebooks/ folder")
 
 from swys_utils.data import notebook_setup
 

@@ -1,0 +1,270 @@
+"""HTML pages of the six notebooks and an index, under build/site/. No script, font or style from elsewhere: pages work offline.
+
+Executed copies (build/notebooks/) are preferred to the committed notebooks, notebook by notebook.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import mistune
+import nbformat
+from bs4 import BeautifulSoup
+from latex2mathml.converter import convert as mathml
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+from setup_cell import FOLDER, NOTEBOOKS, setup_cells
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+QUESTION = (
+    "When a Vision Transformer for medical images is shrunk, what is kept and what is lost: "
+    "in accuracy, in calibration, in cost, and in where it looks?"
+)
+CSS = (Path(__file__).parent / "site.css").read_text(encoding="utf-8")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MATH = re.compile(r"(?<!\\)\$\$(?P<block>.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?=\S)(?P<inline>[^$\n]+?)(?<=[^\s\\])\$(?![\d$])", re.DOTALL)
+CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
+
+
+# ---------------------------------------------------------------- reading a notebook
+def first_markdown(notebook: nbformat.NotebookNode) -> str:
+    return next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
+
+
+def title(notebook: nbformat.NotebookNode, name: str) -> str:
+    """The first heading, without its number: the number is shown beside it."""
+    match = re.search(r"^#\s+(.+)$", first_markdown(notebook), flags=re.MULTILINE)
+    return re.sub(r"^(notebook\s+)?\d+\s*[.:·-]*\s*", "", match.group(1), flags=re.IGNORECASE) if match else name
+
+
+def goals(notebook: nbformat.NotebookNode, most: int = 3) -> list[str]:
+    """The goal lines: list items after the word "goal" in the first markdown cells, else the first paragraph."""
+    opening = "\n\n".join(c.source for c in notebook.cells[:3] if c.cell_type == "markdown")
+    _, _, after = re.split(r"(goals?\b)", opening, maxsplit=1, flags=re.IGNORECASE) if re.search(
+        r"goals?\b", opening, re.IGNORECASE
+    ) else ("", "", opening)
+    items = re.findall(r"^\s*(?:[-*+]|\d+\.)\s+((?:.+)(?:\n[ \t]+(?![-*+]\s|\d+\.\s)\S.*)*)", after, flags=re.MULTILINE)
+    if items:
+        return [" ".join(item.split()) for item in items[:most]]
+    text = [p for p in opening.split("\n\n") if p.strip() and not re.match(r"\s*([#\[|>!<]|\*\*)", p)]
+    return [" ".join(p.split()) for p in text[:1]]
+
+
+def thumbnail(notebook: nbformat.NotebookNode) -> str | None:
+    """A PNG (base64) for the card: the cell tagged 'card', else the first figure."""
+    pictures = [
+        ("card" in cell.metadata.get("tags", []), output.data["image/png"])
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    tagged = [png for is_card, png in pictures if is_card]
+    return (tagged or [png for _, png in pictures] or [None])[0]
+
+
+def facts(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """What the setup cell printed: profile, device, data, source."""
+    text = "".join(o.get("text", "") for cell in setup_cells(notebook) for o in cell.outputs)
+    return dict(re.findall(r"^(profile|device|data|source)\s{2,}(.+)$", text, flags=re.MULTILINE))
+
+
+def results_folder(known: dict[str, str]) -> Path | None:
+    """Where the notebooks left their results, from the lines of the setup cell (data.Info.results_name)."""
+    match = re.match(r"(\w+), (\d+) px", known.get("data", ""))
+    if not match:
+        return None
+    name = match[1] if match[2] == "28" else f"{match[1]}_{match[2]}"
+    return BUILD / "results" / (f"{name}-twin" if known.get("source", "").startswith("synthetic") else name)
+
+
+# ---------------------------------------------------------------- one page
+def inline(text: str) -> str:
+    """One line of markdown as HTML without links (cards are links themselves)."""
+    rendered = with_math(text, lambda t: mistune.html(t).strip())
+    return re.sub(r"</?(p|a)\b[^>]*>", "", rendered)
+
+
+def with_math(text: str, render) -> str:
+    """Render markdown with its TeX turned into MathML; ``render`` sees placeholders, so it cannot mangle formulas."""
+    formulas: list[str] = []
+
+    def keep(match: re.Match) -> str:
+        block = match.group("block") is not None
+        tex = " ".join((match.group("block") or match.group("inline")).split())
+        try:
+            formulas.append(mathml(tex, display="block" if block else "inline"))
+        except Exception:  # TeX that the converter does not know stays readable as TeX
+            formulas.append(f"<code>{html.escape(tex)}</code>")
+        return f"xMATHx{len(formulas) - 1}x"
+
+    parts = CODE.split(text)  # odd parts are code, where $ is a dollar
+    parts[::2] = [MATH.sub(keep, part) for part in parts[::2]]
+    rendered = render("".join(parts))
+    return re.sub(r"xMATHx(\d+)x", lambda m: formulas[int(m.group(1))], rendered)
+
+
+def for_paper(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without what a page cannot show: widgets become one line, progress bars go."""
+    notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        kept = []
+        for output in cell.outputs:
+            if WIDGET in output.get("data", {}):
+                if re.search(r"\d+%\||\d+it \[|\d+/\d+ \[", output.data.get("text/plain", "")):
+                    continue  # a finished progress bar
+                note = "<p class='widget'>Interactive in JupyterLab. The figure below shows the same without it.</p>"
+                output = nbformat.v4.new_output("display_data", {"text/html": note})
+            elif output.output_type == "stream":  # what a terminal shows after carriage returns: the last state
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+                if not output.text.strip():
+                    continue
+            kept.append(output)
+        cell.outputs = kept
+    return notebook
+
+
+def page(name: str, notebook: nbformat.NotebookNode, titles: dict[str, str]) -> str:
+    """One notebook as a self-contained page."""
+    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_anchor_links=True)
+    plain = exporter.markdown2html
+
+    def markdown2html(context, source):
+        return with_math(source, lambda text: plain(context, text))
+
+    markdown2html.jinja_pass_arg = plain.__func__.jinja_pass_arg  # the exporter's own filter gets the context, too
+    exporter.register_filter("markdown2html", markdown2html)
+    body, _ = exporter.from_notebook_node(for_paper(notebook), {"metadata": {"path": str(FOLDER)}})
+    soup = BeautifulSoup(body, "html.parser")
+    for link in soup.select("a[href]"):
+        link["href"] = rewrite(link["href"])
+    for area in soup.select(".celltag_setup .input"):  # six times the same: folded
+        folded = soup.new_tag("details", attrs={"class": "setup"})
+        area.wrap(folded)
+        folded.insert(0, BeautifulSoup("<summary>Setup, the same in all six notebooks</summary>", "html.parser"))
+    heading = ""
+    for tag in soup.select("h1, h2, h3, img"):
+        if tag.name != "img":
+            heading = tag.get_text(" ", strip=True)
+        elif tag.get("alt", "").startswith("No description"):
+            tag["alt"] = f"Figure of the section: {heading}"
+    return document(titles[name], nav(name, titles) + f"<main class='notebook'>{soup}</main>" + nav(name, titles))
+
+
+def rewrite(href: str) -> str:
+    """A link of a notebook as a link of its page: the pages lie one folder deeper, and README is the index."""
+    if re.match(r"(\w+:|#)", href):
+        return href
+    if re.search(r"README\.md(#.*)?$", href):
+        return "index.html"
+    href = re.sub(r"^(?:\./)?(0\d_\w+)\.ipynb", r"\1.html", href)
+    return f"../../{href[3:]}" if href.startswith("../") else href
+
+
+def nav(name: str, titles: dict[str, str]) -> str:
+    at = NOTEBOOKS.index(name)
+    shown = {n: f"{n[:2]} {html.escape(re.sub('[`*$]', '', titles[n]))}" for n in titles}
+    before = [n for n in NOTEBOOKS[:at] if n in titles][-1:]
+    after = [n for n in NOTEBOOKS[at + 1 :] if n in titles][:1]
+    left = f"<a href='{before[0]}.html'>&larr; {shown[before[0]]}</a>" if before else "<span></span>"
+    right = f"<a href='{after[0]}.html'>{shown[after[0]]} &rarr;</a>" if after else "<span></span>"
+    return f"<nav>{left}<a class='home' href='index.html'>SeeWhatYouShrink</a>{right}</nav>"
+
+
+def document(heading: str, body: str) -> str:
+    code = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    heading = html.escape(re.sub("[`*$]", "", heading))
+    return (
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{heading}</title><style>\n{code}\n{CSS}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+# ---------------------------------------------------------------- the index
+def card(name: str, notebook: nbformat.NotebookNode, heading: str) -> str:
+    png = thumbnail(notebook)
+    picture = f"<img alt='' src='data:image/png;base64,{''.join(png.split())}'>" if png else "<div class='blank'></div>"
+    lines = "".join(f"<li>{inline(goal)}</li>" for goal in goals(notebook))
+    return (
+        f"<a class='card' href='{name}.html'><div class='shot'>{picture}</div>"
+        f"<h2><span>{name[:2]}</span> {inline(heading)}</h2><ul>{lines}</ul></a>"
+    )
+
+
+def table(path: Path) -> str:
+    """benchmark_table.json as HTML."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in content["columns"])
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row) + "</tr>" for row in content["rows"]
+    )
+    note = f"<p class='note'>{html.escape(content['note'])}</p>" if content.get("note") else ""
+    heading = html.escape(content.get("title") or "The final table")
+    return (
+        f"<section><h2>{heading}</h2><div class='wide'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>{note}</section>"
+    )
+
+
+def build(site: Path = BUILD / "site") -> Path:
+    """Write all pages and the index; return the path of the index."""
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
+    executed = {n: BUILD / "notebooks" / f"{n}.ipynb" for n in NOTEBOOKS}
+    sources = {n: executed[n] if executed[n].is_file() else FOLDER / f"{n}.ipynb" for n in NOTEBOOKS}
+    notebooks = {n: nbformat.read(p, as_version=4) for n, p in sources.items() if p.is_file()}
+    if not notebooks:
+        raise FileNotFoundError("no notebook in notebooks/ or build/notebooks/")
+    titles = {n: title(nb, n) for n, nb in notebooks.items()}
+    site.mkdir(parents=True, exist_ok=True)
+    for old in site.glob("*.html"):
+        old.unlink()
+    for name, notebook in notebooks.items():
+        (site / f"{name}.html").write_text(page(name, notebook, titles), encoding="utf-8")
+        origin = "executed" if sources[name] == executed[name] else "committed"
+        print(f"  {name}.html  ({origin} notebook)", flush=True)
+
+    fresh = [n for n in notebooks if sources[n] == executed[n]]
+    known = next((f for f in map(facts, [notebooks[n] for n in fresh or notebooks]) if f), {})
+    results = results_folder(known) if fresh else None
+    extras = ""
+    if results and (results / "gradcam_browser.html").is_file():
+        shutil.copyfile(results / "gradcam_browser.html", site / "gradcam_browser.html")
+        extras = (
+            "<a class='browser' href='gradcam_browser.html'><b>Open the Grad-CAM browser</b>"
+            "<span>Slide through test images and see where each model looks; one file, no network.</span></a>"
+        )
+    if results and (results / "benchmark_table.json").is_file():
+        final = table(results / "benchmark_table.json")
+    else:
+        final = "<section><p class='note'>The final table appears here after <code>make tutorial</code>.</p></section>"
+    origin = "Run on this machine" if len(fresh) == len(notebooks) else (
+        "As committed" if not fresh else f"{len(fresh)} of {len(notebooks)} run on this machine, the others as committed"
+    )
+    badges = [origin] + [f"{key}: {known[key]}" for key in ("profile", "device", "data", "source") if key in known]
+    body = (
+        f"<header><h1>See<b>What</b>You<b>Shrink</b></h1><p>{html.escape(QUESTION)}</p></header><main class='index'>"
+        f"<div class='facts'>{''.join(f'<span>{html.escape(b)}</span>' for b in badges)}</div>"
+        f"<div class='cards'>{''.join(card(n, nb, titles[n]) for n, nb in notebooks.items())}</div>"
+        f"{extras}{final}<footer>Images: MedMNIST v2 (Yang et al. 2023). A teaching series, not a medical device.</footer></main>"
+    )
+    index = site / "index.html"
+    index.write_text(document("SeeWhatYouShrink", body), encoding="utf-8")
+    return index
+
+
+if __name__ == "__main__":
+    try:
+        print(f"index: {build().relative_to(ROOT)}")
+    except FileNotFoundError as problem:
+        sys.exit(f"site: {problem}")
