@@ -70,7 +70,7 @@ def attention_rollout(
     change nothing. A value is the share of attention that the head's tokens pay to a patch.
     """
     x, last, grid = _check(model, inputs, block)
-    with _evaluation(model), torch.no_grad(), _attention_maps(model) as maps:
+    with evaluation_mode(model), torch.no_grad(), _attention_maps(model) as maps:
         x, rollout = _embed(model, x), None
         for layer in model.blocks[: last + 1]:
             x = layer(x)
@@ -93,7 +93,7 @@ def legrad(
     min-max is left out. targets=None is the class that the whole model predicts. Otherwise as ``grad_cam``.
     """
     x, last, grid = _check(model, inputs, block)
-    with _evaluation(model):
+    with evaluation_mode(model):
         with torch.no_grad():
             tokens = _embed(model, x)
             classes = _classes(_head(model, model.blocks(tokens)), targets)
@@ -194,7 +194,7 @@ def _activation_and_gradient(
         kept.append(output.detach().requires_grad_())  # a leaf: the backward pass ends here
         return kept[0]
 
-    with _evaluation(model):
+    with evaluation_mode(model):
         with torch.no_grad():
             x = model.blocks[:index](_embed(model, x))
         handle = model.blocks[index].norm1.register_forward_hook(start_here)
@@ -278,7 +278,7 @@ def _finish(values: Tensor, grid: tuple[int, int], inputs: Tensor, signed: bool)
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Every layer in eval mode (no dropout, no dropped patches), and each back in its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -295,7 +295,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _attention_maps(model: VisionTransformer, leaf: bool = False) -> Iterator[list[Tensor]]:
-    """Collect attention maps (B, heads, N, N) as blocks run, with the fused kernel off: it never forms them."""
+    """Collect attention maps (B, heads, N, N) as blocks run, without the fused kernel, which forms none."""
     attentions = [layer.attn for layer in model.blocks]
     if not all(isinstance(attention, Attention) for attention in attentions):
         raise SwysError(f"{type(attentions[0]).__name__} shows no attention map; use grad_cam or hires_cam")
