@@ -1,0 +1,272 @@
+"""MedMNIST from disk, from the network or from the embedded twin; and the way from uint8 to model input."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from medmnist.info import INFO
+from tqdm.auto import tqdm
+
+from .config import Profile, SwysError, default_device, profile, unknown
+
+DEFAULT_DATASET = "pneumoniamnist"
+SIZES = (28, 64, 128, 224)
+NAMES = tuple(name for name in INFO if not name.endswith("3d"))
+TWIN = Path(__file__).parent / "assets" / f"{DEFAULT_DATASET}_twin.npz"
+TWIN_SOURCE = "synthetic twin - not patients, numbers are illustrations"
+MEMORY_LIMIT = 2**30  # bytes; larger image arrays are memory-mapped instead of loaded
+TIMEOUT = 10  # seconds without an answer before a download try is given up
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split: ``images`` uint8 (N, H, W) or (N, H, W, 3); ``labels`` int64 (N,), multi-label (N, L)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def head(self, n: int, seed: int = 0) -> Split:
+        """At most ``n`` images (0: all), a fixed random sample in the original order."""
+        if not 0 < n < len(self):
+            return self
+        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:n])
+        return Split(self.images[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a data set is: ``task`` is MedMNIST's (binary-class, multi-class, ordinal-regression, multi-label, ...)."""
+
+    name: str
+    size: int
+    task: str
+    class_names: tuple[str, ...]
+    num_classes: int
+    channels: int
+    source: str
+    licence: str
+    description: str
+
+    @property
+    def multi_label(self) -> bool:
+        return self.task.startswith("multi-label")
+
+    @property
+    def synthetic(self) -> bool:
+        """True for the embedded twin: its results never go where results on real data go."""
+        return self.source == TWIN_SOURCE
+
+    @property
+    def results_name(self) -> str:
+        """Folder name for results: the twin's are kept apart."""
+        name = self.name if self.size == 28 else f"{self.name}_{self.size}"
+        return f"{name}-twin" if self.synthetic else name
+
+
+@dataclass(frozen=True)
+class Dataset:
+    train: Split
+    val: Split
+    test: Split
+    info: Info
+
+
+def load_dataset(
+    name: str = DEFAULT_DATASET, size: int = 28, root: str | Path | None = None, download: bool = True
+) -> Dataset:
+    """Load a 2D MedMNIST data set (Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8).
+
+    Looks in ``root`` (or ``SWYS_DATA_DIR``), then ``~/.medmnist``, then downloads there (MD5-checked); for the
+    default data set at 28 px the embedded synthetic twin comes last. A file that is already on disk is taken as it
+    is: it may be re-saved or a split of your own. Arrays over 1 GiB are memory-mapped.
+
+    Raises:
+        SwysError: unknown name or size, damaged or foreign file, or no data to be had.
+    """
+    if name not in NAMES:
+        raise SwysError(unknown("dataset", name, NAMES, "the 2D MedMNIST sets are"))
+    if size not in SIZES:
+        raise SwysError(f"unknown image size {size}; MedMNIST has {', '.join(map(str, SIZES))}")
+    root = root or os.environ.get("SWYS_DATA_DIR") or None
+    if root and not Path(root).is_dir():
+        raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
+    file_name = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
+    home = Path.home() / ".medmnist"
+    tried = [Path(folder) / file_name for folder in (root, home) if folder]
+    for path in tried:
+        if path.is_file():
+            return _read(
+                path,
+                name,
+                size,
+                f"real file {path.name} in {'SWYS_DATA_DIR' if path.parent != home else '~/.medmnist'}",
+            )
+    problem = "download=False"
+    if download:
+        try:
+            return _read(_download(name, size, home / file_name), name, size, f"downloaded {file_name} to ~/.medmnist")
+        except OSError as error:
+            problem = f"download failed: {error}"
+    if name == DEFAULT_DATASET and size == 28 and TWIN.is_file():
+        print(f"No {file_name} on disk ({problem}).\nUsing the {TWIN_SOURCE.upper()}.", file=sys.stderr)
+        return _read(TWIN, name, size, TWIN_SOURCE)
+    raise SwysError(
+        f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set SWYS_DATA_DIR to it"
+        f" (file: {_url(name, size)[0]}), or use '{DEFAULT_DATASET}' at 28 px"
+    )
+
+
+def _url(name: str, size: int) -> tuple[str, str]:
+    suffix = "" if size == 28 else f"_{size}"
+    return INFO[name][f"url{suffix}"], INFO[name][f"MD5{suffix}"]
+
+
+def _download(name: str, size: int, target: Path) -> Path:
+    """Fetch with a progress bar and a second try; the file appears under its name only when its MD5 is right."""
+    url, md5 = _url(name, size)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    for last_try in (False, True):
+        try:
+            digest = hashlib.md5(usedforsecurity=False)
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(part, "wb") as out:
+                total = int(answer.headers.get("Content-Length") or 0) or None
+                with tqdm(total=total, unit="B", unit_scale=True, desc=target.name, mininterval=1) as bar:
+                    while chunk := answer.read(1 << 18):
+                        digest.update(chunk)
+                        out.write(chunk)
+                        bar.update(len(chunk))
+            if digest.hexdigest() != md5:
+                raise OSError(f"MD5 of {url} is {digest.hexdigest()}, expected {md5}")
+            part.replace(target)
+            return target
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if last_try:
+                reason = getattr(error, "reason", error)
+                raise OSError(f"{url} - {reason}") from error
+    raise AssertionError("unreachable")
+
+
+def _read(path: Path, name: str, size: int, source: str) -> Dataset:
+    info = INFO[name]
+    labels = tuple(info["label"].values())
+    multi_label = info["task"].startswith("multi-label")
+    shape = (size, size) if info["n_channels"] == 1 else (size, size, 3)
+    splits = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for split in ("train", "val", "test"):
+                images = _images(path, f"{split}_images", archive)
+                target = archive[f"{split}_labels"].astype(np.int64)
+                splits[split] = Split(images, target if multi_label else target.reshape(len(target)))
+    except KeyError as error:
+        raise SwysError(
+            f"'{path}' is not a MedMNIST file: {error.args[0].strip()}; remove it or download it again"
+        ) from None
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise SwysError(f"'{path}' cannot be read ({error}); it is damaged: remove it and download it again") from None
+    for split, part in splits.items():
+        n_labels = len(labels) if multi_label else 1
+        label_shape = part.labels.shape == ((len(part), n_labels) if multi_label else (len(part),))
+        if part.images.dtype != np.uint8 or part.images.shape[1:] != shape or not label_shape or not len(part):
+            raise SwysError(
+                f"'{path}' is not {name} at {size} px: {split}_images is {part.images.dtype} {part.images.shape},"
+                f" labels {part.labels.shape}, expected uint8 (N, {', '.join(map(str, shape))}); use the right file"
+            )
+        if part.labels.min() < 0 or part.labels.max() >= (2 if multi_label else len(labels)):
+            raise SwysError(f"'{path}' has {split} labels outside 0..{len(labels) - 1}; it is not {name}")
+    return Dataset(
+        **splits,
+        info=Info(
+            name,
+            size,
+            info["task"],
+            labels,
+            len(labels),
+            info["n_channels"],
+            source,
+            info["license"],
+            info["description"],
+        ),
+    )
+
+
+def _images(path: Path, key: str, archive) -> np.ndarray:
+    """The array, or, when it is large, a memory map of a cached .npy beside the .npz (NumPy cannot map inside one)."""
+    with zipfile.ZipFile(path) as zipped:
+        if f"{key}.npy" not in zipped.namelist() or zipped.getinfo(f"{key}.npy").file_size <= MEMORY_LIMIT:
+            return archive[key]
+        cached = path.with_name(f"{path.stem}.{key}.npy")
+        if not cached.is_file() or cached.stat().st_size != zipped.getinfo(f"{key}.npy").file_size:
+            part = cached.with_suffix(".part")
+            print(f"Unpacking {key} of {path.name} once, to read it memory-mapped ...", file=sys.stderr)
+            with zipped.open(f"{key}.npy") as source, open(part, "wb") as out:
+                shutil.copyfileobj(source, out, 1 << 24)
+            part.replace(cached)
+    return np.load(cached, mmap_mode="r")
+
+
+def to_model_input(
+    images: np.ndarray | torch.Tensor, img_size: int = 224, device: torch.device | str | None = None
+) -> torch.Tensor:
+    """uint8 images to what the ViTs read.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), NumPy or torch, on any device.
+        img_size: side S of the square model input, px.
+
+    Returns:
+        float32 (N, 3, S, S) in [-1, 1]: grey repeated to three channels, x / 127.5 - 1, bilinear resize
+        (align_corners=False, no antialias: 28 px are enlarged, never reduced).
+    """
+    batch = to_planes(images, device)
+    if batch.shape[-1] != img_size:
+        batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", align_corners=False)
+    return batch.expand(-1, 3, -1, -1)
+
+
+def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
+    """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
+    tensor = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
+        raise SwysError(f"images must be uint8 (N, H, W) or (N, H, W, 3), got {tensor.dtype} {tuple(tensor.shape)}")
+    tensor = tensor.to(device) if device is not None else tensor
+    tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    return tensor.float() / 127.5 - 1
+
+
+def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset, Profile, torch.device]:
+    """What every notebook's first cell does: load the data and print versions, profile, device and data source.
+
+    Returns:
+        (data set, profile, device).
+    """
+    import medmnist
+    import timm
+
+    current, device = profile(), default_device()
+    data = load_dataset(name, size)
+    gpu = f" ({torch.cuda.get_device_name()})" if device.type == "cuda" else f" ({torch.get_num_threads()} threads)"
+    print(
+        f"python {platform.python_version()} | torch {torch.__version__} | timm {timm.__version__}"
+        f" | medmnist {medmnist.__version__}"
+    )
+    print(f"profile  {current}\ndevice   {device.type}{gpu}")
+    print(f"data     {name}, {size} px: {len(data.train)} train / {len(data.val)} val / {len(data.test)} test")
+    print(f"source   {data.info.source} | {data.info.licence}")
+    return data, current, device
