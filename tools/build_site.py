@@ -1,4 +1,6 @@
-"""HTML pages of the six notebooks and an index, under build/site/. No script, font or style from elsewhere: pages work offline.
+"""HTML pages of the six notebooks and an index, under build/site/.
+
+No script, font or style comes from elsewhere: the pages work offline.
 
 Executed copies (build/notebooks/) are preferred to the committed notebooks, notebook by notebook.
 """
@@ -9,11 +11,13 @@ import base64
 import html
 import json
 import logging
+import mimetypes
 import re
 import shutil
 import sys
 from pathlib import Path
 
+import jinja2
 import mistune
 import nbformat
 from bs4 import BeautifulSoup
@@ -28,9 +32,14 @@ QUESTION = (
     "When a Vision Transformer for medical images is shrunk, what is kept and what is lost: "
     "in accuracy, in calibration, in cost, and in where it looks?"
 )
+WIDGET_NOTE = "<p class='widget'>Interactive in JupyterLab; the figure below shows the same without it.</p>"
 CSS = (Path(__file__).parent / "site.css").read_text(encoding="utf-8")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-MATH = re.compile(r"(?<!\\)\$\$(?P<block>.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?=\S)(?P<inline>[^$\n]+?)(?<=[^\s\\])\$(?![\d$])", re.DOTALL)
+MATH = re.compile(
+    r"(?<!\\)\$\$(?P<block>.+?)(?<!\\)\$\$"
+    r"|(?<![\\$\w])\$(?=\S)(?P<inline>[^$\n]+?)(?<=[^\s\\])\$(?![\d$])",
+    re.DOTALL,
+)
 CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 
 
@@ -42,20 +51,18 @@ def first_markdown(notebook: nbformat.NotebookNode) -> str:
 def title(notebook: nbformat.NotebookNode, name: str) -> str:
     """The first heading, without its number: the number is shown beside it."""
     match = re.search(r"^#\s+(.+)$", first_markdown(notebook), flags=re.MULTILINE)
-    return re.sub(r"^(notebook\s+)?\d+\s*[.:·-]*\s*", "", match.group(1), flags=re.IGNORECASE) if match else name
+    return re.sub(r"^\d+\W*\s*", "", match.group(1)) if match else name
 
 
 def goals(notebook: nbformat.NotebookNode, most: int = 3) -> list[str]:
-    """The goal lines: list items after the word "goal" in the first markdown cells, else the first paragraph."""
+    """The goal lines: the first list after the word "goals" at the top, else the first paragraph."""
     opening = "\n\n".join(c.source for c in notebook.cells[:3] if c.cell_type == "markdown")
-    _, _, after = re.split(r"(goals?\b)", opening, maxsplit=1, flags=re.IGNORECASE) if re.search(
-        r"goals?\b", opening, re.IGNORECASE
-    ) else ("", "", opening)
-    items = re.findall(r"^\s*(?:[-*+]|\d+\.)\s+((?:.+)(?:\n[ \t]+(?![-*+]\s|\d+\.\s)\S.*)*)", after, flags=re.MULTILINE)
-    if items:
-        return [" ".join(item.split()) for item in items[:most]]
-    text = [p for p in opening.split("\n\n") if p.strip() and not re.match(r"\s*([#\[|>!<]|\*\*)", p)]
-    return [" ".join(p.split()) for p in text[:1]]
+    after = re.split(r"goals?\b", opening, maxsplit=1, flags=re.IGNORECASE)[-1]
+    after = re.sub(r"\n[ \t]+(?=[^\s*+-])", " ", after)  # an item may run over several lines
+    items = re.findall(r"^[ \t]*(?:[-*+]|\d+\.)[ \t]+(.+)$", after, flags=re.MULTILINE)
+    if not items:
+        items = [p for p in opening.split("\n\n") if re.match(r"\s*\w", p)][:1]
+    return [" ".join(item.split()) for item in items[:most]]
 
 
 def thumbnail(notebook: nbformat.NotebookNode) -> str | None:
@@ -94,7 +101,7 @@ def inline(text: str) -> str:
 
 
 def with_math(text: str, render) -> str:
-    """Render markdown with its TeX turned into MathML; ``render`` sees placeholders, so it cannot mangle formulas."""
+    """Render markdown with its TeX as MathML; ``render`` sees placeholders, so it cannot mangle formulas."""
     formulas: list[str] = []
 
     def keep(match: re.Match) -> str:
@@ -123,9 +130,8 @@ def for_paper(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if WIDGET in output.get("data", {}):
                 if re.search(r"\d+%\||\d+it \[|\d+/\d+ \[", output.data.get("text/plain", "")):
                     continue  # a finished progress bar
-                note = "<p class='widget'>Interactive in JupyterLab. The figure below shows the same without it.</p>"
-                output = nbformat.v4.new_output("display_data", {"text/html": note})
-            elif output.output_type == "stream":  # what a terminal shows after carriage returns: the last state
+                output = nbformat.v4.new_output("display_data", {"text/html": WIDGET_NOTE})
+            elif output.output_type == "stream":  # after carriage returns a terminal shows the last state
                 output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
                 if not output.text.strip():
                     continue
@@ -136,33 +142,40 @@ def for_paper(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def page(name: str, notebook: nbformat.NotebookNode, titles: dict[str, str]) -> str:
     """One notebook as a self-contained page."""
-    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_anchor_links=True)
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
     plain = exporter.markdown2html
 
+    @jinja2.pass_context
     def markdown2html(context, source):
         return with_math(source, lambda text: plain(context, text))
 
-    markdown2html.jinja_pass_arg = plain.__func__.jinja_pass_arg  # the exporter's own filter gets the context, too
     exporter.register_filter("markdown2html", markdown2html)
     body, _ = exporter.from_notebook_node(for_paper(notebook), {"metadata": {"path": str(FOLDER)}})
     soup = BeautifulSoup(body, "html.parser")
     for link in soup.select("a[href]"):
         link["href"] = rewrite(link["href"])
     for area in soup.select(".celltag_setup .input"):  # six times the same: folded
-        folded = soup.new_tag("details", attrs={"class": "setup"})
-        area.wrap(folded)
-        folded.insert(0, BeautifulSoup("<summary>Setup, the same in all six notebooks</summary>", "html.parser"))
+        folded = area.wrap(soup.new_tag("details", attrs={"class": "setup"}))
+        summary = soup.new_tag("summary")
+        summary.string = "Setup, the same in all six notebooks"
+        folded.insert(0, summary)
     heading = ""
     for tag in soup.select("h1, h2, h3, img"):
         if tag.name != "img":
             heading = tag.get_text(" ", strip=True)
-        elif tag.get("alt", "").startswith("No description"):
+            continue
+        if tag.get("alt", "").startswith("No description"):
             tag["alt"] = f"Figure of the section: {heading}"
-    return document(titles[name], nav(name, titles) + f"<main class='notebook'>{soup}</main>" + nav(name, titles))
+        picture = FOLDER / tag["src"]  # nbconvert's own embedding closes <details> too early
+        if not tag["src"].startswith(("data:", "http")) and picture.is_file():
+            kind = mimetypes.guess_type(picture)[0]
+            tag["src"] = f"data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    links = nav(name, titles)
+    return document(titles[name], f"{links}<main class='notebook'>{soup}</main>{links}")
 
 
 def rewrite(href: str) -> str:
-    """A link of a notebook as a link of its page: the pages lie one folder deeper, and README is the index."""
+    """A notebook's link as its page's link: pages lie one folder deeper, and README is the index."""
     if re.match(r"(\w+:|#)", href):
         return href
     if re.search(r"README\.md(#.*)?$", href):
@@ -194,7 +207,9 @@ def document(heading: str, body: str) -> str:
 # ---------------------------------------------------------------- the index
 def card(name: str, notebook: nbformat.NotebookNode, heading: str) -> str:
     png = thumbnail(notebook)
-    picture = f"<img alt='' src='data:image/png;base64,{''.join(png.split())}'>" if png else "<div class='blank'></div>"
+    picture = "<div class='blank'></div>"
+    if png:
+        picture = f"<img alt='' src='data:image/png;base64,{''.join(png.split())}'>"
     lines = "".join(f"<li>{inline(goal)}</li>" for goal in goals(notebook))
     return (
         f"<a class='card' href='{name}.html'><div class='shot'>{picture}</div>"
@@ -247,16 +262,18 @@ def build(site: Path = BUILD / "site") -> Path:
     if results and (results / "benchmark_table.json").is_file():
         final = table(results / "benchmark_table.json")
     else:
-        final = "<section><p class='note'>The final table appears here after <code>make tutorial</code>.</p></section>"
-    origin = "Run on this machine" if len(fresh) == len(notebooks) else (
-        "As committed" if not fresh else f"{len(fresh)} of {len(notebooks)} run on this machine, the others as committed"
-    )
-    badges = [origin] + [f"{key}: {known[key]}" for key in ("profile", "device", "data", "source") if key in known]
+        hint = "The final table appears here after <code>make tutorial</code>."
+        final = f"<section><p class='note'>{hint}</p></section>"
+    origin = f"{len(fresh)} of {len(notebooks)} notebooks run on this machine"
+    badges = [origin] + [f"{key}: {value}" for key, value in known.items()]
     body = (
-        f"<header><h1>See<b>What</b>You<b>Shrink</b></h1><p>{html.escape(QUESTION)}</p></header><main class='index'>"
+        f"<header><h1>See<b>What</b>You<b>Shrink</b></h1><p>{html.escape(QUESTION)}</p></header>"
+        "<main class='index'>"
         f"<div class='facts'>{''.join(f'<span>{html.escape(b)}</span>' for b in badges)}</div>"
         f"<div class='cards'>{''.join(card(n, nb, titles[n]) for n, nb in notebooks.items())}</div>"
-        f"{extras}{final}<footer>Images: MedMNIST v2 (Yang et al. 2023). A teaching series, not a medical device.</footer></main>"
+        f"{extras}{final}"
+        "<footer>Images: MedMNIST v2 (Yang et al. 2023). A teaching series, not a medical device.</footer>"
+        "</main>"
     )
     index = site / "index.html"
     index.write_text(document("SeeWhatYouShrink", body), encoding="utf-8")

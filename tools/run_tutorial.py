@@ -1,6 +1,6 @@
-"""Execute the six notebooks in order, with progress; build the site; print the final table. Called by `make tutorial`.
+"""Execute the six notebooks in order, with progress; build the site; print the final table (`make tutorial`).
 
-Executed copies, with the outputs of this machine, go to build/notebooks/; the committed notebooks are not touched.
+Executed copies, with this machine's outputs, go to build/notebooks/; the committed notebooks are not touched.
 Exit codes: 0 all ran, 1 a cell failed (what ran is saved, with the error), 2 nothing could be started.
 """
 
@@ -60,7 +60,7 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
     names = headings(notebook)
     now = {"cell": code[0] if code else 0, "start": time.perf_counter()}
 
-    # No carriage returns: a line is begun when the cell begins and ended when it ends, so a log reads the same.
+    # No carriage returns: a line begins and ends with its cell, so a log reads the same.
     def begin(cell, cell_index):
         if cell_index in number:
             now.update(cell=cell_index, start=time.perf_counter())
@@ -75,9 +75,9 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
         notebook,
         timeout=timeout,
         kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn about loopback TCP at every start
+        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn of loopback TCP
         resources={"metadata": {"path": str(FOLDER)}},
-        store_widget_state=False,  # GitHub refuses notebooks with half a widget state; figures are static below
+        store_widget_state=False,  # GitHub refuses notebooks with half of it; a figure is below
         on_cell_start=begin,
         on_cell_executed=end,
     )
@@ -85,7 +85,7 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
     try:
         client.execute()
     except CellTimeoutError:
-        reason = f"the cell did not finish within {timeout} s; give more with: python tools/run_tutorial.py --timeout"
+        reason = f"the cell did not finish in {timeout} s; give more with tools/run_tutorial.py --timeout"
     except CellExecutionError as error:
         reason = textwrap.shorten(f"{error.ename}: {error.evalue}", 400)
     except DeadKernelError:
@@ -99,7 +99,7 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
         source = notebook.cells[now["cell"]].source.splitlines() if notebook.cells else []
         head = "\n".join(f"    | {line}" for line in source[:6] + (["..."] if len(source) > 6 else []))
         raise Failure(
-            f"\n{path.name}, cell {number.get(now['cell'], '?')}/{len(code)} ({names[now['cell']]}):\n{head}\n"
+            f"\n{path.name}, cell {number.get(now['cell'], '?')}/{len(code)} ({names[now['cell']]})\n{head}\n"
             f"{reason}\nWhat ran is saved in {target.relative_to(ROOT)}"
         )
 
@@ -129,15 +129,16 @@ def final_table(results: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="04", help="run one notebook, by the start of its name")
-    parser.add_argument("--timeout", type=int, help=f"seconds a cell may take (default {CELL_TIMEOUT}, `full`: no limit)")
+    limit = f"seconds a cell may take (default {CELL_TIMEOUT}; in `full` no limit)"
+    parser.add_argument("--timeout", type=int, help=limit)
     args = parser.parse_args()
 
     chosen = [name for name in NOTEBOOKS if name.startswith(args.only or "")]
     missing = [name for name in chosen if not (FOLDER / f"{name}.ipynb").is_file()]
     if not chosen or missing:
-        what = f"notebooks/{missing[0]}.ipynb is missing" if missing else f"no notebook starts with '{args.only}'"
+        what = f"notebooks/{missing[0]}.ipynb is missing" if missing else f"no notebook is '{args.only}...'"
         print(f"tutorial: {what}; there are: {', '.join(NOTEBOOKS)}", file=sys.stderr)
         return 2
 
@@ -157,7 +158,7 @@ def main() -> int:
     print(f"profile  {current}\ndevice   {default_device()}\ndata     {info.name}: {info.source}", flush=True)
 
     timeout = args.timeout or (None if current.name == "full" else CELL_TIMEOUT)
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # or each kernel start prints a debugger warning
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # or each kernel warns of a debugger
     for name in chosen:  # an old copy must not pass for one of this run
         (BUILD / "notebooks" / f"{name}.ipynb").unlink(missing_ok=True)
     times = []

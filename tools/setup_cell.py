@@ -59,10 +59,9 @@ def write(notebook: nbformat.NotebookNode) -> bool:
     """Put the cell in place; True when something changed. Stored outputs of the cell are kept."""
     tagged = setup_cells(notebook)
     if not tagged:  # a new notebook: after the title and the goals
-        first_code = next((i for i, c in enumerate(notebook.cells) if c.cell_type == "code"), len(notebook.cells))
-        cell = nbformat.v4.new_code_cell(SOURCE)
-        cell.metadata["tags"] = ["setup"]
-        notebook.cells.insert(first_code, cell)
+        code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+        cell = nbformat.v4.new_code_cell(SOURCE, metadata={"tags": ["setup"]})
+        notebook.cells.insert(code[0] if code else len(notebook.cells), cell)
         return True
     changed = tagged[0].source != SOURCE
     tagged[0].source = SOURCE
@@ -70,7 +69,7 @@ def write(notebook: nbformat.NotebookNode) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--check", action="store_true")
     mode.add_argument("--write", action="store_true")

@@ -1,0 +1,107 @@
+"""Shared by all tests: the smoke profile, and images to work on.
+
+Real data is used where it is asked for (`real_data_dir`); everything else runs on images that are drawn here,
+so that the suite needs neither a network nor a data set. When SWYS_DATA_DIR is not set, the notebooks run on
+drawn images, too.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Before torch is imported by a test module: two small threads are faster than many that wait for each other.
+os.environ["SWYS_PROFILE"] = "smoke"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.pop("SWYS_DATASET", None)
+REAL_DATA_DIR = os.environ.get("SWYS_DATA_DIR")
+if REAL_DATA_DIR:  # the notebooks run in another folder
+    REAL_DATA_DIR = os.environ["SWYS_DATA_DIR"] = os.path.abspath(REAL_DATA_DIR)
+
+# name: (number of classes, colour, images in train / val / test)
+DRAWN = {
+    "pneumoniamnist": (2, False, (256, 64, 128)),
+    "bloodmnist": (8, True, (256, 64, 128)),
+    "pathmnist": (9, True, (256, 64, 128)),
+    "retinamnist": (5, True, (128, 32, 64)),  # ordinal: the blob moves from left to right
+    "chestmnist": (14, False, (128, 32, 64)),  # multi-label: one blob for each label that is set
+}
+
+
+def draw(labels: np.ndarray, colour: bool, rng: np.random.Generator, size: int = 28) -> np.ndarray:
+    """Noise with a bright blob for every class that a row of ``labels`` (N, classes; 0 or 1) sets.
+
+    Returns:
+        uint8 (N, size, size), with ``colour`` (N, size, size, 3). Place and hue of the blob tell the class.
+    """
+    n, classes = labels.shape
+    rows, columns = np.mgrid[0:size, 0:size] / size
+    centre_x = (np.arange(classes) + 0.5) / classes
+    centre_y = 0.3 + 0.4 * (np.arange(classes) % 2)
+    blobs = np.exp(-((columns - centre_x[:, None, None]) ** 2 + (rows - centre_y[:, None, None]) ** 2) / 0.01)
+    images = 60 + 12 * rng.standard_normal((n, size, size)) + 130 * np.einsum("nc,chw->nhw", labels, blobs)
+    if colour:
+        hues = 0.6 + 0.4 * np.cos(2 * np.pi * (centre_x[:, None] + np.array([0, 1 / 3, 2 / 3])))
+        images = images[..., None] * (labels @ hues)[:, None, None, :]
+    return images.clip(0, 255).astype(np.uint8)
+
+
+def draw_datasets(folder: Path) -> Path:
+    """Write small files with MedMNIST's names and layout for all of DRAWN (and bloodmnist at 224 px)."""
+    rng = np.random.default_rng(0)
+    for name, (classes, colour, counts) in DRAWN.items():
+        _write(folder / f"{name}.npz", name, classes, colour, counts, 28, rng)
+    _write(folder / "bloodmnist_224.npz", "bloodmnist", 8, True, (16, 8, 8), 224, rng)
+    return folder
+
+
+def _write(path, name, classes, colour, counts, size, rng) -> None:
+    arrays = {}
+    for split, n in zip(("train", "val", "test"), counts):
+        if name == "chestmnist":
+            labels = stored = (rng.random((n, classes)) < 0.2).astype(np.uint8)
+            labels[0], labels[1] = 1, 0  # every label occurs with both values in every split
+        else:
+            index = rng.permutation(np.arange(n) % classes)
+            labels, stored = np.eye(classes)[index], index[:, None].astype(np.uint8)
+        arrays |= {f"{split}_images": draw(labels, colour, rng, size), f"{split}_labels": stored}
+    np.savez_compressed(path, **arrays)
+
+
+def pytest_configure(config):
+    """The notebooks (nbval) inherit the environment: without real data they get drawn images."""
+    if not REAL_DATA_DIR:
+        config.drawn_for_notebooks = tempfile.TemporaryDirectory(prefix="swys-drawn-")
+        os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(config.drawn_for_notebooks.name)))
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "drawn_for_notebooks"):
+        config.drawn_for_notebooks.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_libraries():
+    import matplotlib
+    import torch
+
+    matplotlib.use("agg")
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """The folder with real .npz files; the test is skipped where there is none."""
+    if not REAL_DATA_DIR or not (Path(REAL_DATA_DIR) / "pneumoniamnist.npz").is_file():
+        pytest.skip("needs real data: SWYS_DATA_DIR with pneumoniamnist.npz")
+    return Path(REAL_DATA_DIR)
+
+
+@pytest.fixture(scope="session")
+def drawn_data_dir(tmp_path_factory) -> Path:
+    """A folder of small drawn .npz files for the names in DRAWN: a class is where its blob is."""
+    return draw_datasets(tmp_path_factory.mktemp("drawn"))
