@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_SOURCE = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = _SOURCE if (_SOURCE / "pyproject.toml").is_file() else Path.cwd()  # a clone, or pip installed alone
 CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS", PROJECT_ROOT / "checkpoints"))
 
 

@@ -209,6 +209,7 @@ class FitResult:
     val_chosen: dict[str, torch.Tensor]
     history: list[dict] = field(default_factory=list)
     finished: bool = True
+    step_losses: list[float] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> dict:
@@ -294,7 +295,7 @@ def fit(
         history, best, average = _load_state(state_path, model, objective, optimizer, recipe, seed, device)
     img_size = model.patch_embed.img_size[0]
     first_epoch, saved_at, step = len(history), time.monotonic(), len(history) * steps_per_epoch
-    finished = True
+    finished, step_losses = True, []
     bar = tqdm(
         total=total_steps,
         initial=step,
@@ -333,6 +334,7 @@ def fit(
             if out_of_time or (max_steps and step >= max_steps):
                 break
         train_loss = torch.stack(losses).mean().item()
+        step_losses += torch.stack(losses).tolist()
         if not math.isfinite(train_loss):
             raise SwysError(f"the loss is {train_loss} in epoch {epoch + 1}; lower the learning rate ({recipe.lr})")
         seconds = time.monotonic() - epoch_start
@@ -373,7 +375,7 @@ def fit(
     if average and finished:
         model.load_state_dict(average)
     model.eval()
-    result = FitResult(model, best, history, finished)
+    result = FitResult(model, best, history, finished, step_losses)
     if save_path and finished and accelerator.is_main_process:
         card = {**run_card(data, recipe, seed, history), **(card or {})}
         save_checkpoint(model, save_path, card, storage="fp32")
