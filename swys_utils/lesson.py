@@ -1,0 +1,118 @@
+"""Load or train, and remember: what every notebook does to get a trained model and its predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from .config import CHECKPOINTS, PROJECT_ROOT, Profile
+from .data import Dataset, Split
+from .models import load_checkpoint
+from .training import FitResult, Recipe, build, fit, predict, reference_recipe
+
+BUILD = PROJECT_ROOT / "build"
+MODEL_IDS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_kd"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, its card, and one sentence that says where it comes from."""
+
+    model: VisionTransformer
+    card: dict
+    how: str
+
+
+def results_folder(data: Dataset) -> Path:
+    """Where results on this data go: ``build/results/<dataset>``, the twin's apart."""
+    folder = BUILD / "results" / data.info.results_name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def live_data(data: Dataset, P: Profile) -> Dataset:
+    """The data with a validation split cut down to what a demonstration can afford (``full``: all of it)."""
+    return replace(data, val=data.val.head({"smoke": 16, "quick": 96}.get(P.name, 0)))
+
+
+def live_recipe(recipe: Recipe, P: Profile) -> Recipe:
+    """The recipe for a minute on a laptop: small batches, no mixing or warping, which only pay over many epochs."""
+    if P.name == "full":
+        return recipe
+    return replace(recipe, name="live", batch_size=P.batch_size, lr=3e-4, rotate=0, scale=0, shift=0.05, jitter=0.1,
+                   mixup=0, drop_path=0, average_epochs=0)  # fmt: skip
+
+
+def train_live(
+    model: VisionTransformer,
+    data: Dataset,
+    P: Profile,
+    device: torch.device,
+    recipe: Recipe,
+    objective: nn.Module | None = None,
+    save_path: Path | None = None,
+) -> FitResult:
+    """Train as long as the profile allows: a few steps, a minute, or (``full``) the whole recipe, resumable."""
+    resume = P.name == "full" and save_path is not None and (save_path / "state.safetensors").is_file()
+    return fit(model, live_data(data, P), live_recipe(recipe, P), objective=objective, device=device,
+               live_seconds=P.train_seconds, max_steps=P.train_steps, save_path=save_path, resume=resume)  # fmt: skip
+
+
+def load_or_train(
+    model_id: str,
+    data: Dataset,
+    P: Profile,
+    device: torch.device,
+    objective: nn.Module | None = None,
+    seed: int = 0,
+) -> Trained:
+    """The shipped checkpoint of this data set if there is one, else a model trained here; says which.
+
+    In ``full`` the reference recipe is trained (or resumed, or loaded when it is done) below ``build/runs``. For a
+    data set without a shipped checkpoint the other profiles train briefly, once.
+
+    Args:
+        model_id: ``vit_base``, ``vit_tiny``, ``vit_tiny_kd``, ...
+        objective: of a student that has to be trained here.
+    """
+    shipped = CHECKPOINTS / data.info.name / model_id
+    if P.name != "full" and (shipped / "card.json").is_file():
+        model, card = load_checkpoint(shipped, device, data.info.num_classes)
+        how = f"loaded checkpoints/{data.info.name}/{model_id}, trained by the reference recipe"
+    else:
+        done = BUILD / "runs" / f"{data.info.results_name}-{P.name}" / model_id
+        name = model_id.removesuffix("_kd")
+        if not (done / "card.json").is_file():
+            recipe = reference_recipe(name, data.info.name)
+            model = build(name, data, live_recipe(recipe, P), seed)
+            train_live(model, data, P, device, recipe, objective, done)
+        model, card = load_checkpoint(done, device, data.info.num_classes)
+        how = f"trained here in profile {P.name}"
+        if P.name != "full":
+            how += f": no checkpoint is shipped for {data.info.name}, so its numbers are only a demonstration"
+    print(f"{model_id}: {how}")
+    return Trained(model, card, how)
+
+
+def predict_once(trained: Trained, split: Split, data: Dataset) -> np.ndarray:
+    """Logits float32 (N, C) of ``split``, kept below ``build/cache`` so that the next notebook need not wait.
+
+    The name of the cached file is a digest of the weights and of the images, so it cannot be out of date.
+    """
+    images = hashlib.sha256(np.ascontiguousarray(split.images).tobytes()).hexdigest()[:16]
+    weights = hashlib.sha256("".join(f["sha256"] for f in trained.card["files"]).encode()).hexdigest()[:16]
+    path = BUILD / "cache" / f"logits-{weights}-{images}.npy"
+    if path.is_file():
+        return np.load(path)
+    logits = predict(trained.model, split.images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npy")
+    np.save(part, logits)
+    part.replace(path)
+    return logits

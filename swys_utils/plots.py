@@ -1,0 +1,286 @@
+"""The figures of the series. Each function draws one figure and returns it; a model has the same colour everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from .data import Dataset, Split
+from .gradcam import overlay
+from .training import Metrics
+
+MODEL_COLOURS = {"Base": "#4C72B0", "Tiny": "#DD8452", "KD Tiny": "#55A868"}
+OTHER_COLOURS = ("#8172B3", "#937860", "#DA8BC3", "#8C8C8C", "#CCB974", "#64B5CD")
+
+plt.rcParams.update({"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
+
+
+def colour(name: str, position: int = 0) -> str:
+    """The colour of a model, the same in every figure; other names get one by position."""
+    for known in ("KD Tiny", "Tiny", "Base"):
+        if name.startswith(known):
+            return MODEL_COLOURS[known]
+    return OTHER_COLOURS[position % len(OTHER_COLOURS)]
+
+
+def _show(ax, image: np.ndarray, title: str = "") -> None:
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    ax.set_title(title, fontsize=9)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _short(name: str, width: int = 16) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"
+
+
+# --- data ------------------------------------------------------------------------------------------------------
+
+
+def examples(split: Split, class_names: Sequence[str], per_class: int = 8) -> Figure:
+    """A row of images for each class (the first ``per_class`` of the split that show it)."""
+    fig, axes = plt.subplots(
+        len(class_names), per_class, figsize=(1.05 * per_class + 1, 1.1 * len(class_names)), squeeze=False
+    )
+    for label, row in enumerate(axes):
+        has = split.labels[:, label] == 1 if split.labels.ndim == 2 else split.labels == label
+        for ax, image in zip(row, split.images[np.flatnonzero(has)[:per_class]]):
+            _show(ax, image)
+        for ax in row:
+            ax.set_axis_off()
+        row[0].text(-0.15, 0.5, _short(class_names[label]), transform=row[0].transAxes, ha="right", va="center")
+    return fig
+
+
+def class_shares(data: Dataset) -> Figure:
+    """Share of each class in the three splits: what a model learns about frequency, and where it will not hold."""
+    names, splits = data.info.class_names, {"train": data.train, "val": data.val, "test": data.test}
+    height = 0.3 * 3 * len(names) * (0.6 if len(names) > 4 else 1) + 0.9
+    fig, ax = plt.subplots(figsize=(8, height))
+    for i, (split_name, split) in enumerate(splits.items()):
+        labels = split.labels if split.labels.ndim == 2 else np.eye(len(names))[split.labels]
+        places = np.arange(len(names)) + (i - 1) * 0.27
+        bars = ax.barh(places, labels.mean(axis=0), 0.25, label=split_name, color=("#8C8C8C", "#C7C7C7", "#C44E52")[i])
+        ax.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=8)
+    ax.set_yticks(range(len(names)), [_short(n, 30) for n in names])
+    ax.invert_yaxis()
+    ax.set_xticks([])
+    ax.spines["bottom"].set_visible(False)
+    ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    ax.set_title("share of each class", loc="left")
+    return fig
+
+
+def patch_grid(image: np.ndarray, enlarged: np.ndarray, patch: int = 16) -> Figure:
+    """The stored image beside what the model reads, with the model's patches drawn in.
+
+    Args:
+        image: uint8 (H, W[, 3]). enlarged: float (3, S, S) in [-1, 1].
+    """
+    size = enlarged.shape[-1]
+    fig, axes = plt.subplots(1, 3, figsize=(10, 3.5), width_ratios=[1, 1, 1])
+    _show(axes[0], image, f"stored: {image.shape[0]} x {image.shape[1]} pixels")
+    picture = ((np.asarray(enlarged) + 1) * 127.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    _show(axes[1], picture, f"read: {size} x {size}, {(size // patch) ** 2} patches of {patch} px")
+    for at in range(0, size + 1, patch):
+        axes[1].axhline(at - 0.5, color="#FFD23F", lw=0.6)
+        axes[1].axvline(at - 0.5, color="#FFD23F", lw=0.6)
+    real = image.shape[0] * patch / size
+    corner = (size // 2 // patch) * patch
+    _show(
+        axes[2],
+        picture[corner : corner + patch, corner : corner + patch],
+        f"one patch: {real:g} x {real:g} real pixels",
+    )
+    return fig
+
+
+def brightness_shift(data: Dataset) -> Figure:
+    """Distribution of each image's mean brightness and contrast, in the three splits."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    statistics = {"mean of an image (grey levels)": np.mean, "standard deviation within an image (grey levels)": np.std}
+    for ax, (title, statistic) in zip(axes, statistics.items()):
+        values = [statistic(s.images.reshape(len(s), -1), axis=1) for s in (data.train, data.val, data.test)]
+        bins = np.linspace(min(v.min() for v in values), max(v.max() for v in values), 31)
+        for v, name, c in zip(values, ("train", "val", "test"), ("#8C8C8C", "#C7C7C7", "#C44E52")):
+            filled = name == "train"
+            ax.hist(v, bins, density=True, label=name, color=c, histtype="stepfilled" if filled else "step",
+                    lw=2, alpha=0.5 if filled else 1)  # fmt: skip
+        ax.set_xlabel(title)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+    axes[0].legend(frameon=False)
+    return fig
+
+
+# --- training and scores ---------------------------------------------------------------------------------------
+
+
+def live_loss(losses: Sequence[float], name: str) -> Figure:
+    """Training loss by step, raw and smoothed."""
+    losses = np.asarray(losses)
+    fig, ax = plt.subplots(figsize=(7, 2.6))
+    ax.plot(np.arange(1, len(losses) + 1), losses, color=colour(name), alpha=0.35, lw=1)
+    if len(losses) >= 10:
+        width = max(3, len(losses) // 10)
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        ax.plot(np.arange(width, len(losses) + 1), smooth, color=colour(name), lw=2, label=f"mean of {width} steps")
+        ax.legend(frameon=False)
+    ax.set(xlabel="step", ylabel="training loss", title=f"{name}: trained here, now")
+    return fig
+
+
+def training_curves(history: Sequence[Mapping], name: str) -> Figure:
+    """Loss and validation accuracy by epoch, with the validation-chosen epoch marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    epochs = [row["epoch"] for row in history]
+    axes[0].plot(
+        epochs, [row["train_loss"] for row in history], color=colour(name), ls="--", label="training (augmented)"
+    )
+    axes[0].plot(epochs, [row["val_loss"] for row in history], color=colour(name), label="validation")
+    axes[0].set(xlabel="epoch", ylabel="loss")
+    axes[0].legend(frameon=False)
+    accuracy = [100 * row["val_accuracy"] for row in history]
+    best = max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    axes[1].plot(epochs, accuracy, color=colour(name))
+    axes[1].plot(best["epoch"], 100 * best["val_accuracy"], "o", color="k", mfc="none")
+    axes[1].annotate(f"chosen by validation: epoch {best['epoch']}", (best["epoch"], 100 * best["val_accuracy"]),
+                     xytext=(0, -22), textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+    axes[1].set(xlabel="epoch", ylabel="validation accuracy (%)")
+    fig.suptitle(f"{name}: {len(history)} epochs of the reference run", x=0.05, ha="left")
+    fig.tight_layout()
+    return fig
+
+
+def intervals(scores: Mapping[str, Metrics], reference: Mapping[str, float] | None = None) -> Figure:
+    """Accuracy, AUC and ECE of each model as a point with its 95 % interval: do the intervals part?
+
+    Args:
+        reference: name -> accuracy of points without an interval (for example a baseline), drawn as crosses.
+    """
+    fields = [("accuracy", "accuracy (%)", 100), ("auc", "AUC", 1), ("ece", "ECE (lower is better)", 1)]
+    fig, axes = plt.subplots(1, 3, figsize=(10, 0.45 * len(scores) + 1.1), sharey=True)
+    for ax, (key, title, factor) in zip(axes, fields):
+        for i, (name, metrics) in enumerate(scores.items()):
+            value = getattr(metrics, key) * factor
+            low, high = (factor * v for v in getattr(metrics, f"{key}_interval"))
+            ax.plot([low, high], [i, i], color=colour(name, i), lw=3, alpha=0.5, solid_capstyle="butt")
+            ax.plot(value, i, "o", color=colour(name, i))
+            text = f"{value:.1f}" if factor == 100 else f"{value:.3f}"
+            ax.annotate(text, (value, i), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        ax.set_xlabel(title)
+        ax.margins(y=0.25)
+    for name, value in (reference or {}).items():
+        axes[0].axvline(100 * value, color="#8C8C8C", ls=":", lw=1)
+        axes[0].annotate(name, (100 * value, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="center")
+    axes[0].set_yticks(range(len(scores)), list(scores))
+    axes[0].invert_yaxis()
+    fig.tight_layout()
+    return fig
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = "") -> Figure:
+    """Confusion matrix: counts, coloured by share of the true class."""
+    matrix = confusion_matrix(labels, predicted, labels=range(len(class_names)))
+    share = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+    side = 1.7 + 0.62 * len(class_names)
+    fig, ax = plt.subplots(figsize=(side + 0.8, side))
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for i, j in np.ndindex(matrix.shape):
+        ink = "white" if share[i, j] > 0.5 else "black"
+        ax.text(j, i, f"{matrix[i, j]}\n{share[i, j]:.0%}" if matrix[i, j] else "0", ha="center", va="center",
+                color=ink, fontsize=8 if len(class_names) > 4 else 10)  # fmt: skip
+    names = [_short(name, 14) for name in class_names]
+    ax.set_xticks(
+        range(len(names)), names, rotation=45 if len(names) > 2 else 0, ha="right" if len(names) > 2 else "center"
+    )
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="predicted", ylabel="true", title=title)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return fig
+
+
+def reliability(probabilities: Mapping[str, np.ndarray], labels: np.ndarray, n_bins: int = 10) -> Figure:
+    """Reliability diagram (Guo et al. 2017): of the images predicted with 80 % confidence, are 80 % right?
+
+    Args:
+        probabilities: name -> (N, C). labels: int (N,). Bins with fewer than 5 images are left out.
+    """
+    fig, (ax, low) = plt.subplots(2, 1, figsize=(4.6, 5), height_ratios=[3, 1], sharex=True)
+    edges = np.linspace(0, 1, n_bins + 1)
+    for name, p in probabilities.items():
+        confidence, correct = p.max(axis=1), p.argmax(axis=1) == labels
+        bins = np.digitize(confidence, edges[1:-1])
+        kept = [b for b in range(n_bins) if (bins == b).sum() >= 5]
+        ax.plot([confidence[bins == b].mean() for b in kept], [correct[bins == b].mean() for b in kept],
+                "o-", color=colour(name), label=name)  # fmt: skip
+        low.hist(confidence, edges, histtype="step", color=colour(name), lw=1.5)
+    ax.plot([0, 1], [0, 1], color="#8C8C8C", ls=":", label="perfectly calibrated")
+    ax.set(ylabel="share that is right", xlim=(1 / p.shape[1] * 0.95, 1.01), ylim=(0, 1.03))
+    ax.legend(frameon=False, loc="lower right")
+    low.set(xlabel="confidence (largest probability)", ylabel="images")
+    return fig
+
+
+# --- heatmaps --------------------------------------------------------------------------------------------------
+
+
+def heatmap_rows(
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    captions: Mapping[str, Sequence[str]],
+    titles: Sequence[str],
+    scale: str | float = "image",
+    alpha: float = 0.6,
+) -> Figure:
+    """One column an image, one row a model: the image, then each model's heatmap over it.
+
+    Args:
+        images: uint8 (N, H, W[, 3]). maps: model -> (N, gh, gw), unnormalised. captions: model -> N lines.
+        titles: N lines above the images. scale: as in ``gradcam.overlay``. An empty map is said to be empty.
+    """
+    n = len(images)
+    fig, axes = plt.subplots(len(maps) + 1, n, figsize=(1.25 * n + 0.9, 1.55 * (len(maps) + 1)), squeeze=False)
+    for ax, image, title in zip(axes[0], images, titles):
+        _show(ax, image, title)
+    for row, (name, heat) in zip(axes[1:], maps.items()):
+        drawn = overlay(images, heat, alpha, scale=scale, size=112)
+        for ax, picture, one, caption in zip(row, drawn, heat, captions[name]):
+            _show(ax, picture)
+            ax.set_xlabel(caption, fontsize=8)
+            if np.asarray(one).max() <= 0:
+                ax.text(0.5, 0.5, "empty map", color="white", fontsize=8, ha="center", va="center",
+                        transform=ax.transAxes, bbox={"color": "black", "alpha": 0.6})  # fmt: skip
+        row[0].set_ylabel(name, color=colour(name), fontsize=11)
+    fig.tight_layout(h_pad=0.4, w_pad=0.3)
+    return fig
+
+
+# --- the shrink ------------------------------------------------------------------------------------------------
+
+
+def pareto(rows: Sequence[Mapping]) -> Figure:
+    """Latency against accuracy; the area of a point is the size of the file. Up and left is better.
+
+    Args:
+        rows: dicts with ``name``, ``latency_ms``, ``accuracy`` and its ``interval`` (fractions), ``megabytes``.
+    """
+    fig, ax = plt.subplots(figsize=(7, 4))
+    for i, row in enumerate(rows):
+        c = colour(row["name"], i)
+        low, high = (100 * v for v in row["interval"])
+        ax.plot([row["latency_ms"]] * 2, [low, high], color=c, lw=2, alpha=0.5)
+        ax.scatter(row["latency_ms"], 100 * row["accuracy"], s=20 + 8 * row["megabytes"], color=c, alpha=0.75, zorder=3)
+        ax.annotate(f"{row['name']}\n{row['megabytes']:.1f} MB", (row["latency_ms"], 100 * row["accuracy"]),
+                    xytext=(14, 0), textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+    ax.set_xscale("log")
+    ax.margins(x=0.3)
+    ax.set(xlabel="latency of one image (ms, log scale)", ylabel="test accuracy (%)")
+    return fig
