@@ -1,0 +1,380 @@
+"""What a model costs: parameters, MACs, memory, latency and throughput, each with the conditions it was measured under.
+
+Times are milliseconds, sizes bytes, counts whole numbers. One multiply-accumulate (MAC) is two floating-point
+operations. Latency is the median over repeated calls with its quartiles; on a machine that others use, compare models
+with ``interleaved_latency`` only, because two runs made one after the other differ by more than many models do.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import SwysError
+from .gradcam import evaluation_mode
+from .models import count_parameters
+from .stats import bootstrap_interval
+
+MAX_BATCH = {"cuda": 4096, "cpu": 64}  # where the search for the best throughput ends
+MIN_CALLS = 5  # timed calls behind every median, however short the time
+
+
+# --- counting --------------------------------------------------------------------------------------------------
+
+
+def vit_macs(
+    tokens: int, dim: int, depth: int, patch_size: int = 16, classes: int = 1000, prefix: int = 1, mlp_ratio: float = 4
+) -> int:
+    """Multiply-accumulates of one forward pass of a plain ViT (Dosovitskiy et al. 2021), one RGB image.
+
+    Patch embedding ``tokens x 3 patch^2 x d``; each block, with N = tokens + prefix: query, key, value and
+    projection ``4 N d^2``, the two attention products ``2 N^2 d``, the MLP ``2 ratio N d^2``; the head ``d x classes``.
+    Norms, softmax, GELU and additions are left out, as everywhere in the literature (well under 1 %).
+
+    Args:
+        tokens: patch tokens (196 for 224 px and patches of 16 px). dim: embedding width d. depth: blocks.
+        prefix: tokens that are no patches (CLS).
+    """
+    n = tokens + prefix
+    block = 4 * n * dim**2 + 2 * n**2 * dim + 2 * mlp_ratio * n * dim**2
+    return int(tokens * 3 * patch_size**2 * dim + depth * block + dim * classes)
+
+
+def count_macs(model: VisionTransformer, img_size: int | None = None) -> int:
+    """MACs of one image, attention included, counted by torch while the model runs.
+
+    Attention is counted without the fused kernel, because torch's counter sees no operations in the fused one on
+    a CPU: ViT-Tiny would appear 14 % cheaper than it is.
+
+    Args:
+        img_size: side of the square input, px; default: the model's own.
+    """
+    inputs = _inputs(model, 1, img_size)
+    with evaluation_mode(model), torch.no_grad(), _without_fused_attention(model):
+        with FlopCounterMode(display=False) as counter:
+            model(inputs)
+    return counter.get_total_flops() // 2
+
+
+@contextmanager
+def _without_fused_attention(model: nn.Module):
+    layers = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    before = [layer.fused_attn for layer in layers]
+    try:
+        for layer in layers:
+            layer.fused_attn = False
+        yield
+    finally:
+        for layer, setting in zip(layers, before):
+            layer.fused_attn = setting
+
+
+# --- timing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one call in milliseconds: ``samples`` (R,), and ``first`` for the very first call.
+
+    The first call is apart: it holds compilation, memory allocation and the choice of kernels.
+    """
+
+    samples: np.ndarray
+    first: float
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.samples))
+
+    @property
+    def low(self) -> float:
+        """Lower quartile."""
+        return float(np.percentile(self.samples, 25))
+
+    @property
+    def high(self) -> float:
+        """Upper quartile."""
+        return float(np.percentile(self.samples, 75))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median:.3g} ms [{self.low:.3g}, {self.high:.3g}] (n = {len(self.samples)}, first {self.first:.3g})"
+        )
+
+
+def time_calls(
+    call: Callable[[], object], seconds: float = 2.0, device: torch.device | str = "cpu", min_calls: int = MIN_CALLS
+) -> Timing:
+    """Call again and again for about ``seconds``, after a warm-up of a quarter of it; ``min_calls`` or more count."""
+    device = torch.device(device)
+    first = _timed(call, device)
+    end = time.perf_counter() + seconds / 4
+    while time.perf_counter() < end:
+        _timed(call, device)
+    samples, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(samples) < min_calls:
+        samples.append(_timed(call, device))
+    return Timing(np.array(samples), first)
+
+
+def interleaved_latency(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int = 20,
+    repeats: int = 3,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """Time several models in turns, so that whatever else the machine does hits all of them alike.
+
+    In each round every model has its turn, in a new random order: one call that does not count (it brings the weights
+    back into the cache), then ``repeats`` calls whose median is this round's sample. Sample i of all models comes from
+    the same round, so ratios can be paired: see ``speedup``.
+
+    Args:
+        calls: name -> a function without arguments that runs the model once.
+        threads: torch threads during the measurement; default: as they are. Other runtimes have their own setting.
+    """
+    device = torch.device(device)
+    rng = np.random.default_rng(seed)
+    with fixed_threads(threads):
+        first = {name: _timed(call, device) for name, call in calls.items()}
+        samples: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name in rng.permutation(list(calls)):
+                _timed(calls[name], device)
+                samples[name].append(float(np.median([_timed(calls[name], device) for _ in range(repeats)])))
+    return {name: Timing(np.array(samples[name]), first[name]) for name in calls}
+
+
+def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
+    """How many times faster? Ratio of medians and its 95 % bootstrap interval over paired rounds: (ratio, low, high).
+
+    Raises:
+        SwysError: different numbers of rounds; both have to come from one ``interleaved_latency``.
+    """
+    if len(slow.samples) != len(fast.samples):
+        raise SwysError(
+            f"{len(slow.samples)} rounds against {len(fast.samples)}; time both in one interleaved_latency call"
+        )
+
+    def ratio(a, b):
+        return float(np.median(a) / np.median(b))
+
+    return ratio(slow.samples, fast.samples), *bootstrap_interval(ratio, slow.samples, fast.samples, n_resamples=1000)
+
+
+def best_throughput(
+    make_call: Callable[[int], Callable[[], object]],
+    seconds: float = 2.0,
+    device: torch.device | str = "cpu",
+    max_batch: int | None = None,
+    batch: int | None = None,
+) -> tuple[float, int]:
+    """Images a second at a saturating batch: the batch is doubled until that gains no more than 5 %.
+
+    The search also ends at ``max_batch``, where memory ends, or where one call would take longer than ``seconds``.
+
+    Args:
+        make_call: batch size -> a function without arguments that runs one such batch.
+        batch: measure this one batch size instead of searching.
+
+    Returns:
+        (images a second, batch size) of the best batch.
+    """
+    device = torch.device(device)
+    if batch is not None:
+        return 1000 * batch / time_calls(make_call(batch), seconds, device, 3).median, batch
+    limit = max_batch or MAX_BATCH.get(device.type, 256)
+    best, best_batch, size = 0.0, 1, 1
+    while size <= limit:
+        try:
+            median = time_calls(make_call(size), seconds / 2, device, 3).median
+        except torch.cuda.OutOfMemoryError:
+            break
+        rate = 1000 * size / median
+        saturated = size > 1 and rate <= 1.05 * best
+        if rate > best:
+            best, best_batch = rate, size
+        if saturated or 2 * median > 1000 * seconds:
+            break
+        size *= 2
+    return best, best_batch
+
+
+@contextmanager
+def fixed_threads(threads: int | None = None):
+    """torch's CPU threads inside the block; None leaves them. Yields the number in force."""
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            if threads < 1:
+                raise SwysError(f"threads is {threads}; give 1 or more")
+            torch.set_num_threads(threads)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call. On an accelerator until its work is done, not until it is queued."""
+    _synchronise(device)
+    start = time.perf_counter()
+    call()
+    _synchronise(device)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+# --- one model -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one model costs on one device.
+
+    Attributes:
+        parameters, macs: counts; MACs of one image, attention included.
+        weight_bytes: weights as float32, 4 bytes each.
+        latency_ms, latency_low, latency_high: median and quartiles of one forward pass at batch 1.
+        throughput: images a second at ``batch``, the saturating batch size.
+        threads: CPU threads; on a GPU those of the process that feeds it. dtype: of the weights while measured.
+    """
+
+    parameters: int
+    macs: int
+    weight_bytes: int
+    latency_ms: float
+    latency_low: float
+    latency_high: float
+    throughput: float
+    batch: int
+    device: str
+    threads: int
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.parameters / 1e6:.2f} M parameters, {self.macs / 1e9:.3g} GMACs, {self.weight_bytes / 1e6:.1f} MB"
+            f" as float32 | batch 1: {self.latency_ms:.3g} ms [{self.latency_low:.3g}, {self.latency_high:.3g}]"
+            f" | batch {self.batch}: {self.throughput:.3g} img/s | {self.dtype}, {self.device}, {self.threads} threads"
+        )
+
+    def row(self) -> dict[str, str]:
+        """The same as column -> text, ready for a table."""
+        return {
+            "parameters": f"{self.parameters / 1e6:.2f} M",
+            "MACs": f"{self.macs / 1e9:.3g} G",
+            "weights (fp32)": f"{self.weight_bytes / 1e6:.1f} MB",
+            "latency, batch 1": f"{self.latency_ms:.3g} ms [{self.latency_low:.3g}, {self.latency_high:.3g}]",
+            "throughput": f"{self.throughput:.3g} img/s (batch {self.batch})",
+        }
+
+
+def measure_cost(
+    model: VisionTransformer,
+    img_size: int | None = None,
+    device: torch.device | str | None = None,
+    batch_sizes: Sequence[int | None] = (1, None),
+    seconds: float = 2.0,
+    threads: int | None = None,
+) -> Cost:
+    """Count and time one model: eval mode, no gradient, random input that already lies on the device.
+
+    Args:
+        img_size: side of the square input, px; default: the model's own.
+        device: where to measure; default: where the model is. The model is back where it was afterwards.
+        batch_sizes: batch of the latency, batch of the throughput; None doubles the batch until no more than 5 % is
+            gained.
+        seconds: time spent on each measurement. threads: CPU threads, default: as they are.
+
+    Raises:
+        SwysError: an image size the model does not take, or a device that is not there.
+    """
+    home = next(model.parameters()).device
+    device = torch.device(device) if device is not None else home
+    macs = count_macs(model, img_size)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise SwysError(f"device '{device}' cannot be used ({str(error).splitlines()[0]}); use 'cpu'") from None
+
+    def make_call(batch: int) -> Callable[[], object]:
+        inputs = _inputs(model, batch, img_size)
+        return lambda: model(inputs)
+
+    try:
+        with evaluation_mode(model), torch.no_grad(), fixed_threads(threads) as used:
+            latency = time_calls(make_call(batch_sizes[0] or 1), seconds, device)
+            throughput, batch = best_throughput(make_call, seconds, device, batch=batch_sizes[1])
+    finally:
+        model.to(home)
+    parameters = count_parameters(model)
+    return Cost(
+        parameters=parameters,
+        macs=macs,
+        weight_bytes=4 * parameters,
+        latency_ms=latency.median,
+        latency_low=latency.low,
+        latency_high=latency.high,
+        throughput=throughput,
+        batch=batch,
+        device=device_name(device),
+        threads=used,
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+    )
+
+
+def device_name(device: torch.device | str = "cpu") -> str:
+    """'NVIDIA H100 ...' or the CPU's brand, as the system tells it."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    brand = next((v for k, v in _cpu_facts() if k == "model name"), platform.processor() or platform.machine())
+    return f"CPU ({brand})"
+
+
+def fast_bf16(device: torch.device | str = "cpu") -> bool:
+    """Does the device compute in bfloat16, or only emulate it (about ten times slower than float32 on a CPU)?"""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = next((v.split() for k, v in _cpu_facts() if k in ("flags", "Features")), [])
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+
+
+def _cpu_facts() -> list[tuple[str, str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines) if v]
+
+
+def _inputs(model: VisionTransformer, batch: int, img_size: int | None = None) -> torch.Tensor:
+    """Random model input (batch, 3, S, S) where the model is, in the dtype of its weights."""
+    weight = model.patch_embed.proj.weight
+    size = img_size or model.patch_embed.img_size[0]
+    if size != model.patch_embed.img_size[0] and not model.dynamic_img_size:
+        raise SwysError(f"img_size is {size}; this model takes {model.patch_embed.img_size[0]} px")
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(batch, weight.shape[1], size, size, generator=generator) * 2 - 1
+    return pixels.to(weight.device, weight.dtype)
