@@ -5,12 +5,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check
 ONLY   ?=
 
 # The switches of the package pass through; the notebooks run in notebooks/, so a relative folder is made absolute here.
 export SWYS_PROFILE SWYS_DATASET SWYS_DATA_DIR
 ifneq ($(strip $(SWYS_DATA_DIR)),)
-  override SWYS_DATA_DIR := $(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$(SWYS_DATA_DIR)")
+  ABSOLUTE := import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))
+  override SWYS_DATA_DIR := $(or $(shell $(PYTHON) -c '$(ABSOLUTE)' "$(SWYS_DATA_DIR)"),$(abspath $(SWYS_DATA_DIR)))
 else
   unexport SWYS_DATA_DIR
 endif
@@ -40,7 +42,7 @@ env: $(STAMP)
 
 # A Debian without python3-venv can still make the folder; pip then installs itself into it.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo "make: $(PYTHON) is missing or older than 3.10; give one with PYTHON=python3.12" >&2; exit 1; }
 	@if [ ! -x $(BIN)/pip ]; then \
 	  echo "env: making $(VENV)"; \
@@ -50,7 +52,7 @@ $(STAMP): pyproject.toml
 	  { rm -rf $(VENV); echo "make: $(PYTHON) cannot make $(VENV); try: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
 	@echo "env: installing the dependencies of pyproject.toml (some minutes the first time)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[notebooks,test,export]'
+	@$(PIP) -e '.[notebooks,test,export]'
 	@touch $@
 	@echo "env: ready"
 
@@ -72,7 +74,7 @@ test: $(STAMP)
 
 test-browser: $(STAMP)
 	@echo "test-browser: the slider in JupyterLab"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[browser]'
+	@$(PIP) -e '.[browser]'
 	@env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest tests/browser
 
 site: $(STAMP)

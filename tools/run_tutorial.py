@@ -87,7 +87,8 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
     except CellTimeoutError:
         reason = f"the cell did not finish in {timeout} s; give more with tools/run_tutorial.py --timeout"
     except CellExecutionError as error:
-        reason = textwrap.shorten(f"{error.ename}: {error.evalue}", 400)
+        at = re.search(r"^-+> *(\d+) ", re.sub(r"\x1b\[[\d;]*m", "", error.traceback), flags=re.MULTILINE)
+        reason = textwrap.shorten(f"{error.ename}: {error.evalue}", 400) + (f" (line {at[1]})" if at else "")
     except DeadKernelError:
         reason = "the kernel died; most often the machine ran out of memory"
     except KeyboardInterrupt:
@@ -96,10 +97,11 @@ def execute(path: Path, target: Path, timeout: int | None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
     if reason:
+        print(flush=True)
         source = notebook.cells[now["cell"]].source.splitlines() if notebook.cells else []
         head = "\n".join(f"    | {line}" for line in source[:6] + (["..."] if len(source) > 6 else []))
         raise Failure(
-            f"\n{path.name}, cell {number.get(now['cell'], '?')}/{len(code)} ({names[now['cell']]})\n{head}\n"
+            f"{path.name}, cell {number.get(now['cell'], '?')}/{len(code)} ({names[now['cell']]})\n{head}\n"
             f"{reason}\nWhat ran is saved in {target.relative_to(ROOT)}"
         )
 
