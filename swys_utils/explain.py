@@ -1,8 +1,8 @@
-"""Measuring explanations: is a heatmap faithful, does it depend on the model, and do two models look alike?
+"""Measuring explanations: is a heatmap faithful, does it depend on the model, do two models look alike?
 
-Results keep one value an image (NumPy arrays; nan where an image has none) and print as a small table of means with
-95 % bootstrap intervals. Models are timm ViTs as in ``gradcam``; ``images`` are uint8 (N, H, W[, 3]) or model input,
-float (N, 3, S, S), and are fed in batches, so that a whole test set fits. Class scores are softmax probabilities.
+Results keep one value an image (NumPy arrays; nan where an image has none) and print as a small table of means
+with 95 % bootstrap intervals. Models are timm ViTs as in ``gradcam``; ``images`` are uint8 (N, H, W[, 3]) or
+model input, float (N, 3, S, S), fed in batches, so that a whole test set fits. Scores are softmax probabilities.
 """
 
 from __future__ import annotations
@@ -58,15 +58,14 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def heatmaps(
-    model: nn.Module, images: Images, method: Method = "grad_cam", targets: Targets = None, batch_size: int = 32,
-    **options,
+    model: nn.Module, images: Images, method: Method = "grad_cam", targets: Targets = None,
+    batch_size: int = 32, **options,
 ) -> np.ndarray:  # fmt: skip
-    """Maps of one method for many images: float32 (N, gh, gw). ``options`` go to the method (block, signed)."""
+    """Maps of one method for many images: float32 (N, gh, gw). ``options`` (block, signed) go to the method."""
     method = _method(method)
-    maps = [
-        method(model, x, targets if targets is None or np.ndim(targets) == 0 else targets[rows], **options).cpu()
-        for rows, x in _batches(model, images, batch_size)
-    ]
+    each = targets is not None and np.ndim(targets) > 0
+    batches = _batches(model, images, batch_size)
+    maps = [method(model, x, targets[rows] if each else targets, **options).cpu() for rows, x in batches]
     return torch.cat(maps).numpy()
 
 
@@ -76,12 +75,12 @@ def logits(model: nn.Module, images: Images, batch_size: int = 64) -> np.ndarray
         return torch.cat([model(x).float().cpu() for _, x in _batches(model, images, batch_size)]).numpy()
 
 
-# --- do two models look at the same places? ---------------------------------------------------------------------
+# --- do two models look at the same places? ---
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Per image: Spearman correlation of two maps, and overlap (IoU) of their strongest tokens; nan: no order."""
+    """Per image: Spearman correlation of two maps and overlap (IoU) of their strongest tokens."""
 
     spearman: np.ndarray
     iou: np.ndarray
@@ -94,8 +93,9 @@ class Agreement:
     def row(self, mask: np.ndarray | slice = slice(None)) -> dict:
         """Means over the images in ``mask``, with intervals."""
         rho, iou = self.spearman[mask], self.iou[mask]
-        named = zip(("spearman", "low", "high", "top IoU", "IoU low", "IoU high"), mean_interval(rho) + mean_interval(iou))
-        return {**dict(named), "images": len(rho), "undefined": int(np.isnan(rho).sum())}
+        keys = ("spearman", "low", "high", "top IoU", "IoU low", "IoU high")
+        numbers = dict(zip(keys, mean_interval(rho) + mean_interval(iou)))
+        return {**numbers, "images": len(rho), "undefined": int(np.isnan(rho).sum())}
 
     def __str__(self) -> str:
         return str(Rows([self.row()]))
@@ -105,8 +105,8 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agree
     """Compare the maps of two models image by image.
 
     Args:
-        maps_a, maps_b: (N, gh, gw) for the same images. Ranks use every value: give signed maps, or the zeros that
-            ReLU leaves are one large tie. Maps on different grids are averaged down to the coarser one.
+        maps_a, maps_b: (N, gh, gw) for the same images. Ranks use every value: give signed maps, or the zeros
+            that ReLU leaves are one large tie. Maps on different grids are averaged down to the coarser.
         top: share of tokens that counts as "where the model looks"; tied lowest values never count.
 
     Raises:
@@ -132,13 +132,13 @@ def agreement_ladder(
     """Agreement of named pairs of maps, each above its own chance level: the same maps, images shuffled.
 
     Args:
-        pairs: name -> (maps of one model, maps of the other); for a ladder from the floor (a student trained alone)
-            over the students to the ceiling (a second teacher).
+        pairs: name -> (maps of one model, maps of the other): the teacher with a student trained alone (the
+            floor), with its students, and with a second teacher (the ceiling).
         groups: name -> bool (N,), to split each pair by images, as ``outcome_groups`` does.
 
     Returns:
-        Rows with pair, group, spearman, low, high, top IoU and its interval, images, undefined. A group without
-        images has nan. Chance rows have the pair's name with ", shuffled".
+        Rows with pair, group, spearman, low, high, top IoU and its interval, images, undefined; nan for a group
+        without images. Chance rows have the pair's name with ", shuffled".
     """
     rows = Rows()
     for name, (maps_a, maps_b) in pairs.items():
@@ -166,15 +166,17 @@ def outcome_groups(labels: np.ndarray, teacher: np.ndarray, student: np.ndarray)
 
 
 def prediction_agreement(teacher: np.ndarray, student: np.ndarray) -> Rows:
-    """How alike two models answer, from their logits (N, C): share of equal predictions, KL(teacher || student) in nats."""
+    """How alike two models answer, from logits (N, C): share of equal predictions, KL(teacher || student), nats."""
     log_t, log_s = (F.log_softmax(torch.as_tensor(z).double(), dim=1).numpy() for z in (teacher, student))
     kl = (np.exp(log_t) * (log_t - log_s)).sum(1)
     same = teacher.argmax(1) == student.argmax(1)
-    measures = {"same prediction": (float(same.mean()), *wilson_interval(same)), "KL": mean_interval(kl)}
-    return Rows({"measure": name, "mean": m, "low": low, "high": high} for name, (m, low, high) in measures.items())
+    return Rows([
+        dict(zip(("measure", "mean", "low", "high"), ("same prediction", float(same.mean()), *wilson_interval(same)))),
+        dict(zip(("measure", "mean", "low", "high"), ("KL", *mean_interval(kl)))),
+    ])
 
 
-# --- is the map faithful to the model? --------------------------------------------------------------------------
+# --- is the map faithful to the model? ---
 
 
 def random_maps(count: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -248,22 +250,24 @@ def deletion_insertion(
     deletion, insertion = np.empty((2, len(maps), steps + 1))
     with evaluation_mode(model), torch.no_grad():
         for rows, x in _batches(model, images, batch_size):
-            blank = _blurred(x, x.shape[-1] // maps.shape[-1]) if fill == "blur" else x.mean((2, 3), keepdim=True)
+            patch = x.shape[-1] // maps.shape[-1]
+            blank = _blurred(x, patch) if fill == "blur" else x.mean((2, 3), keepdim=True)
             classes = targets[rows, None].to(x.device)
             for i, fraction in enumerate(fractions):
                 hot = (ranks[rows] < round(fraction * order.shape[1])).float().to(x.device)
                 hot = F.interpolate(hot, size=x.shape[-2:], mode="nearest").bool()
-                for curve, picture in ((deletion, torch.where(hot, blank, x)), (insertion, torch.where(hot, x, blank))):
+                without, only = torch.where(hot, blank, x), torch.where(hot, x, blank)
+                for curve, picture in ((deletion, without), (insertion, only)):
                     curve[rows, i] = model(picture).float().softmax(1).gather(1, classes)[:, 0].cpu()
     return DeletionInsertion(fractions, deletion, insertion)
 
 
-# --- does it find the class, and does it depend on the model? ---------------------------------------------------
+# --- does it find the class, and does it depend on the model? ---
 
 
 @dataclass(frozen=True)
 class Mosaics:
-    """Per mosaic: share of the positive map in the target's cell (chance: 0.25; nan: empty), and was its peak there?"""
+    """Per mosaic: share of the positive map in the target's cell (chance 0.25; nan: empty); is its peak there?"""
 
     share: np.ndarray
     hit: np.ndarray
@@ -279,15 +283,15 @@ class Mosaics:
 def make_mosaics(
     images: np.ndarray, labels: np.ndarray, count: int = 100, img_size: int = 224, seed: int = 0
 ) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """2 x 2 mosaics of uint8 images: one of the target class, three of other classes, each at half the model's size.
+    """2 x 2 mosaics of uint8 images: one of the target class, three of others, each at half the model's size.
 
     Returns:
-        inputs float32 (count, 3, img_size, img_size); target classes (count,), each class in turn; cells (count,) that
-        hold it: 0 1 over 2 3.
+        inputs float32 (count, 3, img_size, img_size); target classes (count,), each class in turn; the cell
+        (count,) that holds it: 0 1 over 2 3.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise SwysError(f"labels of shape {labels.shape}; a mosaic needs one label an image and at least two classes")
+        raise SwysError(f"labels of shape {labels.shape}; a mosaic needs one label an image, and two classes or more")
     rng = np.random.default_rng(seed)
     targets = np.resize(np.unique(labels), count)
     cells = rng.integers(0, 4, count)
@@ -299,8 +303,8 @@ def make_mosaics(
 
 
 def mosaic_pointing(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, method: Method = "grad_cam", count: int = 100,
-    batch_size: int = 32, seed: int = 0, **options,
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, method: Method = "grad_cam",
+    count: int = 100, batch_size: int = 32, seed: int = 0, **options,
 ) -> Mosaics:  # fmt: skip
     """Does the map for a class lie on the image of that class? The grid pointing game (Boehle et al. 2021)."""
     inputs, targets, cells = make_mosaics(images, labels, count, model.patch_embed.img_size[0], seed)
@@ -316,7 +320,7 @@ def mosaic_pointing(
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Spearman (stages, N) of each image's map with its original, after re-initialising one more part each stage."""
+    """Spearman (stages, N) of each image's map with its original; each stage re-initialises one part more."""
 
     stages: tuple[str, ...]
     spearman: np.ndarray
@@ -333,12 +337,13 @@ class Randomisation:
 
 
 def randomisation_check(
-    model: nn.Module, images: Images, method: Method = "grad_cam", batch_size: int = 32, seed: int = 0, **options
-) -> Randomisation:
-    """Cascading randomisation (Adebayo et al. 2018): head, then block by block from the top, then the embedding.
+    model: nn.Module, images: Images, method: Method = "grad_cam", batch_size: int = 32, seed: int = 0,
+    **options,
+) -> Randomisation:  # fmt: skip
+    """Cascading randomisation (Adebayo et al. 2018): head, block by block from the top, then the embedding.
 
-    A map that stays the same explains the image, not the model. Works on a copy; the class explained stays the one
-    that the trained model predicts. Maps are signed, so that ranks have no tie of zeros.
+    A map that stays the same explains the image, not the model. Works on a copy; the class explained stays the
+    one that the trained model predicts. Maps are signed, so that ranks have no tie of zeros.
     """
     targets = logits(model, images, batch_size).argmax(1)
     options = {"signed": True} | options
@@ -399,28 +404,33 @@ def rank_methods(
         methods: name -> method; None for ``METHODS`` and Grad-CAM at two earlier blocks.
 
     Returns:
-        Rows with gap and mosaic share (intervals), randomisation (mean absolute Spearman with the fully randomised
-        model's map; lower is better), empty (share of empty maps), rank. Random and centre-prior maps have no rank.
+        Rows with gap and mosaic share (intervals), randomised (mean absolute Spearman with the map of the fully
+        randomised model; lower is better), empty (share of empty maps), rank (not for the two baselines).
     """
     if methods is None:
         depth = len(model.blocks)
         earlier = {f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)}
         methods = METHODS | earlier
     targets = logits(model, images, batch_size).argmax(1)
-    score = partial(deletion_insertion, model, images, targets=targets, steps=steps, batch_size=batch_size, seed=seed)
+
+    def gap(maps):
+        return deletion_insertion(model, images, maps, targets, steps, batch_size=batch_size, seed=seed).gap
+
     rows = []
     for name, method in methods.items():
         maps = heatmaps(model, images, method, targets, batch_size)
         pointing = mosaic_pointing(model, images, labels, method, mosaics, batch_size, seed)
         last = randomisation_check(model, images, method, batch_size, seed).spearman[-1]
-        rows.append(_method_row(name, score(maps).gap, pointing.share, np.abs(last), (maps.max((1, 2)) <= 0).mean()))
+        empty = (maps.max((1, 2)) <= 0).mean()
+        rows.append(_method_row(name, gap(maps), pointing.share, np.abs(last), empty))
     ranks = sum(rankdata([sign * row[key] for row in rows])
                 for key, sign in (("gap", -1), ("mosaic", -1), ("randomised", 1))) / 3  # fmt: skip
     ranked = [row | {"rank": float(rank)} for row, rank in zip(rows, ranks)]
-    baselines = {"random": random_maps(*maps.shape[:1], maps.shape[1:], seed), "centre prior": centre_prior_maps(len(maps), maps.shape[1:])}
+    count, grid = len(maps), maps.shape[1:]
+    baselines = {"random": random_maps(count, grid, seed), "centre prior": centre_prior_maps(count, grid)}
     nothing = np.full(1, np.nan)
     for name, prior in baselines.items():
-        ranked.append(_method_row(name, score(prior).gap, nothing, nothing, 0.0) | {"rank": float("nan")})
+        ranked.append(_method_row(name, gap(prior), nothing, nothing, 0.0) | {"rank": float("nan")})
     return Rows(sorted(ranked, key=lambda row: (np.isnan(row["rank"]), row["rank"])))
 
 
@@ -472,7 +482,8 @@ def _blurred(x: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
     for _ in range(2):
-        x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel, groups=x.shape[1]).transpose(2, 3)
+        x = F.pad(x, (reach, reach, 0, 0), mode="replicate")
+        x = F.conv2d(x, kernel, groups=x.shape[1]).transpose(2, 3)
     return x
 
 

@@ -178,9 +178,8 @@ def _as_rgb(images: np.ndarray | Tensor) -> Tensor:
         return pixels.permute(0, 3, 1, 2).float()
     if pixels.is_floating_point() and pixels.ndim == 4 and pixels.shape[1] == 3:
         return ((pixels.float() + 1) * 127.5).clamp(0, 255)
-    raise SwysError(
-        f"images {tuple(pixels.shape)} {pixels.dtype}; give uint8 (N, H, W[, 3]) or float (N, 3, H, W)"
-    )
+    shape = tuple(pixels.shape)
+    raise SwysError(f"images {shape} {pixels.dtype}; give uint8 (N, H, W[, 3]) or float (N, 3, H, W)")
 
 
 def _activation_and_gradient(
@@ -213,13 +212,9 @@ def _activation_and_gradient(
 def _check(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int, tuple[int, int]]:
     """Refuse what cannot be explained here; return inputs as the model wants them, block >= 0, patch grid."""
     kind = type(model)
-    if (
-        not isinstance(model, VisionTransformer)
-        or kind.forward_features is not VisionTransformer.forward_features
-    ):
-        raise SwysError(
-            f"{kind.__name__} is not a plain timm VisionTransformer; pass the model without a wrapper"
-        )
+    plain = isinstance(model, VisionTransformer) and kind.forward_features is VisionTransformer.forward_features
+    if not plain:
+        raise SwysError(f"{kind.__name__} is not a plain timm VisionTransformer; pass a ViT without a wrapper")
     if not all(isinstance(layer, Block) for layer in model.blocks):
         name = type(model.blocks[0]).__name__
         raise SwysError(f"{name} has no norm right before its attention; use a model built from timm's Block")
@@ -242,22 +237,16 @@ def _check(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int, t
 def _classes(logits: Tensor, targets: Targets) -> Tensor:
     """The class to explain for each image, int64 (B,)."""
     if logits.ndim != 2 or logits.shape[1] == 0:
-        raise SwysError(
-            f"the model puts out {tuple(logits.shape)}; Grad-CAM needs one row of logits per image"
-        )
+        raise SwysError(f"the model puts out {tuple(logits.shape)}; a heatmap needs one row of logits per image")
     if targets is None:
         return logits.argmax(dim=1)
     classes = torch.as_tensor(targets, device=logits.device)
     if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim > 1:
-        raise SwysError(
-            f"targets of {classes.dtype}, {tuple(classes.shape)}; give whole numbers, one per image"
-        )
+        raise SwysError(f"targets of {classes.dtype}, {tuple(classes.shape)}; give whole numbers, one an image")
     if classes.ndim == 1 and len(classes) != len(logits):
         raise SwysError(f"{len(classes)} targets for {len(logits)} images; give one class, or one per image")
     if classes.numel() and (classes.min() < 0 or classes.max() >= logits.shape[1]):
-        raise SwysError(
-            f"targets {classes.min()} to {classes.max()}; the classes are 0 to {logits.shape[1] - 1}"
-        )
+        raise SwysError(f"targets {classes.min()} to {classes.max()}; classes are 0 to {logits.shape[1] - 1}")
     return classes.long().expand(len(logits))
 
 
@@ -283,9 +272,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.inference_mode(
-            False
-        ):  # under torch.inference_mode() autograd could not be switched on at all
+        with torch.inference_mode(False):  # inside torch.inference_mode() nothing can turn autograd on
             yield
     finally:
         torch.clear_autocast_cache()  # casts made without a gradient must not serve a later training step

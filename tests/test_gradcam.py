@@ -239,7 +239,7 @@ def test_inside_no_grad_inference_mode_and_bf16(method):
         ({"model": timm.create_model("vit_tiny_patch16_224", **SMALL, img_size=32,
                                      block_fn=timm.models.vision_transformer.ResPostBlock)}, "ResPostBlock"),
         ({"block": 3}, "choose 0 to 2"),
-        ({"targets": 4}, "the classes are 0 to 3"),
+        ({"targets": 4}, "classes are 0 to 3"),
         ({"targets": [0, 1]}, "2 targets for 5 images"),
         ({"targets": 1.0}, "whole numbers"),
         ({"inputs": torch.zeros(5, 3, 224, 224)}, "takes 32 x 32"),

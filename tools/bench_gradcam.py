@@ -20,18 +20,21 @@ from swys_utils.gradcam import grad_cam
 from swys_utils.models import create_model
 
 
-def seconds(call, limit: float) -> float:
-    """Median seconds of a call, after one to warm up, over at least three calls and ``limit`` seconds."""
+def seconds(calls: list, limit: float) -> list[float]:
+    """Median seconds of each call. They take turns, so that whatever else the machine does slows all of them alike."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    call()
-    times = []
-    while len(times) < 3 or sum(times) < limit:
-        wait()
-        start = time.perf_counter()
+    for call in calls:
         call()
-        wait()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    times = []
+    while len(times) < 3 or np.sum(times) < limit * len(calls):
+        times.append([])
+        for call in calls:
+            wait()
+            start = time.perf_counter()
+            call()
+            wait()
+            times[-1].append(time.perf_counter() - start)
+    return list(np.median(times, axis=0))
 
 
 def to_image(tokens: torch.Tensor, first: int, grid: tuple[int, int]) -> torch.Tensor:
@@ -49,13 +52,19 @@ def compare(model, inputs: torch.Tensor, limit: float) -> list[float]:
         difference = np.abs(ours - theirs).max()
         if difference > 1e-3:
             raise SystemExit(f"outputs differ by {difference:.1e}: a ratio would mean nothing")
-        peer = seconds(lambda: cam(input_tensor=inputs, targets=targets), limit)
-    with torch.no_grad():
-        forward = seconds(lambda: model(inputs), limit)
-    ours = seconds(lambda: grad_cam(model, inputs, 1), limit)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
-        bf16 = seconds(lambda: grad_cam(model, inputs, 1), limit)
-    return [forward, ours, bf16, peer]
+
+        def forward():
+            with torch.no_grad():
+                model(inputs)
+
+        def bf16():
+            with torch.autocast(inputs.device.type, torch.bfloat16):
+                grad_cam(model, inputs, 1)
+
+        def peer():
+            cam(input_tensor=inputs, targets=targets)
+
+        return seconds([forward, lambda: grad_cam(model, inputs, 1), bf16, peer], limit)
 
 
 def main() -> None:
