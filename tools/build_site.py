@@ -54,9 +54,12 @@ def title(notebook: nbformat.NotebookNode, name: str) -> str:
     return re.sub(r"^\d+\W*\s*", "", match.group(1)) if match else name
 
 
-def goals(notebook: nbformat.NotebookNode, most: int = 3) -> list[str]:
-    """The goal lines: the first list after the word "goals" at the top, else the first paragraph."""
+def goals(notebook: nbformat.NotebookNode, most: int = 4) -> list[str]:
+    """The goal lines: the row `| **Goals** | a; b; c |` or the list after "goals"; else the first paragraph."""
     opening = "\n\n".join(c.source for c in notebook.cells[:3] if c.cell_type == "markdown")
+    row = re.search(r"^\|\W*goals?\W*\|(.+?)\|\s*$", opening, flags=re.MULTILINE | re.IGNORECASE)
+    if row:
+        return [goal.strip() for goal in row[1].split(";")][:most]
     after = re.split(r"goals?\b", opening, maxsplit=1, flags=re.IGNORECASE)[-1]
     after = re.sub(r"\n[ \t]+(?=[^\s*+-])", " ", after)  # an item may run over several lines
     items = re.findall(r"^[ \t]*(?:[-*+]|\d+\.)[ \t]+(.+)$", after, flags=re.MULTILINE)
@@ -264,7 +267,7 @@ def build(site: Path = BUILD / "site") -> Path:
     else:
         hint = "The final table appears here after <code>make tutorial</code>."
         final = f"<section><p class='note'>{hint}</p></section>"
-    origin = f"{len(fresh)} of {len(notebooks)} notebooks run on this machine"
+    origin = f"{len(fresh)} of {len(notebooks)} notebooks run on this machine" if fresh else "notebooks as committed"
     badges = [origin] + [f"{key}: {value}" for key, value in known.items()]
     body = (
         f"<header><h1>See<b>What</b>You<b>Shrink</b></h1><p>{html.escape(QUESTION)}</p></header>"
