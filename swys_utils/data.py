@@ -240,6 +240,13 @@ def to_model_input(
     return batch.expand(-1, 3, -1, -1)
 
 
+def single_labels(split: Split) -> np.ndarray:
+    """One class an image, int64 (N,): the label; for multi-label data the first true one, or -1 where none is."""
+    if split.labels.ndim == 1:
+        return split.labels
+    return np.where(split.labels.any(axis=1), split.labels.argmax(axis=1), -1)
+
+
 def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
     """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
     tensor = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +14,10 @@ from torch import nn
 
 from .config import CHECKPOINTS, PROJECT_ROOT, Profile
 from .data import Dataset, Split
-from .models import load_checkpoint
+from .models import SHORT_NAMES, load_checkpoint
 from .training import FitResult, Recipe, build, fit, predict, reference_recipe
 
 BUILD = PROJECT_ROOT / "build"
-MODEL_IDS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_kd"}
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,28 @@ def train_live(
     device: torch.device,
     recipe: Recipe,
     objective: nn.Module | None = None,
-    save_path: Path | None = None,
+    model_id: str | None = None,
 ) -> FitResult:
-    """Train as long as the profile allows: a few steps, a minute, or (``full``) the whole recipe, resumable."""
-    resume = P.name == "full" and save_path is not None and (save_path / "state.safetensors").is_file()
-    return fit(model, live_data(data, P), live_recipe(recipe, P), objective=objective, device=device,
+    """Train as long as the profile allows: a few steps, a minute, or (``full``) the whole recipe, resumable.
+
+    Args:
+        model_id: in ``full`` the run is kept under this name, where ``load_or_train`` finds it.
+    """
+    save_path = run_folder(model_id, data, P) if P.name == "full" and model_id else None
+    resume = save_path is not None and (save_path / "state.safetensors").is_file()
+    card = {"model": timm_name(model_id)} if model_id else {}
+    return fit(model, live_data(data, P), live_recipe(recipe, P), objective=objective, device=device, card=card,
                live_seconds=P.train_seconds, max_steps=P.train_steps, save_path=save_path, resume=resume)  # fmt: skip
+
+
+def run_folder(model_id: str, data: Dataset, P: Profile) -> Path:
+    """Where a model that is trained here is kept."""
+    return BUILD / "runs" / f"{data.info.results_name}-{P.name}" / model_id
+
+
+def timm_name(model_id: str) -> str:
+    """``vit_tiny_kd`` -> ``vit_tiny_patch16_224``: what the id's model is called in timm."""
+    return next(name for short, name in SHORT_NAMES.items() if model_id.startswith(short))
 
 
 def load_or_train(
@@ -86,12 +102,12 @@ def load_or_train(
         model, card = load_checkpoint(shipped, device, data.info.num_classes)
         how = f"loaded checkpoints/{data.info.name}/{model_id}, trained by the reference recipe"
     else:
-        done = BUILD / "runs" / f"{data.info.results_name}-{P.name}" / model_id
-        name = model_id.removesuffix("_kd")
+        done = run_folder(model_id, data, P)
         if not (done / "card.json").is_file():
-            recipe = reference_recipe(name, data.info.name)
-            model = build(name, data, live_recipe(recipe, P), seed)
-            train_live(model, data, P, device, recipe, objective, done)
+            recipe = live_recipe(reference_recipe(model_id, data.info.name), P)
+            model = build(timm_name(model_id), data, recipe, seed)
+            fit(model, live_data(data, P), recipe, objective=objective, device=device, save_path=done,
+                live_seconds=P.train_seconds, max_steps=P.train_steps, card={"model": timm_name(model_id)})  # fmt: skip
         model, card = load_checkpoint(done, device, data.info.num_classes)
         how = f"trained here in profile {P.name}"
         if P.name != "full":
@@ -116,3 +132,9 @@ def predict_once(trained: Trained, split: Split, data: Dataset) -> np.ndarray:
     np.save(part, logits)
     part.replace(path)
     return logits
+
+
+def reference_runs(dataset_name: str) -> list[dict]:
+    """The runs of ``checkpoints/<dataset>/reference_runs.json``; none when the file is not shipped."""
+    path = CHECKPOINTS / dataset_name / "reference_runs.json"
+    return json.loads(path.read_text())["runs"] if path.is_file() else []

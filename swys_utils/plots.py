@@ -244,14 +244,16 @@ def heatmap_rows(
 
     Args:
         images: uint8 (N, H, W[, 3]). maps: model -> (N, gh, gw), unnormalised. captions: model -> N lines.
-        titles: N lines above the images. scale: as in ``gradcam.overlay``. An empty map is said to be empty.
+        titles: N lines above the images. scale: as in ``gradcam.overlay``, or "model": one scale for all maps of a
+            model, so that weak maps stay weak. An empty map is said to be empty.
     """
     n = len(images)
     fig, axes = plt.subplots(len(maps) + 1, n, figsize=(1.25 * n + 0.9, 1.55 * (len(maps) + 1)), squeeze=False)
     for ax, image, title in zip(axes[0], images, titles):
         _show(ax, image, title)
     for row, (name, heat) in zip(axes[1:], maps.items()):
-        drawn = overlay(images, heat, alpha, scale=scale, size=112)
+        strongest = float(np.max(heat)) or 1.0
+        drawn = overlay(images, heat, alpha, scale=strongest if scale == "model" else scale, size=112)
         for ax, picture, one, caption in zip(row, drawn, heat, captions[name]):
             _show(ax, picture)
             ax.set_xlabel(caption, fontsize=8)
@@ -283,4 +285,34 @@ def pareto(rows: Sequence[Mapping]) -> Figure:
     ax.set_xscale("log")
     ax.margins(x=0.3)
     ax.set(xlabel="latency of one image (ms, log scale)", ylabel="test accuracy (%)")
+    return fig
+
+
+def agreement_ladder(rows: Sequence[Mapping]) -> Figure:
+    """Heatmap agreement of each pair as a point with its interval, its chance level (shuffled images) as a cross.
+
+    Args:
+        rows: as from ``explain.agreement_ladder``; rows whose pair ends in ", shuffled" are chance levels.
+    """
+    pairs = [row for row in rows if not row["pair"].endswith(", shuffled")]
+    chance = {row["pair"].removesuffix(", shuffled"): row["spearman"] for row in rows if row not in pairs}
+    fig, ax = plt.subplots(figsize=(8, 0.6 * len(pairs) + 1.2))
+    for i, row in enumerate(pairs):
+        c = colour(row["pair"], i)
+        ax.plot([row["low"], row["high"]], [i, i], color=c, lw=4, alpha=0.5, solid_capstyle="butt")
+        ax.plot(row["spearman"], i, "o", color=c, ms=8)
+        ax.annotate(
+            f"{row['spearman']:.2f}", (row["spearman"], i), xytext=(0, 9), textcoords="offset points", ha="center"
+        )
+        if row["pair"] in chance:
+            ax.plot(
+                chance[row["pair"]], i, "x", color="#555555", ms=8, label="chance: images shuffled" if i == 0 else None
+            )
+    ax.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+    ax.set_yticks(range(len(pairs)), [row["pair"] for row in pairs])
+    ax.invert_yaxis()
+    ax.margins(y=0.3)
+    ax.set_xlabel("agreement of heatmaps (Spearman's rank correlation over patches)")
+    ax.legend(frameon=False, loc="lower right")
+    fig.tight_layout()
     return fig

@@ -44,6 +44,8 @@ def bootstrap_interval(
     for _ in range(n_resamples):
         rows = rng.integers(0, n, n)
         values.append(statistic(*(a[rows] for a in arrays)))
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     tail = 100 * (1 - confidence) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
