@@ -69,12 +69,6 @@ def heatmaps(
     return torch.cat(maps).numpy()
 
 
-def logits(model: nn.Module, images: Images, batch_size: int = 64) -> np.ndarray:
-    """The model's logits in eval mode: float32 (N, C)."""
-    with evaluation_mode(model), torch.no_grad():
-        return torch.cat([model(x).float().cpu() for _, x in _batches(model, images, batch_size)]).numpy()
-
-
 # --- do two models look at the same places? ---
 
 
@@ -244,7 +238,7 @@ def deletion_insertion(
     order = np.stack([np.lexsort((rng.random(m.size), -m.ravel())) for m in maps])
     ranks = torch.as_tensor(order.argsort(axis=1).reshape(maps.shape))[:, None]  # 0 is the hottest token
     if targets is None:
-        targets = logits(model, images, batch_size).argmax(1)
+        targets = _logits(model, images, batch_size).argmax(1)
     targets = torch.as_tensor(targets).long().expand(len(maps))
     fractions = np.linspace(0, 1, steps + 1)
     deletion, insertion = np.empty((2, len(maps), steps + 1))
@@ -345,20 +339,21 @@ def randomisation_check(
     A map that stays the same explains the image, not the model. Works on a copy; the class explained stays the
     one that the trained model predicts. Maps are signed, so that ranks have no tie of zeros.
     """
-    targets = logits(model, images, batch_size).argmax(1)
+    targets = _logits(model, images, batch_size).argmax(1)
     options = {"signed": True} | options
     original = heatmaps(model, images, method, targets, batch_size, **options)
     copy = deepcopy(model)
-    head = [copy.norm, copy.attn_pool, copy.fc_norm, copy.head, getattr(copy, "head_dist", None)]
+    names = ("norm", "attn_pool", "fc_norm", "head", "head_dist")
     depth = len(copy.blocks)
-    parts = {"head": head} | {f"block {i}": [copy.blocks[i]] for i in reversed(range(depth))}
-    parts["embedding"] = [copy.patch_embed, copy.norm_pre]
+    parts = {"head": _present(copy, names)} | {f"block {i}": [copy.blocks[i]] for i in reversed(range(depth))}
+    names = ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token", "dist_token")
+    parts["embedding"] = _present(copy, names)
     spearman = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for modules in parts.values():
-            for module in filter(None, modules):
-                module.apply(_reinitialise)
+            for module in modules:
+                _reinitialise(module)
             maps = heatmaps(copy, images, method, targets, batch_size, **options)
             spearman.append(_spearman(original.reshape(len(maps), -1), maps.reshape(len(maps), -1)))
     return Randomisation(tuple(parts), np.stack(spearman))
@@ -411,7 +406,7 @@ def rank_methods(
         depth = len(model.blocks)
         earlier = {f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)}
         methods = METHODS | earlier
-    targets = logits(model, images, batch_size).argmax(1)
+    targets = _logits(model, images, batch_size).argmax(1)
 
     def gap(maps):
         return deletion_insertion(model, images, maps, targets, steps, batch_size=batch_size, seed=seed).gap
@@ -446,6 +441,12 @@ def _method(method: Method) -> Callable[..., Tensor]:
     if method not in METHODS:
         raise SwysError(unknown("method", method, METHODS))
     return METHODS[method]
+
+
+def _logits(model: nn.Module, images: Images, batch_size: int) -> np.ndarray:
+    """As ``training.predict``, for model input too: float32 (N, C)."""
+    with evaluation_mode(model), torch.no_grad():
+        return torch.cat([model(x).float().cpu() for _, x in _batches(model, images, batch_size)]).numpy()
 
 
 def _batches(model: nn.Module, images: Images, batch_size: int) -> Iterator[tuple[slice, Tensor]]:
@@ -487,8 +488,17 @@ def _blurred(x: Tensor, sigma: float) -> Tensor:
     return x
 
 
-def _reinitialise(module: nn.Module) -> None:
-    """Weights as before training: torch's own reset, then timm's for the linear layers of a ViT."""
-    if hasattr(module, "reset_parameters"):
-        module.reset_parameters()
-    init_weights_vit_timm(module)
+def _present(model: nn.Module, names: tuple[str, ...]) -> list[nn.Module | Tensor]:
+    """Those of a model's parts that it has: one kind of ViT has tokens or heads that another lacks."""
+    return [part for name in names if (part := getattr(model, name, None)) is not None]
+
+
+def _reinitialise(part: nn.Module | Tensor) -> None:
+    """Weights as before training: torch's own reset, then timm's for the linear layers and tokens of a ViT."""
+    if isinstance(part, Tensor):
+        nn.init.trunc_normal_(part, std=0.02)
+        return
+    for module in part.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        init_weights_vit_timm(module)
