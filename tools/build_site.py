@@ -87,15 +87,6 @@ def facts(notebook: nbformat.NotebookNode) -> dict[str, str]:
     return dict(re.findall(r"^(profile|device|data|source)\s{2,}(.+)$", text, flags=re.MULTILINE))
 
 
-def results_folder(known: dict[str, str]) -> Path | None:
-    """Where the notebooks left their results, from the lines of the setup cell (data.Info.results_name)."""
-    match = re.match(r"(\w+), (\d+) px", known.get("data", ""))
-    if not match:
-        return None
-    name = match[1] if match[2] == "28" else f"{match[1]}_{match[2]}"
-    return BUILD / "results" / (f"{name}-twin" if known.get("source", "").startswith("synthetic") else name)
-
-
 # ---------------------------------------------------------------- one page
 def inline(text: str) -> str:
     """One line of markdown as HTML without links (cards are links themselves)."""
@@ -253,22 +244,25 @@ def build(site: Path = BUILD / "site") -> Path:
         print(f"  {name}.html  ({origin} notebook)", flush=True)
 
     fresh = [n for n in notebooks if sources[n] == executed[n]]
-    known = next((f for f in map(facts, [notebooks[n] for n in fresh or notebooks]) if f), {})
-    results = results_folder(known) if fresh else None
+    known: dict[str, list[str]] = {}  # several values when single notebooks were run in another setting
+    for name in fresh or notebooks:
+        for key, value in facts(notebooks[name]).items():
+            known.setdefault(key, []).append(value)
+    results = BUILD / "notebooks"  # kept there by run_tutorial.py, from the run that these pages show
     extras = ""
-    if results and (results / "gradcam_browser.html").is_file():
+    if (results / "gradcam_browser.html").is_file():
         shutil.copyfile(results / "gradcam_browser.html", site / "gradcam_browser.html")
         extras = (
             "<a class='browser' href='gradcam_browser.html'><b>Open the Grad-CAM browser</b>"
             "<span>Slide through test images and see where each model looks; one file, no network.</span></a>"
         )
-    if results and (results / "benchmark_table.json").is_file():
+    if (results / "benchmark_table.json").is_file():
         final = table(results / "benchmark_table.json")
     else:
         hint = "The final table appears here after <code>make tutorial</code>."
         final = f"<section><p class='note'>{hint}</p></section>"
     origin = f"{len(fresh)} of {len(notebooks)} notebooks run on this machine" if fresh else "notebooks as committed"
-    badges = [origin] + [f"{key}: {value}" for key, value in known.items()]
+    badges = [origin] + [f"{key}: {' / '.join(dict.fromkeys(values))}" for key, values in known.items()]
     body = (
         f"<header><h1>See<b>What</b>You<b>Shrink</b></h1><p>{html.escape(QUESTION)}</p></header>"
         "<main class='index'>"

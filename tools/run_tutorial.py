@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
 import textwrap
 import time
@@ -22,6 +23,8 @@ from setup_cell import FOLDER, NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
+# Kept beside the executed copies: build/results/ is also written by tests and by hand, with other sizes.
+KEPT = {"04_gradcam": "gradcam_browser.html", "06_benchmark": "benchmark_table.json"}
 CELL_TIMEOUT = 1800  # seconds; `full` has none, because there a cell may train a model for hours
 
 
@@ -122,11 +125,11 @@ def format_table(table: dict) -> str:
     return "\n".join(parts)
 
 
-def final_table(results: Path) -> str:
+def final_table() -> str:
     """The table that 06 wrote, or one line saying that there is none."""
-    path = results / "benchmark_table.json"
+    path = BUILD / "notebooks" / KEPT["06_benchmark"]
     if not path.is_file():
-        return f"(no final table: 06_benchmark left no {path.relative_to(ROOT)})"
+        return f"(no final table: 06_benchmark wrote no {path.name})"
     return format_table(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -161,18 +164,24 @@ def main() -> int:
 
     timeout = args.timeout or (None if current.name == "full" else CELL_TIMEOUT)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # or each kernel warns of a debugger
-    for name in chosen:  # an old copy must not pass for one of this run
-        (BUILD / "notebooks" / f"{name}.ipynb").unlink(missing_ok=True)
+    results, executed = BUILD / "results" / info.results_name, BUILD / "notebooks"
+    for name in chosen:  # nothing old may pass for a result of this run
+        (executed / f"{name}.ipynb").unlink(missing_ok=True)
+        if name in KEPT:
+            (executed / KEPT[name]).unlink(missing_ok=True)
+            (results / KEPT[name]).unlink(missing_ok=True)
     times = []
     started = time.perf_counter()
     for name in chosen:
         print(f"\n[{name[:2]}/{len(NOTEBOOKS):02d}] {name}", flush=True)
         begun = time.perf_counter()
         try:
-            execute(FOLDER / f"{name}.ipynb", BUILD / "notebooks" / f"{name}.ipynb", timeout)
+            execute(FOLDER / f"{name}.ipynb", executed / f"{name}.ipynb", timeout)
         except Failure as failure:
             print(failure, file=sys.stderr, flush=True)
             return 1
+        if name in KEPT and (results / KEPT[name]).is_file():
+            shutil.copyfile(results / KEPT[name], executed / KEPT[name])
         times.append((name, time.perf_counter() - begun))
 
     import build_site
@@ -184,7 +193,7 @@ def main() -> int:
         print(f"{name:<20}{duration(seconds):>14}")
     print(f"{'total':<20}{duration(time.perf_counter() - started):>14}\n")
     if "06_benchmark" in chosen:
-        print(final_table(BUILD / "results" / info.results_name) + "\n")
+        print(final_table() + "\n")
     print(f"executed notebooks: build/notebooks/    pages: {index.relative_to(ROOT)}")
     return 0
 
