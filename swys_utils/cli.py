@@ -262,7 +262,8 @@ def _fit_and_report(options, model, data: Dataset, recipe: Recipe, objective, ca
     print("val-chosen  ", evaluate(predict(chosen, data.test.images), data.test.labels, data.info.task))
     best = result.best_epoch
     last = result.history[-1]["val_accuracy"]
-    print(f"(validation {last:.1%} in the last epoch, {best['val_accuracy']:.1%} in epoch {best['epoch']})\nwrote {path}")
+    print(f"(validation {last:.1%} in the last epoch, {best['val_accuracy']:.1%} in epoch {best['epoch']})")
+    print(f"wrote {path}")
 
 
 def _writable_folder(path: str) -> Path:

@@ -39,12 +39,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def rows(self, n: int, seed: int = 0) -> np.ndarray:
+        """Positions int64 of at most ``n`` images (0: all), a fixed random sample in the original order."""
+        count = min(n, len(self)) or len(self)
+        return np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The images at ``rows``, int (n,) or bool (N,)."""
+        return Split(self.images[rows], self.labels[rows])
+
     def head(self, n: int, seed: int = 0) -> Split:
         """At most ``n`` images (0: all), a fixed random sample in the original order."""
-        if not 0 < n < len(self):
-            return self
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:n])
-        return Split(self.images[rows], self.labels[rows])
+        return self.take(self.rows(n, seed)) if 0 < n < len(self) else self
 
 
 @dataclass(frozen=True)

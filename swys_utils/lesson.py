@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from .config import CHECKPOINTS, PROJECT_ROOT, Profile
 from .data import Dataset, Split
+from .explain import heatmaps
 from .models import SHORT_NAMES, load_checkpoint
 from .training import FitResult, Recipe, build, fit, predict, reference_recipe
 
@@ -116,22 +118,32 @@ def load_or_train(
     return Trained(model, card, how)
 
 
-def predict_once(trained: Trained, split: Split, data: Dataset) -> np.ndarray:
-    """Logits float32 (N, C) of ``split``, kept below ``build/cache`` so that the next notebook need not wait.
+def predict_once(trained: Trained, split: Split) -> np.ndarray:
+    """Logits float32 (N, C) of ``split``, kept below ``build/cache`` so that the next notebook need not wait."""
+    return _once("logits", trained, split, "", lambda: predict(trained.model, split.images))
 
-    The name of the cached file is a digest of the weights and of the images, so it cannot be out of date.
-    """
-    images = hashlib.sha256(np.ascontiguousarray(split.images).tobytes()).hexdigest()[:16]
+
+def signed_maps_once(trained: Trained, split: Split, targets: np.ndarray) -> np.ndarray:
+    """Signed Grad-CAM maps float32 (N, gh, gw) of the classes ``targets`` int (N,), kept like predictions."""
+    key = hashlib.sha256(np.asarray(targets, dtype=np.int64).tobytes()).hexdigest()[:16]
+    return _once(
+        "maps", trained, split, key, lambda: heatmaps(trained.model, split.images, targets=targets, signed=True)
+    )
+
+
+def _once(kind: str, trained: Trained, split: Split, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The file's name is a digest of weights, images and key, so what it holds cannot be out of date."""
     weights = hashlib.sha256("".join(f["sha256"] for f in trained.card["files"]).encode()).hexdigest()[:16]
-    path = BUILD / "cache" / f"logits-{weights}-{images}.npy"
+    images = hashlib.sha256(np.ascontiguousarray(split.images).tobytes()).hexdigest()[:16]
+    path = BUILD / "cache" / f"{kind}-{weights}-{images}{key and '-' + key}.npy"
     if path.is_file():
         return np.load(path)
-    logits = predict(trained.model, split.images)
+    values = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npy")
-    np.save(part, logits)
+    np.save(part, values)
     part.replace(path)
-    return logits
+    return values
 
 
 def reference_runs(dataset_name: str) -> list[dict]:

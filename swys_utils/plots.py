@@ -91,13 +91,12 @@ def patch_grid(image: np.ndarray, enlarged: np.ndarray, patch: int = 16) -> Figu
     for at in range(0, size + 1, patch):
         axes[1].axhline(at - 0.5, color="#FFD23F", lw=0.6)
         axes[1].axvline(at - 0.5, color="#FFD23F", lw=0.6)
+    tiles = [(picture[y : y + patch, x : x + patch], x, y)
+             for y in range(0, size, patch) for x in range(0, size, patch)]  # fmt: skip
+    tile, x, y = max(tiles, key=lambda entry: entry[0].std())
+    axes[1].add_patch(plt.Rectangle((x - 0.5, y - 0.5), patch, patch, fill=False, ec="#C44E52", lw=2.5))
     real = image.shape[0] * patch / size
-    corner = (size // 2 // patch) * patch
-    _show(
-        axes[2],
-        picture[corner : corner + patch, corner : corner + patch],
-        f"one patch: {real:g} x {real:g} real pixels",
-    )
+    _show(axes[2], tile, f"the red patch: {real:g} x {real:g} real pixels")
     return fig
 
 
@@ -178,7 +177,8 @@ def intervals(scores: Mapping[str, Metrics], reference: Mapping[str, float] | No
         ax.margins(y=0.25)
     for name, value in (reference or {}).items():
         axes[0].axvline(100 * value, color="#8C8C8C", ls=":", lw=1)
-        axes[0].annotate(name, (100 * value, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="center")
+        axes[0].annotate(name, (100 * value, 0.5), xytext=(3, 0), xycoords=("data", "axes fraction"),
+                         textcoords="offset points", fontsize=8, color="#666666", va="center")  # fmt: skip
     axes[0].set_yticks(range(len(scores)), list(scores))
     axes[0].invert_yaxis()
     fig.tight_layout()
