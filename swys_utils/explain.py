@@ -49,12 +49,12 @@ class Rows(list):
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of the values that are not nan, and its 95 % bootstrap interval: (mean, low, high)."""
+    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (nan for fewer than 5)."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
-    if not len(values):
-        return (float("nan"),) * 3
-    return float(values.mean()), *bootstrap_interval(np.mean, values)
+    mean = float(values.mean()) if len(values) else float("nan")
+    # resampling two or three images gives an interval of almost no width: precise-looking and wrong
+    return mean, *(bootstrap_interval(np.mean, values) if len(values) >= 5 else (float("nan"),) * 2)
 
 
 def heatmaps(

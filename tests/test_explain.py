@@ -57,6 +57,14 @@ def test_agreement_of_equal_opposite_and_empty_maps():
     assert result.row()["images"] == 3 and result.row()["spearman"] == pytest.approx(0)
 
 
+def test_mean_interval_claims_nothing_from_few_images():
+    mean, low, high = explain.mean_interval(np.array([1.0, 3.0, np.nan]))
+    assert mean == 2 and np.isnan(low) and np.isnan(high)
+    mean, low, high = explain.mean_interval(np.arange(50.0))
+    assert low < mean == 24.5 < high
+    assert np.isnan(explain.mean_interval(np.full(9, np.nan))).all()
+
+
 def test_top_tokens_by_hand():
     a, b = np.zeros((1, 2, 5)), np.zeros((1, 2, 5))
     a[0, 0, :2] = 3, 2  # top 20 % of 10 tokens: two
