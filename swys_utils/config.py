@@ -13,7 +13,7 @@ import torch
 
 _SOURCE = Path(__file__).resolve().parent.parent
 PROJECT_ROOT = _SOURCE if (_SOURCE / "pyproject.toml").is_file() else Path.cwd()  # a clone, or pip installed alone
-CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS", PROJECT_ROOT / "checkpoints"))
+CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS") or PROJECT_ROOT / "checkpoints")
 
 
 class SwysError(ValueError):

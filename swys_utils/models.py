@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.fft import dctn
 from timm.models.vision_transformer import VisionTransformer
 
 from .config import CHECKPOINTS, SwysError, unknown
+from .fetch import fetch_checkpoints, file_sha256
 
 SHORT_NAMES = {"vit_base": "vit_base_patch16_224", "vit_tiny": "vit_tiny_patch16_224"}
 SHARD_BYTES = 48 * 2**20  # one file in the repository stays under 50 MB
@@ -177,6 +179,11 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         raise SwysError(
             f"'{path}' has no card '{path.with_suffix('.json').name}' beside it; it was renamed or moved alone"
         )
+    base = os.environ.get("SWYS_CHECKPOINTS_URL")
+    if base and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)):
+        for line in fetch_checkpoints(base, CHECKPOINTS, [str(path_or_id)]):
+            print(line)
+        return CHECKPOINTS / path
     known = checkpoint_ids()
     raise SwysError(
         unknown("checkpoint", str(path_or_id), known, "known:")
@@ -209,14 +216,6 @@ def write_json(path: str | Path, content: dict) -> None:
     part.write_text(json.dumps(content, indent=1) + "\n")
     _fsync(part)
     part.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _locate(path: str | Path) -> tuple[Path, str, Path]:
