@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
+from traitlets import Unicode
 
 from .config import SwysError
 from .data import to_model_input
@@ -35,6 +36,16 @@ COLOUR_MAPS = ("inferno", "viridis", "cividis", "gray")  # lightness rises evenl
 EMPTY = "empty map (ReLU left nothing)"
 PAGE = Path(__file__).parent / "assets" / "browser.html"
 PAGE_IMAGE = 96  # px; larger images are reduced to this side in `to_html`, to keep 100 of them under 5 MB
+
+
+class Picture(widgets.Image):
+    """The core Image widget, with its tooltip working: screen readers say it, for the widget has no alt text.
+
+    The front end (ipywidgets 8.1) reads a widget's description before it shows the tooltip, and fails on an
+    Image, which has none.
+    """
+
+    description = Unicode("").tag(sync=True)
 
 
 class GradCAMBrowser(widgets.VBox):
@@ -225,9 +236,14 @@ class GradCAMBrowser(widgets.VBox):
         )
         self.play = widgets.Play(value=1, min=1, max=n, interval=600, show_repeat=False, tooltip="play")
         widgets.link((self.play, "value"), (self.slider, "value"))
-        button = widgets.Layout(width="92px")
-        self.previous = widgets.Button(description="previous", tooltip="previous image", layout=button)
-        self.next = widgets.Button(description="next", tooltip="next image", layout=button)
+        self.previous = widgets.Button(
+            description="previous", tooltip="previous image", layout=widgets.Layout(width="92px")
+        )
+        self.next = widgets.Button(
+            description="next",
+            tooltip="next image",
+            layout=widgets.Layout(width="92px", margin="2px 14px 2px 2px"),
+        )
 
         counts = np.bincount(self._labels, minlength=len(self._class_names))
         self.class_filter = _dropdown(
@@ -284,9 +300,9 @@ class GradCAMBrowser(widgets.VBox):
             control.observe(self._show, "value")
 
     def _make_columns(self):
-        picture = {"width": f"{self._size}px", "height": f"{self._size}px"}
-        self.image = widgets.Image(format="png", layout=picture)
-        self.overlays = {name: widgets.Image(format="png", layout=picture) for name in self._names}
+        picture = {"width": "100%", "max_width": f"{self._size}px", "height": "auto"}
+        self.image = Picture(format="png", layout=picture)
+        self.overlays = {name: Picture(format="png", layout=picture) for name in self._names}
         self.image_caption = widgets.HTML()
         self.captions = {name: widgets.HTML() for name in self._names}
         self.status = widgets.HTML()
@@ -298,17 +314,18 @@ class GradCAMBrowser(widgets.VBox):
 
         def column(title, picture, caption):
             heading = widgets.HTML(f"<b>{html.escape(title)}</b>")
-            caption.layout.height = "128px"  # fixed, so that nothing below moves
-            box = widgets.Layout(width=f"{self._size + 4}px", margin="0 12px 0 0", overflow="hidden")
-            return widgets.VBox([heading, picture, caption], layout=box)
+            caption.layout.height = "114px"  # fixed, so that nothing below moves
+            return widgets.VBox([heading, picture, caption], layout=widgets.Layout(overflow="hidden"))
 
         columns = [column("image", self.image, self.image_caption)]
         columns += [column(name, self.overlays[name], self.captions[name]) for name in self._names]
+        tracks = f"repeat(auto-fill, minmax(min(44%, {self._size}px), 1fr))"  # two side by side on a phone
+        grid = widgets.Layout(grid_template_columns=tracks, grid_gap="4px 14px", width="100%")
         return [
             row(self.class_filter, self.who, self.agreement_limit, self.sort, self.reverse),
             row(self.play, self.previous, self.next, self.slider),
             self.status,
-            row(*columns, align_content="flex-start"),
+            widgets.GridBox(columns, layout=grid),
             self.legend,
             row(self.target, self.scale, self.cmap, self.opacity),
         ]
@@ -324,7 +341,7 @@ class GradCAMBrowser(widgets.VBox):
         self.slider.value = min(max(self.slider.value + by, 1), max(len(self.selection), 1))
 
     def _select(self, change=None):
-        """Apply the filters and the order; stay on the same image where it is still there."""
+        """Apply the filters and the order. A filter stays on the image where it can, an order starts afresh."""
         if self._busy:
             return
         before, target = self.current, self.target.value
@@ -336,14 +353,15 @@ class GradCAMBrowser(widgets.VBox):
         key = self._sort_keys(target)[self.sort.value]
         order = np.argsort(-key if self.reverse.value else key, kind="stable")
         self.selection = order[keep[order]]
-        place = np.flatnonzero(self.selection == before)
+        reordered = change is not None and change.owner in (self.sort, self.reverse)
+        place = np.flatnonzero(self.selection == (None if reordered else before))
         self._busy = True
         try:
             n = len(self.selection)
             for control in (self.slider, self.play):
                 control.max = max(n, 1)
                 control.disabled = n < 2
-            self.slider.value = int(place[0]) + 1 if len(place) and before is not None else 1
+            self.slider.value = int(place[0]) + 1 if len(place) else 1
             self.previous.disabled = self.next.disabled = n < 2
         finally:
             self._busy = False
@@ -368,7 +386,7 @@ class GradCAMBrowser(widgets.VBox):
         base = self._picture(i)
         self.image.value = _png(base if self._images.ndim == 4 else base.convert("L"))  # a third of the bytes
         self.image.tooltip = f"image number {self._index[i]}, true class {true}"
-        self.image_caption.value = "true class" + _line(true, "font-weight:bold")
+        self.image_caption.value = _lines("true class", true)
         for name in self._names:
             heatmap = self._maps_at(name, i, target)
             strongest = self._strongest(target) if self.scale.value == "shared" else float(heatmap.max())
@@ -597,6 +615,10 @@ def _line(text: str, style: str = "") -> str:
     said = html.escape(text)
     style = f"overflow:hidden;text-overflow:ellipsis;white-space:nowrap;{style}"
     return f'<div style="{style}" title="{said}">{said}</div>'
+
+
+def _lines(label: str, text: str) -> str:
+    return f'<div style="line-height:1.45">{label}{_line(text, "font-weight:bold")}</div>'
 
 
 def _caption(facts: dict[str, str], confidence: float) -> str:
