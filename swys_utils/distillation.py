@@ -57,6 +57,8 @@ class SoftTargetDistiller(nn.Module):
         standardised: teach standardised logits (for three classes or more: with two, nothing but a sign is left).
     """
 
+    capturable = True  # see training.fit
+
     def __init__(
         self,
         teacher: VisionTransformer | Sequence[VisionTransformer],
@@ -163,30 +165,44 @@ class ExplanationDistiller(SoftTargetDistiller):
     def __init__(self, teacher, labels, alpha: float = 0.5, temperature: float = 2.0, gamma: float = 1.0):
         super().__init__(teacher, labels, alpha, temperature)
         self.gamma = gamma
+        self.trunk = trunk
+
+    def compile_parts(self, mode: str) -> None:
+        """Compile all but the last block of both models: a compiled graph has no second derivative."""
+        self.trunk = torch.compile(trunk, mode=mode)
 
     def forward(self, student: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
-            teacher_logits, teacher_map = logits_and_map(self.teachers[0], inputs, None, create_graph=False)
+            teacher_logits, teacher_map = logits_and_map(
+                self.teachers[0], inputs, None, create_graph=False, trunk=self.trunk
+            )
         classes = teacher_logits.argmax(dim=1)
-        logits, student_map = logits_and_map(student, inputs, classes, create_graph=True)
+        logits, student_map = logits_and_map(student, inputs, classes, create_graph=True, trunk=self.trunk)
         explanation = 1 - correlation(student_map, teacher_map).mean()
         soft = self.soft_loss(logits, teacher_logits)
         return (1 - self.alpha) * self.labels.loss(logits, targets) + self.alpha * soft + self.gamma * explanation
 
 
+def trunk(model: VisionTransformer, inputs: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, prefix + N, D) that enter the last block."""
+    tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(inputs))))
+    for block in model.blocks[:-1]:
+        tokens = block(tokens)
+    return tokens
+
+
 def logits_and_map(
-    model: VisionTransformer, inputs: torch.Tensor, classes: torch.Tensor | None, create_graph: bool
+    model: VisionTransformer, inputs: torch.Tensor, classes: torch.Tensor | None, create_graph: bool, trunk=trunk
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (B, C) and signed Grad-CAM token map (B, N patches) at the last block, in one forward pass.
 
     Args:
         classes: int64 (B,), which logit is explained; None: the predicted one.
         create_graph: keep the map differentiable (second order, through the last block only).
+        trunk: :func:`trunk`, or a compiled version of it.
     """
     with torch.set_grad_enabled(create_graph):
-        tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(inputs))))
-        for block in model.blocks[:-1]:
-            tokens = block(tokens)
+        tokens = trunk(model, inputs)
     last = model.blocks[-1]
     fused, last.attn.fused_attn = last.attn.fused_attn, False  # fused attention has no second derivative
     try:

@@ -42,6 +42,7 @@ class Recipe:
         flip: mirror left-right with probability 1/2. turns: also up-down, and by multiples of 90 degrees.
         rotate: degrees, scale: relative, shift: share of the side; each drawn uniformly from +- the value.
         jitter: +- brightness, contrast and (colour images) saturation, relative.
+        gamma: +- log of the exponent of a gamma curve. sharpness: +- share of a blurred copy added or taken away.
         mixup: alpha of the Beta distribution (Zhang et al. 2018); 0 is off.
         drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
         label_smoothing: in [0, 1).
@@ -63,6 +64,8 @@ class Recipe:
     scale: float = 0.15
     shift: float = 0.1
     jitter: float = 0.4
+    gamma: float = 0.0
+    sharpness: float = 0.0
     mixup: float = 0.4
     drop_path: float = 0.1
     label_smoothing: float = 0.0
@@ -71,7 +74,9 @@ class Recipe:
 
     @property
     def augments(self) -> bool:
-        return any((self.flip, self.turns, self.rotate, self.scale, self.shift, self.jitter))
+        return any(
+            (self.flip, self.turns, self.rotate, self.scale, self.shift, self.jitter, self.gamma, self.sharpness)
+        )
 
 
 ORIGINAL = Recipe(
@@ -125,6 +130,8 @@ def augment(planes: torch.Tensor, img_size: int, recipe: Recipe, generator: torc
     def coin() -> torch.Tensor:
         return torch.randint(0, 2, (batch,), device=device, generator=generator) * 2.0 - 1
 
+    if recipe.sharpness:  # at the stored size, where the scanner's own blur is
+        planes = planes + uniform(recipe.sharpness)[:, None, None, None] * (blur(planes) - planes)
     angle = uniform(math.radians(recipe.rotate))
     if recipe.turns:
         angle = angle + torch.randint(0, 4, (batch,), device=device, generator=generator) * (math.pi / 2)
@@ -148,8 +155,19 @@ def augment(planes: torch.Tensor, img_size: int, recipe: Recipe, generator: torc
         if views.shape[1] == 3:
             grey = views.mean(dim=1, keepdim=True)
             views = (views - grey) * amount[2] + grey  # saturation
-        views = views.clamp(-1, 1)
-    return views
+    if recipe.gamma:
+        exponent = torch.exp(uniform(recipe.gamma))[:, None, None, None]
+        views = (views.clamp(-1, 1) / 2 + 0.5).clamp(min=1e-4) ** exponent * 2 - 1
+    return views.clamp(-1, 1) if recipe.jitter or recipe.sharpness else views
+
+
+def blur(planes: torch.Tensor) -> torch.Tensor:
+    """Float (B, C, H, W) through a 5 x 5 binomial filter (standard deviation 1 px)."""
+    row = torch.tensor([1, 4, 6, 4, 1], device=planes.device, dtype=planes.dtype) / 16
+    channels = planes.shape[1]
+    padded = F.pad(planes, (2, 2, 2, 2), mode="replicate")
+    padded = F.conv2d(padded, row.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
+    return F.conv2d(padded, row.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
 
 
 def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -163,6 +181,8 @@ class SupervisedObjective(nn.Module):
     An objective is called as ``objective(model, inputs, targets)`` with inputs float (B, 3, S, S) and targets
     float (B, C) that sum to 1 (multi-label: each in [0, 1]), and returns a scalar loss.
     """
+
+    capturable = True  # no decision on the host: the step can be recorded
 
     def __init__(self, multi_label: bool = False, label_smoothing: float = 0.0, class_weights=None):
         super().__init__()
@@ -196,6 +216,55 @@ class _Step(nn.Module):
 
     def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.objective(self.model, inputs, targets)
+
+
+class _GraphedStep:
+    """One optimiser step, recorded as a CUDA graph and replayed (https://pytorch.org/docs/stable/notes/cuda.html).
+
+    The first steps run unrecorded on a side stream, where compilation and lazy allocations happen; they are steps of
+    the run like any other, and recording itself executes nothing.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step, batch_size: int, generator: torch.Generator):
+        self.step, self.generator = step, generator
+        self.rows = torch.zeros(batch_size, dtype=torch.int64, device=generator.device)
+        self.lam = torch.ones((), device=generator.device)
+        self.stream, self.graph, self.calls = torch.cuda.Stream(), None, 0
+
+    def __call__(self, rows: torch.Tensor, lam: float) -> torch.Tensor:
+        self.rows.copy_(rows)
+        self.lam.fill_(lam)
+        self.calls += 1
+        if self.calls <= self.WARM_UP:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                loss = self.step(self.rows, self.lam)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return loss
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            self.graph.register_generator_state(self.generator)
+            with torch.cuda.graph(self.graph):
+                self.loss = self.step(self.rows, self.lam)
+        self.graph.replay()
+        return self.loss
+
+
+def _compiled(step_module: nn.Module, objective: nn.Module, mode: str):
+    """The step through ``torch.compile``: as a whole, or in the parts that the objective names."""
+    if hasattr(objective, "compile_parts"):
+        objective.compile_parts(mode)
+        return step_module
+    return torch.compile(step_module, mode=mode)
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether bfloat16 is faster there: a GPU, or a CPU with matrix instructions for it."""
+    if device.type == "cpu":
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return device.type == "cuda"
 
 
 # --- the loop --------------------------------------------------------------------------------------------------
@@ -247,6 +316,7 @@ def fit(
     max_steps: int = 0,
     budget_s: float = 0,
     compile_mode: str | None = None,
+    cuda_graph: bool | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train ``model`` by ``recipe``; works on a CPU, one GPU, or several under ``accelerate launch``.
@@ -263,14 +333,17 @@ def fit(
         live_seconds: squeeze the whole schedule into so many seconds (a demonstration, not a recipe).
         max_steps: squeeze it into so many steps.
         budget_s: stop after so many seconds at the end of an epoch, resumable, with ``finished=False``.
-        compile_mode: None, or a mode of ``torch.compile``.
+        compile_mode: None, or a mode of ``torch.compile`` (an objective with a method ``compile_parts(mode)`` is
+            asked to compile what can be compiled of it).
+        cuda_graph: record one step as a CUDA graph and replay it, so that a small model does not wait for hundreds of
+            kernel launches. None: on one GPU with this package's objectives. Needs a step without host decisions.
 
     Raises:
         SwysError: nothing to resume, a state of another recipe, an unwritable path, a loss that is not finite.
     """
     start = time.monotonic()
     device = torch.device(device or default_device())
-    accelerator = Accelerator(mixed_precision="bf16" if device.type == "cuda" else "no", cpu=device.type == "cpu")
+    accelerator = Accelerator(mixed_precision="bf16" if bf16_pays(device) else "no", cpu=device.type == "cpu")
     device = accelerator.device
     objective = objective or supervised_objective(data, recipe)
     state_path = _beside(save_path, "state") if save_path else None
@@ -278,12 +351,19 @@ def fit(
         _check_writable(state_path)
 
     step_module = _Step(model, objective).to(device)
-    groups = param_groups_weight_decay(step_module, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=device.type == "cuda")
-    step_module, optimizer = accelerator.prepare(step_module, optimizer)
-    train_step = torch.compile(step_module, mode=compile_mode) if compile_mode else step_module
-
     images, labels = _resident(data.train, device)
+    can_graph = device.type == "cuda" and images.is_cuda and accelerator.num_processes == 1
+    if cuda_graph is None:
+        cuda_graph = getattr(objective, "capturable", False) and compile_mode not in ("reduce-overhead", "max-autotune")
+    cuda_graph = cuda_graph and can_graph
+    groups = param_groups_weight_decay(step_module, recipe.weight_decay)
+    # a recorded step reads the learning rate from the device
+    rate_holder = torch.tensor(recipe.lr, device=device) if cuda_graph else recipe.lr
+    fused = device.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, lr=rate_holder, fused=fused, capturable=cuda_graph)
+    step_module, optimizer = accelerator.prepare(step_module, optimizer)
+    train_step = _compiled(step_module, objective, compile_mode) if compile_mode else step_module
+
     batch_size = min(recipe.batch_size, len(data.train))
     per_process = math.ceil(batch_size / accelerator.num_processes)
     steps_per_epoch = len(data.train) // batch_size
@@ -296,6 +376,19 @@ def fit(
     img_size = model.patch_embed.img_size[0]
     first_epoch, saved_at, step = len(history), time.monotonic(), len(history) * steps_per_epoch
     finished, step_losses = True, []
+    val_batch = 1024 if device.type == "cuda" else 0
+    generator = torch.Generator(device)
+
+    def step_once(rows: torch.Tensor, lam: float | torch.Tensor) -> torch.Tensor:
+        inputs, targets = _batch(images, labels, rows, data, recipe, img_size, lam, generator, device)
+        with accelerator.autocast():
+            loss = train_step(inputs, targets)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    run_step = _GraphedStep(step_once, per_process, generator) if cuda_graph else step_once
     bar = tqdm(
         total=total_steps,
         initial=step,
@@ -310,24 +403,21 @@ def fit(
         epoch_start = time.monotonic()
         seed_everything(1_000_003 * seed + epoch)
         host = np.random.default_rng([seed, epoch])
-        generator = torch.Generator(device).manual_seed(1_000_003 * seed + epoch + accelerator.process_index * 7919)
-        order = torch.as_tensor(host.permutation(len(data.train)))
+        generator.manual_seed(1_000_003 * seed + epoch + accelerator.process_index * 7919)
+        order = torch.as_tensor(host.permutation(len(data.train))).to(images.device)
         model.train()
         losses = []
         for i in range(steps_per_epoch):
             rate = _learning_rate(recipe, step, steps_per_epoch, total_steps, start, live_seconds)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if cuda_graph:
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
             rows = order[i * batch_size : (i + 1) * batch_size]
             lam = host.beta(recipe.mixup, recipe.mixup) if recipe.mixup else 1.0
             rows = rows[accelerator.process_index * per_process : (accelerator.process_index + 1) * per_process]
-            inputs, targets = _batch(images, labels, rows, data, recipe, img_size, lam, generator, device)
-            with accelerator.autocast():
-                loss = train_step(inputs, targets)
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach().float())
+            losses.append(run_step(rows, lam).float().clone())  # a replayed step writes over its loss
             step += 1
             bar.update()
             out_of_time = live_seconds and time.monotonic() - start > live_seconds
@@ -338,7 +428,7 @@ def fit(
         if not math.isfinite(train_loss):
             raise SwysError(f"the loss is {train_loss} in epoch {epoch + 1}; lower the learning rate ({recipe.lr})")
         seconds = time.monotonic() - epoch_start
-        logits = predict(model, data.val.images, device=device, progress=False, amp=True)
+        logits = predict(model, data.val.images, device=device, batch_size=val_batch, progress=False, amp=True)
         row = {
             "epoch": epoch + 1,
             "steps": step,
@@ -400,13 +490,12 @@ def run_card(data: Dataset, recipe: Recipe, seed: int, history: list[dict]) -> d
 
 def _batch(images, labels, rows, data, recipe, img_size, lam, generator, device):
     """Model input float (B, 3, S, S) and targets float (B, C) of the given rows, augmented and mixed."""
-    rows = rows.to(images.device)
     planes, targets = to_planes(images[rows], device), one_hot(labels[rows].to(device), data.info.num_classes)
     if recipe.augments:
         inputs = augment(planes, img_size, recipe, generator)
     else:
         inputs = F.interpolate(planes, size=(img_size, img_size), mode="bilinear", align_corners=False)
-    if lam < 1:
+    if recipe.mixup:
         partner = torch.arange(len(rows) - 1, -1, -1, device=device)  # the batch reversed: rows come shuffled
         inputs = lam * inputs + (1 - lam) * inputs[partner]
         targets = lam * targets + (1 - lam) * targets[partner]
