@@ -315,6 +315,7 @@ class GradCAMBrowser(widgets.VBox):
         def column(title, picture, caption):
             heading = widgets.HTML(f"<b>{html.escape(title)}</b>")
             caption.layout.height = "114px"  # fixed, so that nothing below moves
+            caption.layout.max_width = picture.layout.max_width
             return widgets.VBox([heading, picture, caption], layout=widgets.Layout(overflow="hidden"))
 
         columns = [column("image", self.image, self.image_caption)]
