@@ -5,8 +5,9 @@
 
 The generator is a class-conditional flow-matching diffusion model (Lipman et al. 2023), a U-Net of about four million
 parameters, fitted to the real *training* split and to nothing else. It starts from Gaussian noise: no pixel of a real
-image, and no residual of one, enters a sample, and no sample is thrown away. Same seed, same device and same libraries
-give the same file. Three minutes on an H100; it was not timed on a CPU, where it takes hours.
+image, and no residual of one, enters a sample, and no sample is thrown away. Everything is seeded, but GPU kernels do
+not promise the same bits twice: a rerun may give a slightly different file, the card's sha256 names the shipped one.
+About three minutes on an H100; not timed to the end on a CPU, expect hours on two cores.
 
 Five bars have to be met; the script prints them, keeps them in the card beside the file and ends with status 1 if
 one is missed. The sheets that show real images stay in ``build/twin``: no patient image goes into the repository.
@@ -279,8 +280,11 @@ def check(twin: dict, real: dict, tiny: str, seed: int, megabytes: float) -> dic
     bars = {}
     for name, (limit, side) in BARS.items():
         value = round(float(values[name]), 4)
-        bars[name] = {"value": value, side.replace(" ", "_"): limit,
-                      "met": value >= limit if side == "at least" else value <= limit}
+        bars[name] = {
+            "value": value,
+            side.replace(" ", "_"): limit,
+            "met": value >= limit if side == "at least" else value <= limit,
+        }
     return {
         "bars": bars,
         "nearest_neighbours": {
@@ -331,7 +335,7 @@ def draw_sheets(twin: dict, real: dict, pairs: list, out: Path) -> None:
 
 
 def read(path: Path, what: str) -> dict:
-    """A MedMNIST file as a dictionary, or one line and status 2."""
+    """A MedMNIST file as a dictionary, or the end with one line that says why not."""
     keys = [f"{split}_{part}" for split in COUNTS for part in ("images", "labels")]
     try:
         with np.load(path, allow_pickle=False) as file:
