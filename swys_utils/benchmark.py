@@ -7,11 +7,15 @@ with ``interleaved_latency`` only, because two runs made one after the other dif
 
 from __future__ import annotations
 
+import json
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +63,7 @@ def count_macs(model: VisionTransformer, img_size: int | None = None) -> int:
     Args:
         img_size: side of the square input, px; default: the model's own.
     """
-    inputs = _inputs(model, 1, img_size)
+    inputs = random_inputs(model, 1, img_size)
     with evaluation_mode(model), torch.no_grad(), _without_fused_attention(model):
         with FlopCounterMode(display=False) as counter:
             model(inputs)
@@ -316,7 +320,7 @@ def measure_cost(
         raise SwysError(f"device '{device}' cannot be used ({str(error).splitlines()[0]}); use 'cpu'") from None
 
     def make_call(batch: int) -> Callable[[], object]:
-        inputs = _inputs(model, batch, img_size)
+        inputs = random_inputs(model, batch, img_size)
         return lambda: model(inputs)
 
     try:
@@ -369,7 +373,7 @@ def _cpu_facts() -> list[tuple[str, str]]:
     return [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines) if v]
 
 
-def _inputs(model: VisionTransformer, batch: int, img_size: int | None = None) -> torch.Tensor:
+def random_inputs(model: VisionTransformer, batch: int, img_size: int | None = None) -> torch.Tensor:
     """Random model input (batch, 3, S, S) where the model is, in the dtype of its weights."""
     weight = model.patch_embed.proj.weight
     size = img_size or model.patch_embed.img_size[0]
@@ -378,3 +382,179 @@ def _inputs(model: VisionTransformer, batch: int, img_size: int | None = None) -
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(batch, weight.shape[1], size, size, generator=generator) * 2 - 1
     return pixels.to(weight.device, weight.dtype)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of one forward pass in bytes: ``growth`` by weights and activations, over ``runtime``.
+
+    ``runtime`` is what the process takes once the library is imported (on a GPU: 0, allocations only).
+    """
+
+    growth: int
+    runtime: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.growth / 1e6:.0f} MB over {self.runtime / 1e6:.0f} MB ({self.method})"
+
+
+def peak_memory(
+    model: VisionTransformer | str | Path,
+    batch: int = 1,
+    device: torch.device | str | None = None,
+    threads: int | None = None,
+    int8: bool = False,
+) -> Memory:
+    """Peak memory while a batch runs.
+
+    On a CPU a new process runs a model of the same shape with random weights (memory does not depend on their values)
+    and reads from /proc how far its resident memory rose; nothing of this process is counted. On CUDA it is torch's
+    own count of allocated bytes.
+
+    Args:
+        model: a ViT, in the dtype of its weights, or the path of an ONNX file. int8: quantise it first (torch, CPU).
+
+    Raises:
+        SwysError: on a CPU of a system other than Linux, or when the process fails.
+    """
+    if isinstance(model, (str, Path)):
+        path = Path(model).resolve()
+        if not path.is_file():
+            raise SwysError(f"no ONNX file '{model}'; write it with export_onnx or 'swys export'")
+        spec = {"onnx": str(path), "written": path.stat().st_mtime_ns}
+        device = torch.device("cpu")
+    else:
+        device = torch.device(device) if device is not None else next(model.parameters()).device
+        spec = {"model": _shape(model), "dtype": _dtype(model), "int8": int8}
+    if device.type == "cuda":
+        return _peak_memory_cuda(model, batch, device)
+    if not Path("/proc/self/status").is_file():
+        raise SwysError(f"peak memory on a CPU is read from /proc, which {platform.system()} lacks; use Linux")
+    spec |= {"batch": batch, "threads": threads or torch.get_num_threads()}
+    before, peak = _memory_of_child(json.dumps(spec))
+    return Memory(peak - before, before, "resident memory of a process of its own")
+
+
+@lru_cache
+def _memory_of_child(spec: str) -> tuple[int, int]:
+    child = subprocess.run([sys.executable, "-c", _MEMORY_CHILD, spec], capture_output=True, text=True)
+    if child.returncode != 0:
+        reason = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        raise SwysError(f"the process that measures memory failed ({reason}); try a smaller batch or model")
+    before, peak = json.loads(child.stdout.strip().splitlines()[-1])
+    return before, peak
+
+
+# Imports no more than a deployed model would: importing swys_utils would count its libraries, too.
+_MEMORY_CHILD = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+spec = json.loads(sys.argv[1])
+
+def memory(field):
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
+
+if "onnx" in spec:
+    import numpy as np
+    import onnxruntime as ort
+    before = memory("VmRSS")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = spec["threads"], 3
+    session = ort.InferenceSession(spec["onnx"], options, providers=["CPUExecutionProvider"])
+    inputs = np.zeros([spec["batch"], *session.get_inputs()[0].shape[1:]], np.float32)
+    call = lambda: session.run(None, {"pixels": inputs})
+else:
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+    torch.set_num_threads(spec["threads"])
+    torch.set_grad_enabled(False)
+    before = memory("VmRSS")
+    model = VisionTransformer(**spec["model"]).eval()
+    inputs = torch.zeros(spec["batch"], spec["model"]["in_chans"], *[spec["model"]["img_size"]] * 2)
+    if spec["int8"]:
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    else:
+        model, inputs = model.to(getattr(torch, spec["dtype"])), inputs.to(getattr(torch, spec["dtype"]))
+    call = lambda: model(inputs)
+try:  # forget the peak of building the model
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+except OSError:
+    pass
+for _ in range(3):
+    call()
+print(json.dumps([before, memory("VmHWM")]))
+"""
+
+
+def _peak_memory_cuda(model: VisionTransformer, batch: int, device: torch.device) -> Memory:
+    home = next(model.parameters()).device
+    model.to("cpu")
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    try:
+        model.to(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        with evaluation_mode(model), torch.no_grad():
+            model(random_inputs(model, batch))
+        torch.cuda.synchronize(device)
+        return Memory(torch.cuda.max_memory_allocated(device) - before, 0, "allocated by torch on the GPU")
+    finally:
+        model.to(home)
+
+
+def _shape(model: VisionTransformer) -> dict:
+    """timm arguments that give a model with the same tensors."""
+    return {
+        "img_size": model.patch_embed.img_size[0],
+        "patch_size": model.patch_embed.patch_size[0],
+        "in_chans": model.patch_embed.proj.in_channels,
+        "num_classes": model.num_classes,
+        "embed_dim": model.embed_dim,
+        "depth": len(model.blocks),
+        "num_heads": model.blocks[0].attn.num_heads,
+        "mlp_ratio": model.blocks[0].mlp.fc1.out_features / model.embed_dim,
+        "global_pool": model.global_pool,
+        "class_token": model.cls_token is not None,
+    }
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+# --- the machine's roofs ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """What the machine can do at most, measured: ``gflops`` of a large matrix product, ``gbytes`` a second moved."""
+
+    gflops: float
+    gbytes: float
+    device: str
+    threads: int
+
+    @property
+    def ridge(self) -> float:
+        """Operations a byte below which memory, not arithmetic, is the limit (Williams et al. 2009)."""
+        return self.gflops / self.gbytes
+
+
+def measure_roofs(device: torch.device | str = "cpu", seconds: float = 1.0, threads: int | None = None) -> Roofs:
+    """The two lines of a roofline plot (float32): a square matrix product, and a copy of an array beyond the caches."""
+    device = torch.device(device)
+    side = 8192 if device.type == "cuda" else 1536
+    a = torch.rand(side, side, device=device)
+    source = torch.zeros(2**26 if device.type == "cuda" else 2**25, device=device)
+    target = torch.empty_like(source)
+    with fixed_threads(threads) as used:
+        product = time_calls(lambda: a @ a, seconds / 2, device).samples.min()
+        copy = time_calls(lambda: target.copy_(source), seconds / 2, device).samples.min()
+    moved = 2 * 4 * source.numel()  # bytes read and written
+    return Roofs(float(2 * side**3 / product / 1e6), float(moved / copy / 1e6), device_name(device), used)

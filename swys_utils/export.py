@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import logging
 import platform
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -79,7 +81,6 @@ def export_onnx(
     weight = model.patch_embed.proj.weight
     inputs = _random_inputs(model, 3)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing remarks on timm's shape checks, which are constant here
             expected = model(inputs.to(weight)).float().cpu().numpy()
@@ -146,7 +147,6 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> OnnxFile:
         raise SwysError(f"'{source}' is {card['precision']} already; quantise the float32 file")
     part = out.with_name(out.name + ".part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         heads = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Gemm"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -237,7 +237,7 @@ def dequantised_twin(path: str | Path, model: VisionTransformer) -> VisionTransf
     graph = onnx.load(str(_existing(path))).graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     constants |= {node.output[0]: constants[node.input[0]] for node in graph.node if _is_stored_fp16(node, constants)}
-    twin = _copy(model)
+    twin = deepcopy(model).cpu().float().eval()
     layers = [layer for block in twin.blocks for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
     weights = [constants[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
     scales = [constants[name] for name in _weight_scales(graph, constants)]
@@ -357,16 +357,15 @@ def _random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def _copy(model: VisionTransformer) -> VisionTransformer:
-    from copy import deepcopy
-
-    return deepcopy(model).cpu().float().eval()
-
-
 def _onnx_path(path: str | Path) -> Path:
+    """A path that can be written to: it ends in .onnx, and its folder is there."""
     path = Path(path)
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny_kd.onnx'")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SwysError(f"cannot write '{path}': {error}; choose a folder you may write to") from None
     return path
 
 
@@ -388,8 +387,6 @@ def _package(name: str) -> ModuleType:
 
 def _quiet_root_logger(function, *args, **kwargs):
     """ONNX Runtime advises on the root logger to run a shape pass first, which changes nothing for these graphs."""
-    import logging
-
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
