@@ -53,7 +53,8 @@ def write_readme() -> None:
         ids.append(name)
         rows.append(
             f"| `{name}` | {card['model']} | {card.get('method', '')} | {card.get('status', 'reference')}"
-            f" | {stored['dtype']} | {size:.1f} MB | {stored['accuracy']:.1%} | {stored['auc']:.3f} | {stored['ece']:.3f} |"
+            f" | {stored['dtype']} | {size:.1f} MB"
+            f" | {stored['accuracy']:.1%} | {stored['auc']:.3f} | {stored['ece']:.3f} |"
         )
     (FOLDER / "README.md").write_text(INTRODUCTION + "\n".join(rows) + "\n" + NOTES)
     (FOLDER / INDEX).write_text(json.dumps({"checkpoints": ids}, indent=1) + "\n")
