@@ -248,7 +248,7 @@ def heatmap_rows(
             model, so that weak maps stay weak. An empty map is said to be empty.
     """
     n = len(images)
-    fig, axes = plt.subplots(len(maps) + 1, n, figsize=(1.25 * n + 0.9, 1.55 * (len(maps) + 1)), squeeze=False)
+    fig, axes = plt.subplots(len(maps) + 1, n, figsize=(1.25 * n + 0.9, 1.65 * (len(maps) + 1)), squeeze=False)
     for ax, image, title in zip(axes[0], images, titles):
         _show(ax, image, title)
     for row, (name, heat) in zip(axes[1:], maps.items()):
@@ -261,7 +261,7 @@ def heatmap_rows(
                 ax.text(0.5, 0.5, "empty map", color="white", fontsize=8, ha="center", va="center",
                         transform=ax.transAxes, bbox={"color": "black", "alpha": 0.6})  # fmt: skip
         row[0].set_ylabel(name, color=colour(name), fontsize=11)
-    fig.tight_layout(h_pad=0.4, w_pad=0.3)
+    fig.tight_layout(h_pad=1.2, w_pad=0.3)
     return fig
 
 
