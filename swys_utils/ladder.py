@@ -35,14 +35,14 @@ from .benchmark import (
 from .config import SwysError
 from .data import Dataset, to_model_input
 from .explain import agreement, heatmaps, mean_interval
-from .export import dequantised_twin, export_onnx, onnx_session, quantise_onnx_dynamic
+from .export import dequantised_twin, export_onnx, onnx_session, quantise_onnx_dynamic, quantise_onnx_int4
 from .models import count_parameters, create_model
 from .models import write_json as _write_json
 from .stats import bootstrap_interval, wilson_interval
 from .training import auc, calibration_error, probabilities
 
 NAN = float("nan")
-VARIANTS = ("fp32", "bf16", "int8 PyTorch", "fp32 ONNX", "int8 ONNX")
+VARIANTS = ("fp32", "bf16", "int8 PyTorch", "fp32 ONNX", "int8 ONNX", "int4 ONNX")
 UNTRAINED = "untrained: latency only"
 
 # What the earlier project of this name published (README, "Final Results"), and what its numbers can only mean.
@@ -288,9 +288,10 @@ def _build_onnx(rung: Rung, step: Step, folder: Path, threads: int, exported: di
     if step.name not in exported:
         exported[step.name] = export_onnx(step.model, folder / f"{stem}.onnx").path
     path = exported[step.name]
-    if rung.precision == "int8":
-        path = quantise_onnx_dynamic(path, folder / f"{stem}_int8.onnx").path
-        twin, explained = dequantised_twin(path, step.model), "a float twin with the int8 weights"
+    if rung.precision != "fp32":
+        quantise = {"int8": quantise_onnx_dynamic, "int4": quantise_onnx_int4}[rung.precision]
+        path = quantise(path, folder / f"{stem}_{rung.precision}.onnx").path
+        twin, explained = dequantised_twin(path, step.model), f"a float twin with the {rung.precision} weights"
     session = onnx_session(path, threads)
 
     def run(pixels: torch.Tensor) -> np.ndarray:
@@ -414,8 +415,12 @@ def _score(built: list[_Built], data: Dataset, images: int, explain_images: int,
         )
 
 
-def _predict(b: _Built, images: np.ndarray, device: torch.device, batch_size: int = 32) -> np.ndarray:
-    """training.predict for anything that runs, whatever the runtime."""
+def _predict(b: _Built, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """training.predict for anything that runs, whatever the runtime.
+
+    Int8 goes image by image: its activations are scaled by the range of the batch, so batch 1 is what is deployed.
+    """
+    batch_size = 1 if b.rung.precision == "int8" else 32
     size = b.explain.patch_embed.img_size[0]
     starts = range(0, len(images), batch_size)
     return np.concatenate([b.run(to_model_input(images[i : i + batch_size], size, device)) for i in starts])

@@ -82,6 +82,15 @@ def test_int8_is_small_and_close(small, images, exported, int8):
         export.quantise_onnx_dynamic(int8.path, int8.path.with_name("again.onnx"))
 
 
+def test_int4_is_smaller_still_and_its_twin_is_close(small, images, exported, int8, tmp_path):
+    pytest.importorskip("onnxruntime.quantization.matmul_nbits_quantizer")
+    int4 = export.quantise_onnx_int4(exported.path, tmp_path / "small_int4.onnx")
+    assert int4.card["precision"] == "int4" and int4.card["bytes"] < 0.65 * int8.card["bytes"]
+    expected, got = predict(small, images, progress=False), export.predict_onnx(int4.path, images)
+    stored = predict(export.dequantised_twin(int4.path, small), images, progress=False)
+    assert 0 < np.abs(stored - got).max() < 0.5 * np.abs(got - expected).max() < 0.5 * np.abs(expected).max()
+
+
 def test_the_float_twin_has_the_int8_weights(small, images, int8):
     twin = export.dequantised_twin(int8.path, small)
     for mine, theirs in zip(small.blocks, twin.blocks):
@@ -148,10 +157,10 @@ def test_a_missing_package_names_the_pip_line(small, tmp_path, monkeypatch):
 
     def without(name, *args):
         if name.startswith("onnx"):
-            raise ImportError(name)
+            raise ImportError(name=name)
         return real(name, *args)
 
     monkeypatch.setattr(export.importlib, "import_module", without)
-    with pytest.raises(SwysError, match="needs the package 'onnx'; pip install onnx onnxruntime"):
+    with pytest.raises(SwysError, match="needs the package 'onnx'; pip install -U onnx onnxruntime"):
         export.export_onnx(small, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -48,7 +48,7 @@ def by_name(rungs):
 def test_the_rungs_in_order(rungs):
     assert [r.name for r in rungs] == [
         "Base fp32", "KD Tiny fp32", "KD Tiny bf16", "KD Tiny int8, PyTorch", "KD Tiny fp32, ONNX Runtime",
-        "KD Tiny int8, ONNX Runtime", "coarse fp32",
+        "KD Tiny int8, ONNX Runtime", "KD Tiny int4, ONNX Runtime", "coarse fp32",
     ]  # fmt: skip
 
 
