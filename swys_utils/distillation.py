@@ -57,8 +57,6 @@ class SoftTargetDistiller(nn.Module):
         standardised: teach standardised logits (for three classes or more: with two, nothing but a sign is left).
     """
 
-    capturable = True  # see training.fit
-
     def __init__(
         self,
         teacher: VisionTransformer | Sequence[VisionTransformer],

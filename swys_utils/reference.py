@@ -161,6 +161,7 @@ def reproduce(
     only: Iterable[str] | str | None = None,
     device: torch.device | str | None = None,
     compile_mode: str | None = None,
+    cuda_graph: bool = False,
     data: Dataset | None = None,
     runs: list[RunSpec] | None = None,
     keep_state: bool | None = None,
@@ -177,7 +178,7 @@ def reproduce(
         out: folder of the results.
         budget_s: stop after about so many seconds, inside a run at the end of an epoch; 0 is no limit.
         only: ids, or parts of ids, of the runs to train (and the teacher they need).
-        compile_mode: see :func:`swys_utils.training.fit`.
+        compile_mode, cuda_graph: see :func:`swys_utils.training.fit`.
         data, runs, model_kwargs: another data set, other runs, arguments of ``create_model``: for tests.
         keep_state: save each minute what resuming inside a run needs; default: on a CPU, or with a budget.
 
@@ -195,7 +196,7 @@ def reproduce(
     wanted = _wanted(runs, only)
     shifted = None if data.info.multi_label else shifted_validation(data.val)
     done = {entry["id"]: entry for entry in read_runs(out)}
-    trained = 0
+    trained, speed = 0, {"compile_mode": compile_mode, "cuda_graph": cuda_graph}
     for number, spec in enumerate(wanted, start=1):
         if spec.id in done:
             _check_same(done[spec.id], spec)
@@ -208,7 +209,7 @@ def reproduce(
             break
         print(f"[{number}/{len(wanted)}] {spec.id}: {spec.recipe.epochs} epochs on {_device_name(device)}", flush=True)
         entry = _train_one(
-            spec, data, shifted, out, device, remaining, compile_mode, keep_state, model_kwargs or {}, done, progress
+            spec, data, shifted, out, device, remaining, speed, keep_state, model_kwargs or {}, done, progress
         )
         if entry is None:
             print(f"budget of {budget_s:.0f} s used up inside {spec.id}; the same command goes on from here")
@@ -230,7 +231,7 @@ def _train_one(
     out: Path,
     device: torch.device,
     budget_s: float,
-    compile_mode: str | None,
+    speed: dict,
     keep_state: bool,
     model_kwargs: dict,
     done: dict[str, dict],
@@ -261,8 +262,8 @@ def _train_one(
         save_path=state if keep_state else None,
         resume=keep_state and state.with_suffix(".state.safetensors").is_file(),
         budget_s=budget_s,
-        compile_mode=compile_mode,
         progress=progress,
+        **speed,
     )
     if not result.finished:
         return None
@@ -518,6 +519,7 @@ def training_throughput(
     batch_size: int = 0,
     seconds: float = 10,
     compile_mode: str | None = None,
+    cuda_graph: bool = False,
     model_kwargs: dict | None = None,
 ) -> list[dict]:
     """Training speed of the earlier project's pipeline and of this one, one after the other; prints a table.
@@ -544,7 +546,8 @@ def training_throughput(
         model = create_model(name, data.info.num_classes, **(model_kwargs or {}))
         flops = 6 * forward_macs(model)
         original = _original_throughput(model.to(device), data, device, seconds)
-        ours = _our_throughput(name, data, device, batch_size, compile_mode, model_kwargs or {})
+        speed = {"compile_mode": compile_mode, "cuda_graph": cuda_graph}
+        ours = _our_throughput(name, data, device, batch_size, speed, model_kwargs or {})
         tflops = ours * flops / 1e12
         rows.append(
             {
@@ -651,11 +654,11 @@ def _original_throughput(model: nn.Module, data: Dataset, device: torch.device, 
                 return images / (time.perf_counter() - start)
 
 
-def _our_throughput(name, data, device, batch_size, compile_mode, model_kwargs) -> float:
+def _our_throughput(name, data, device, batch_size, speed, model_kwargs) -> float:
     on_gpu = device.type == "cuda"
     recipe = replace(reference_recipe(name, data.info.name), epochs=8 if on_gpu else 3, batch_size=batch_size)
     images = len(data.train) // batch_size * batch_size if on_gpu else 2 * batch_size
     part = Dataset(data.train.head(images), data.val.head(8), data.test, data.info)
     model = build(name, part, recipe, 0, **model_kwargs)
-    result = fit(model, part, recipe, device=device, compile_mode=compile_mode, progress=False)
+    result = fit(model, part, recipe, device=device, progress=False, **speed)
     return float(np.median([row["images_per_s"] for row in result.history[1:] or result.history]))

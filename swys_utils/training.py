@@ -182,8 +182,6 @@ class SupervisedObjective(nn.Module):
     float (B, C) that sum to 1 (multi-label: each in [0, 1]), and returns a scalar loss.
     """
 
-    capturable = True  # no decision on the host: the step can be recorded
-
     def __init__(self, multi_label: bool = False, label_smoothing: float = 0.0, class_weights=None):
         super().__init__()
         self.multi_label, self.label_smoothing = multi_label, label_smoothing
@@ -316,7 +314,7 @@ def fit(
     max_steps: int = 0,
     budget_s: float = 0,
     compile_mode: str | None = None,
-    cuda_graph: bool | None = None,
+    cuda_graph: bool = False,
     progress: bool = True,
 ) -> FitResult:
     """Train ``model`` by ``recipe``; works on a CPU, one GPU, or several under ``accelerate launch``.
@@ -335,8 +333,9 @@ def fit(
         budget_s: stop after so many seconds at the end of an epoch, resumable, with ``finished=False``.
         compile_mode: None, or a mode of ``torch.compile`` (an objective with a method ``compile_parts(mode)`` is
             asked to compile what can be compiled of it).
-        cuda_graph: record one step as a CUDA graph and replay it, so that a small model does not wait for hundreds of
-            kernel launches. None: on one GPU with this package's objectives. Needs a step without host decisions.
+        cuda_graph: on one GPU, record one step as a CUDA graph and replay it, so that a small model does not wait for
+            hundreds of kernel launches. Needs an objective without decisions on the host, as all of this package
+            are; ignored elsewhere. Off by default.
 
     Raises:
         SwysError: nothing to resume, a state of another recipe, an unwritable path, a loss that is not finite.
@@ -352,10 +351,7 @@ def fit(
 
     step_module = _Step(model, objective).to(device)
     images, labels = _resident(data.train, device)
-    can_graph = device.type == "cuda" and images.is_cuda and accelerator.num_processes == 1
-    if cuda_graph is None:
-        cuda_graph = getattr(objective, "capturable", False) and compile_mode not in ("reduce-overhead", "max-autotune")
-    cuda_graph = cuda_graph and can_graph
+    cuda_graph = cuda_graph and images.is_cuda and accelerator.num_processes == 1
     groups = param_groups_weight_decay(step_module, recipe.weight_decay)
     # a recorded step reads the learning rate from the device
     rate_holder = torch.tensor(recipe.lr, device=device) if cuda_graph else recipe.lr
