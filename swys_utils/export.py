@@ -71,15 +71,22 @@ def export_onnx(
             over from it.
 
     Raises:
-        SwysError: onnx or onnxruntime missing, an unwritable path, or logits that differ by ``TOLERANCE`` or more.
+        SwysError: onnx or onnxruntime missing, an unwritable path, or logits that differ by ``TOLERANCE`` or more,
+            a model that is not float32, or an opset the exporter cannot write.
     """
     path = _onnx_path(path)
     _package("onnx")
     _package("onnxruntime")
     if class_names is not None and len(class_names) != model.num_classes:
         raise SwysError(f"{len(class_names)} class names for a model with {model.num_classes} classes; give one each")
-    part = path.with_name(path.name + ".part")
     weight = model.patch_embed.proj.weight
+    if weight.dtype != torch.float32:
+        raise SwysError(
+            f"this model is {weight.dtype}; export in float32 (model.float()) and quantise the file instead"
+        )
+    if not 14 <= opset <= 20:
+        raise SwysError(f"opset is {opset}; torch's tracing exporter writes 14 to 20 for these models")
+    part = path.with_name(path.name + ".part")
     inputs = _random_inputs(model, 3)
     try:
         with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
@@ -101,7 +108,7 @@ def export_onnx(
         if not difference < TOLERANCE:
             raise SwysError(
                 f"ONNX logits of '{path}' differ from torch by {difference:.2g}, allowed is {TOLERANCE};"
-                f" export in float32 (this model is {weight.dtype}) or try another opset than {opset}"
+                f" try another opset than {opset}"
             )
         kept = ("model", "dataset", "size", "source", "synthetic", "seed", "last", "val_chosen", "stored")
         card = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import subprocess
@@ -117,6 +118,11 @@ def test_the_example_needs_no_torch(small, images, exported, tmp_path, colour):
     assert np.abs(np.array(lines[1::2], float) - p.max(axis=1)).max() < 1e-4
 
 
+@pytest.mark.parametrize("opset", [14, 20])
+def test_other_opsets(small, tmp_path, opset):
+    assert export.export_onnx(small, tmp_path / "x.onnx", opset=opset).card["opset"] == opset
+
+
 def test_a_model_that_differs_is_refused_and_nothing_is_left(small, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
     with pytest.raises(SwysError, match="differ from torch by"):
@@ -138,6 +144,10 @@ def test_bad_input_is_one_line(small, exported, tmp_path, monkeypatch):
         export.export_onnx(small, tmp_path / "x.pt")
     with pytest.raises(SwysError, match="2 class names for a model with 3"):
         export.export_onnx(small, tmp_path / "x.onnx", class_names=["a", "b"])
+    with pytest.raises(SwysError, match="this model is torch.bfloat16"):
+        export.export_onnx(copy.deepcopy(small).bfloat16(), tmp_path / "x.onnx")
+    with pytest.raises(SwysError, match="opset is 9; .* 14 to 20"):
+        export.export_onnx(small, tmp_path / "x.onnx", opset=9)
     with pytest.raises(SwysError, match="cannot write"):
         (tmp_path / "file").write_text("")
         export.export_onnx(small, tmp_path / "file" / "x.onnx")
