@@ -102,7 +102,8 @@ def load_or_train(
     shipped = CHECKPOINTS / data.info.name / model_id
     if P.name != "full" and (shipped / "card.json").is_file():
         model, card = load_checkpoint(shipped, device, data.info.num_classes)
-        how = f"loaded checkpoints/{data.info.name}/{model_id}, trained by the reference recipe"
+        what = card.get("status", "reference")
+        how = f"loaded checkpoints/{data.info.name}/{model_id} ({what} weights, {stored_accuracy(card)})"
     else:
         done = run_folder(model_id, data, P)
         if not (done / "card.json").is_file():
@@ -116,6 +117,12 @@ def load_or_train(
             how += f": no checkpoint is shipped for {data.info.name}, so its numbers are only a demonstration"
     print(f"{model_id}: {how}")
     return Trained(model, card, how)
+
+
+def stored_accuracy(card: dict) -> str:
+    """What the card says of exactly these weights."""
+    stored = card["stored"]
+    return f"{stored['accuracy']:.1%} on the real test split" if "accuracy" in stored else "not scored"
 
 
 def predict_once(trained: Trained, split: Split) -> np.ndarray:
