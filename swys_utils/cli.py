@@ -1,4 +1,4 @@
-"""The command line: ``swys train | evaluate | explain | distill | benchmark``, for people without a notebook.
+"""The command line, ``swys train | distill | evaluate | explain | benchmark | export | reproduce | report``.
 
 Options that the earlier project of this name had keep their names. Several GPUs or nodes:
 ``accelerate launch -m swys_utils train ...``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from .config import SwysError, default_device, unknown
 from .data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargetDistiller
 from .explain import empty_maps, heatmaps
+from .export import export_onnx, quantise_onnx_dynamic
 from .gradcam import METHODS
-from .models import load_checkpoint, seen_in_training, write_json
+from .models import checkpoint_ids, load_checkpoint, seen_in_training, write_json
 from .plots import heatmap_rows
+from .reference import reference_runs, report, reproduce, training_throughput
 from .training import (
     ORIGINAL,
     Recipe,
@@ -105,9 +108,27 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("benchmark", _benchmark, "cost and accuracy of checkpoints, side by side")
     sub.add_argument("--ckpt_path", nargs="+", default=None, help="default: all shipped checkpoints of the data set")
+    sub.add_argument("--train", action="store_true", help="training speed: the earlier project's pipeline and ours")
     sub.add_argument("--seconds", type=float, default=2.0, help="time for each measurement (default: %(default)s)")
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     sub.add_argument("--json", help="write the table to this file, too")
+
+    sub = command("export", _export, "write a checkpoint as an ONNX file with its card")
+    sub.add_argument("--ckpt_path", required=True)
+    sub.add_argument("--save_path", required=True, help="x.onnx")
+    sub.add_argument("--int8", action="store_true", help="quantise the weights and, as they come, the activations")
+
+    sub = command("reproduce", _reproduce, "train the reference set: resumable, safe to kill, skips what is done")
+    sub.add_argument("--save_path", default="runs/reference", help="folder of the runs (default: %(default)s)")
+    sub.add_argument("--only", nargs="+", help="ids of runs, or beginnings of ids (default: all)")
+    sub.add_argument("--budget_s", type=float, default=0, help="stop after so many seconds; the same command goes on")
+    sub.add_argument("--compile_mode", help="of torch.compile, for example 'default' (default: none)")
+    sub.add_argument("--cuda_graph", action="store_true", help="record a training step once and replay it")
+    sub.add_argument("--list", action="store_true", help="print the runs of the set and stop")
+
+    sub = commands.add_parser("report", help="the table of a reference set, with intervals and paired tests")
+    sub.set_defaults(run=_report)
+    sub.add_argument("--save_path", default="runs/reference", help="folder of the runs (default: %(default)s)")
     return parser
 
 
@@ -192,10 +213,41 @@ def _explain(options) -> None:
     print(f"wrote {folder / 'overlays.png'} and maps.npz ({options.method}, {len(maps)} images, one scale for all)")
 
 
+def _export(options) -> None:
+    path = Path(options.save_path)
+    if path.suffix != ".onnx":
+        raise SwysError(f"--save_path '{path}' does not end in .onnx; name the file to write")
+    data = _data(options)
+    model, card = _checkpoint(options.ckpt_path, data)
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "float.onnx" if options.int8 else path
+        written = export_onnx(model.cpu(), target, class_names=data.info.class_names, source=card)
+        if options.int8:
+            written = quantise_onnx_dynamic(target, path)
+    print(f"wrote {path} and {path.with_suffix('.json').name}")
+    print(written)
+
+
+def _reproduce(options) -> None:
+    if options.list:
+        print("\n".join(run.id for run in reference_runs(options.dataset)))
+        return
+    reproduce(options.dataset, options.save_path, budget_s=options.budget_s, only=options.only, data=_data(options),
+              compile_mode=options.compile_mode, cuda_graph=options.cuda_graph)  # fmt: skip
+    print(report(options.save_path))
+
+
+def _report(options) -> None:
+    print(report(options.save_path))
+
+
 def _benchmark(options) -> None:
     data = _data(options)
-    from .models import checkpoint_ids
-
+    if options.train:
+        rows = training_throughput(data=data, device=default_device(), seconds=options.seconds)
+        if options.json:
+            _write(options.json, {"rows": rows})
+        return
     paths = options.ckpt_path or [i for i in checkpoint_ids() if i.startswith(f"{data.info.name}/")]
     if not paths:
         raise SwysError(f"no checkpoint of {data.info.name} is shipped; name one with --ckpt_path")

@@ -117,3 +117,19 @@ def test_benchmark_writes_one_row_a_checkpoint(checkpoint, tmp_path, capsys):
     assert cli.main(["benchmark", "--ckpt_path", checkpoint, "--seconds", "0.05", "--json", "table.json"]) == 0
     (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert row["parameters"] > 0 and row["latency_ms"] > 0 and row["macs"] > 0
+
+
+def test_export_writes_a_checked_onnx_file(checkpoint, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    assert cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "tiny.onnx"]) == 0
+    assert json.loads((tmp_path / "tiny.json").read_text())["max_logit_difference"] < 1e-4
+    assert cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "int8.onnx", "--int8"]) == 0
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "tiny.onnx").stat().st_size
+    assert cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "tiny.pt"]) == 2
+
+
+def test_reproduce_lists_its_runs_and_report_needs_some(capsys):
+    assert cli.main(["reproduce", "--list"]) == 0
+    runs = capsys.readouterr().out.split()
+    assert "vit_base/scratch/seed0" in runs and len(runs) == len(set(runs)) > 20
+    assert cli.main(["report", "--save_path", "nowhere"]) == 2
