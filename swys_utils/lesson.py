@@ -40,15 +40,16 @@ def results_folder(data: Dataset) -> Path:
 
 def live_data(data: Dataset, P: Profile) -> Dataset:
     """The data with a validation split cut down to what a demonstration can afford (``full``: all of it)."""
-    return replace(data, val=data.val.head({"smoke": 16, "quick": 96}.get(P.name, 0)))
+    return replace(data, val=data.val.head({"smoke": 16, "quick": 32}.get(P.name, 0)))
 
 
 def live_recipe(recipe: Recipe, P: Profile) -> Recipe:
-    """The recipe for a minute on a laptop: small batches, no mixing or warping, which only pay over many epochs."""
+    """The recipe for a minute on a laptop: no mixing or warping, which only pay over many epochs, and three quarters of
+    the patch tokens left out in training, which makes a step about four times cheaper."""
     if P.name == "full":
         return recipe
-    return replace(recipe, name="live", batch_size=P.batch_size, lr=3e-4, rotate=0, scale=0, shift=0.05, jitter=0.1,
-                   mixup=0, drop_path=0, average_epochs=0)  # fmt: skip
+    return replace(recipe, name="live", batch_size=P.batch_size, lr=2 * recipe.lr, rotate=0, scale=0, shift=0.05,
+                   jitter=0.1, mixup=0, drop_path=0, average_epochs=0, patch_drop=0.75)  # fmt: skip
 
 
 def train_live(

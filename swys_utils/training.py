@@ -48,6 +48,8 @@ class Recipe:
         label_smoothing: in [0, 1).
         balanced: weigh each class by 1 / its share, so that the training site's disease rate is not learnt.
         average_epochs: the final weights are the mean over the ends of the last so many epochs; 0 is off.
+        patch_drop: share of the patch tokens left out at random in training, to save time (PatchDropout, Liu et al.
+            2023); ``build`` puts it into the model.
     """
 
     name: str = "reference"
@@ -71,6 +73,7 @@ class Recipe:
     label_smoothing: float = 0.0
     balanced: bool = False
     average_epochs: int = 0
+    patch_drop: float = 0.0
 
     @property
     def augments(self) -> bool:
@@ -296,7 +299,8 @@ def build(
 ) -> VisionTransformer:
     """A model with the initial weights of ``seed``: the same for every run of that model and seed."""
     seed_everything(seed)
-    return create_model(model_name, data.info.num_classes, img_size, drop_path_rate=recipe.drop_path, **kwargs)
+    kwargs = {"drop_path_rate": recipe.drop_path, "patch_drop_rate": recipe.patch_drop} | kwargs
+    return create_model(model_name, data.info.num_classes, img_size, **kwargs)
 
 
 def fit(
