@@ -316,3 +316,33 @@ def agreement_ladder(rows: Sequence[Mapping]) -> Figure:
     ax.legend(frameon=False, loc="lower right")
     fig.tight_layout()
     return fig
+
+
+def kept(
+    shares: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> Figure:
+    """The answer of the series at a glance: what is left of the large model, in per cent, for each small one.
+
+    Args:
+        shares: model -> {what: fraction of the large model's}. intervals: the same keys where there is an interval.
+    """
+    what = list(next(iter(shares.values())))
+    fig, ax = plt.subplots(figsize=(8.5, 0.62 * len(what) + 1))
+    height = 0.8 / len(shares)
+    for i, (name, values) in enumerate(shares.items()):
+        places = np.arange(len(what)) + (i - (len(shares) - 1) / 2) * height
+        ax.barh(places, [100 * values[w] for w in what], height * 0.9, color=colour(name, i), label=name)
+        for place, w in zip(places, what):
+            low, high = intervals.get(name, {}).get(w, (values[w], values[w]))
+            if high > low:
+                ax.plot([100 * low, 100 * high], [place, place], color="black", lw=1.5)
+            text = f"{100 * values[w]:.0f} %" + (f"  [{100 * low:.0f}, {100 * high:.0f}]" if high > low else "")
+            ax.annotate(text, (100 * max(values[w], high, 0), place), xytext=(5, 0), textcoords="offset points",
+                        va="center", fontsize=8)  # fmt: skip
+    ax.axvline(100, color="#8C8C8C", ls=":", lw=1)
+    ax.set_yticks(range(len(what)), what)
+    ax.invert_yaxis()
+    ax.set(xlabel="per cent of Base", xlim=(min(0, *(100 * v[w] for v in shares.values() for w in what)), 125))
+    ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(0.8, 1))
+    fig.tight_layout()
+    return fig
