@@ -16,6 +16,7 @@ from medmnist.evaluator import getACC
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .benchmark import count_macs
 from .config import SwysError, default_device, seed_everything, unknown
 from .data import Dataset, Split, load_dataset
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargetDistiller
@@ -544,7 +545,7 @@ def training_throughput(
     rows = []
     for name in models:
         model = create_model(name, data.info.num_classes, **(model_kwargs or {}))
-        flops = 6 * forward_macs(model)
+        flops = 6 * count_macs(model)
         original = _original_throughput(model.to(device), data, device, seconds)
         speed = {"compile_mode": compile_mode, "cuda_graph": cuda_graph}
         ours = _our_throughput(name, data, device, batch_size, speed, model_kwargs or {})
@@ -570,17 +571,6 @@ def training_throughput(
             f"{row['tflops']:>10.3g}{row['share']:>9.0%}"
         )
     return rows
-
-
-def forward_macs(model: VisionTransformer) -> int:
-    """Multiply-accumulates of one image's forward pass: matrices and attention, nothing else."""
-    tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-    width = model.embed_dim
-    total = model.patch_embed.num_patches * model.patch_embed.proj.weight.numel()
-    for block in model.blocks:
-        matrices = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
-        total += tokens * matrices + 2 * tokens**2 * width
-    return total + sum(m.weight.numel() for m in model.head.modules() if isinstance(m, nn.Linear))
 
 
 def matmul_peak(device: torch.device | str, seconds: float = 1.0) -> float:

@@ -10,7 +10,7 @@ import torch
 from swys_utils import reference
 from swys_utils.config import SwysError
 from swys_utils.data import Dataset, Info, Split
-from swys_utils.models import create_model, load_checkpoint, weights_digest
+from swys_utils.models import load_checkpoint, weights_digest
 from swys_utils.training import Recipe, augment, blur, build, fit, predict
 
 SMALL = {"img_size": 28, "patch_size": 7, "depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -173,13 +173,6 @@ def test_blur_keeps_the_mean_and_gamma_keeps_black_and_white():
     still = {"flip": False, "rotate": 0, "scale": 0, "shift": 0, "jitter": 0}
     out = augment(planes, 64, Recipe(**still, gamma=0.5), torch.Generator().manual_seed(0))
     assert out.min() >= -1 and out.max() <= 1 and (out.max() - 1).abs() < 1e-3
-
-
-def test_forward_macs_of_the_published_models():
-    with torch.device("meta"):
-        base, tiny = create_model("vit_base", 2), create_model("vit_tiny", 2)
-    assert reference.forward_macs(base) / 1e9 == pytest.approx(17.6, abs=0.05)
-    assert reference.forward_macs(tiny) / 1e9 == pytest.approx(1.26, abs=0.01)
 
 
 def test_throughput_measures_both_pipelines(capsys):
