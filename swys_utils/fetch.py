@@ -31,7 +31,7 @@ def fetch_checkpoints(base: str, folder: Path, ids: Iterable[str] | None = None)
     for checkpoint in ids:
         text = _small(f"{base}/{checkpoint}/card.json")
         try:
-            entries = json.loads(text)["files"]
+            entries = _files(json.loads(text))
         except (ValueError, KeyError):
             raise SwysError(f"'{base}/{checkpoint}/card.json' is not a card; check the base URL or folder") from None
         target = folder / checkpoint
@@ -51,7 +51,7 @@ def fetch_checkpoints(base: str, folder: Path, ids: Iterable[str] | None = None)
 def check_checkpoints(folder: Path) -> Iterator[tuple[str, bool]]:
     """What is in ``folder``: (line, all right?) for each checkpoint, by the sha256 in its card."""
     for card in sorted(folder.glob("*/*/card.json")):
-        entries = json.loads(card.read_text())["files"]
+        entries = _files(json.loads(card.read_text()))
         paths = [(card.parent / entry["name"], entry["sha256"]) for entry in entries]
         wrong = [p.name for p, sha in paths if not p.is_file() or file_sha256(p) != sha]
         name = card.parent.relative_to(folder)
@@ -60,6 +60,11 @@ def check_checkpoints(folder: Path) -> Iterator[tuple[str, bool]]:
             (f"{name}: missing or altered: {', '.join(wrong)}" if wrong else f"{name}: complete, {size:.1f} MB"),
             not wrong,
         )
+
+
+def _files(card: dict) -> list[dict]:
+    """Every file that a card names: the weights and, where they are shipped, the predictions."""
+    return card["files"] + ([card["predictions"]] if "predictions" in card else [])
 
 
 def file_sha256(path: Path) -> str:

@@ -13,22 +13,24 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .config import CHECKPOINTS, PROJECT_ROOT, Profile
+from .config import CHECKPOINTS, PROJECT_ROOT, Profile, SwysError
 from .data import Dataset, Split
 from .explain import heatmaps
-from .models import SHORT_NAMES, load_checkpoint
+from .models import SHORT_NAMES, load_checkpoint, shipped_predictions
 from .training import FitResult, Recipe, build, fit, predict, reference_recipe
 
 BUILD = PROJECT_ROOT / "build"
+CHECKED = 16  # shipped logits that are computed again before the others are believed
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, its card, and one sentence that says where it comes from."""
+    """A trained model, its card, one sentence that says where it comes from, and its id if it is a shipped one."""
 
     model: VisionTransformer
     card: dict
     how: str
+    shipped: str | None = None
 
 
 def results_folder(data: Dataset) -> Path:
@@ -100,13 +102,13 @@ def load_or_train(
         model_id: ``vit_base``, ``vit_tiny``, ``vit_tiny_kd``, ...
         objective: of a student that has to be trained here.
     """
-    shipped = CHECKPOINTS / data.info.name / model_id
-    if P.name != "full" and (shipped / "card.json").is_file():
-        model, card = load_checkpoint(shipped, device, data.info.num_classes)
+    card_id = f"{data.info.name}/{model_id}"
+    if P.name != "full" and (CHECKPOINTS / card_id / "card.json").is_file():
+        model, card = load_checkpoint(card_id, device, data.info.num_classes)
         what = card.get("status", "reference")
         how = f"loaded checkpoints/{data.info.name}/{model_id} ({what} weights, {stored_accuracy(card)})"
     else:
-        done = run_folder(model_id, data, P)
+        card_id, done = None, run_folder(model_id, data, P)
         if not (done / "card.json").is_file():
             recipe = live_recipe(reference_recipe(model_id, data.info.name), P)
             model = build(timm_name(model_id), data, recipe, seed)
@@ -117,7 +119,7 @@ def load_or_train(
         if P.name != "full":
             how += f": no checkpoint is shipped for {data.info.name}, so its numbers are only a demonstration"
     print(f"{model_id}: {how}")
-    return Trained(model, card, how)
+    return Trained(model, card, how, card_id)
 
 
 def stored_accuracy(card: dict) -> str:
@@ -127,8 +129,26 @@ def stored_accuracy(card: dict) -> str:
 
 
 def predict_once(trained: Trained, split: Split) -> np.ndarray:
-    """Logits float32 (N, C) of ``split``, kept below ``build/cache`` so that the next notebook need not wait."""
-    return _once("logits", trained, split, "", lambda: predict(trained.model, split.images))
+    """Logits float32 (N, C) of ``split``, without computing them twice.
+
+    A shipped checkpoint brings the logits of its own test and validation split along; a few are computed here all the
+    same, and have to agree. Other logits are kept below ``build/cache`` so that the next notebook need not wait.
+
+    Raises:
+        SwysError: the shipped logits are not those of these weights.
+    """
+    shipped = shipped_predictions(trained.shipped, split.images) if trained.shipped else None
+    if shipped is None:
+        return _once("logits", trained, split, "", lambda: predict(trained.model, split.images))
+    rows = split.rows(CHECKED)
+    difference = float(np.abs(predict(trained.model, split.images[rows]) - shipped[rows]).max())
+    if difference > 0.02:
+        raise SwysError(
+            f"shipped logits of {trained.shipped} differ by {difference:.2g} from the model's; fetch it again"
+        )
+    print(f"{trained.shipped}: logits of {len(split)} images come with the checkpoint; {len(rows)} of them computed"
+          f" here differ by at most {difference:.0e}")  # fmt: skip
+    return shipped
 
 
 def signed_maps_once(trained: Trained, split: Split, targets: np.ndarray) -> np.ndarray:

@@ -165,6 +165,41 @@ def load_checkpoint(
     return model.to(device or "cpu").eval(), card
 
 
+def save_predictions(path: str | Path, images: np.ndarray, logits: np.ndarray) -> None:
+    """Keep the logits of exactly these stored weights beside them, under each image's digest; the card names the file.
+
+    Args:
+        path: folder of a checkpoint. images: uint8 (N, ...). logits: float32 (N, C) of the model as it is loaded.
+    """
+    folder, _, card_path = _locate(path)
+    card, name = read_card(card_path), "predictions.safetensors"
+    save_file(
+        {"images": torch.as_tensor(image_digests(images)), "logits": torch.as_tensor(logits)}, folder / f"{name}.new"
+    )
+    size = (folder / f"{name}.new").stat().st_size
+    card["predictions"] = {"name": name, "bytes": size, "sha256": file_sha256(folder / f"{name}.new")}
+    write_json(card_path, card)
+    (folder / f"{name}.new").replace(folder / name)
+
+
+def shipped_predictions(path_or_id: str | Path, images: np.ndarray) -> np.ndarray | None:
+    """Logits float32 (N, C) that lie beside a checkpoint, or None unless all of these images are among them."""
+    folder, _, card_path = _locate(find_checkpoint(path_or_id))
+    entry = read_card(card_path).get("predictions")
+    if entry is None:
+        return None
+    tensors = _read_shard(folder, entry, path_or_id)
+    rows = {digest.tobytes(): row for row, digest in enumerate(tensors["images"].numpy())}
+    found = [rows.get(digest.tobytes()) for digest in image_digests(images)]
+    return None if None in found else tensors["logits"].numpy()[found]
+
+
+def image_digests(images: np.ndarray) -> np.ndarray:
+    """First 8 bytes of each image's SHA-256, uint8 (N, 8)."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()[:8] for image in images]
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 8).copy()
+
+
 def find_checkpoint(path_or_id: str | Path) -> Path:
     """The folder or file that ``path_or_id`` names, on disk or below ``checkpoints/``."""
     path = Path(path_or_id)

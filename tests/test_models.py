@@ -19,7 +19,9 @@ from swys_utils.models import (
     pack_hashes,
     perceptual_hashes,
     save_checkpoint,
+    save_predictions,
     seen_in_training,
+    shipped_predictions,
     weights_digest,
 )
 from swys_utils.training import predict
@@ -81,6 +83,19 @@ def test_large_models_are_written_in_shards(model, tmp_path, monkeypatch):
     card = save_checkpoint(model, tmp_path / "m", CARD, "fp16")
     assert len(card["files"]) > 2 and all(entry["bytes"] < 3.2 * 2**20 for entry in card["files"])
     torch.testing.assert_close(outputs(load_checkpoint(tmp_path / "m")[0]), outputs(model), rtol=0, atol=2e-3)
+
+
+def test_predictions_travel_with_their_weights(model, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    save_checkpoint(model, tmp_path / "m", CARD)
+    assert shipped_predictions(tmp_path / "m", images) is None
+    logits = predict(model, images)
+    save_predictions(tmp_path / "m", images, logits)
+    np.testing.assert_array_equal(shipped_predictions(tmp_path / "m", images[[4, 1]]), logits[[4, 1]])
+    assert shipped_predictions(tmp_path / "m", images + 1) is None
+    (tmp_path / "m" / "predictions.safetensors").write_bytes(b"other")
+    with pytest.raises(SwysError, match="predictions.safetensors does not match"):
+        shipped_predictions(tmp_path / "m", images)
 
 
 def test_damaged_files_are_refused(model, tmp_path):
