@@ -45,12 +45,16 @@ def live_data(data: Dataset, P: Profile) -> Dataset:
     return replace(data, val=data.val.head({"smoke": 16, "quick": 32}.get(P.name, 0)))
 
 
-def live_recipe(recipe: Recipe, P: Profile) -> Recipe:
+def live_recipe(recipe: Recipe, P: Profile, lr: float = 0) -> Recipe:
     """The recipe for a minute on a laptop: no mixing or warping, which only pay over many epochs, and three quarters of
-    the patch tokens left out in training, which makes a step about four times cheaper."""
+    the patch tokens left out in training, which makes a step about four times cheaper. ``full``: the recipe itself.
+
+    Args:
+        lr: another peak learning rate, for a model that a few steps at the recipe's would only shake.
+    """
     if P.name == "full":
         return recipe
-    return replace(recipe, name="live", batch_size=P.batch_size, lr=2 * recipe.lr, rotate=0, scale=0, shift=0.05,
+    return replace(recipe, name="live", batch_size=P.batch_size, lr=lr or recipe.lr, rotate=0, scale=0, shift=0.05,
                    jitter=0.1, mixup=0, drop_path=0, average_epochs=0, patch_drop=0.75)  # fmt: skip
 
 
@@ -66,12 +70,13 @@ def train_live(
     """Train as long as the profile allows: a few steps, a minute, or (``full``) the whole recipe, resumable.
 
     Args:
+        recipe: as from ``live_recipe``.
         model_id: in ``full`` the run is kept under this name, where ``load_or_train`` finds it.
     """
     save_path = run_folder(model_id, data, P) if P.name == "full" and model_id else None
     resume = save_path is not None and (save_path / "state.safetensors").is_file()
     card = {"model": timm_name(model_id)} if model_id else {}
-    return fit(model, live_data(data, P), live_recipe(recipe, P), objective=objective, device=device, card=card,
+    return fit(model, live_data(data, P), recipe, objective=objective, device=device, card=card,
                live_seconds=P.train_seconds, max_steps=P.train_steps, save_path=save_path, resume=resume)  # fmt: skip
 
 
