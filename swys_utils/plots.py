@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import confusion_matrix
 
 from .data import Dataset, Split
@@ -284,6 +285,9 @@ def pareto(rows: Sequence[Mapping]) -> Figure:
                     xytext=(14, 0), textcoords="offset points", va="center", fontsize=9)  # fmt: skip
     ax.set_xscale("log")
     ax.margins(x=0.3)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="latency of one image (ms, log scale)", ylabel="test accuracy (%)")
     return fig
 
