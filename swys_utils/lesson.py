@@ -45,16 +45,18 @@ def live_data(data: Dataset, P: Profile) -> Dataset:
     return replace(data, val=data.val.head({"smoke": 16, "quick": 32}.get(P.name, 0)))
 
 
-def live_recipe(recipe: Recipe, P: Profile, lr: float = 0) -> Recipe:
+def live_recipe(recipe: Recipe, P: Profile, lr: float = 0, batch_size: int = 0) -> Recipe:
     """The recipe for a minute on a laptop: no mixing or warping, which only pay over many epochs, and three quarters of
     the patch tokens left out in training, which makes a step about four times cheaper. ``full``: the recipe itself.
 
     Args:
-        lr: another peak learning rate, for a model that a few steps at the recipe's would only shake.
+        lr: another peak learning rate; a large model is only shaken by a few steps at the recipe's.
+        batch_size: another number of images a step than the profile's (``smoke`` keeps its own).
     """
     if P.name == "full":
         return recipe
-    return replace(recipe, name="live", batch_size=P.batch_size, lr=lr or recipe.lr, rotate=0, scale=0, shift=0.05,
+    batch_size = batch_size if batch_size and P.name == "quick" else P.batch_size
+    return replace(recipe, name="live", batch_size=batch_size, lr=lr or recipe.lr, rotate=0, scale=0, shift=0.05,
                    jitter=0.1, mixup=0, drop_path=0, average_epochs=0, patch_drop=0.75)  # fmt: skip
 
 
