@@ -53,7 +53,7 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile("smoke", 20, 2, 4, 24, 8, 0.2),
-    "quick": Profile("quick", 50, 0, 16, 640, 96, 1.5),
+    "quick": Profile("quick", 40, 0, 16, 640, 96, 1.5),
     "full": Profile("full", 0, 0, 0, 0, 0, 5.0),
 }
 
