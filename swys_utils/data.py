@@ -255,7 +255,7 @@ def single_labels(split: Split) -> np.ndarray:
 
 def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
     """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
-    tensor = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    tensor = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
     if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
         raise SwysError(f"images must be uint8 (N, H, W) or (N, H, W, 3), got {tensor.dtype} {tuple(tensor.shape)}")
     tensor = tensor.to(device) if device is not None else tensor
