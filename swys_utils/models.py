@@ -40,7 +40,7 @@ def create_model(
         SwysError: unknown name (with the nearest), a timm model that is no ViT, or pretrained weights out of reach.
     """
     name = SHORT_NAMES.get(name, name)
-    known = timm.list_models("*vit*") + timm.list_models("*deit*")
+    known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
     if not timm.is_model(name):
         raise SwysError(unknown("model", name, known, "see timm.list_models('*vit*'), for example"))
     try:
