@@ -55,7 +55,12 @@ class SoftTargetDistiller(nn.Module):
         labels: the supervised part of the loss.
         alpha: weight of the soft targets, in [0, 1]. temperature: T > 0.
         standardised: teach standardised logits (for three classes or more: with two, nothing but a sign is left).
+
+    A student may read fewer pixels than its teacher: the teacher then sees the student's view enlarged, as
+    ``to_model_input`` enlarges a stored image.
     """
+
+    same_size = False  # tokens or heatmaps that are compared one by one need it
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class SoftTargetDistiller(nn.Module):
         """Refuse a teacher and a student that cannot be compared.
 
         Raises:
-            SwysError: another number of classes or another input size.
+            SwysError: another number of classes, or an input size that the teacher's view cannot be made from.
         """
         for teacher in self.teachers:
             if teacher.num_classes != student.num_classes:
@@ -88,15 +93,15 @@ class SoftTargetDistiller(nn.Module):
                     f"the teacher has {teacher.num_classes} classes, the student {student.num_classes}; "
                     "use a teacher trained on the student's data set"
                 )
-            if teacher.patch_embed.img_size != student.patch_embed.img_size:
+            reads, student_reads = teacher.patch_embed.img_size[0], student.patch_embed.img_size[0]
+            if student_reads > reads or (self.same_size and student_reads != reads):
                 raise SwysError(
-                    f"the teacher reads {teacher.patch_embed.img_size} px, the student "
-                    f"{student.patch_embed.img_size}; create both with the same img_size"
+                    f"the teacher reads {reads} px, the student {student_reads} px; give the student img_size={reads}"
                 )
 
     @torch.no_grad()
     def teacher_logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        return torch.stack([teacher(inputs) for teacher in self.teachers]).mean(dim=0)
+        return torch.stack([teacher(_enlarged(inputs, teacher)) for teacher in self.teachers]).mean(dim=0)
 
     def soft_loss(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         if self.labels.multi_label:
@@ -121,6 +126,8 @@ class FeatureDistiller(SoftTargetDistiller):
         student: gives the width. beta: weight of the feature loss. alpha = 0 teaches features and labels only.
         train_projector: False repeats a known mistake, a projector that stays random, to show what it costs.
     """
+
+    same_size = True
 
     def __init__(
         self,
@@ -160,6 +167,8 @@ class ExplanationDistiller(SoftTargetDistiller):
         gamma: weight of the explanation loss.
     """
 
+    same_size = True
+
     def __init__(self, teacher, labels, alpha: float = 0.5, temperature: float = 2.0, gamma: float = 1.0):
         super().__init__(teacher, labels, alpha, temperature)
         self.gamma = gamma
@@ -179,6 +188,14 @@ class ExplanationDistiller(SoftTargetDistiller):
         explanation = 1 - correlation(student_map, teacher_map).mean()
         soft = self.soft_loss(logits, teacher_logits)
         return (1 - self.alpha) * self.labels.loss(logits, targets) + self.alpha * soft + self.gamma * explanation
+
+
+def _enlarged(inputs: torch.Tensor, model: VisionTransformer) -> torch.Tensor:
+    """Inputs (B, 3, H, W) at the size that the model reads."""
+    size = tuple(model.patch_embed.img_size)
+    if tuple(inputs.shape[-2:]) == size:
+        return inputs
+    return F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
 
 
 def trunk(model: VisionTransformer, inputs: torch.Tensor) -> torch.Tensor:

@@ -181,6 +181,20 @@ def _once(kind: str, trained: Trained, split: Split, key: str, compute: Callable
     return values
 
 
+def shipped_measurement(dataset_name: str, kind: str) -> dict | None:
+    """``explanations`` or ``matching``: a long measurement on real test images that is shipped, and where it is from.
+
+    None, with a line that says so, for a data set without one.
+    """
+    path = CHECKPOINTS / dataset_name / f"{kind}.json"
+    if not path.is_file():
+        print(f"no {kind} measurement of {dataset_name} is shipped")
+        return None
+    found = json.loads(path.read_text())
+    print(f"{path.relative_to(CHECKPOINTS.parent)}: real test split, {found['device']}, {found['threads']} threads")
+    return found
+
+
 def reference_runs(dataset_name: str) -> list[dict]:
     """The runs of ``checkpoints/<dataset>/reference_runs.json``; none when the file is not shipped."""
     path = CHECKPOINTS / dataset_name / "reference_runs.json"

@@ -262,9 +262,10 @@ def _compiled(step_module: nn.Module, objective: nn.Module, mode: str):
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Whether bfloat16 is faster there: a GPU, or a CPU with matrix instructions for it."""
+    """Whether bfloat16 is faster there: a GPU, or a CPU with instructions for it."""
     if device.type == "cpu":
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, lambda: False)() for name in names)
     return device.type == "cuda"
 
 

@@ -30,7 +30,9 @@ def few_images(monkeypatch, drawn_data_dir, tmp_path):
 def small_models(monkeypatch):
     real_build, real_fit = cli.build, cli.fit
     monkeypatch.setattr(
-        cli, "build", lambda name, data, recipe, seed: real_build(name, data, recipe, seed, 28, **KWARGS)
+        cli,
+        "build",
+        lambda name, data, recipe, seed, *size, **kwargs: real_build(name, data, recipe, seed, 28, **KWARGS),
     )
 
     def fit(model, data, recipe, *, card, **kwargs):

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.special import softmax
 from torch import nn
 
 from swys_utils.config import SwysError
-from swys_utils.data import Dataset, load_dataset
+from swys_utils.data import Dataset, load_dataset, to_model_input
 from swys_utils.distillation import (
     ExplanationDistiller,
     FeatureDistiller,
@@ -174,5 +175,18 @@ def test_a_teacher_of_other_classes_or_size_is_refused():
     objective = SoftTargetDistiller(vit(classes=3), SupervisedObjective())
     with pytest.raises(SwysError, match="the teacher has 3 classes, the student 2"):
         objective.check(vit())
-    with pytest.raises(SwysError, match="the teacher reads .28, 28. px"):
+    with pytest.raises(SwysError, match="the teacher reads 28 px, the student 56 px"):
         SoftTargetDistiller(vit(), SupervisedObjective()).check(vit(img_size=56))
+    with pytest.raises(SwysError, match="the teacher reads 56 px, the student 28 px"):
+        ExplanationDistiller(vit(img_size=56), SupervisedObjective()).check(vit())
+
+
+def test_a_student_may_read_fewer_pixels_than_its_teacher():
+    """The teacher sees the student's view enlarged exactly as a stored image is enlarged for it."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    teacher, student = vit(img_size=56).eval(), vit()
+    objective = SoftTargetDistiller(teacher, SupervisedObjective(), alpha=1.0)
+    objective.check(student)
+    expected = soft_target_loss(student(to_model_input(images, 28)), teacher(to_model_input(images, 56)), 2.0)
+    loss = objective(student, to_model_input(images, 28), F.one_hot(torch.zeros(4, dtype=torch.int64), 2).float())
+    assert torch.allclose(loss, expected)
