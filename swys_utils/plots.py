@@ -322,6 +322,114 @@ def agreement_ladder(rows: Sequence[Mapping]) -> Figure:
     return fig
 
 
+def randomisation(curves: Mapping[str, Sequence[Mapping]]) -> Figure:
+    """Similarity of the maps with those of the trained model, as more and more of it is re-initialised.
+
+    Args:
+        curves: model -> rows as from ``Randomisation.rows``. A line that stays up belongs to maps that do not need
+            the model.
+    """
+    fig, ax = plt.subplots(figsize=(8, 3.2))
+    for i, (name, rows) in enumerate(curves.items()):
+        stages = ["trained", *(row["randomised down to"] for row in rows)]
+        mean, low, high = ([1.0, *(row[key] for row in rows)] for key in ("spearman", "low", "high"))
+        ax.plot(range(len(stages)), mean, "o-", color=colour(name, i), ms=4, label=name)
+        ax.fill_between(range(len(stages)), low, high, color=colour(name, i), alpha=0.2, lw=0)
+    ax.axhline(0, color="#8C8C8C", ls=":", lw=1)
+    ax.set_xticks(range(len(stages)), stages, rotation=40, ha="right", fontsize=8)
+    ax.set(xlabel="re-initialised from the head down to", ylabel="rank correlation with\nthe trained model's maps")
+    ax.legend(frameon=False)
+    fig.tight_layout()
+    return fig
+
+
+def method_ranking(rows: Sequence[Mapping], name: str) -> Figure:
+    """Faithfulness, localisation and dependence on the model of each heatmap method, best mean rank on top.
+
+    Args:
+        rows: as from ``explain.rank_methods``. name: the model's, for the title and the colour.
+    """
+    measures = [
+        ("gap", "insertion - deletion\n(higher: more faithful)"),
+        ("mosaic", "share on the right tile of a mosaic\n(chance 0.25)"),
+        ("randomised", "similarity to a random model's map\n(lower: needs the model)"),
+    ]
+    fig, axes = plt.subplots(1, 3, figsize=(10, 0.38 * len(rows) + 1.3), sharey=True)
+    for ax, (key, title) in zip(axes, measures):
+        for y, row in enumerate(rows):
+            c = "#8C8C8C" if np.isnan(row["rank"]) else colour(name)
+            low, high = row.get(f"{key} low", row[key]), row.get(f"{key} high", row[key])
+            ax.plot([low, high], [y, y], color=c, lw=3, alpha=0.5, solid_capstyle="butt")
+            ax.plot(row[key], y, "o", color=c)
+        ax.set_xlabel(title, fontsize=9)
+    axes[0].axvline(0, color="#8C8C8C", ls=":", lw=1)
+    axes[1].axvline(0.25, color="#8C8C8C", ls=":", lw=1)
+    axes[2].set_xlim(left=0)
+    axes[0].set_yticks(range(len(rows)), [row["method"] for row in rows])
+    axes[0].invert_yaxis()
+    fig.suptitle(name, x=0.02, ha="left", color=colour(name))
+    fig.tight_layout()
+    return fig
+
+
+def agreement_by_method(ladders: Mapping[str, Sequence[Mapping]]) -> Figure:
+    """Does the comparison of two students turn out the same way for every method, class and group of images?
+
+    Args:
+        ladders: what -> rows of one pair each with ``pair``, ``spearman``, ``low``, ``high``; points of one line are
+            joined, so that the direction of the difference is seen first.
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.42 * len(ladders) + 1.2))
+    for y, rows in enumerate(ladders.values()):
+        ax.plot([row["spearman"] for row in rows], [y] * len(rows), color="#BBBBBB", lw=1, zorder=0)
+        for i, row in enumerate(rows):
+            c = colour(row["pair"], i)
+            ax.plot([row["low"], row["high"]], [y, y], color=c, lw=4, alpha=0.45, solid_capstyle="butt")
+            ax.plot(row["spearman"], y, "o", color=c, ms=7, label=row["pair"] if y == 0 else None)
+    ax.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+    ax.set_yticks(range(len(ladders)), list(ladders))
+    ax.invert_yaxis()
+    ax.margins(y=0.12)
+    ax.set_xlabel("agreement of heatmaps with Base's (rank correlation over patches)")
+    ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    fig.tight_layout()
+    return fig
+
+
+def matching(runs: Mapping[str, Mapping], teacher_accuracy: float, retest: float | None = None) -> Figure:
+    """Agreement with the teacher against accuracy, one point a run: what did each way of teaching move?
+
+    Args:
+        runs: "what was taught, seed n" -> dict with ``spearman`` (mean, low, high) and ``accuracy`` (fraction); the run
+            "start" is where all others began.
+        teacher_accuracy: drawn as a line. retest: the teacher's agreement with itself under faint noise.
+    """
+    fig, ax = plt.subplots(figsize=(8, 3.8))
+    arms = list(dict.fromkeys(key.split(", seed")[0] for key in runs if key != "start"))
+    for i, arm in enumerate(arms):
+        points = [run for key, run in runs.items() if key.startswith(f"{arm}, seed")]
+        x, y = [run["spearman"][0] for run in points], [100 * run["accuracy"] for run in points]
+        for run, height in zip(points, y):
+            ax.plot(run["spearman"][1:], [height] * 2, color=OTHER_COLOURS[i], lw=2, alpha=0.4)
+        ax.plot(x, y, "o", color=OTHER_COLOURS[i], ms=8, label=f"then taught: {arm} ({len(points)} seeds)")
+    start = runs["start"]
+    ax.plot(start["spearman"][0], 100 * start["accuracy"], "*k", ms=14, label="Tiny trained alone: the start")
+    ax.axhline(100 * teacher_accuracy, color=MODEL_COLOURS["Base"], ls=":", lw=1)
+    ax.annotate("Base", (0.005, 100 * teacher_accuracy), color=MODEL_COLOURS["Base"], fontsize=8,
+                xycoords=("axes fraction", "data"), xytext=(2, 3), textcoords="offset points")  # fmt: skip
+    if retest is not None:
+        ax.axvline(retest, color=MODEL_COLOURS["Base"], ls=":", lw=1)
+        ax.annotate("Base with itself,\nfaint noise added", (retest, 0.04), color=MODEL_COLOURS["Base"], fontsize=8,
+                    xycoords=("data", "axes fraction"), xytext=(-4, 0), textcoords="offset points",
+                    ha="right")  # fmt: skip
+    ax.set(xlabel="agreement of heatmaps with Base's (rank correlation over patches)", ylabel="test accuracy (%)")
+    ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
+    ax.margins(y=0.3)
+    ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    fig.tight_layout()
+    return fig
+
+
 def kept(
     shares: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, tuple[float, float]]]
 ) -> Figure:
