@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.stats import rankdata
 from tqdm.auto import tqdm
 from traitlets import Unicode
 
 from .config import SwysError
 from .data import to_model_input
+from .explain import agreement
 from .gradcam import grad_cam
 
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "gray")  # lightness rises evenly: for the colour-blind too
@@ -56,11 +56,13 @@ class GradCAMBrowser(widgets.VBox):
         labels: int (N,), the true classes, 0 to C - 1.
         class_names: C names.
         models: ordered ``{name: {"probabilities": (N, C), "heatmaps": (N, C, gh, gw)}}``. Probabilities are
-            fractions. There is one heatmap for each class, finite, >= 0 and *unnormalised*: the map of the
-            predicted class, the true class or any other is a look-up. The first model is the one the
-            others are compared with. Grids may differ between models, but then there is no agreement.
+            fractions. There is one heatmap for each class, finite and *unnormalised*: the map of the
+            predicted class, the true class or any other is a look-up. Maps may be signed: evidence against
+            the class is drawn as none, but counts in the agreement. The first model is the one the others
+            are compared with.
         agreement: ``{name: (N,)}`` for all models but the first, in [-1, 1], shown for every target class.
-            None: Spearman's rank correlation of the two token maps on show; NaN where a map is empty.
+            None: as ``explain.agreement``, Spearman's rank correlation of the two token maps; NaN where a map
+            is constant.
         index: int (N,), what each image is called, such as its place in the test split. None counts from 0.
         target: class the maps explain at first: "predicted" (each model's own), "true" or a class number.
         size: side of a picture on the screen, px.
@@ -73,7 +75,7 @@ class GradCAMBrowser(widgets.VBox):
     fit, in order.
 
     Raises:
-        SwysError: for shapes that do not fit, negative or non-finite maps, labels that are not classes.
+        SwysError: for shapes that do not fit, non-finite maps, labels that are not classes.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class GradCAMBrowser(widgets.VBox):
         batch_size: int = 32,
         **kwargs,
     ) -> GradCAMBrowser:
-        """Compute probabilities (softmax) and one Grad-CAM per class with timm ViTs, then make the browser.
+        """Compute probabilities (softmax) and one signed Grad-CAM per class with timm ViTs, then make the browser.
 
         models: ordered ``{name: model}``, used in eval mode on `device`; None leaves each model where it is.
         Everything else is passed on. Raises SwysError.
@@ -153,7 +155,7 @@ class GradCAMBrowser(widgets.VBox):
             raise SwysError(f"labels run from {low} to {high}; {c} class names allow 0 to {c - 1}")
         if not models:
             raise SwysError("there are 0 models; give the browser at least one")
-        self._probabilities, self._heatmaps = {}, {}
+        self._probabilities, self._signed, self._heatmaps = {}, {}, {}  # as given, and what is drawn
         for name, given in models.items():
             if set(given) != {"probabilities", "heatmaps"}:
                 raise SwysError(f"model '{name}' has {sorted(given)}; give 'probabilities' and 'heatmaps'")
@@ -163,9 +165,10 @@ class GradCAMBrowser(widgets.VBox):
                 raise SwysError(f"probabilities of '{name}' are {probabilities.shape}; they must be {(n, c)}")
             if maps.ndim != 4 or maps.shape[:2] != (n, c):
                 raise SwysError(f"heatmaps of '{name}' are {maps.shape}; they must be ({n}, {c}, gh, gw)")
-            if not (np.isfinite(maps).all() and maps.min() >= 0):
-                raise SwysError(f"heatmaps of '{name}' go down to {maps.min()}; they must be finite and >= 0")
-            self._probabilities[name], self._heatmaps[name] = probabilities, maps
+            if not np.isfinite(maps).all():
+                raise SwysError(f"heatmaps of '{name}' hold {maps.min()}; they must be finite")
+            self._probabilities[name] = probabilities
+            self._signed[name], self._heatmaps[name] = maps, np.maximum(maps, 0)
         self._names = list(self._probabilities)
         self._predicted = {name: p.argmax(axis=1) for name, p in self._probabilities.items()}
         self._right = {name: predicted == self._labels for name, predicted in self._predicted.items()}
@@ -188,13 +191,18 @@ class GradCAMBrowser(widgets.VBox):
         """The maps on show for one model, (N, gh, gw)."""
         return self._heatmaps[name][np.arange(len(self._labels)), self._explained(name, target)]
 
+    def _signed_maps(self, name: str, target: str | int) -> np.ndarray:
+        return self._signed[name][np.arange(len(self._labels)), self._explained(name, target)]
+
     def _agreement(self, target: str | int) -> dict[str, np.ndarray]:
-        """Agreement of each other model with the first, {name: (N,)}; NaN where a map is empty."""
+        """Agreement of each other model with the first, {name: (N,)}; NaN where a map is constant."""
         if self._given_agreement:
             return self._given_agreement
         if target not in self._agreements:
-            first = self._maps(self._names[0], target)
-            self._agreements[target] = {name: _spearman(first, self._maps(name, target)) for name in self._names[1:]}
+            first = self._signed_maps(self._names[0], target)
+            self._agreements[target] = {
+                name: agreement(first, self._signed_maps(name, target)).spearman for name in self._names[1:]
+            }
         return self._agreements[target]
 
     def _lowest_agreement(self, target: str | int) -> np.ndarray:
@@ -419,7 +427,7 @@ class GradCAMBrowser(widgets.VBox):
         }
         if name != self._names[0]:
             score = self._agreement(target)[name][i]
-            facts["agreement"] = "agreement " + ("none (empty map)" if np.isnan(score) else f"{score:+.2f}")
+            facts["agreement"] = "agreement " + ("none (constant map)" if np.isnan(score) else f"{score:+.2f}")
         return facts
 
     def _legend(self, target: str | int) -> str:
@@ -433,7 +441,7 @@ class GradCAMBrowser(widgets.VBox):
         note = ""
         if len(self._names) > 1:
             first = html.escape(self._names[0])
-            note = f"<div>agreement: rank correlation with the map of {first} (+1 same, 0 unrelated)</div>"
+            note = f"<div>agreement: rank correlation with {first}, before ReLU (+1 same, 0 unrelated)</div>"
         return (
             '<div style="line-height:1.6">'
             '<div style="display:flex;align-items:center;flex-wrap:wrap;gap:0 8px">'
@@ -541,7 +549,7 @@ class GradCAMBrowser(widgets.VBox):
 
 
 def _explain(model: torch.nn.Module, images: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (B, C) and one Grad-CAM for each class (B, C, gh, gw) of one batch."""
+    """Probabilities (B, C) and one signed Grad-CAM for each class (B, C, gh, gw) of one batch."""
     device = next(model.parameters()).device
     inputs = to_model_input(images, model.patch_embed.img_size[0], device)
     training = model.training
@@ -553,18 +561,8 @@ def _explain(model: torch.nn.Module, images: np.ndarray, num_classes: int) -> tu
         model.train(training)
     if probabilities.shape[1] != num_classes:
         raise SwysError(f"a model has {probabilities.shape[1]} classes; there are {num_classes} class names")
-    maps = torch.stack([grad_cam(model, inputs, targets=k) for k in range(num_classes)], dim=1)
+    maps = torch.stack([grad_cam(model, inputs, targets=k, signed=True) for k in range(num_classes)], dim=1)
     return probabilities.cpu().numpy(), maps.cpu().numpy()
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of maps (N, gh, gw), pair by pair; NaN for constant maps or unequal grids."""
-    if a.shape != b.shape:
-        return np.full(len(a), np.nan)
-    a, b = (rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b))
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), spread, out=np.full(len(a), np.nan), where=spread > 0)
 
 
 def _blend(base: Image.Image, heatmap: np.ndarray, strongest: float, cmap: str, opacity: float) -> Image.Image:

@@ -238,6 +238,21 @@ def test_an_empty_map_is_said_and_not_drawn(scale):
     GradCAMBrowser(images, labels, names, models).scale.value = scale
 
 
+def test_evidence_against_a_class_is_not_drawn_but_counts_in_the_agreement():
+    images, labels, names, models = drawn()
+    for model in models.values():
+        model["heatmaps"] = model["heatmaps"] - model["heatmaps"].mean()
+    signed = GradCAMBrowser(images, labels, names, models)
+    cut = {name: m | {"heatmaps": np.maximum(m["heatmaps"], 0)} for name, m in models.items()}
+    assert (
+        pixels(signed.overlays["Tiny"]) == pixels(GradCAMBrowser(images, labels, names, cut).overlays["Tiny"])
+    ).all()
+    label = signed._predicted["Base"][0], signed._predicted["Tiny"][0]
+    expected = scipy.stats.spearmanr(models["Base"]["heatmaps"][0, label[0]], models["Tiny"]["heatmaps"][0, label[1]],
+                                     axis=None)[0]  # fmt: skip
+    assert signed._agreement("predicted")["Tiny"][0] == pytest.approx(expected)
+
+
 def test_errors_reach_whoever_moved_the_slider(browser, monkeypatch):
     def broken(*args):
         raise RuntimeError("cannot draw")
@@ -285,8 +300,7 @@ def changed(part, value):
         ("models", {"Base": {"heatmaps": 1}}, "'probabilities' and 'heatmaps'"),
         ("probabilities", np.zeros((N, 2)), "probabilities of 'Tiny'"),
         ("heatmaps", np.zeros((N, GRID, GRID)), "heatmaps of 'Tiny'"),
-        ("heatmaps", np.full((N, CLASSES, GRID, GRID), -1.0), "finite and >= 0"),
-        ("heatmaps", np.full((N, CLASSES, GRID, GRID), np.nan), "finite and >= 0"),
+        ("heatmaps", np.full((N, CLASSES, GRID, GRID), np.nan), "must be finite"),
         ("index", [1, 2], "index has shape"),
         ("target", "predictd", "target is 'predictd'"),
     ],
