@@ -15,15 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from .benchmark import measure_cost
 from .config import SwysError, default_device, unknown
 from .data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargetDistiller
 from .explain import empty_maps, heatmaps
 from .export import export_onnx, quantise_onnx_dynamic
 from .gradcam import METHODS
-from .models import checkpoint_ids, load_checkpoint, seen_in_training, write_json
+from .ladder import COST, KEPT, LADDER_NAMES, ladder_table, shrink_ladder, which_to_ship
+from .ladder import write_json as write_ladder
+from .models import checkpoint_ids, load_checkpoint, seen_in_training, shipped_predictions, write_json
 from .plots import heatmap_rows
 from .reference import reference_runs, report, reproduce, training_throughput
 from .training import (
@@ -39,6 +41,7 @@ from .training import (
 )
 
 TASKS = ("soft", "features", "explain")
+EXPLAINED, SCORE_SECONDS = 64, 12.0  # `benchmark`: images whose heatmaps are compared, time to score one rung
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,11 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", default="test", choices=("train", "val", "test"))
     sub.add_argument("--images", type=int, default=8, help="how many, a fixed random sample (default: %(default)s)")
 
-    sub = command("benchmark", _benchmark, "cost and accuracy of checkpoints, side by side")
-    sub.add_argument("--ckpt_path", nargs="+", default=None, help="default: all shipped checkpoints of the data set")
+    sub = command("benchmark", _benchmark, "the shrink ladder: what each step down to an int8 file costs and changes")
+    sub.add_argument("--ckpt_path", nargs="+", default=None, help="checkpoints, largest first, the one to ship last "
+                     "(default: all shipped checkpoints of the data set)")  # fmt: skip
     sub.add_argument("--train", action="store_true", help="training speed: the earlier project's pipeline and ours")
-    sub.add_argument("--seconds", type=float, default=2.0, help="time for each measurement (default: %(default)s)")
+    sub.add_argument("--seconds", type=float, help="time for each throughput (default: 0.5; with --train 2)")
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    sub.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one); ONNX rungs run on cpu")
     sub.add_argument("--json", help="write the table to this file, too")
 
     sub = command("export", _export, "write a checkpoint as an ONNX file with its card")
@@ -244,24 +249,59 @@ def _report(options) -> None:
 def _benchmark(options) -> None:
     data = _data(options)
     if options.train:
-        rows = training_throughput(data=data, device=default_device(), seconds=options.seconds)
+        rows = training_throughput(data=data, device=default_device(), seconds=options.seconds or 2)
         if options.json:
             _write(options.json, {"rows": rows})
         return
-    paths = options.ckpt_path or [i for i in checkpoint_ids() if i.startswith(f"{data.info.name}/")]
+    paths = options.ckpt_path or _shipped(data)
     if not paths:
         raise SwysError(f"no checkpoint of {data.info.name} is shipped; name one with --ckpt_path")
-    rows = []
+    device = _device(options.device)
+    models, logits = {}, {}
     for path in paths:
-        model, card = _checkpoint(path, data)
-        cost = measure_cost(model, device=default_device(), seconds=options.seconds, threads=options.threads)
-        scores = evaluate(predict(model, data.test.images), data.test.labels, data.info.task, n_resamples=200)
-        size = sum(entry["bytes"] for entry in card["files"])
-        print(f"{path}\n  {cost}\n  file {size / 1e6:.1f} MB ({card['stored']['dtype']})\n  {scores}")
-        rows.append({"checkpoint": str(path), **cost.__dict__, "bytes": size, "accuracy": scores.accuracy,
-                     "accuracy_interval": scores.accuracy_interval, "auc": scores.auc, "ece": scores.ece})  # fmt: skip
+        name = LADDER_NAMES.get(path.removeprefix(f"{data.info.name}/"), path)
+        models[name], _ = load_checkpoint(path, "cpu", data.info.num_classes)
+        known = shipped_predictions(path, data.test.images)
+        if known is not None:
+            logits[name] = known
+    rungs = shrink_ladder(models, data, seconds=options.seconds or 0.5, threads=options.threads, device=device,
+                          explain_images=EXPLAINED, score_seconds=SCORE_SECONDS, logits=logits,
+                          progress=lambda line: print(f"  {line}", flush=True))  # fmt: skip
+    note = (
+        f"{rungs[0].device}, {rungs[0].threads} CPU threads; latency: median [quartiles] of interleaved rounds at batch"
+        f" 1; memory: growth + library; intervals 95 %; flips against the same model in float32; looks like: rank"
+        f" correlation of Grad-CAM maps on {min(EXPLAINED, len(data.test))} test images, a fixed sample; an int8 or"
+        " int4 file is explained through a float twin with its weights"
+    )
+    if logits:
+        note += f"; float32 scores of {', '.join(logits)} from the logits that come with the checkpoint"
+    for columns in (COST, KEPT):
+        print("\n" + _aligned(*ladder_table(rungs, columns)))
+    chosen, reason = which_to_ship(rungs)
+    print(f"\n{note}\nship {reason}")
     if options.json:
-        _write(options.json, {"dataset": data.info.name, "source": data.info.source, "rows": rows})
+        write_ladder(rungs, options.json, dataset=data.info.name, source=data.info.source, note=note, ship=chosen.name)
+
+
+def _shipped(data: Dataset) -> list[str]:
+    """Ids of the shipped checkpoints of this data set that are steps of the ladder, in its order; else all of them."""
+    ids = [i for i in checkpoint_ids() if i.startswith(f"{data.info.name}/")]
+    return [i for name in LADDER_NAMES if (i := f"{data.info.name}/{name}") in ids] or ids
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name) if name else default_device()
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SwysError(f"--device '{name}' cannot be used ({str(error).splitlines()[0]}); use cpu") from None
+    return device
+
+
+def _aligned(columns: list[str], rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(columns, *rows)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in (columns, *rows)]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 # --- shared ----------------------------------------------------------------------------------------------------

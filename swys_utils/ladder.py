@@ -1,7 +1,7 @@
 """The shrink ladder: what each step from ViT-Base down to an int8 file costs, saves and changes.
 
 Every rung is run, not only counted: it classifies the test images (accuracy, flips against float32), and its heatmaps
-are compared with those of the rung above.
+are compared with those of the rung above and of the first rung.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,16 +34,19 @@ from .benchmark import (
     speedup,
 )
 from .config import SwysError
-from .data import Dataset, to_model_input
+from .data import Dataset, Split, to_model_input
 from .explain import agreement, heatmaps, mean_interval
 from .export import dequantised_twin, export_onnx, onnx_session, quantise_onnx_dynamic, quantise_onnx_int4
-from .models import count_parameters, create_model
+from .models import at_native_resolution, count_parameters
 from .models import write_json as _write_json
 from .stats import bootstrap_interval, wilson_interval
-from .training import auc, calibration_error, probabilities
+from .training import auc, calibration_error, predict, probabilities
 
 NAN = float("nan")
 VARIANTS = ("fp32", "bf16", "int8 PyTorch", "fp32 ONNX", "int8 ONNX", "int4 ONNX")
+LADDER_NAMES = {"vit_base": "Base", "vit_tiny": "Tiny", "vit_tiny_kd": "KD Tiny", "vit_tiny_kd_p4": "KD Tiny patch 4"}
+CHECKED = 16  # images on which a rewritten model has to give the original's logits
+MIN_SCORED = 64  # test images that even the slowest rung is scored on
 UNTRAINED = "untrained: latency only"
 
 # What the earlier project of this name published (README, "Final Results"), and what its numbers can only mean.
@@ -63,12 +67,16 @@ ORIGINAL_REASON = (
 
 @dataclass(frozen=True)
 class Step:
-    """One model on the way down: its name, the model, the variants to measure, and whether it was trained."""
+    """One model on the way down: its name, the model, the variants to measure, and whether it was trained.
+
+    ``equals`` names the step of which this one is an exact rewrite (the same function, nothing trained).
+    """
 
     name: str
     model: VisionTransformer
     variants: Sequence[str] = ("fp32",)
     trained: bool = True
+    equals: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,10 @@ class Rung:
             first call, with whatever is compiled then. speedup (low, high): against the first rung, same rounds.
         throughput: images a second at ``batch``.
         accuracy, accuracy_low, accuracy_high, auc, ece: fractions, on ``n`` test images.
-        flips: images whose prediction differs from the same model's in PyTorch float32.
-        spearman (low, high): agreement of signed Grad-CAM maps (true class) with rung ``above``: the same model in
-            float32, or for a float32 model the model before it. explained: what the maps were computed from.
+        flips: images whose prediction differs from the same model's in PyTorch float32, out of ``compared``.
+        spearman (low, high): agreement of signed Grad-CAM maps with rung ``above``: the same model in float32, or for
+            a float32 model the model before it. like_first (low, high): the same with the first rung, whose predicted
+            class is explained in all. explained: what the maps were computed from.
     """
 
     name: str
@@ -115,10 +124,14 @@ class Rung:
     auc: float = NAN
     ece: float = NAN
     flips: int = 0
+    compared: int = 0
     above: str = ""
     spearman: float = NAN
     spearman_low: float = NAN
     spearman_high: float = NAN
+    like_first: float = NAN
+    like_first_low: float = NAN
+    like_first_high: float = NAN
     explained: str = ""
     note: str = ""
 
@@ -137,37 +150,50 @@ class Rung:
         return 2 * self.macs / self.disk_bytes
 
 
-def shrink_ladder(
-    base: VisionTransformer | None,
-    tiny: VisionTransformer | None,
-    kd_tiny: VisionTransformer | None,
-    data: Dataset,
-    *,
-    coarse: Mapping[str, VisionTransformer] | None = None,
-    **options,
-) -> list[Rung]:
-    """Every step of the series: Base, Tiny, KD Tiny, its bf16 and int8 forms, and coarser token grids.
+def shrink_ladder(models: Mapping[str, VisionTransformer], data: Dataset, **options) -> list[Rung]:
+    """Every step of the series on these models: see ``ladder_steps`` and ``measure_ladder`` (its ``options``).
+
+    Raises:
+        SwysError: a rewritten model gives other logits than those known of the original.
+    """
+    steps, known = ladder_steps(models, data), dict(options.pop("logits", None) or {})
+    test = data.test.head(options.get("images", 0))
+    rows = test.rows(CHECKED)
+    for step in steps:
+        if step.equals in known:
+            difference = np.abs(predict(step.model, test.images[rows]) - known[step.equals][rows]).max()
+            if difference > 0.02:
+                raise SwysError(
+                    f"'{step.name}' is no exact rewrite of '{step.equals}': logits differ by {difference:.2g}"
+                )
+            known[step.name] = known[step.equals]
+    return measure_ladder(steps, data, logits=known, **options)
+
+
+def ladder_steps(models: Mapping[str, VisionTransformer], data: Dataset) -> list[Step]:
+    """Which variants of which model: bf16 of the first, everything of the model that is to be shipped, and grids.
+
+    The model to be shipped is the last of those on the first model's patch grid. After it comes the same model
+    rewritten for the images' own size (where that is possible), then models on other grids.
 
     Args:
-        base, tiny, kd_tiny: trained models; None leaves a step out.
-        coarse: name -> trained model on another grid. Default: two *untrained* ViT-Tiny on native 28 px, whose latency
-            alone is measured: patch 4 (49 tokens), and patch 2 (196 tokens, as many as 224 px have, without enlarging).
-        options: see ``measure_ladder``.
+        models: name -> trained model, largest first, such as Base, Tiny, KD Tiny, KD Tiny with patches of 4 px.
     """
-    steps = [
-        Step("Base", base, ("fp32", "bf16")),
-        Step("Tiny", tiny),
-        Step("KD Tiny", kd_tiny, VARIANTS),
-    ]
-    steps = [step for step in steps if step.model is not None]
-    variants = ("fp32", "int8 ONNX")
-    if coarse is None:
-        for patch in (4, 2):
-            model = create_model("vit_tiny", data.info.num_classes, 28, patch_size=patch)
-            steps.append(Step(f"Tiny, patch {patch} on 28 px", model, variants, trained=False))
-    else:
-        steps += [Step(name, model, variants) for name, model in coarse.items()]
-    return measure_ladder(steps, data, **options)
+    if not models:
+        raise SwysError("the ladder has no steps; give at least one model")
+    grids = {name: model.patch_embed.grid_size for name, model in models.items()}
+    first = next(iter(models))
+    plain = [name for name, grid in grids.items() if grid == grids[first]]
+    steps = [Step(name, models[name], ("fp32", "bf16") if name == first else ("fp32",)) for name in plain[:-1]]
+    shipped = plain[-1]
+    steps.append(Step(shipped, models[shipped], VARIANTS))
+    try:
+        native = at_native_resolution(models[shipped], data.info.size)
+        steps.append(Step(f"{shipped} on {data.info.size} px", native, ("fp32", "int8 ONNX"), equals=shipped))
+    except SwysError:
+        pass  # it reads the images at their own size already, or at no whole multiple
+    coarse = ("fp32", "int8 ONNX", "int4 ONNX")
+    return steps + [Step(name, model, coarse) for name, model in models.items() if name not in plain]
 
 
 def measure_ladder(
@@ -175,24 +201,31 @@ def measure_ladder(
     data: Dataset,
     *,
     images: int = 0,
-    explain_images: int = 128,
-    seconds: float = 1.0,
-    rounds: int = 15,
+    explain_images: int = 64,
+    seconds: float = 0.5,
+    score_seconds: float = 0,
+    rounds: int = 10,
     device: torch.device | str = "cpu",
     threads: int | None = None,
     memory: bool = True,
     folder: str | Path | None = None,
     logits: Mapping[str, np.ndarray] | None = None,
+    maps: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Rung]:
     """Measure each variant of each step: cost, correctness, and whether it still looks at the same places.
 
     Args:
-        images: test images to score (0: all). explain_images: how many of them to explain (0: all).
+        images: test images to score (0: all). explain_images: how many of them to explain (0: all); both are fixed
+            random samples.
         seconds: for each throughput. rounds: of the interleaved latency.
+        score_seconds: a rung that would take longer to score all of the images is scored on a fixed random sample of
+            them, and says so in its note (0: always all).
         memory: measure peak memory (a new process for each rung: some seconds).
         folder: keep the ONNX files and cards there; default: a temporary folder.
         logits: step name -> float32 logits (n, C) of these images, where they are known already.
+        maps: step name -> signed Grad-CAM maps of the explained images, where they are known already, of the classes
+            that the first step's ``logits`` predict.
         progress: called with one line at each stage, for example ``print``.
 
     Returns:
@@ -227,7 +260,7 @@ def measure_ladder(
             _time(built, seconds, rounds, device, say)
             if memory:
                 _weigh(built, device, used, say)
-            _score(built, data, images, explain_images, device, logits or {}, say)
+            _score(built, data, images, explain_images, score_seconds, device, logits or {}, maps or {}, say)
         finally:
             for step in steps:
                 place, training = places[step.name]
@@ -262,7 +295,7 @@ def _build(step: Step, variant: str, folder: Path, device: torch.device, threads
         disk_bytes=_state_bytes(model) // (2 if precision == "bf16" else 1),
         device=device_name(device),
         threads=threads,
-        note="" if step.trained else UNTRAINED,
+        note=f"computes what {step.equals} computes" if step.equals else "" if step.trained else UNTRAINED,
     )
     if runtime == "ONNX Runtime" or precision == "int8":
         rung = replace(rung, disk_bytes=0)  # known once the file is there
@@ -348,7 +381,7 @@ def _time(built: list[_Built], seconds: float, rounds: int, device: torch.device
     timings = interleaved_latency({name: b.call(1) for name, b in running.items()}, rounds, device=device)
     top = next(iter(timings.values()))
     for name, timing in timings.items():
-        say(f"throughput: {name}")
+        say(f"{name}: {timing.median:.3g} ms at batch 1; now its throughput")
         throughput, batch = best_throughput(running[name].call, seconds, device)
         ratio, low, high = speedup(top, timing)
         running[name].rung = replace(
@@ -366,53 +399,84 @@ def _time(built: list[_Built], seconds: float, rounds: int, device: torch.device
 
 
 def _weigh(built: list[_Built], device: torch.device, threads: int, say) -> None:
-    for b in built:
-        if not b.memory:
-            continue
-        say(f"memory: {b.rung.name}")
+    """Peak memory of each rung. On a CPU two processes at a time, since how long they take does not matter."""
+    chosen = [b for b in built if b.memory]
+    say(f"peak memory of {len(chosen)} variants, each in a process of its own")
+
+    def weigh(b: _Built) -> Rung:
         try:
             memory = peak_memory(b.memory[0], device=device, threads=threads, int8="int8" in b.memory[1:])
-            b.rung = replace(b.rung, memory_bytes=memory.growth, runtime_bytes=memory.runtime)
+            return replace(b.rung, memory_bytes=memory.growth, runtime_bytes=memory.runtime)
         except SwysError as error:
-            b.rung = replace(b.rung, note="; ".join(filter(None, (b.rung.note, f"memory: {error}"))))
+            return _noted(b.rung, f"memory: {error}")
+
+    with ThreadPoolExecutor(2 if device.type == "cpu" else 1) as pool:
+        for b, rung in zip(chosen, pool.map(weigh, chosen)):
+            b.rung = rung
 
 
-def _score(built: list[_Built], data: Dataset, images: int, explain_images: int, device, known, say) -> None:
+def _noted(rung: Rung, note: str) -> Rung:
+    return replace(rung, note="; ".join(filter(None, (rung.note, note))))
+
+
+def _score(built, data: Dataset, images, explain_images, seconds, device, known, known_maps, say) -> None:
     test = data.test.head(images)
-    chosen = test.head(explain_images)
-    targets = chosen.labels
-    float_logits: dict[str, np.ndarray] = {}
+    chosen = test.rows(explain_images)
+    targets = None  # the class that the first rung finds most likely
+    float_logits: dict[str, np.ndarray] = {}  # nan where an image was not scored
     maps: dict[str, np.ndarray] = {}
-    top = previous = ""  # names of this model's float32 rung and of the one before it
+    first = top = previous = ""  # the first rung, this model's float32 rung, and the float32 rung before that
     for b in built:
         if b.run is None or not b.rung.trained:
             continue
         say(f"accuracy and heatmaps: {b.rung.name}")
-        is_float = b.rung.precision == "fp32" and b.rung.runtime == "PyTorch"
+        name, is_float = b.rung.model, b.rung.precision == "fp32" and b.rung.runtime == "PyTorch"
         if is_float:
             previous, top = top, b.rung.name
-        logits = known.get(b.rung.model) if is_float else None
+        logits = known.get(name) if is_float else None
+        rows = np.arange(len(test))
         if logits is None:
-            logits = _predict(b, test.images, device)
+            rows = _affordable(b.rung, test, seconds)
+            logits = _predict(b, test.images[rows], device)
         elif len(logits) != len(test):
-            raise SwysError(f"{len(logits)} known logits of '{b.rung.model}' for {len(test)} images; give one row each")
+            raise SwysError(f"{len(logits)} known logits of '{name}' for {len(test)} images; give one row each")
         if is_float:
-            float_logits[b.rung.model] = logits
-        if targets.ndim > 1:  # several labels at once: explain the class that the first rung finds most likely
-            targets = _predict(b, chosen.images, device).argmax(axis=1)
-        maps[b.rung.name] = heatmaps(b.explain, chosen.images, targets=targets, signed=True)
+            float_logits[name] = np.full((len(test), logits.shape[1]), np.nan, np.float32)
+            float_logits[name][rows] = logits
+        if targets is None:
+            both = np.isin(chosen, rows).all()
+            first_logits = logits[np.searchsorted(rows, chosen)] if both else _predict(b, test.images[chosen], device)
+            targets, first = first_logits.argmax(axis=1), b.rung.name
+        maps[b.rung.name] = known_maps.get(name) if is_float else None
+        if maps[b.rung.name] is None:
+            maps[b.rung.name] = heatmaps(b.explain, test.images[chosen], targets=targets, signed=True)
         above = previous if is_float else top
-        rho = mean_interval(agreement(maps[above], maps[b.rung.name]).spearman) if above else (NAN, NAN, NAN)
+        reference = float_logits.get(name, np.full((len(test), 1), np.nan))[rows]
+        seen = ~np.isnan(reference).any(axis=1)
         b.rung = replace(
             b.rung,
-            **_scores(logits, test.labels, data.info),
-            flips=_flips(logits, float_logits.get(b.rung.model, logits), data.info.multi_label),
+            **_scores(logits, test.labels[rows], data.info),
+            flips=_flips(logits[seen], reference[seen], data.info.multi_label),
+            compared=int(seen.sum()),
             above=above,
-            spearman=rho[0],
-            spearman_low=rho[1],
-            spearman_high=rho[2],
             explained=b.rung.explained or "itself",
+            **_alike("spearman", maps.get(above), maps[b.rung.name]),
+            **_alike("like_first", maps[first] if b.rung.name != first else None, maps[b.rung.name]),
         )
+        if len(rows) < len(test):
+            b.rung = _noted(b.rung, f"scored on a sample of {len(rows)} images")
+
+
+def _affordable(rung: Rung, test: Split, seconds: float) -> np.ndarray:
+    """Positions of the images that can be scored in so many seconds (0: all), at least ``MIN_SCORED``."""
+    rate = 1000 / rung.latency_ms if rung.precision == "int8" else rung.throughput
+    return test.rows(max(MIN_SCORED, int(seconds * rate)) if seconds else 0)
+
+
+def _alike(field: str, maps_a: np.ndarray | None, maps_b: np.ndarray) -> dict[str, float]:
+    """Mean rank correlation of two models' maps with its interval, under this field's names."""
+    values = (NAN,) * 3 if maps_a is None else mean_interval(agreement(maps_a, maps_b).spearman)
+    return dict(zip((field, f"{field}_low", f"{field}_high"), values))
 
 
 def _predict(b: _Built, images: np.ndarray, device: torch.device) -> np.ndarray:
@@ -447,35 +511,83 @@ def _flips(logits: np.ndarray, reference: np.ndarray, multi_label: bool) -> int:
     return int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
 
 
-def ladder_table(rungs: Sequence[Rung]) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows of text, for a notebook, the site or a terminal; '-' where nothing was measured."""
+COST = ("rung", "parameters", "MACs", "on disk", "peak memory", "latency, batch 1", "faster", "best throughput")
+KEPT = ("rung", "accuracy", "AUC", "ECE", "flips", "looks like the rung above", "looks like the first rung", "note")
+
+
+def ladder_table(
+    rungs: Sequence[Rung], columns: Sequence[str] = (*COST, *KEPT[1:])
+) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows of text, for a notebook, the site or a terminal; '-' where nothing was measured.
+
+    Args:
+        columns: ``COST`` (what each rung costs), ``KEPT`` (what it keeps), or both.
+    """
 
     def shown(value: float, text: str) -> str:
         return "-" if math.isnan(value) else text
 
-    columns = ["rung", "parameters", "MACs", "on disk", "peak memory", "latency, batch 1", "faster", "best throughput",
-               "accuracy", "AUC", "ECE", "flips", "looks like the rung above", "note"]  # fmt: skip
-    rows = []
+    def alike(value: float, low: float, high: float) -> str:
+        return shown(value, f"{value:.3f}" + shown(low, f" [{low:.3f}, {high:.3f}]").rstrip("-"))
+
+    rows, most = [], max((r.n for r in rungs), default=0)
     for r in rungs:
-        scored = r.n > 0
-        alike = f"{r.spearman:.3f} [{r.spearman_low:.3f}, {r.spearman_high:.3f}]"
-        rows.append([
-            r.name,
-            f"{r.parameters / 1e6:.2f} M",
-            f"{r.macs / 1e9:.3g} G",
-            f"{r.disk_bytes / 1e6:.1f} MB" if r.disk_bytes else "-",
-            shown(r.memory_bytes, f"{r.memory_bytes / 1e6:.0f} + {r.runtime_bytes / 1e6:.0f} MB"),
-            shown(r.latency_ms, f"{r.latency_ms:.3g} ms [{r.latency_low:.3g}, {r.latency_high:.3g}]"),
-            shown(r.speedup, f"{r.speedup:.3g}x [{r.speedup_low:.3g}, {r.speedup_high:.3g}]"),
-            shown(r.throughput, f"{r.throughput:.3g} img/s (batch {r.batch})"),
-            shown(r.accuracy, f"{r.accuracy:.1%} [{r.accuracy_low:.1%}, {r.accuracy_high:.1%}]"),
-            shown(r.auc, f"{r.auc:.3f}"),
-            shown(r.ece, f"{r.ece:.3f}"),
-            f"{r.flips} of {r.n}" if scored else "-",
-            shown(r.spearman, alike),
-            r.note,
-        ])  # fmt: skip
-    return columns, rows
+        cells = {
+            "rung": r.name,
+            "parameters": f"{r.parameters / 1e6:.2f} M",
+            "MACs": f"{r.macs / 1e9:.3g} G",
+            "on disk": f"{r.disk_bytes / 1e6:.1f} MB" if r.disk_bytes else "-",
+            "peak memory": shown(r.memory_bytes, f"{r.memory_bytes / 1e6:.0f} + {r.runtime_bytes / 1e6:.0f} MB"),
+            "latency, batch 1": shown(
+                r.latency_ms, f"{r.latency_ms:.3g} ms [{r.latency_low:.3g}, {r.latency_high:.3g}]"
+            ),
+            "faster": shown(r.speedup, f"{r.speedup:.3g}x [{r.speedup_low:.3g}, {r.speedup_high:.3g}]"),
+            "best throughput": shown(r.throughput, f"{r.throughput:.3g} img/s (batch {r.batch})"),
+            "accuracy": shown(r.accuracy, f"{r.accuracy:.1%} [{r.accuracy_low:.1%}, {r.accuracy_high:.1%}]")
+            + (f" of {r.n}" if 0 < r.n < most else ""),
+            "AUC": shown(r.auc, f"{r.auc:.3f}"),
+            "ECE": shown(r.ece, f"{r.ece:.3f}"),
+            "flips": f"{r.flips} of {r.compared}" if r.compared else "-",
+            "looks like the rung above": alike(r.spearman, r.spearman_low, r.spearman_high),
+            "looks like the first rung": alike(r.like_first, r.like_first_low, r.like_first_high),
+            "note": r.note,
+        }
+        rows.append([cells[column] for column in columns])
+    return list(columns), rows
+
+
+def which_to_ship(rungs: Sequence[Rung], max_loss: float = 0.005, min_spearman: float = 0.95) -> tuple[Rung, str]:
+    """The fastest rung that is as good as the best, and one sentence that says why.
+
+    As good: scored on as many images as any; accuracy at most ``max_loss`` below the best float32 rung's; heatmaps
+    that agree at least ``min_spearman`` with the same model's in float32.
+
+    Raises:
+        SwysError: no rung was measured and scored.
+    """
+    n = max((r.n for r in rungs if r.measured), default=0)
+    scored = [r for r in rungs if r.measured and r.n == n]
+    if not n:
+        raise SwysError("no rung was measured and scored; give trained models")
+    best = max((r for r in scored if r.precision == "fp32"), key=lambda r: r.accuracy, default=scored[0])
+    good = [
+        r for r in scored
+        if r.accuracy >= best.accuracy - max_loss and (r.explained == "itself" and r.precision == "fp32"
+                                                       or not r.spearman < min_spearman)
+    ]  # fmt: skip
+    rung, first = min(good, key=lambda r: r.latency_ms), next(r for r in rungs if r.measured)
+    share = first.disk_bytes / rung.disk_bytes
+    reason = (
+        f"{rung.name}: the fastest rung that loses at most {100 * max_loss:g} points against the best"
+        f" ({best.name}, {best.accuracy:.1%}) and looks where its float32 form looks."
+        f" {rung.speedup:.3g} times as fast as {first.name} at batch 1, {rung.disk_bytes / 1e6:.1f} MB"
+        f" ({share:.3g} times smaller), {rung.accuracy:.1%} right, {rung.flips} of {rung.compared} answers changed"
+    )
+    if not math.isnan(rung.spearman):
+        reason += f", heatmaps {rung.spearman:.2f} like {rung.above}"
+    if rung.above != first.name and not math.isnan(rung.like_first):
+        reason += f" and {rung.like_first:.2f} like {first.name}"
+    return rung, reason + "."
 
 
 def write_json(rungs: Sequence[Rung], path: str | Path, **facts) -> None:

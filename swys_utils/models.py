@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,41 @@ def create_model(
             f"model '{name}' is a {type(model).__name__}, not a Vision Transformer; use vit_tiny or vit_base"
         )
     return model
+
+
+def at_native_resolution(model: VisionTransformer, size: int = 28) -> VisionTransformer:
+    """A copy that reads images of ``size`` px itself and gives the same logits: an exact rewrite, nothing is trained.
+
+    ``to_model_input`` enlarges small images bilinearly, and the patch embedding is linear, too. Their product is one
+    convolution on the small image: for 28 -> 224 px and patches of 16 px a kernel of 4 px at stride 2, with the edge
+    pixels repeated. Tokens, grid and heatmaps stay as they are: the enlarged image never held more than this.
+
+    Raises:
+        SwysError: the model's input is no whole multiple (2 or more) of ``size``, or its patch no multiple of that.
+    """
+    embed = model.patch_embed
+    (side, width), (patch, across) = embed.img_size, embed.patch_size
+    scale = side // size if size > 0 else 0
+    if side != width or patch != across or scale < 2 or side != size * scale or patch % scale:
+        raise SwysError(
+            f"patches of {patch} px on {side} px cannot be rewritten for {size} px;"
+            " the enlargement has to be a whole number that divides the patch"
+        )
+    native, weight = deepcopy(model), embed.proj.weight
+    new = native.patch_embed
+    new.patch_size = (patch // scale,) * 2
+    new.img_size, new.grid_size, new.num_patches = new._init_img_size(size)
+    reach = patch // scale + 2  # a patch and one pixel on each side, which bilinear weights reach into
+    enlarged = torch.nn.functional.interpolate(
+        torch.eye(reach, dtype=torch.float64)[None], scale_factor=scale, mode="linear", align_corners=False
+    )
+    rows = enlarged[0, :, scale:-scale].T.to(weight.device)  # (patch, reach)
+    new.proj = torch.nn.Conv2d(weight.shape[1], weight.shape[0], reach, stride=patch // scale, padding=1,
+                               padding_mode="replicate", bias=embed.proj.bias is not None)  # fmt: skip
+    new.proj.to(weight).load_state_dict(
+        {**embed.proj.state_dict(), "weight": torch.einsum("ocuv,ui,vj->ocij", weight.detach().double(), rows, rows)}
+    )
+    return native
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -1,12 +1,14 @@
 """The command line as a person uses it, on drawn images and a very small model."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from swys_utils import cli
+from swys_utils import cli, ladder
+from swys_utils.benchmark import Memory
 from swys_utils.models import create_model, pack_hashes, perceptual_hashes, save_checkpoint
 
 KWARGS = {"patch_size": 14, "depth": 2}
@@ -105,6 +107,8 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
         (["explain", "--ckpt_path", "CKPT", "--save_path", "x", "--method", "gradcam"], "did you mean 'grad_cam'"),
         (["explain", "--ckpt_path", "CKPT", "--save_path", "/dev/null/x"], "choose another --save_path"),
         (["distill", "--ckpt_path", "CKPT", "--save_path", "x", "--method", "feature"], "did you mean 'features'"),
+        (["benchmark", "--ckpt_path", "CKPT", "--device", "cpuu"], "--device 'cpuu' cannot be used"),
+        (["benchmark", "--dataset", "bloodmnist"], "no checkpoint of bloodmnist is shipped"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(checkpoint, small_models, capsys, tmp_path, arguments, message):
@@ -115,10 +119,24 @@ def test_bad_input_is_one_line_and_exit_code_2(checkpoint, small_models, capsys,
     assert [p for p in tmp_path.rglob("*") if p.is_file() and p not in before] == []
 
 
-def test_benchmark_writes_one_row_a_checkpoint(checkpoint, tmp_path, capsys):
-    assert cli.main(["benchmark", "--ckpt_path", checkpoint, "--seconds", "0.05", "--json", "table.json"]) == 0
-    (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert row["parameters"] > 0 and row["latency_ms"] > 0 and row["macs"] > 0
+def test_benchmark_is_the_ladder_of_one_checkpoint(checkpoint, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(ladder, "peak_memory", lambda *args, **kwargs: Memory(2**20, 2**21, "not measured"))
+    assert cli.main(["benchmark", "--ckpt_path", checkpoint, "--seconds", "0.02", "--json", "table.json"]) == 0
+    content, out = json.loads((tmp_path / "table.json").read_text()), capsys.readouterr().out
+    rungs = {rung["precision"] + " " + rung["runtime"]: rung for rung in content["rungs"]}
+    assert {"fp32 PyTorch", "int8 ONNX Runtime", "int4 ONNX Runtime"} <= set(rungs)
+    assert rungs["fp32 PyTorch"]["speedup"] == 1 and rungs["int8 ONNX Runtime"]["n"] == 24
+    assert content["ship"] in out and "fixed sample" in content["note"] and content["dataset"] == "pneumoniamnist"
+    assert "latency, batch 1" in out and "looks like the first rung" in out and "throughput" in out
+
+
+def test_benchmark_takes_the_shipped_steps_in_order(monkeypatch):
+    ids = [f"pneumoniamnist/{name}" for name in ("other", "vit_base", "vit_tiny", "vit_tiny_kd_p4", "vit_tiny_kd")]
+    monkeypatch.setattr(cli, "checkpoint_ids", lambda: [*ids, "bloodmnist/mine"])
+    info = SimpleNamespace(info=SimpleNamespace(name="pneumoniamnist"))
+    assert cli._shipped(info) == [ids[i] for i in (1, 2, 4, 3)]
+    assert cli._shipped(SimpleNamespace(info=SimpleNamespace(name="bloodmnist"))) == ["bloodmnist/mine"]
 
 
 def test_export_writes_a_checked_onnx_file(checkpoint, tmp_path, capsys):

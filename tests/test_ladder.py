@@ -9,10 +9,23 @@ import pytest
 import torch
 
 from swys_utils import ladder
+from swys_utils.benchmark import count_macs, vit_macs
 from swys_utils.config import SwysError
-from swys_utils.data import load_dataset
-from swys_utils.ladder import Step, ladder_table, measure_ladder, shrink_ladder, write_json
-from swys_utils.models import create_model
+from swys_utils.data import load_dataset, to_model_input
+from swys_utils.explain import heatmaps
+from swys_utils.export import export_onnx, predict_onnx
+from swys_utils.gradcam import grad_cam
+from swys_utils.ladder import (
+    Rung,
+    Step,
+    ladder_steps,
+    ladder_table,
+    measure_ladder,
+    shrink_ladder,
+    which_to_ship,
+    write_json,
+)
+from swys_utils.models import at_native_resolution, create_model
 from swys_utils.training import evaluate, predict
 
 FAST = {"images": 40, "explain_images": 6, "seconds": 0.01, "rounds": 2, "memory": False}
@@ -125,13 +138,119 @@ def test_several_labels_at_once(drawn_data_dir):
     assert 0 < b.accuracy < 1 and b.accuracy_low < b.accuracy < b.accuracy_high and not np.isnan(b.spearman)
 
 
-def test_shrink_ladder_adds_untrained_coarse_grids(data, monkeypatch):
-    seen = []
-    monkeypatch.setattr(ladder, "measure_ladder", lambda steps, data, **options: seen.extend(steps))
-    shrink_ladder(None, model(1), model(2), data)
-    assert [step.name for step in seen] == ["Tiny", "KD Tiny", "Tiny, patch 4 on 28 px", "Tiny, patch 2 on 28 px"]
-    assert [step.model.patch_embed.num_patches for step in seen[2:]] == [49, 196]
-    assert not any(step.trained for step in seen[2:]) and seen[1].variants == ladder.VARIANTS
+def test_a_slow_rung_is_scored_on_a_sample_and_says_so(data, monkeypatch):
+    monkeypatch.setattr(ladder, "MIN_SCORED", 7)
+    monkeypatch.setattr(ladder, "fast_bf16", lambda device: True)
+    known = {"Tiny": predict(model(1), data.test.head(40).images, progress=False)}
+    steps = [Step("Tiny", model(1), ("fp32", "bf16"))]
+    whole, half = measure_ladder(steps, data, logits=known, score_seconds=1e-9, **FAST)
+    assert (whole.n, half.n, half.compared) == (40, 7, 7) and half.flips <= 2
+    assert half.note == "scored on a sample of 7 images" and whole.note == ""
+    columns, rows = ladder_table([whole, half], ladder.KEPT)
+    assert rows[1][columns.index("accuracy")].endswith(" of 7") and "of" not in rows[0][columns.index("accuracy")]
+
+
+def test_known_maps_are_used_for_the_first_rungs_predictions(data):
+    images = data.test.head(40).take(data.test.head(40).rows(6)).images
+    classes = predict(model(0), images, progress=False).argmax(axis=1)
+    steps = [Step("Base", model(0)), Step("Tiny", model(1))]
+    maps = {step.name: heatmaps(step.model, images, targets=classes, signed=True) for step in steps}
+    again = measure_ladder(steps, data, maps=maps, **FAST)[1]
+    fresh = measure_ladder(steps, data, **FAST)[1]
+    assert again.like_first == again.spearman == pytest.approx(fresh.spearman)
+    assert measure_ladder(steps, data, maps={**maps, "Tiny": maps["Base"]}, **FAST)[1].like_first == pytest.approx(1)
+
+
+def test_the_steps_of_the_series(data):
+    coarse = create_model("vit_tiny", 2, img_size=28, patch_size=4, depth=2)
+    models = {"Base": enlarging(0), "Tiny": enlarging(1), "KD Tiny": enlarging(2), "KD Tiny patch 4": coarse}
+    steps = {step.name: step for step in ladder_steps(models, data)}
+    assert list(steps) == ["Base", "Tiny", "KD Tiny", "KD Tiny on 28 px", "KD Tiny patch 4"]
+    assert steps["Base"].variants == ("fp32", "bf16") and steps["KD Tiny"].variants == ladder.VARIANTS
+    assert steps["KD Tiny on 28 px"].equals == "KD Tiny" and steps["KD Tiny patch 4"].model is coarse
+    assert [step.name for step in ladder_steps({"mine": coarse}, data)] == ["mine"]  # reads 28 px already
+    with pytest.raises(SwysError, match="no steps"):
+        ladder_steps({}, data)
+
+
+def test_the_rewritten_model_takes_over_the_known_logits(data, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(ladder, "measure_ladder", lambda steps, data, **options: seen.update(options))
+    logits = predict(enlarging(2), data.test.images, progress=False)
+    shrink_ladder({"KD Tiny": enlarging(2)}, data, logits={"KD Tiny": logits})
+    assert seen["logits"]["KD Tiny on 28 px"] is logits
+    with pytest.raises(SwysError, match="no exact rewrite"):
+        shrink_ladder({"KD Tiny": enlarging(2)}, data, logits={"KD Tiny": -logits})
+
+
+def rung(name, latency, accuracy, **other):
+    fields = {"model": name, "precision": "fp32", "runtime": "PyTorch", "trained": True, "parameters": 1, "macs": 1,
+              "disk_bytes": 100, "device": "cpu", "threads": 1, "n": 100, "compared": 100,
+              "explained": "itself"}  # fmt: skip
+    return Rung(name, **{**fields, "latency_ms": latency, "accuracy": accuracy, "speedup": 10 / latency, **other})
+
+
+def test_which_rung_to_ship():
+    int8 = {"precision": "int8", "explained": "a float twin", "above": "KD", "disk_bytes": 10}
+    rungs = [
+        rung("Base", 10, 0.90),
+        rung("KD", 5, 0.92),
+        rung("good", 2, 0.918, spearman=0.97, like_first=0.2, flips=3, **int8),
+        rung("looks elsewhere", 1, 0.92, spearman=0.9, **int8),
+        rung("loses", 1, 0.91, spearman=0.99, **int8),
+        rung("hardly scored", 1, 0.99, spearman=0.99, **{**int8, "n": 10}),
+        rung("not run", float("nan"), float("nan"), n=0),
+    ]
+    chosen, reason = which_to_ship(rungs)
+    assert chosen.name == "good" and "5 times as fast as Base" in reason and "10 times smaller" in reason
+    assert "3 of 100 answers changed" in reason and "0.97 like KD and 0.20 like Base" in reason
+    assert which_to_ship(rungs, max_loss=0.02)[0].name == "loses"
+    with pytest.raises(SwysError, match="no rung was measured"):
+        which_to_ship(rungs[-1:])
+
+
+# --- the exact rewrite ------------------------------------------------------------------------------------------
+
+
+def enlarging(seed: int, img_size: int = 56, patch_size: int = 4):
+    """A model that reads 28 px enlarged to 56."""
+    torch.manual_seed(seed)
+    built = create_model("vit_tiny", 2, img_size=img_size, patch_size=patch_size, depth=2).eval()
+    torch.nn.init.normal_(built.head.weight, std=0.3)
+    return built
+
+
+@pytest.mark.parametrize("img_size, patch_size", [(224, 16), (84, 12), (56, 4), (56, 14)])
+def test_the_rewrite_reads_native_pixels_and_gives_the_same_logits_and_maps(data, img_size, patch_size):
+    wide = enlarging(0, img_size, patch_size)
+    native = at_native_resolution(wide)
+    images = data.test.images[:5]
+    enlarged, small = to_model_input(images, img_size), to_model_input(images, 28)
+    with torch.no_grad():
+        assert wide(enlarged).abs().max() > 0.1
+        assert (wide(enlarged) - native(small)).abs().max() < 1e-4
+    expected = grad_cam(wide, enlarged, signed=True)
+    assert torch.allclose(expected, grad_cam(native, small, signed=True), atol=1e-4 * float(expected.abs().max()))
+    patch = 28 * patch_size // img_size
+    assert native.patch_embed.grid_size == wide.patch_embed.grid_size and native.patch_embed.img_size == (28, 28)
+    assert native.patch_embed.patch_size == (patch, patch)
+    assert count_macs(native) == vit_macs(native.patch_embed.num_patches, 192, 2, patch + 2, classes=2)
+    assert wide.patch_embed.img_size == (img_size, img_size) and not native.training
+
+
+def test_the_rewrite_can_be_exported(data, tmp_path):
+    pytest.importorskip("onnxruntime")
+    wide = enlarging(0)
+    exported = export_onnx(at_native_resolution(wide), tmp_path / "native.onnx")
+    expected = predict(wide, data.test.images[:5], progress=False)
+    assert np.abs(predict_onnx(exported.path, data.test.images[:5]) - expected).max() < 1e-4
+    assert exported.card["input"]["shape"] == ["batch", 3, 28, 28]
+
+
+@pytest.mark.parametrize("img_size, patch_size, size", [(28, 4, 28), (224, 16, 64), (56, 7, 28), (56, 8, 0)])
+def test_what_cannot_be_rewritten_is_one_line(img_size, patch_size, size):
+    with pytest.raises(SwysError, match=f"on {img_size} px cannot be rewritten for {size} px"):
+        at_native_resolution(enlarging(0, img_size, patch_size), size)
 
 
 def test_bad_input_is_one_line(data):
