@@ -245,7 +245,7 @@ def deletion_insertion(
     with evaluation_mode(model), torch.no_grad():
         for rows, x in _batches(model, images, batch_size):
             patch = x.shape[-1] // maps.shape[-1]
-            blank = _blurred(x, patch) if fill == "blur" else x.mean((2, 3), keepdim=True)
+            blank = blurred(x, patch) if fill == "blur" else x.mean((2, 3), keepdim=True)
             classes = targets[rows, None].to(x.device)
             for i, fraction in enumerate(fractions):
                 hot = (ranks[rows] < round(fraction * order.shape[1])).float().to(x.device)
@@ -482,7 +482,7 @@ def _strongest(values: np.ndarray, top: float) -> np.ndarray:
     return (values >= threshold) & (values > values.min(1, keepdims=True))
 
 
-def _blurred(x: Tensor, sigma: float) -> Tensor:
+def blurred(x: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (B, 3, H, W), one axis at a time, edges repeated."""
     reach = int(2 * sigma)
     offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)

@@ -109,8 +109,6 @@ def measure(path: Path, root: str | None) -> None:
     part("agreement, grad_cam", everything, lambda sample: ladder(sample, "grad_cam"))
     for name in models:
         part(f"empty maps, {name}", everything, lambda sample, name=name: empty(sample, name))
-    for name in ("Tiny", "KD Tiny"):
-        part(f"methods, {name}", some, lambda sample, name=name: methods(sample, name))
     for method in ("hires_cam", "legrad", "attention_rollout"):
         part(f"agreement, {method}", half, lambda sample, method=method: ladder(sample, method))
     for c, name in enumerate(data.info.class_names):
@@ -119,7 +117,9 @@ def measure(path: Path, root: str | None) -> None:
         part(f"retest, {name}", some, lambda sample, name=name: retest(sample, name))
     for name in models:
         part(f"randomisation, {name}", few, lambda sample, name=name: randomisation(sample, name))
-    part("methods, Base", few, lambda sample: methods(sample, "Base"))
+    for name, count in (("Tiny", some), ("KD Tiny", 64)):
+        part(f"methods, {name}", count, lambda sample, name=name: methods(sample, name))
+    part("methods, Base", 24, lambda sample: methods(sample, "Base"))
     print(f"wrote {path}")
 
 
