@@ -149,9 +149,9 @@ def test_deletion_is_patch_aligned_and_ties_are_random():
 
 def test_blur_keeps_a_plain_colour_and_removes_detail():
     plain = torch.full((1, 3, 32, 32), 0.3)
-    assert torch.allclose(explain._blurred(plain, 8), plain, atol=1e-6)
+    assert torch.allclose(explain.blurred(plain, 8), plain, atol=1e-6)
     noise = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    assert explain._blurred(noise, 8).shape == noise.shape and explain._blurred(noise, 8).std() < 0.3
+    assert explain.blurred(noise, 8).shape == noise.shape and explain.blurred(noise, 8).std() < 0.3
 
 
 def test_baselines():
