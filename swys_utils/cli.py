@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--method", default="soft", help="what is taught: soft (targets), features or explain(ations)")
     sub.add_argument("--alpha", type=float, default=0.5, help="weight of the soft targets (default: %(default)s)")
     sub.add_argument("--temperature", type=float, default=2.0, help="of the soft targets (default: %(default)s)")
+    sub.add_argument("--img_size", type=int, default=224, help="pixels that the student reads (default: %(default)s)")
+    sub.add_argument("--patch_size", type=int, default=16, help="pixels of a student's patch (default: %(default)s)")
+    sub.add_argument("--init_path", help="start from this checkpoint, resized if need be, not from random weights")
     training_options(sub)
 
     sub = command("evaluate", _evaluate, "accuracy, AUC and calibration of a checkpoint, with intervals")
@@ -155,7 +158,7 @@ def _distill(options) -> None:
     recipe = _recipe(options, options.student_model)
     data = _data(options)
     teacher, teacher_card = _checkpoint(options.ckpt_path, data, options.teacher_model)
-    student = build(options.student_model, data, recipe, options.seed)
+    student = _student(options, data, recipe)
     labels = supervised_objective(data, recipe)
     if options.method == "features":
         objective = FeatureDistiller(teacher, labels, student, temperature=options.temperature)
@@ -168,8 +171,22 @@ def _distill(options) -> None:
         "model": _full_name(student, options.student_model),
         "method": f"kd_{options.method}",
         "teacher": {"model": teacher_card["model"], "files": teacher_card["files"]},
+        "model_kwargs": {"patch_size": options.patch_size},
     }
+    if options.init_path:
+        card["started_from"] = options.init_path
     _fit_and_report(options, student, data, recipe, objective, card)
+
+
+def _student(options, data: Dataset, recipe: Recipe):
+    """From random weights, or from a trained model whose patches and positions are resampled to the new grid."""
+    if options.img_size <= 0 or options.patch_size <= 0 or options.img_size % options.patch_size:
+        raise SwysError(f"--img_size {options.img_size} is no multiple of --patch_size {options.patch_size}")
+    if not options.init_path:
+        return build(options.student_model, data, recipe, options.seed, options.img_size, patch_size=options.patch_size)
+    student, _ = _checkpoint(options.init_path, data, options.student_model)
+    student.set_input_size(img_size=options.img_size, patch_size=options.patch_size)
+    return student
 
 
 def _evaluate(options) -> None:

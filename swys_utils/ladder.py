@@ -421,7 +421,8 @@ def _noted(rung: Rung, note: str) -> Rung:
 
 def _score(built, data: Dataset, images, explain_images, seconds, device, known, known_maps, say) -> None:
     test = data.test.head(images)
-    chosen = test.rows(explain_images)
+    part = data.test.rows(explain_images)  # the same images whatever ``images`` is, as long as that is not less
+    chosen = np.flatnonzero(np.isin(data.test.rows(images), part))
     targets = None  # the class that the first rung finds most likely
     float_logits: dict[str, np.ndarray] = {}  # nan where an image was not scored
     maps: dict[str, np.ndarray] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -10,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import confusion_matrix
 
+from .benchmark import Roofs
 from .data import Dataset, Split
 from .gradcam import overlay
+from .ladder import Rung
 from .training import Metrics
 
 MODEL_COLOURS = {"Base": "#4C72B0", "Tiny": "#DD8452", "KD Tiny": "#55A868"}
@@ -269,27 +272,89 @@ def heatmap_rows(
 # --- the shrink ------------------------------------------------------------------------------------------------
 
 
-def pareto(rows: Sequence[Mapping]) -> Figure:
-    """Latency against accuracy; the area of a point is the size of the file. Up and left is better.
+def pareto(rungs: Sequence[Rung]) -> Figure:
+    """Latency against accuracy with its interval; area: bytes on disk; colour: heatmap agreement with the first rung.
 
-    Args:
-        rows: dicts with ``name``, ``latency_ms``, ``accuracy`` and its ``interval`` (fractions), ``megabytes``.
+    Left is faster. Rungs that were scored on a part of the images only are left out: another sample is no comparison.
     """
-    fig, ax = plt.subplots(figsize=(7, 4))
-    for i, row in enumerate(rows):
-        c = colour(row["name"], i)
-        low, high = (100 * v for v in row["interval"])
-        ax.plot([row["latency_ms"]] * 2, [low, high], color=c, lw=2, alpha=0.5)
-        ax.scatter(row["latency_ms"], 100 * row["accuracy"], s=20 + 8 * row["megabytes"], color=c, alpha=0.75, zorder=3)
-        ax.annotate(f"{row['name']}\n{row['megabytes']:.1f} MB", (row["latency_ms"], 100 * row["accuracy"]),
-                    xytext=(14, 0), textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-    ax.set_xscale("log")
-    ax.margins(x=0.3)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set(xlabel="latency of one image (ms, log scale)", ylabel="test accuracy (%)")
+    n = max(r.n for r in rungs)
+    rungs = [r for r in rungs if r.measured and r.n == n]
+    fig, ax = plt.subplots(figsize=(9.5, 5.6))
+    x, y = [r.latency_ms for r in rungs], [100 * r.accuracy for r in rungs]
+    ax.vlines(x, [100 * r.accuracy_low for r in rungs], [100 * r.accuracy_high for r in rungs], color="#CCCCCC", lw=1.5)
+    alike = [1.0 if math.isnan(r.like_first) else r.like_first for r in rungs]
+    points = ax.scatter(x, y, s=[_area(r.disk_bytes) for r in rungs], c=alike, cmap="viridis", vmin=0, vmax=1,
+                        ec="white", lw=0.8, zorder=3)  # fmt: skip
+    fig.colorbar(points, ax=ax, pad=0.02, label=f"looks where {rungs[0].name} looks (rank correlation)")
+    ax.set(xscale="log", xlabel="latency of one image (ms, log scale): left is faster", ylabel="test accuracy (%)")
+    _plain_log(ax.xaxis)
+    ax.margins(x=0.12, y=0.12)
+    for size in (3, 30, 300):
+        ax.scatter([], [], s=_area(1e6 * size), color="#BBBBBB", label=f"{size} MB")
+    ax.legend(frameon=False, loc="lower right", labelspacing=1.6, borderpad=1.2, title="on disk")
+    _names_above(ax, x, y, [r.name for r in rungs])
     return fig
+
+
+def roofline(rungs: Sequence[Rung], roofs: Roofs) -> Figure:
+    """Where each rung stands below what the machine can do (Williams et al. 2009): filled one image, hollow best batch.
+
+    Intensity counts the bytes of the weights alone, so it is an upper bound. Both roofs are float32's: bfloat16 and
+    int8 have higher ones.
+    """
+    rungs = [r for r in rungs if r.measured]
+    fig, ax = plt.subplots(figsize=(9.5, 5.2))
+    x, y = [r.intensity for r in rungs], [r.gflops for r in rungs]
+    low, high = min(roofs.ridge / 4, *x) / 1.5, max(r.intensity * r.batch for r in rungs) * 2
+    ends = np.array([low, roofs.ridge, high])
+    ax.plot(ends, np.minimum(roofs.gflops, ends * roofs.gbytes), color="black", lw=2)
+    ax.annotate(f"memory: {roofs.gbytes:.3g} GB/s", (low, low * roofs.gbytes), xytext=(10, -2),
+                textcoords="offset points", va="top", fontsize=9)  # fmt: skip
+    ax.annotate(f"arithmetic: {roofs.gflops:.3g} GFLOP/s in float32", (high, roofs.gflops), xytext=(0, 4),
+                textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+    marks = {"fp32": "o", "bf16": "s", "int8": "^", "int4": "v"}
+    for r in rungs:
+        c, many = colour(r.name), (r.intensity * r.batch, 2 * r.macs * r.throughput / 1e9)
+        ax.plot([r.intensity, many[0]], [r.gflops, many[1]], color=c, lw=0.8, alpha=0.5)
+        ax.plot(*many, marks[r.precision], color=c, mfc="white", ms=7)
+        ax.plot(r.intensity, r.gflops, marks[r.precision], color=c, ms=8)
+    for precision, mark in marks.items():
+        ax.plot([], [], mark, color="#777777", label=precision)
+    ax.legend(frameon=False, loc="lower right", ncols=len(marks))
+    ax.set(xscale="log", yscale="log", xlim=(low, high), xlabel="operations for each byte of weights (log scale)",
+           ylabel="GFLOP/s achieved (log scale)")  # fmt: skip
+    ax.margins(y=0.15)
+    for axis in (ax.xaxis, ax.yaxis):
+        _plain_log(axis)
+    _names_above(ax, x, y, [r.name for r in rungs])
+    return fig
+
+
+def _area(size: float) -> float:
+    """Marker area in square points, in proportion to bytes, and large enough to be seen."""
+    return 20 + 6 * size / 1e6
+
+
+def _plain_log(axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _names_above(ax, x: Sequence[float], y: Sequence[float], names: Sequence[str], gap: float = 0.05) -> None:
+    """Names in a row above the axes, in the order of x and ``gap`` (share of the width) apart, tied to their points."""
+    ax.autoscale_view()
+    places = ax.transAxes.inverted().transform(ax.transData.transform(np.column_stack([x, y])))[:, 0]
+    order = np.lexsort((y, places))
+    gap = min(gap, 1 / max(1, len(names) - 1))
+    spread = np.maximum.accumulate(places[order] - gap * np.arange(len(names))) + gap * np.arange(len(names))
+    over = max(0.0, spread[-1] - 1)  # too far to the right: push back from that end
+    spread = np.minimum.accumulate((spread - over * np.linspace(0, 1, len(names)))[::-1])[::-1]
+    for i, place in zip(order, spread):
+        name = names[i].replace(", ONNX Runtime", " ONNX").replace(", PyTorch", " PyTorch")
+        ax.annotate(name, (x[i], y[i]), xytext=(place, 1.03), textcoords="axes fraction", rotation=38, fontsize=8,
+                    rotation_mode="anchor", arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6,
+                    "relpos": (0, 0), "shrinkA": 0, "shrinkB": 0}, annotation_clip=False)  # fmt: skip
 
 
 def agreement_ladder(rows: Sequence[Mapping]) -> Figure:
