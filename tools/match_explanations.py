@@ -33,7 +33,7 @@ from swys_utils.explain import agreement, heatmaps, mean_interval, prediction_ag
 from swys_utils.lesson import Trained, load_or_train, predict_once, signed_maps_once
 from swys_utils.models import save_checkpoint, write_json
 from swys_utils.stats import bootstrap_interval
-from swys_utils.training import bf16_pays, evaluate, predict, seed_everything
+from swys_utils.training import bf16_pays, evaluate, predict, reference_recipe, run_card, seed_everything
 
 ARMS = ("labels", "soft targets", "explanations")
 RECIPE = {"images": 1024, "epochs": 3, "batch_size": 32, "lr": 2e-4, "weight_decay": 0.05, "alpha": 0.5,
@@ -148,12 +148,9 @@ def measure(path: Path, seeds: list[int], root: str | None) -> None:
             continue_training(student, lesson, taught, arm, seed, RECIPE, device)
             keep(key, student, round(time.perf_counter() - start))
             if arm == "explanations" and seed == seeds[0]:
-                card = {
-                    "model": alone.card["model"],
-                    "method": "explanations, continued",
-                    "seed": seed,
-                    "recipe": RECIPE,
-                }
+                card = run_card(data, reference_recipe("vit_tiny", data.info.name), seed, [])
+                card |= {"model": alone.card["model"], "method": "kd_explain", "recipe": RECIPE,
+                         "started_from": alone.shipped, "teacher": teacher.shipped}  # fmt: skip
                 save_checkpoint(student, Path("build/matched"), card)
 
 
