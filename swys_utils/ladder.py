@@ -295,7 +295,7 @@ def _build(step: Step, variant: str, folder: Path, device: torch.device, threads
         disk_bytes=_state_bytes(model) // (2 if precision == "bf16" else 1),
         device=device_name(device),
         threads=threads,
-        note=f"computes what {step.equals} computes" if step.equals else "" if step.trained else UNTRAINED,
+        note="" if step.trained else UNTRAINED,
     )
     if runtime == "ONNX Runtime" or precision == "int8":
         rung = replace(rung, disk_bytes=0)  # known once the file is there
@@ -310,6 +310,8 @@ def _build(step: Step, variant: str, folder: Path, device: torch.device, threads
             return _build_torch_int8(rung, model)
     except (SwysError, AttributeError, RuntimeError) as error:
         return _Built(replace(rung, note=f"not run: {str(error).splitlines()[0]}"))
+    if step.equals:
+        rung = _noted(rung, f"the same function as {step.equals}")
     if precision == "bf16":
         model = deepcopy(model).bfloat16()
     return _Built(rung, _torch_run(model), _torch_call(model), model, (model,))
@@ -570,7 +572,7 @@ def which_to_ship(rungs: Sequence[Rung], max_loss: float = 0.005, min_spearman: 
     scored = [r for r in rungs if r.measured and r.n == n]
     if not n:
         raise SwysError("no rung was measured and scored; give trained models")
-    best = max((r for r in scored if r.precision == "fp32"), key=lambda r: r.accuracy, default=scored[0])
+    best = max((r for r in scored if r.precision == "fp32"), key=lambda r: (r.accuracy, r.speedup), default=scored[0])
     good = [
         r for r in scored
         if r.accuracy >= best.accuracy - max_loss and (r.explained == "itself" and r.precision == "fp32"

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import confusion_matrix
 
 from .benchmark import Roofs
@@ -283,24 +284,22 @@ def pareto(rungs: Sequence[Rung]) -> Figure:
     x, y = [r.latency_ms for r in rungs], [100 * r.accuracy for r in rungs]
     ax.vlines(x, [100 * r.accuracy_low for r in rungs], [100 * r.accuracy_high for r in rungs], color="#CCCCCC", lw=1.5)
     alike = [1.0 if math.isnan(r.like_first) else r.like_first for r in rungs]
-    points = ax.scatter(x, y, s=[_area(r.disk_bytes) for r in rungs], c=alike, cmap="viridis", vmin=0, vmax=1,
+    areas = [20 + 6 * r.disk_bytes / 1e6 for r in rungs]  # the smallest large enough to be seen
+    points = ax.scatter(x, y, s=areas, c=alike, cmap="viridis", vmin=0, vmax=1,
                         ec="white", lw=0.8, zorder=3)  # fmt: skip
     fig.colorbar(points, ax=ax, pad=0.02, label=f"looks where {rungs[0].name} looks (rank correlation)")
     ax.set(xscale="log", xlabel="latency of one image (ms, log scale): left is faster", ylabel="test accuracy (%)")
     _plain_log(ax.xaxis)
     ax.margins(x=0.12, y=0.12)
-    for size in (3, 30, 300):
-        ax.scatter([], [], s=_area(1e6 * size), color="#BBBBBB", label=f"{size} MB")
-    ax.legend(frameon=False, loc="lower right", labelspacing=1.6, borderpad=1.2, title="on disk")
-    _names_above(ax, x, y, [r.name for r in rungs])
+    _names_above(ax, x, y, [f"{r.name}: {r.disk_bytes / 1e6:.3g} MB" for r in rungs])
     return fig
 
 
 def roofline(rungs: Sequence[Rung], roofs: Roofs) -> Figure:
     """Where each rung stands below what the machine can do (Williams et al. 2009): filled one image, hollow best batch.
 
-    Intensity counts the bytes of the weights alone, so it is an upper bound. Both roofs are float32's: bfloat16 and
-    int8 have higher ones.
+    Intensity counts the bytes of the weights alone, so it is an upper bound. The full line is float32's; int8 may
+    lie above bfloat16's, too.
     """
     rungs = [r for r in rungs if r.measured]
     fig, ax = plt.subplots(figsize=(9.5, 5.2))
@@ -310,8 +309,12 @@ def roofline(rungs: Sequence[Rung], roofs: Roofs) -> Figure:
     ax.plot(ends, np.minimum(roofs.gflops, ends * roofs.gbytes), color="black", lw=2)
     ax.annotate(f"memory: {roofs.gbytes:.3g} GB/s", (low, low * roofs.gbytes), xytext=(10, -2),
                 textcoords="offset points", va="top", fontsize=9)  # fmt: skip
-    ax.annotate(f"arithmetic: {roofs.gflops:.3g} GFLOP/s in float32", (high, roofs.gflops), xytext=(0, 4),
-                textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+    for rate, precision in ((roofs.gflops, "float32"), (roofs.gflops_bf16, "bfloat16")):
+        if not math.isnan(rate):
+            if precision == "bfloat16":
+                ax.plot([rate / roofs.gbytes, high], [rate, rate], color="black", lw=1, ls="--")
+            ax.annotate(f"arithmetic, {precision}: {rate:.3g} GFLOP/s", (roofs.ridge, rate), xytext=(14, 4),
+                        textcoords="offset points", fontsize=9)  # fmt: skip
     marks = {"fp32": "o", "bf16": "s", "int8": "^", "int4": "v"}
     for r in rungs:
         c, many = colour(r.name), (r.intensity * r.batch, 2 * r.macs * r.throughput / 1e9)
@@ -330,11 +333,6 @@ def roofline(rungs: Sequence[Rung], roofs: Roofs) -> Figure:
     return fig
 
 
-def _area(size: float) -> float:
-    """Marker area in square points, in proportion to bytes, and large enough to be seen."""
-    return 20 + 6 * size / 1e6
-
-
 def _plain_log(axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
@@ -346,10 +344,10 @@ def _names_above(ax, x: Sequence[float], y: Sequence[float], names: Sequence[str
     ax.autoscale_view()
     places = ax.transAxes.inverted().transform(ax.transData.transform(np.column_stack([x, y])))[:, 0]
     order = np.lexsort((y, places))
-    gap = min(gap, 1 / max(1, len(names) - 1))
-    spread = np.maximum.accumulate(places[order] - gap * np.arange(len(names))) + gap * np.arange(len(names))
-    over = max(0.0, spread[-1] - 1)  # too far to the right: push back from that end
-    spread = np.minimum.accumulate((spread - over * np.linspace(0, 1, len(names)))[::-1])[::-1]
+    least = np.arange(len(names)) * min(gap, 1 / max(1, len(names) - 1))
+    # the nearest places in that order that keep the gap: an isotonic regression
+    fit = IsotonicRegression(y_min=0, y_max=max(0.0, 1 - least[-1])).fit_transform
+    spread = fit(np.arange(len(names)), places[order] - least) + least
     for i, place in zip(order, spread):
         name = names[i].replace(", ONNX Runtime", " ONNX").replace(", PyTorch", " PyTorch")
         ax.annotate(name, (x[i], y[i]), xytext=(place, 1.03), textcoords="axes fraction", rotation=38, fontsize=8,

@@ -177,3 +177,4 @@ def test_bf16_is_fast_only_where_the_cpu_says_so(monkeypatch):
 def test_roofs():
     roofs = benchmark.measure_roofs(seconds=0.05)
     assert roofs.gflops > 0 and roofs.gbytes > 0 and roofs.ridge == roofs.gflops / roofs.gbytes
+    assert np.isnan(roofs.gflops_bf16) != benchmark.fast_bf16("cpu")

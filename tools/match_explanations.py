@@ -36,7 +36,7 @@ from swys_utils.stats import bootstrap_interval
 from swys_utils.training import bf16_pays, evaluate, predict, reference_recipe, run_card, seed_everything
 
 ARMS = ("labels", "soft targets", "explanations")
-RECIPE = {"images": 1024, "epochs": 3, "batch_size": 32, "lr": 2e-4, "weight_decay": 0.05, "alpha": 0.5,
+RECIPE = {"images": 1024, "epochs": 2, "batch_size": 32, "lr": 2e-4, "weight_decay": 0.05, "alpha": 0.5,
           "temperature": 2.0, "gamma": 1.0, "label_smoothing": 0.1}  # fmt: skip
 
 
