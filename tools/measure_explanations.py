@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from swys_utils.benchmark import device_name
 from swys_utils.config import CHECKPOINTS, SwysError, default_device
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset, single_labels
 from swys_utils.explain import (
+    Method,
     agreement,
     agreement_ladder,
     empty_maps,
@@ -30,6 +32,7 @@ from swys_utils.explain import (
     randomisation_check,
     rank_methods,
 )
+from swys_utils.gradcam import grad_cam
 from swys_utils.models import load_checkpoint, write_json
 from swys_utils.stats import bootstrap_interval
 from swys_utils.training import predict
@@ -71,7 +74,7 @@ def measure(path: Path, root: str | None) -> None:
             logits_of[key] = {name: predict(model, sample.images) for name, model in models.items()}
         return logits_of[key]
 
-    def ladder(sample: Split, method: str, classes: int | None = None) -> list:
+    def ladder(sample: Split, method: Method, classes: int | None = None) -> list:
         """Agreement with Base for Base's class or a given one, split by who is right; the paired difference last."""
         answers = logits(sample)
         targets = answers["Base"].argmax(axis=1) if classes is None else np.full(len(sample), classes)
@@ -111,6 +114,7 @@ def measure(path: Path, root: str | None) -> None:
         part(f"empty maps, {name}", everything, lambda sample, name=name: empty(sample, name))
     for method in ("hires_cam", "legrad", "attention_rollout"):
         part(f"agreement, {method}", half, lambda sample, method=method: ladder(sample, method))
+    part("agreement, grad_cam, block 9", half, lambda sample: ladder(sample, partial(grad_cam, block=9)))
     for c, name in enumerate(data.info.class_names):
         part(f"agreement, grad_cam, class {name}", half, lambda sample, c=c: ladder(sample, "grad_cam", c))
     for name in models:
