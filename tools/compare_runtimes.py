@@ -70,7 +70,7 @@ with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
     for name, make in makers.items():
         try:
             calls[name] = make()
-            print(f"{name:24} largest logit difference {np.abs(calls[name]() - model(x).numpy()).max():.1e}", flush=True)
+            print(f"{name:24} largest logit difference {np.abs(calls[name]() - model(x).numpy()).max():.1e}")
         except Exception as error:  # each runtime fails in its own way
             calls.pop(name, None)
             print(f"{name:24} left out: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:90]}")
