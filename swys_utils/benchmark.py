@@ -24,7 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import SwysError
+from .config import SwysError, cpu_facts, fast_bf16
 from .gradcam import evaluation_mode
 from .models import count_parameters
 from .stats import bootstrap_interval
@@ -352,25 +352,8 @@ def device_name(device: torch.device | str = "cpu") -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return device.type
-    brand = next((v for k, v in _cpu_facts() if k == "model name"), platform.processor() or platform.machine())
+    brand = next((v for k, v in cpu_facts() if k == "model name"), platform.processor() or platform.machine())
     return f"CPU ({brand})"
-
-
-def fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Does the device compute in bfloat16, or only emulate it (about ten times slower than float32 on a CPU)?"""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    flags = next((v.split() for k, v in _cpu_facts() if k in ("flags", "Features")), [])
-    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
-
-
-def _cpu_facts() -> list[tuple[str, str]]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    return [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines) if v]
 
 
 def random_inputs(model: VisionTransformer, batch: int, img_size: int | None = None) -> torch.Tensor:

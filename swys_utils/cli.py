@@ -25,7 +25,14 @@ from .export import export_onnx, quantise_onnx_dynamic
 from .gradcam import METHODS
 from .ladder import COST, KEPT, LADDER_NAMES, ladder_table, shrink_ladder, which_to_ship
 from .ladder import write_json as write_ladder
-from .models import checkpoint_ids, load_checkpoint, seen_in_training, shipped_predictions, write_json
+from .models import (
+    at_native_resolution,
+    checkpoint_ids,
+    load_checkpoint,
+    seen_in_training,
+    shipped_predictions,
+    write_json,
+)
 from .plots import heatmap_rows
 from .reference import reference_runs, report, reproduce, training_throughput
 from .training import (
@@ -125,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--ckpt_path", required=True)
     sub.add_argument("--save_path", required=True, help="x.onnx")
     sub.add_argument("--int8", action="store_true", help="quantise the weights and, as they come, the activations")
+    sub.add_argument("--native", action="store_true", help="rewrite the model, exactly, to read images of --size px")
 
     sub = command("reproduce", _reproduce, "train the reference set: resumable, safe to kill, skips what is done")
     sub.add_argument("--save_path", default="runs/reference", help="folder of the runs (default: %(default)s)")
@@ -241,6 +249,8 @@ def _export(options) -> None:
         raise SwysError(f"--save_path '{path}' does not end in .onnx; name the file to write")
     data = _data(options)
     model, card = _checkpoint(options.ckpt_path, data)
+    if options.native:
+        model = at_native_resolution(model, data.info.size)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "float.onnx" if options.int8 else path
         written = export_onnx(model.cpu(), target, class_names=data.info.class_names, source=card)

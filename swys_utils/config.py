@@ -79,6 +79,24 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
+def fast_bf16(device: torch.device | str = "cpu") -> bool:
+    """Does the device compute in bfloat16, or only emulate it (about ten times slower than float32 on a CPU)?"""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = next((v.split() for k, v in cpu_facts() if k in ("flags", "Features")), [])
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+
+
+def cpu_facts() -> list[tuple[str, str]]:
+    """What Linux says of its processors, (key, value); nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines) if v]
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices). Call it right before each random block."""
     random.seed(seed)

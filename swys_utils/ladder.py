@@ -26,14 +26,13 @@ from .benchmark import (
     best_throughput,
     count_macs,
     device_name,
-    fast_bf16,
     fixed_threads,
     interleaved_latency,
     peak_memory,
     random_inputs,
     speedup,
 )
-from .config import SwysError
+from .config import SwysError, fast_bf16
 from .data import Dataset, Split, to_model_input
 from .explain import agreement, heatmaps, mean_interval
 from .export import dequantised_twin, export_onnx, onnx_session, quantise_onnx_dynamic, quantise_onnx_int4

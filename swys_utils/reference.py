@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from .benchmark import count_macs
-from .config import SwysError, default_device, seed_everything, unknown
+from .config import SwysError, default_device, fast_bf16, seed_everything, unknown
 from .data import Dataset, Split, load_dataset
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargetDistiller
 from .models import SHORT_NAMES, create_model, load_checkpoint, save_checkpoint, weights_digest, write_json
@@ -26,7 +26,6 @@ from .training import (
     ORIGINAL,
     Recipe,
     auc,
-    bf16_pays,
     build,
     calibration_error,
     fit,
@@ -562,7 +561,7 @@ def training_throughput(
             }
         )
         del model
-    precision = "bf16" if bf16_pays(device) else "float32"
+    precision = "bf16" if fast_bf16(device) else "float32"
     print(f"training on {_device_name(device)}, {precision}; measured matrix-product peak {peak:.4g} TFLOP/s")
     print(f"{'model':<10}{'original img/s':>16}{'ours img/s':>13}{'ratio':>8}{'TFLOP/s':>10}{'of peak':>9}")
     for row in rows:
@@ -577,7 +576,7 @@ def matmul_peak(device: torch.device | str, seconds: float = 1.0) -> float:
     """TFLOP/s of a large square matrix product (random numbers) in the training precision, measured."""
     device = torch.device(device)
     side = 8192 if device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if bf16_pays(device) else torch.float32
+    dtype = torch.bfloat16 if fast_bf16(device) else torch.float32
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     rate = _rate(lambda: a @ b, device, seconds, warm_up=3)
     return rate * 2 * side**3 / 1e12

@@ -22,7 +22,7 @@ from torch import nn
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 from tqdm.auto import tqdm
 
-from .config import SwysError, default_device, seed_everything
+from .config import SwysError, default_device, fast_bf16, seed_everything
 from .data import Dataset, Split, to_model_input, to_planes
 from .models import create_model, pack_hashes, perceptual_hashes, save_checkpoint
 from .stats import bootstrap_interval, wilson_interval
@@ -261,14 +261,6 @@ def _compiled(step_module: nn.Module, objective: nn.Module, mode: str):
     return torch.compile(step_module, mode=mode)
 
 
-def bf16_pays(device: torch.device) -> bool:
-    """Whether bfloat16 is faster there: a GPU, or a CPU with instructions for it."""
-    if device.type == "cpu":
-        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, name, lambda: False)() for name in names)
-    return device.type == "cuda"
-
-
 # --- the loop --------------------------------------------------------------------------------------------------
 
 
@@ -347,7 +339,7 @@ def fit(
     """
     start = time.monotonic()
     device = torch.device(device or default_device())
-    accelerator = Accelerator(mixed_precision="bf16" if bf16_pays(device) else "no", cpu=device.type == "cpu")
+    accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
     device = accelerator.device
     objective = objective or supervised_objective(data, recipe)
     state_path = _beside(save_path, "state") if save_path else None

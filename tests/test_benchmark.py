@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swys_utils import benchmark
+from swys_utils import benchmark, config
 from swys_utils.benchmark import Timing, best_throughput, count_macs, interleaved_latency, measure_cost, vit_macs
 from swys_utils.config import SwysError
 from swys_utils.models import create_model
@@ -170,11 +170,11 @@ def test_peak_memory_holds_at_least_the_weights():
 
 def test_bf16_is_fast_only_where_the_cpu_says_so(monkeypatch):
     for flags, fast in (("avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16", True)):
-        monkeypatch.setattr(benchmark, "_cpu_facts", lambda flags=flags: [("flags", flags)])
-        assert benchmark.fast_bf16("cpu") is fast
+        monkeypatch.setattr(config, "cpu_facts", lambda flags=flags: [("flags", flags)])
+        assert config.fast_bf16("cpu") is fast
 
 
 def test_roofs():
     roofs = benchmark.measure_roofs(seconds=0.05)
     assert roofs.gflops > 0 and roofs.gbytes > 0 and roofs.ridge == roofs.gflops / roofs.gbytes
-    assert np.isnan(roofs.gflops_bf16) != benchmark.fast_bf16("cpu")
+    assert np.isnan(roofs.gflops_bf16) != config.fast_bf16("cpu")

@@ -146,6 +146,8 @@ def test_export_writes_a_checked_onnx_file(checkpoint, tmp_path, capsys):
     assert cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "int8.onnx", "--int8"]) == 0
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "tiny.onnx").stat().st_size
     assert cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "tiny.pt"]) == 2
+    assert cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "native.onnx", "--native"]) == 2
+    assert "cannot be rewritten" in capsys.readouterr().err  # this model reads 28 px already
 
 
 def test_reproduce_lists_its_runs_and_report_needs_some(capsys):

@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from swys_utils.benchmark import device_name
-from swys_utils.config import CHECKPOINTS, PROFILES, SwysError, default_device
+from swys_utils.config import CHECKPOINTS, PROFILES, SwysError, default_device, fast_bf16
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset, single_labels, to_model_input
 from swys_utils.distillation import correlation, logits_and_map, soft_target_loss
 from swys_utils.explain import agreement, heatmaps, mean_interval, prediction_agreement
 from swys_utils.lesson import Trained, load_or_train, predict_once, signed_maps_once
 from swys_utils.models import save_checkpoint, write_json
 from swys_utils.stats import bootstrap_interval
-from swys_utils.training import bf16_pays, evaluate, predict, reference_recipe, run_card, seed_everything
+from swys_utils.training import evaluate, predict, reference_recipe, run_card, seed_everything
 
 ARMS = ("labels", "soft targets", "explanations")
 RECIPE = {"images": 768, "epochs": 2, "batch_size": 32, "lr": 2e-4, "weight_decay": 0.05, "alpha": 0.5,
@@ -64,7 +64,7 @@ def continue_training(student, split: Split, taught, arm: str, seed: int, recipe
         optimizer.param_groups[0]["lr"] = recipe["lr"] * warm * (1 + math.cos(math.pi * step / steps)) / 2
         rows = torch.as_tensor(order[step * recipe["batch_size"] : (step + 1) * recipe["batch_size"]])
         x, y, teacher_logits, teacher_map = (t[rows].to(device) for t in (inputs, labels, *taught))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
             if arm == "explanations":
                 logits, student_map = logits_and_map(student, x, teacher_logits.argmax(dim=1), create_graph=True)
             else:
