@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from tqdm.auto import tqdm
 
 from swys_utils.benchmark import device_name
@@ -31,7 +32,6 @@ from swys_utils.distillation import correlation, logits_and_map, soft_target_los
 from swys_utils.explain import agreement, heatmaps, mean_interval, prediction_agreement
 from swys_utils.lesson import Trained, load_or_train, predict_once, signed_maps_once
 from swys_utils.models import save_checkpoint, write_json
-from swys_utils.stats import bootstrap_interval
 from swys_utils.training import evaluate, predict, reference_recipe, run_card, seed_everything
 
 ARMS = ("labels", "soft targets", "explanations")
@@ -85,7 +85,7 @@ def continue_training(student, split: Split, taught, arm: str, seed: int, recipe
 
 
 def score(student, test: Split, teacher_logits: np.ndarray, teacher_maps: np.ndarray, task: str) -> dict:
-    """What the student kept: accuracy, answers like the teacher's, maps like the teacher's (per image, too)."""
+    """What the student kept: accuracy, answers and maps like the teacher's."""
     logits = predict(student, test.images)
     metrics = evaluate(logits, test.labels, task)
     maps = heatmaps(student, test.images, targets=teacher_logits.argmax(axis=1), signed=True)
@@ -94,24 +94,29 @@ def score(student, test: Split, teacher_logits: np.ndarray, teacher_maps: np.nda
     return {
         "accuracy": metrics.accuracy, "accuracy_interval": metrics.accuracy_interval, "auc": metrics.auc,
         "same_prediction": same["mean"], "kl": kl["mean"], "spearman": mean_interval(looks.spearman),
-        "top_iou": mean_interval(looks.iou), "correct": metrics.correct.ravel().astype(int),
-        "spearman_per_image": np.round(looks.spearman, 3),
+        "top_iou": mean_interval(looks.iou),
     }  # fmt: skip
 
 
 def compare(runs: dict) -> list[dict]:
-    """Paired differences between ways of teaching: mean over seeds, bootstrap over images."""
+    """Paired differences between ways of teaching, run by run: their mean, each seed's, and an interval over seeds.
+
+    The interval is Student's t over seeds, since runs differ far more than resampled images do.
+    """
+
+    def value(arm: str, seed: str, what: str) -> float:
+        run = runs[f"{arm}, {seed}"]
+        return run["spearman"][0] if what == "agreement" else run["accuracy"]
+
     rows = []
-    by_arm = {arm: [run for key, run in runs.items() if key.startswith(f"{arm}, seed")] for arm in ARMS}
+    seeds = [key.removeprefix(f"{ARMS[-1]}, ") for key in runs if key.startswith(f"{ARMS[-1]}, seed")]
     for a, b in (("soft targets", "labels"), ("explanations", "labels"), ("explanations", "soft targets")):
-        for what in ("spearman_per_image", "correct"):
-            if by_arm[a] and by_arm[b]:
-                x, y = (np.mean([run[what] for run in by_arm[arm]], axis=0) for arm in (a, b))
-                low, high = bootstrap_interval(lambda u, v: np.nanmean(u) - np.nanmean(v), x, y)
-                name = "agreement" if what.startswith("spearman") else "accuracy"
-                rows.append(
-                    {"difference": f"{a} - {b}", "of": name, "mean": np.nanmean(x - y), "low": low, "high": high}
-                )
+        for what in ("agreement", "accuracy"):
+            each = np.array([value(a, seed, what) - value(b, seed, what) for seed in seeds])
+            if len(each) > 1:
+                low, high = stats.t.interval(0.95, len(each) - 1, each.mean(), stats.sem(each))
+                row = {"difference": f"{a} - {b}", "of": what, "mean": float(each.mean()), "low": float(low)}
+                rows.append(row | {"high": float(high), "seeds": each.tolist()})
     return rows
 
 
@@ -134,8 +139,8 @@ def measure(path: Path, seeds: list[int], root: str | None) -> None:
 
     def keep(key: str, model, seconds: float) -> None:
         result = score(model, data.test, teacher_logits, teacher_maps, data.info.task)
-        found["runs"][key] = json.loads(json.dumps(result | {"seconds": seconds}, default=np.ndarray.tolist))
-        found["differences"] = json.loads(json.dumps(compare(found["runs"]), default=float))
+        found["runs"][key] = json.loads(json.dumps(result | {"seconds": seconds}, default=float))
+        found["differences"] = compare(found["runs"])
         write_json(path, found)
         print(f"{key}: agreement {result['spearman'][0]:.3f}, accuracy {result['accuracy']:.1%}", flush=True)
 
