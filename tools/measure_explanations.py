@@ -123,7 +123,7 @@ def measure(path: Path, root: str | None) -> None:
         part(f"randomisation, {name}", few, lambda sample, name=name: randomisation(sample, name))
     for name, count in (("Tiny", some), ("KD Tiny", 64)):
         part(f"methods, {name}", count, lambda sample, name=name: methods(sample, name))
-    part("methods, Base", 24, lambda sample: methods(sample, "Base"))
+    part("methods, Base", 12, lambda sample: methods(sample, "Base"))
     print(f"wrote {path}")
 
 
