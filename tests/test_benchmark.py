@@ -164,7 +164,7 @@ def test_peak_memory_holds_at_least_the_weights():
     wide = create_model("vit_tiny", 2, img_size=32, patch_size=8, depth=1, embed_dim=1536)
     weights = 4 * sum(p.numel() for p in wide.parameters())  # 113 MB
     memory = benchmark.peak_memory(wide)
-    assert weights < memory.growth < 1.6 * weights and memory.runtime > 50e6
+    assert weights < memory.growth < 2 * weights and memory.runtime > 50e6
     assert "process" in memory.method
 
 
