@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import SwysError, cpu_facts, fast_bf16
 from .gradcam import evaluation_mode
-from .models import count_parameters
+from .models import count_parameters, plain_attention
 from .stats import bootstrap_interval
 
 MAX_BATCH = {"cuda": 4096, "cpu": 64}  # where the search for the best throughput ends
@@ -64,23 +64,10 @@ def count_macs(model: VisionTransformer, img_size: int | None = None) -> int:
         img_size: side of the square input, px; default: the model's own.
     """
     inputs = random_inputs(model, 1, img_size)
-    with evaluation_mode(model), torch.no_grad(), _without_fused_attention(model):
+    with evaluation_mode(model), torch.no_grad(), plain_attention(model):
         with FlopCounterMode(display=False) as counter:
             model(inputs)
     return counter.get_total_flops() // 2
-
-
-@contextmanager
-def _without_fused_attention(model: nn.Module):
-    layers = [module for module in model.modules() if hasattr(module, "fused_attn")]
-    before = [layer.fused_attn for layer in layers]
-    try:
-        for layer in layers:
-            layer.fused_attn = False
-        yield
-    finally:
-        for layer, setting in zip(layers, before):
-            layer.fused_attn = setting
 
 
 # --- timing ----------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from .models import (
     write_json,
 )
 from .plots import heatmap_rows
-from .reference import reference_runs, report, reproduce, training_throughput
+from .reference import pocket_runs, reference_runs, report, reproduce, training_throughput
 from .training import (
     ORIGINAL,
     Recipe,
@@ -140,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--budget_s", type=float, default=0, help="stop after so many seconds; the same command goes on")
     sub.add_argument("--compile_mode", help="of torch.compile, for example 'default' (default: none)")
     sub.add_argument("--cuda_graph", action="store_true", help="record a training step once and replay it")
+    sub.add_argument("--pocket", action="store_true", help="the pocket set instead: small models, about an hour on two "
+                     "CPU cores")  # fmt: skip
     sub.add_argument("--list", action="store_true", help="print the runs of the set and stop")
 
     sub = commands.add_parser("report", help="the table of a reference set, with intervals and paired tests")
@@ -261,11 +263,12 @@ def _export(options) -> None:
 
 
 def _reproduce(options) -> None:
+    runs = (pocket_runs if options.pocket else reference_runs)(options.dataset)
     if options.list:
-        print("\n".join(run.id for run in reference_runs(options.dataset)))
+        print("\n".join(run.id for run in runs))
         return
     reproduce(options.dataset, options.save_path, budget_s=options.budget_s, only=options.only, data=_data(options),
-              compile_mode=options.compile_mode, cuda_graph=options.cuda_graph)  # fmt: skip
+              compile_mode=options.compile_mode, cuda_graph=options.cuda_graph, runs=runs)  # fmt: skip
     print(report(options.save_path))
 
 

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from .config import SwysError
+from .models import plain_attention
 from .training import SupervisedObjective
 
 
@@ -219,16 +220,13 @@ def logits_and_map(
     with torch.set_grad_enabled(create_graph):
         tokens = trunk(model, inputs)
     last = model.blocks[-1]
-    fused, last.attn.fused_attn = last.attn.fused_attn, False  # fused attention has no second derivative
-    try:
+    with plain_attention(last):  # fused attention has no second derivative
         activations = last.norm1(tokens)
         if not create_graph:
             activations = activations.detach().requires_grad_()
         tokens = tokens + last.drop_path1(last.ls1(last.attn(activations)))
         tokens = tokens + last.drop_path2(last.ls2(last.mlp(last.norm2(tokens))))
         logits = model.forward_head(model.norm(tokens))
-    finally:
-        last.attn.fused_attn = fused
     chosen = logits.argmax(dim=1) if classes is None else classes
     score = logits.gather(1, chosen[:, None]).sum()
     gradient = torch.autograd.grad(score, activations, create_graph=create_graph)[0]

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from .config import SwysError
+from .models import plain_attention
 
 Targets = int | Sequence[int] | np.ndarray | Tensor | None
 
@@ -308,13 +309,10 @@ def _attention_maps(model: VisionTransformer, leaf: bool = False) -> Iterator[li
         maps.append(output.detach().requires_grad_() if leaf else output)
         return maps[-1]
 
-    fused = [attention.fused_attn for attention in attentions]
     handles = [attention.attn_drop.register_forward_hook(keep) for attention in attentions]
     try:
-        for attention in attentions:
-            attention.fused_attn = False
-        yield maps
+        with plain_attention(model):
+            yield maps
     finally:
-        for attention, setting, handle in zip(attentions, fused, handles):
-            attention.fused_attn = setting
+        for handle in handles:
             handle.remove()

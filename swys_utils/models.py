@@ -8,6 +8,8 @@ import json
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -95,6 +97,24 @@ def at_native_resolution(model: VisionTransformer, size: int = 28) -> VisionTran
 
 def count_parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+@contextmanager
+def plain_attention(module: torch.nn.Module) -> Iterator[None]:
+    """Attention as separate products inside the block, and each layer as it was afterwards.
+
+    The fused kernel forms no attention map, has no second derivative, hides its operations from torch's counter, and
+    on a CPU its backward pass takes twice as long.
+    """
+    layers = [layer for layer in module.modules() if hasattr(layer, "fused_attn")]
+    before = [layer.fused_attn for layer in layers]
+    try:
+        for layer in layers:
+            layer.fused_attn = False
+        yield
+    finally:
+        for layer, fused in zip(layers, before):
+            layer.fused_attn = fused
 
 
 def weights_digest(model: torch.nn.Module) -> str:

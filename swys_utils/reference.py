@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from .models import SHORT_NAMES, create_model, load_checkpoint, save_checkpoint,
 from .stats import mcnemar
 from .training import (
     ORIGINAL,
+    TURNED,
     Recipe,
     auc,
     build,
@@ -51,7 +52,10 @@ METHODS: dict[str, tuple[type | None, dict]] = {
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: ``id`` is ``<model>/<method>/seed<k>``, ``teacher`` the id of the run whose weights teach, or None."""
+    """One run: ``id`` is ``<model>/<method>/seed<k>``, ``teacher`` the id of the run whose weights teach, or None.
+
+    ``model`` is a timm name, ``model_kwargs`` what ``create_model`` takes besides.
+    """
 
     id: str
     model: str
@@ -59,6 +63,7 @@ class RunSpec:
     seed: int
     recipe: Recipe
     teacher: str | None = None
+    model_kwargs: dict = field(default_factory=dict)
 
 
 def reference_runs(dataset: str = "pneumoniamnist", base_seeds: int = 3, tiny_seeds: int = 5) -> list[RunSpec]:
@@ -84,6 +89,33 @@ def reference_runs(dataset: str = "pneumoniamnist", base_seeds: int = 3, tiny_se
             runs += [spec("vit_tiny", "kd_features_frozen", 0)]
             runs += [spec("vit_tiny", "original", 0), spec("vit_base", "original", 0)]
     return runs
+
+
+POCKET = {"pocket_base": {"embed_dim": 128, "num_heads": 8}, "pocket_tiny": {"embed_dim": 48, "num_heads": 3}}
+POCKET_GRID = {"img_size": 28, "patch_size": 4, "depth": 6}
+
+
+def pocket_runs(dataset: str = "pneumoniamnist", base_seeds: int = 3, tiny_seeds: int = 5) -> list[RunSpec]:
+    """The question of the series at pocket size: two CPU cores train these 18 models in about an hour.
+
+    Six blocks on 49 patches of the native 28 px; a teacher 128 wide (1.2 M parameters) and students 48 wide (0.17 M),
+    alone and taught by teacher seed 0. Several seeds of both give what the full-size pair cannot without a GPU: how far
+    equal runs differ (floor), and how alike two teachers are (ceiling).
+    """
+    turned = dataset in TURNED
+    short = Recipe("pocket", epochs=6 if turned else 16, batch_size=32, warmup_epochs=1, turns=turned, scale=0.1,
+                   rotate=10, jitter=0.2 if turned else 0.3, mixup=0, drop_path=0)  # fmt: skip
+
+    def spec(model: str, method: str, seed: int) -> RunSpec:
+        recipe = replace(short, lr=5e-4 if model == "pocket_base" else 1e-3)
+        teacher = "pocket_base/scratch/seed0" if method.startswith("kd") else None
+        kwargs = {**POCKET[model], **POCKET_GRID}
+        return RunSpec(f"{model}/{method}/seed{seed}", "vit_tiny_patch16_224", method, seed, recipe, teacher, kwargs)
+
+    runs = [spec("pocket_base", "scratch", seed) for seed in range(min(2, base_seeds))]
+    for seed in range(tiny_seeds):
+        runs += [spec("pocket_tiny", method, seed) for method in ("scratch", "kd_soft", "kd_explain")]
+    return runs + [spec("pocket_base", "scratch", seed) for seed in range(2, base_seeds)]
 
 
 def objective_for(
@@ -239,10 +271,11 @@ def _train_one(
 ) -> dict | None:
     """Train, score and write one run; None when the budget ended first."""
     start = time.monotonic()
+    model_kwargs = {**spec.model_kwargs, **model_kwargs}
     model = build(spec.model, data, spec.recipe, spec.seed, **model_kwargs)
     digest = weights_digest(model)
     for entry in done.values():
-        if (entry["model"], entry["seed"]) == (SHORT_NAMES.get(spec.model, spec.model), spec.seed):
+        if (model_of(entry["id"]), entry["seed"]) == (model_of(spec.id), spec.seed):
             if entry["initial_weights"] != digest:
                 raise SwysError(
                     f"{spec.id} starts from other weights ({digest}) than {entry['id']} ({entry['initial_weights']});"
@@ -386,14 +419,14 @@ def _device_name(device: torch.device) -> str:
 # --- what the runs say -----------------------------------------------------------------------------------------
 
 COMPARISONS = (
-    (("vit_tiny", "kd_soft"), ("vit_tiny", "scratch")),
-    (("vit_tiny", "kd_features"), ("vit_tiny", "scratch")),
-    (("vit_tiny", "kd_explain"), ("vit_tiny", "scratch")),
-    (("vit_tiny", "kd_explain"), ("vit_tiny", "kd_soft")),
-    (("vit_tiny", "kd_features"), ("vit_tiny", "kd_features_frozen")),
-    (("vit_base", "scratch"), ("vit_tiny", "scratch")),
-    (("vit_tiny", "scratch"), ("vit_tiny", "original")),
-    (("vit_base", "scratch"), ("vit_base", "original")),
+    (("tiny", "kd_soft"), ("tiny", "scratch")),
+    (("tiny", "kd_features"), ("tiny", "scratch")),
+    (("tiny", "kd_explain"), ("tiny", "scratch")),
+    (("tiny", "kd_explain"), ("tiny", "kd_soft")),
+    (("tiny", "kd_features"), ("tiny", "kd_features_frozen")),
+    (("base", "scratch"), ("tiny", "scratch")),
+    (("tiny", "scratch"), ("tiny", "original")),
+    (("base", "scratch"), ("base", "original")),
 )
 LABELS = {
     "scratch": "alone",
@@ -427,7 +460,7 @@ def report(runs_folder: str | Path) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (model, method), rows in sorted(groups.items(), key=lambda item: (item[0][0], list(METHODS).index(item[0][1]))):
-        mine = [e for e in entries if (_short(e["model"]), e["method"]) == (model, method)]
+        mine = [e for e in entries if (model_of(e["id"]), e["method"]) == (model, method)]
         low, high = accuracy_interval(np.stack(list(rows.values())))
         lines.append(
             f"| {model} | {LABELS[method]} | {len(mine)} | {_spread([100 * e['last']['accuracy'] for e in mine])} "
@@ -441,8 +474,10 @@ def report(runs_folder: str | Path) -> str:
         "| McNemar, seed 0 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for a, b in COMPARISONS:
-        lines += _comparison(f"{_title(a)} - {_title(b)}", groups.get(a, {}), groups.get(b, {}))
+    for family in sorted({model.rpartition("_")[0] for model, _ in groups}):
+        for (size_a, *a), (size_b, *b) in COMPARISONS:
+            a, b = (f"{family}_{size_a}", *a), (f"{family}_{size_b}", *b)
+            lines += _comparison(f"{_title(a)} - {_title(b)}", groups.get(a, {}), groups.get(b, {}))
     for key, rows in groups.items():
         lines += _comparison(f"{_title(key)}: last epoch - validation-chosen epoch", rows, chosen[key])
     devices = sorted({e["device"] for e in entries})
@@ -490,12 +525,13 @@ def _correct_by_method(folder: Path, when: str) -> dict[tuple[str, str], dict[in
         with np.load(folder / f"{entry['id']}.npz", allow_pickle=False) as arrays:
             scores, labels = arrays[f"test_{when}"], arrays["test_labels"]
         correct = scores.argmax(axis=1) == labels if labels.ndim == 1 else (scores > 0.5) == labels
-        groups.setdefault((_short(entry["model"]), entry["method"]), {})[entry["seed"]] = correct
+        groups.setdefault((model_of(entry["id"]), entry["method"]), {})[entry["seed"]] = correct
     return groups
 
 
-def _short(model: str) -> str:
-    return {name: short for short, name in SHORT_NAMES.items()}.get(model, model)
+def model_of(run_id: str) -> str:
+    """``vit_tiny/kd_soft/seed1`` -> ``vit_tiny``."""
+    return run_id.split("/")[0]
 
 
 def _title(key: tuple[str, str]) -> str:

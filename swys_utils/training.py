@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .config import SwysError, default_device, fast_bf16, seed_everything
 from .data import Dataset, Split, to_model_input, to_planes
-from .models import create_model, pack_hashes, perceptual_hashes, save_checkpoint
+from .models import create_model, pack_hashes, perceptual_hashes, plain_attention, save_checkpoint
 from .stats import bootstrap_interval, wilson_interval
 
 # --- recipe ----------------------------------------------------------------------------------------------------
@@ -101,12 +102,15 @@ ORIGINAL = Recipe(
 )  # what the earlier project of this name did
 
 
+TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")  # cells and tissue have no up or down
+
+
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
-    """The recipe of the reference runs. Cells and tissue have no up or down, so they are also turned."""
+    """The recipe of the reference runs; data without an up and down is also turned."""
     recipe = Recipe()
     if "base" in model_name:
         recipe = replace(recipe, epochs=50, lr=2e-4)
-    if dataset_name in ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist"):
+    if dataset_name in TURNED:
         recipe = replace(recipe, turns=True, jitter=0.2, epochs=round(recipe.epochs * 0.6))
     return recipe
 
@@ -374,7 +378,7 @@ def fit(
 
     def step_once(rows: torch.Tensor, lam: float | torch.Tensor) -> torch.Tensor:
         inputs, targets = _batch(images, labels, rows, data, recipe, img_size, lam, generator, device)
-        with accelerator.autocast():
+        with accelerator.autocast(), plain_attention(step_module) if device.type == "cpu" else nullcontext():
             loss = train_step(inputs, targets)
         accelerator.backward(loss)
         optimizer.step()
