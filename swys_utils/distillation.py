@@ -61,7 +61,7 @@ class SoftTargetDistiller(nn.Module):
     ``to_model_input`` enlarges a stored image.
     """
 
-    same_size = False  # tokens or heatmaps that are compared one by one need it
+    same_size = False  # tokens that are compared one by one need it
 
     def __init__(
         self,
@@ -163,27 +163,37 @@ class ExplanationDistiller(SoftTargetDistiller):
 
     Signed maps at ``blocks[-1].norm1`` are compared by 1 - Pearson correlation over the patch tokens, in [0, 2]; the
     ReLU is left out, since it would leave an empty map, and no gradient, where all evidence speaks against a class.
+    For a student with fewer, larger patches the teacher's map is averaged over each of them.
 
     Args:
         gamma: weight of the explanation loss.
     """
-
-    same_size = True
 
     def __init__(self, teacher, labels, alpha: float = 0.5, temperature: float = 2.0, gamma: float = 1.0):
         super().__init__(teacher, labels, alpha, temperature)
         self.gamma = gamma
         self.trunk = trunk
 
+    def check(self, student: VisionTransformer) -> None:
+        super().check(student)
+        grid, coarse = (model.patch_embed.grid_size for model in (self.teachers[0], student))
+        if any(fine % few for fine, few in zip(grid, coarse)):
+            raise SwysError(
+                f"the teacher's map is {grid[0]} x {grid[1]}, the student's {coarse[0]} x {coarse[1]}; "
+                "choose a --patch_size whose grid divides the teacher's"
+            )
+
     def compile_parts(self, mode: str) -> None:
         """Compile all but the last block of both models: a compiled graph has no second derivative."""
         self.trunk = torch.compile(trunk, mode=mode)
 
     def forward(self, student: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        teacher = self.teachers[0]
         with torch.enable_grad():
             teacher_logits, teacher_map = logits_and_map(
-                self.teachers[0], inputs, None, create_graph=False, trunk=self.trunk
+                teacher, _enlarged(inputs, teacher), None, create_graph=False, trunk=self.trunk
             )
+        teacher_map = _averaged(teacher_map, teacher.patch_embed.grid_size, student.patch_embed.grid_size)
         classes = teacher_logits.argmax(dim=1)
         logits, student_map = logits_and_map(student, inputs, classes, create_graph=True, trunk=self.trunk)
         explanation = 1 - correlation(student_map, teacher_map).mean()
@@ -197,6 +207,13 @@ def _enlarged(inputs: torch.Tensor, model: VisionTransformer) -> torch.Tensor:
     if tuple(inputs.shape[-2:]) == size:
         return inputs
     return F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
+
+
+def _averaged(token_map: torch.Tensor, grid: tuple[int, int], coarse: tuple[int, int]) -> torch.Tensor:
+    """Token map (B, N) of one grid averaged over the patches of a coarser one."""
+    if grid == coarse:
+        return token_map
+    return F.adaptive_avg_pool2d(token_map.unflatten(1, grid).float(), coarse).flatten(1)
 
 
 def trunk(model: VisionTransformer, inputs: torch.Tensor) -> torch.Tensor:

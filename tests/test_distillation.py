@@ -171,6 +171,21 @@ def test_teaching_the_map_brings_the_maps_together(batch):
     assert likeness() > before + 0.2
 
 
+def test_a_coarser_student_is_taught_the_means_of_the_teachers_map(batch):
+    """The teacher reads 56 px on a 4 x 4 grid, the student 28 px on 2 x 2: each of its patches covers four."""
+    teacher, student, labels = vit(img_size=56, seed=1).eval(), vit().eval(), SupervisedObjective()
+    enlarged = F.interpolate(batch[0], size=(56, 56), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        classes = teacher(enlarged).argmax(1)
+    theirs = grad_cam(teacher, enlarged, classes, signed=True)
+    means = torch.stack([theirs[:, i : i + 2, j : j + 2].mean((1, 2)) for i in (0, 2) for j in (0, 2)], dim=1)
+    ours = grad_cam(student, batch[0], classes, signed=True).flatten(1)
+    objective = ExplanationDistiller(teacher, labels, alpha=0, gamma=1)
+    objective.check(student)
+    expected = labels(student, *batch) + 1 - correlation(ours, means).mean()
+    assert objective(student, *batch).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_a_teacher_of_other_classes_or_size_is_refused():
     objective = SoftTargetDistiller(vit(classes=3), SupervisedObjective())
     with pytest.raises(SwysError, match="the teacher has 3 classes, the student 2"):
@@ -178,7 +193,9 @@ def test_a_teacher_of_other_classes_or_size_is_refused():
     with pytest.raises(SwysError, match="the teacher reads 28 px, the student 56 px"):
         SoftTargetDistiller(vit(), SupervisedObjective()).check(vit(img_size=56))
     with pytest.raises(SwysError, match="the teacher reads 56 px, the student 28 px"):
-        ExplanationDistiller(vit(img_size=56), SupervisedObjective()).check(vit())
+        FeatureDistiller(vit(img_size=56), SupervisedObjective(), vit()).check(vit())
+    with pytest.raises(SwysError, match="the teacher's map is 2 x 2, the student's 4 x 4"):
+        ExplanationDistiller(vit(), SupervisedObjective()).check(vit(patch_size=7))
 
 
 def test_a_student_may_read_fewer_pixels_than_its_teacher():
