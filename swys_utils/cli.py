@@ -1,4 +1,5 @@
-"""The command line, ``swys train | distill | evaluate | explain | benchmark | export | reproduce | report``.
+"""The command line, ``swys train | distill | evaluate | explain | benchmark | export | reproduce | agreement |
+report``.
 
 Options that the earlier project of this name had keep their names. Several GPUs or nodes:
 ``accelerate launch -m swys_utils train ...``.
@@ -35,6 +36,7 @@ from .models import (
 )
 from .plots import heatmap_rows
 from .reference import pocket_runs, reference_runs, report, reproduce, training_throughput
+from .study import agreement_over_runs, summary
 from .training import (
     ORIGINAL,
     Recipe,
@@ -143,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--pocket", action="store_true", help="the pocket set instead: small models, about an hour on two "
                      "CPU cores")  # fmt: skip
     sub.add_argument("--list", action="store_true", help="print the runs of the set and stop")
+
+    sub = command("agreement", _agreement, "do the students of a finished set look where their teacher looks?")
+    sub.add_argument("--save_path", default="runs/reference", help="folder of the runs (default: %(default)s)")
+    sub.add_argument("--images", type=int, default=1000, help="a fixed sample of test images (default: %(default)s)")
 
     sub = commands.add_parser("report", help="the table of a reference set, with intervals and paired tests")
     sub.set_defaults(run=_report)
@@ -270,6 +276,13 @@ def _reproduce(options) -> None:
     reproduce(options.dataset, options.save_path, budget_s=options.budget_s, only=options.only, data=_data(options),
               compile_mode=options.compile_mode, cuda_graph=options.cuda_graph, runs=runs)  # fmt: skip
     print(report(options.save_path))
+
+
+def _agreement(options) -> None:
+    study = agreement_over_runs(options.save_path, _data(options), options.images,
+                                progress=lambda line: print(f"  {line}", flush=True))  # fmt: skip
+    print(summary(study))
+    _write(str(Path(options.save_path) / "agreement.json"), study)
 
 
 def _report(options) -> None:

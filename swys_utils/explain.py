@@ -136,16 +136,20 @@ def agreement_ladder(
     """
     rows = Rows()
     for name, (maps_a, maps_b) in pairs.items():
-        n = len(maps_a)
-        shift = np.random.default_rng(seed).permutation(n)
-        partner = np.empty(n, int)
-        partner[shift] = np.roll(shift, 1)  # one cycle through all images: none keeps its own
         same = agreement(maps_a, maps_b, top)
         rows.append({"pair": name, "group": "all", **same.row()})
         rows += [{"pair": name, "group": key, **same.row(mask)} for key, mask in (groups or {}).items()]
-        chance = agreement(maps_a, np.asarray(maps_b)[partner], top)
+        chance = agreement(maps_a, shuffled(maps_b, seed), top)
         rows.append({"pair": f"{name}, shuffled", "group": "all", **chance.row()})
     return rows
+
+
+def shuffled(maps: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The same maps (N, gh, gw), each with another image's: one random cycle through all of them, so none stays."""
+    order = np.random.default_rng(seed).permutation(len(maps))
+    partner = np.empty(len(maps), int)
+    partner[order] = np.roll(order, 1)
+    return np.asarray(maps)[partner]
 
 
 def outcome_groups(labels: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> dict[str, np.ndarray]:

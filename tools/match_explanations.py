@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from tqdm.auto import tqdm
 
 from swys_utils.benchmark import device_name
@@ -32,6 +31,7 @@ from swys_utils.distillation import correlation, logits_and_map, soft_target_los
 from swys_utils.explain import agreement, heatmaps, mean_interval, prediction_agreement
 from swys_utils.lesson import Trained, load_or_train, predict_once, signed_maps_once
 from swys_utils.models import save_checkpoint, write_json
+from swys_utils.stats import t_interval
 from swys_utils.training import evaluate, predict, reference_recipe, run_card, seed_everything
 
 ARMS = ("labels", "soft targets", "explanations")
@@ -114,9 +114,9 @@ def compare(runs: dict) -> list[dict]:
         for what in ("agreement", "accuracy"):
             each = np.array([value(a, seed, what) - value(b, seed, what) for seed in seeds])
             if len(each) > 1:
-                low, high = stats.t.interval(0.95, len(each) - 1, each.mean(), stats.sem(each))
-                row = {"difference": f"{a} - {b}", "of": what, "mean": float(each.mean()), "low": float(low)}
-                rows.append(row | {"high": float(high), "seeds": each.tolist()})
+                low, high = t_interval(each)
+                row = {"difference": f"{a} - {b}", "of": what, "mean": float(each.mean()), "low": low, "high": high}
+                rows.append(row | {"seeds": each.tolist()})
     return rows
 
 
