@@ -7,19 +7,25 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
-from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import confusion_matrix
 
 from .benchmark import Roofs
 from .data import Dataset, Split
 from .gradcam import overlay
 from .ladder import Rung
+from .stats import t_interval
+from .study import HEADLINE, group_means
 from .training import Metrics
 
 MODEL_COLOURS = {"Base": "#4C72B0", "Tiny": "#DD8452", "KD Tiny": "#55A868"}
 OTHER_COLOURS = ("#8172B3", "#937860", "#DA8BC3", "#8C8C8C", "#CCB974", "#64B5CD")
+
+_RUNG_NAMES = {"alone": "student alone (floor)", "soft targets": "soft targets", "features": "features",
+               "maps": "soft targets and maps", "another teacher": "another teacher (ceiling)"}  # fmt: skip
+_RUNG_COLOURS = dict(zip(_RUNG_NAMES.values(), ("#DD8452", "#937860", "#64B5CD", "#DA8BC3", "#4C72B0")))
 
 plt.rcParams.update({"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
 
@@ -280,18 +286,19 @@ def pareto(rungs: Sequence[Rung]) -> Figure:
     """
     n = max(r.n for r in rungs)
     rungs = [r for r in rungs if r.measured and r.n == n]
-    fig, ax = plt.subplots(figsize=(9.5, 5.6))
+    fig, ax, side = _with_key(10.5, 5.4)
     x, y = [r.latency_ms for r in rungs], [100 * r.accuracy for r in rungs]
     ax.vlines(x, [100 * r.accuracy_low for r in rungs], [100 * r.accuracy_high for r in rungs], color="#CCCCCC", lw=1.5)
     alike = [1.0 if math.isnan(r.like_first) else r.like_first for r in rungs]
     areas = [20 + 6 * r.disk_bytes / 1e6 for r in rungs]  # the smallest large enough to be seen
     points = ax.scatter(x, y, s=areas, c=alike, cmap="viridis", vmin=0, vmax=1,
                         ec="white", lw=0.8, zorder=3)  # fmt: skip
-    fig.colorbar(points, ax=ax, pad=0.02, label=f"looks where {rungs[0].name} looks (rank correlation)")
+    fig.colorbar(points, ax=ax, location="bottom", shrink=0.6, aspect=40,
+                 label=f"looks where {rungs[0].name} looks (rank correlation)")  # fmt: skip
     ax.set(xscale="log", xlabel="latency of one image (ms, log scale): left is faster", ylabel="test accuracy (%)")
     _plain_log(ax.xaxis)
     ax.margins(x=0.12, y=0.12)
-    _names_above(ax, x, y, [f"{r.name}: {r.disk_bytes / 1e6:.3g} MB" for r in rungs])
+    _numbered(ax, side, x, y, [f"{r.name}, {r.disk_bytes / 1e6:.3g} MB" for r in rungs])
     return fig
 
 
@@ -302,7 +309,7 @@ def roofline(rungs: Sequence[Rung], roofs: Roofs) -> Figure:
     lie above bfloat16's, too.
     """
     rungs = [r for r in rungs if r.measured]
-    fig, ax = plt.subplots(figsize=(9.5, 5.2))
+    fig, ax, side = _with_key(10.5, 5)
     x, y = [r.intensity for r in rungs], [r.gflops for r in rungs]
     low, high = min(roofs.ridge / 4, *x) / 1.5, max(r.intensity * r.batch for r in rungs) * 2
     ends = np.array([low, roofs.ridge, high])
@@ -329,7 +336,7 @@ def roofline(rungs: Sequence[Rung], roofs: Roofs) -> Figure:
     ax.margins(y=0.15)
     for axis in (ax.xaxis, ax.yaxis):
         _plain_log(axis)
-    _names_above(ax, x, y, [r.name for r in rungs])
+    _numbered(ax, side, x, y, [r.name for r in rungs])
     return fig
 
 
@@ -339,20 +346,36 @@ def _plain_log(axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _names_above(ax, x: Sequence[float], y: Sequence[float], names: Sequence[str], gap: float = 0.05) -> None:
-    """Names in a row above the axes, in the order of x and ``gap`` (share of the width) apart, tied to their points."""
-    ax.autoscale_view()
-    places = ax.transAxes.inverted().transform(ax.transData.transform(np.column_stack([x, y])))[:, 0]
-    order = np.lexsort((y, places))
-    least = np.arange(len(names)) * min(gap, 1 / max(1, len(names) - 1))
-    # the nearest places in that order that keep the gap: an isotonic regression
-    fit = IsotonicRegression(y_min=0, y_max=max(0.0, 1 - least[-1])).fit_transform
-    spread = fit(np.arange(len(names)), places[order] - least) + least
-    for i, place in zip(order, spread):
-        name = names[i].replace(", ONNX Runtime", " ONNX").replace(", PyTorch", " PyTorch")
-        ax.annotate(name, (x[i], y[i]), xytext=(place, 1.03), textcoords="axes fraction", rotation=38, fontsize=8,
-                    rotation_mode="anchor", arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6,
-                    "relpos": (0, 0), "shrinkA": 0, "shrinkB": 0}, annotation_clip=False)  # fmt: skip
+def _with_key(width: float, height: float) -> tuple[Figure, Axes, Axes]:
+    """A figure, its axes, and an empty stretch to the right of them for the key of ``_numbered``."""
+    fig, (ax, side) = plt.subplots(1, 2, figsize=(width, height), width_ratios=(3, 1), layout="constrained")
+    side.set_axis_off()
+    return fig, ax, side
+
+
+def _numbered(ax: Axes, side: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
+    """A number at each point, counted from left to right, and what it stands for in ``side``.
+
+    Points that nearly coincide share one label.
+    """
+    ax.figure.draw_without_rendering()  # places on the paper are known from here on
+    order = np.lexsort((y, x))
+    places = ax.transData.transform(np.column_stack([x, y]))
+    groups: list[list[int]] = []
+    for i in order:
+        near = next((g for g in groups if np.abs(places[g[0]] - places[i]).max() < 16), None)
+        if near is None:
+            groups.append([i])
+        else:
+            near.append(i)
+    number = {i: n for n, i in enumerate(order, start=1)}
+    for g, group in enumerate(groups):  # neighbours take turns above and below, so that labels keep clear
+        ax.annotate(", ".join(str(number[i]) for i in group), (x[group[0]], y[group[0]]),
+                    xytext=(8, -14 if g % 2 else 6), textcoords="offset points", fontsize=9,
+                    fontweight="bold")  # fmt: skip
+    short = [names[i].replace(", ONNX Runtime", " ONNX").replace(", PyTorch", " PyTorch") for i in order]
+    key = "\n".join(f"{n:2}  {name}" for n, name in enumerate(short, start=1))
+    side.text(0, 1, key, va="top", fontsize=8.5, linespacing=1.6, transform=side.transAxes)
 
 
 def agreement_ladder(rows: Sequence[Mapping]) -> Figure:
@@ -456,6 +479,65 @@ def agreement_by_method(ladders: Mapping[str, Sequence[Mapping]]) -> Figure:
     ax.set_xlabel("agreement of heatmaps with Base's (rank correlation over patches)")
     ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     fig.tight_layout()
+    return fig
+
+
+def ladder_over_runs(studies: Mapping[str, Mapping]) -> Figure:
+    """The agreement ladder with one point a run: chance, students alone, taught students, another teacher.
+
+    Args:
+        studies: title of a panel -> what ``study.agreement_over_runs`` returns. Line: mean over runs; bar: its 95 % t
+            interval, for three runs or more.
+    """
+    fig, axes = plt.subplots(1, len(studies), figsize=(4.6 * len(studies) + 1.4, 3.2), sharey=True, squeeze=False)
+    for ax, (title, study) in zip(axes[0], studies.items()):
+        rows, lowest = study["maps"][HEADLINE]["runs"], 0
+        rungs = {"chance (images shuffled)": [row["chance"] for row in rows.values()]}
+        for run in study["runs"]:
+            rungs.setdefault(_RUNG_NAMES[run["group"]], []).append(rows[run["id"]]["spearman"])
+        names = [*list(rungs)[:1], *(name for name in _RUNG_NAMES.values() if name in rungs)]
+        for y, name in enumerate(names):
+            values, c = np.array(rungs[name]), _RUNG_COLOURS.get(name, "#777777")
+            if len(values) > 2:
+                low, high = t_interval(values)
+                ax.barh(y, high - low, left=low, height=0.42, color=c, alpha=0.25, lw=0)
+            ax.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color=c, lw=2.5)
+            lowest = min(lowest, *values)
+            ax.plot(values, [y] * len(values), "o", color=c, ms=5, alpha=0.8, mec="white", mew=0.6)
+            ax.annotate(f"{values.mean():.2f}", (values.mean(), y - 0.33), ha="center", va="bottom", fontsize=9)
+        ax.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_xlim(lowest - 0.1, 1)
+        ax.set_xlabel("agreement with the teacher's heatmaps\n(rank correlation over patches)")
+        ax.set_title(f"{title}, {study['images']} test images", loc="left", fontsize=10)
+    axes[0, 0].invert_yaxis()
+    fig.tight_layout()
+    return fig
+
+
+def ladder_by_map(studies: Mapping[str, Mapping]) -> Figure:
+    """The same ladder's means for every kind of heatmap: does the order of the rungs survive?
+
+    Args:
+        studies: as in ``ladder_over_runs``.
+    """
+    tallest = max(len(study["maps"]) for study in studies.values())
+    fig, axes = plt.subplots(1, len(studies), figsize=(5.4 * len(studies), 0.34 * tallest + 1.4), squeeze=False)
+    for ax, (title, study) in zip(axes[0], studies.items()):
+        for y, part in enumerate(study["maps"].values()):
+            means = group_means(study["runs"], {run: row["spearman"] for run, row in part["runs"].items()})
+            ax.plot([min(means.values()), max(means.values())], [y, y], color="#DDDDDD", lw=1, zorder=0)
+            for group, mean in means.items():
+                name = _RUNG_NAMES[group]
+                ax.plot(mean, y, "o", color=_RUNG_COLOURS[name], ms=7, label=name if y == 0 else None)
+        ax.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+        ax.set_yticks(range(len(study["maps"])), list(study["maps"]), fontsize=8)
+        ax.invert_yaxis()
+        ax.set_xlabel("agreement with the teacher's heatmaps")
+        ax.set_title(title, loc="left", fontsize=10)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, frameon=False, ncols=4, fontsize=9, loc="upper center")
+    fig.tight_layout(rect=(0, 0, 1, 0.93))
     return fig
 
 

@@ -18,10 +18,12 @@ from .explain import (
     Method,
     Rows,
     agreement,
+    deletion_insertion,
     heatmaps,
     mean_interval,
     outcome_groups,
     prediction_agreement,
+    random_maps,
     shuffled,
 )
 from .gradcam import METHODS, grad_cam
@@ -51,7 +53,8 @@ def agreement_over_runs(
 
     Returns:
         ``runs``: each run's group (alone, soft targets, features, maps, another teacher), seed, accuracy, share of
-        predictions equal to the teacher's, KL(teacher || run) in nats, share of empty Grad-CAM maps. ``maps``: name of
+        predictions equal to the teacher's, KL(teacher || run) in nats; of its own Grad-CAM maps the share that is empty
+        and the deletion/insertion gap, beside the gap of random maps. ``maps``: name of
         the map -> ``runs``: id -> mean Spearman correlation with the teacher's signed maps for the teacher's class (or
         the class named), its interval over images, chance (the same maps, images shuffled), mean IoU of the strongest
         fifth, undefined maps, and for Grad-CAM the mean by who is right; ``differences``: paired over seeds, with t
@@ -90,10 +93,9 @@ def agreement_over_runs(
         for name, (method, classes) in kinds.items():
             ours = heatmaps(model, test.images, method, classes, signed=True)
             found[name][entry["id"]] = _row(theirs[name], ours, who if name == HEADLINE else {})
-            if name == HEADLINE:
-                empty = float((ours.max(axis=(1, 2)) <= 0).mean())
-        runs.append({"id": entry["id"], "group": group, "seed": entry["seed"], "empty": empty, "kl": kl["mean"],
-                     "accuracy": entry["last"]["accuracy"], "same_prediction": same["mean"]})  # fmt: skip
+        runs.append({"id": entry["id"], "group": group, "seed": entry["seed"], "accuracy": entry["last"]["accuracy"],
+                     "same_prediction": same["mean"], "kl": kl["mean"],
+                     **_faithfulness(model, test.images, logits.argmax(axis=1))})  # fmt: skip
         say(f"{entry['id']}: agreement {found[HEADLINE][entry['id']]['spearman']:.3f}")
     maps = {}
     for name, rows in found.items():
@@ -108,7 +110,9 @@ def agreement_over_runs(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "runs": runs,
-        "accuracy": differences(runs, {run["id"]: run["accuracy"] for run in runs}),
+        "differences": {
+            what: differences(runs, {run["id"]: run[what] for run in runs}) for what in ("accuracy", "gap", "kl")
+        },
         "maps": maps,
     }
 
@@ -162,9 +166,9 @@ def summary(study: dict) -> Rows:
 
 def _kinds(teacher, data: Dataset, classes: np.ndarray) -> dict[str, tuple[Method, np.ndarray | int]]:
     """Name -> (method, class explained): every method and an earlier block for the teacher's class, then each class."""
-    block = 3 * len(teacher.blocks) // 4 - 1
+    block = 3 * len(teacher.blocks) // 4
     kinds = {name: (method, classes) for name, method in METHODS.items()}
-    kinds[f"grad_cam, block {block + 1} of {len(teacher.blocks)}"] = (partial(grad_cam, block=block), classes)
+    kinds[f"grad_cam, block {block}"] = (partial(grad_cam, block=block), classes)
     for c, name in enumerate(data.info.class_names):
         kinds[f"grad_cam, class {name}"] = (grad_cam, c)
     return kinds
@@ -185,6 +189,15 @@ def _row(theirs: np.ndarray, ours: np.ndarray, who: Mapping[str, np.ndarray]) ->
     if who:
         row["who"] = {name: mean_interval(same.spearman[mask])[0] for name, mask in who.items()}
     return row
+
+
+def _faithfulness(model, images: np.ndarray, classes: np.ndarray) -> dict[str, float]:
+    """Are the model's own maps true to it? A student could be taught to draw maps that it does not use."""
+    maps = heatmaps(model, images, HEADLINE, classes)
+    candidates = {"gap": maps, "gap_random": random_maps(len(maps), maps.shape[1:])}
+    scores = {name: deletion_insertion(model, images, m, classes, steps=7).gap for name, m in candidates.items()}
+    empty = float((maps.max(axis=(1, 2)) <= 0).mean())
+    return {"empty": empty} | {name: float(gap.mean()) for name, gap in scores.items()}
 
 
 def _spearman(rows: Mapping[str, dict]) -> dict[str, float]:
