@@ -300,15 +300,17 @@ def _benchmark(options) -> None:
     if not paths:
         raise SwysError(f"no checkpoint of {data.info.name} is shipped; name one with --ckpt_path")
     device = _device(options.device)
-    models, logits = {}, {}
+    models, logits, val_logits = {}, {}, {}
     for path in paths:
         name = LADDER_NAMES.get(path.removeprefix(f"{data.info.name}/"), path)
         models[name], _ = load_checkpoint(path, "cpu", data.info.num_classes)
-        known = shipped_predictions(path, data.test.images)
-        if known is not None:
-            logits[name] = known
+        for known, split in ((logits, data.test), (val_logits, data.val)):
+            shipped = shipped_predictions(path, split.images)
+            if shipped is not None:
+                known[name] = shipped
     rungs = shrink_ladder(models, data, seconds=options.seconds or 0.5, threads=options.threads, device=device,
                           explain_images=EXPLAINED, score_seconds=SCORE_SECONDS, logits=logits,
+                          val_logits=val_logits,
                           progress=lambda line: print(f"  {line}", flush=True))  # fmt: skip
     note = (
         f"{rungs[0].device}, {rungs[0].threads} CPU threads; latency: median [quartiles] of interleaved rounds at batch"

@@ -10,6 +10,7 @@ import math
 import platform
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -89,6 +90,7 @@ class Rung:
             first call, with whatever is compiled then. speedup (low, high): against the first rung, same rounds.
         throughput: images a second at ``batch``.
         accuracy, accuracy_low, accuracy_high, auc, ece: fractions, on ``n`` test images.
+        val_accuracy: on ``val_n`` validation images; the only score that chooses anything (``which_to_ship``).
         flips: images whose prediction differs from the same model's in PyTorch float32, out of ``compared``.
         spearman (low, high): agreement of signed Grad-CAM maps with rung ``above``: the same model in float32, or for
             a float32 model the model before it. like_first (low, high): the same with the first rung, whose predicted
@@ -122,6 +124,8 @@ class Rung:
     accuracy_high: float = NAN
     auc: float = NAN
     ece: float = NAN
+    val_n: int = 0
+    val_accuracy: float = NAN
     flips: int = 0
     compared: int = 0
     above: str = ""
@@ -156,6 +160,7 @@ def shrink_ladder(models: Mapping[str, VisionTransformer], data: Dataset, **opti
         SwysError: a rewritten model gives other logits than those known of the original.
     """
     steps, known = ladder_steps(models, data), dict(options.pop("logits", None) or {})
+    known_val = dict(options.pop("val_logits", None) or {})
     test = data.test.head(options.get("images", 0))
     rows = test.rows(CHECKED)
     for step in steps:
@@ -166,7 +171,9 @@ def shrink_ladder(models: Mapping[str, VisionTransformer], data: Dataset, **opti
                     f"'{step.name}' is no exact rewrite of '{step.equals}': logits differ by {difference:.2g}"
                 )
             known[step.name] = known[step.equals]
-    return measure_ladder(steps, data, logits=known, **options)
+            if step.equals in known_val:
+                known_val[step.name] = known_val[step.equals]
+    return measure_ladder(steps, data, logits=known, val_logits=known_val, **options)
 
 
 def ladder_steps(models: Mapping[str, VisionTransformer], data: Dataset) -> list[Step]:
@@ -209,20 +216,21 @@ def measure_ladder(
     memory: bool = True,
     folder: str | Path | None = None,
     logits: Mapping[str, np.ndarray] | None = None,
+    val_logits: Mapping[str, np.ndarray] | None = None,
     maps: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Rung]:
     """Measure each variant of each step: cost, correctness, and whether it still looks at the same places.
 
     Args:
-        images: test images to score (0: all). explain_images: how many of them to explain (0: all); both are fixed
-            random samples.
+        images: test images, and as many validation images, to score (0: all). explain_images: how many of the test
+            images to explain (0: all). All are fixed random samples.
         seconds: for each throughput. rounds: of the interleaved latency.
         score_seconds: a rung that would take longer to score all of the images is scored on a fixed random sample of
             them, and says so in its note (0: always all).
         memory: measure peak memory (a new process for each rung: some seconds).
         folder: keep the ONNX files and cards there; default: a temporary folder.
-        logits: step name -> float32 logits (n, C) of these images, where they are known already.
+        logits, val_logits: step name -> float32 logits (n, C) of these images, where they are known already.
         maps: step name -> signed Grad-CAM maps of the explained images, where they are known already, of the classes
             that the first step's ``logits`` predict.
         progress: called with one line at each stage, for example ``print``.
@@ -260,6 +268,7 @@ def measure_ladder(
             if memory:
                 _weigh(built, device, used, say)
             _score(built, data, images, explain_images, score_seconds, device, logits or {}, maps or {}, say)
+            _validate(built, data.val.head(images), data.info, score_seconds, device, val_logits or {}, say)
         finally:
             for step in steps:
                 place, training = places[step.name]
@@ -435,13 +444,7 @@ def _score(built, data: Dataset, images, explain_images, seconds, device, known,
         name, is_float = b.rung.model, b.rung.precision == "fp32" and b.rung.runtime == "PyTorch"
         if is_float:
             previous, top = top, b.rung.name
-        logits = known.get(name) if is_float else None
-        rows = np.arange(len(test))
-        if logits is None:
-            rows = _affordable(b.rung, test, seconds)
-            logits = _predict(b, test.images[rows], device)
-        elif len(logits) != len(test):
-            raise SwysError(f"{len(logits)} known logits of '{name}' for {len(test)} images; give one row each")
+        rows, logits = _scored(b, test, known.get(name) if is_float else None, seconds, device)
         if is_float:
             float_logits[name] = np.full((len(test), logits.shape[1]), np.nan, np.float32)
             float_logits[name][rows] = logits
@@ -469,6 +472,28 @@ def _score(built, data: Dataset, images, explain_images, seconds, device, known,
             b.rung = _noted(b.rung, f"scored on a sample of {len(rows)} images")
 
 
+def _validate(built, val: Split, info, seconds, device, known, say) -> None:
+    """Accuracy on validation images, by which a rung may be chosen."""
+    say("validation accuracy of every rung")
+    for b in built:
+        if b.run is None or not b.rung.trained:
+            continue
+        is_float = b.rung.precision == "fp32" and b.rung.runtime == "PyTorch"
+        rows, logits = _scored(b, val, known.get(b.rung.model) if is_float else None, seconds, device)
+        correct = _correct(probabilities(logits.astype(np.float64), info.task), val.labels[rows], info)
+        b.rung = replace(b.rung, val_n=len(rows), val_accuracy=float(correct.mean()))
+
+
+def _scored(b: _Built, split: Split, known: np.ndarray | None, seconds, device) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the images that are scored, and their logits: the known ones, or as many as can be afforded."""
+    if known is None:
+        rows = _affordable(b.rung, split, seconds)
+        return rows, _predict(b, split.images[rows], device)
+    if len(known) != len(split):
+        raise SwysError(f"{len(known)} known logits of '{b.rung.model}' for {len(split)} images; give one row each")
+    return np.arange(len(split)), known
+
+
 def _affordable(rung: Rung, test: Split, seconds: float) -> np.ndarray:
     """Positions of the images that can be scored in so many seconds (0: all), at least ``MIN_SCORED``."""
     rate = 1000 / rung.latency_ms if rung.precision == "int8" else rung.throughput
@@ -494,7 +519,7 @@ def _predict(b: _Built, images: np.ndarray, device: torch.device) -> np.ndarray:
 
 def _scores(logits: np.ndarray, labels: np.ndarray, info) -> dict:
     p = probabilities(logits.astype(np.float64), info.task)
-    correct = (p > 0.5) == labels if info.multi_label else p.argmax(axis=1) == labels
+    correct = _correct(p, labels, info)
     low, high = bootstrap_interval(np.mean, correct) if info.multi_label else wilson_interval(correct)
     return {
         "n": len(labels),
@@ -504,6 +529,10 @@ def _scores(logits: np.ndarray, labels: np.ndarray, info) -> dict:
         "auc": auc(labels, p, info.task),
         "ece": calibration_error(p, labels),
     }
+
+
+def _correct(p: np.ndarray, labels: np.ndarray, info) -> np.ndarray:
+    return (p > 0.5) == labels if info.multi_label else p.argmax(axis=1) == labels
 
 
 def _flips(logits: np.ndarray, reference: np.ndarray, multi_label: bool) -> int:
@@ -559,31 +588,35 @@ def ladder_table(
 
 
 def which_to_ship(rungs: Sequence[Rung], max_loss: float = 0.005, min_spearman: float = 0.95) -> tuple[Rung, str]:
-    """The fastest rung that is as good as the best, and one sentence that says why.
+    """The fastest rung that is as good as the model to be shipped, and one sentence that says why.
 
-    As good: scored on as many images as any; accuracy at most ``max_loss`` below the best float32 rung's; heatmaps
-    that agree at least ``min_spearman`` with the same model's in float32.
+    The model to be shipped is the one measured in most variants; as good as it in float32: on the *validation* images
+    an accuracy at most ``max_loss`` below it, scored on as many as any, and heatmaps that agree at least
+    ``min_spearman`` with the same model's in float32. Test scores are reported and choose nothing.
 
     Raises:
         SwysError: no rung was measured and scored.
     """
-    n = max((r.n for r in rungs if r.measured), default=0)
-    scored = [r for r in rungs if r.measured and r.n == n]
+    n = max((r.val_n for r in rungs if r.measured), default=0)
+    scored = [r for r in rungs if r.measured and r.val_n == n]
     if not n:
         raise SwysError("no rung was measured and scored; give trained models")
-    best = max((r for r in scored if r.precision == "fp32"), key=lambda r: (r.accuracy, r.speedup), default=scored[0])
+    variants = Counter(r.model for r in scored)
+    floats = [r for r in scored if r.precision == "fp32" and r.runtime == "PyTorch"]
+    reference = max(floats or scored, key=lambda r: variants[r.model])
     good = [
         r for r in scored
-        if r.accuracy >= best.accuracy - max_loss and (r.explained == "itself" and r.precision == "fp32"
-                                                       or not r.spearman < min_spearman)
+        if r.val_accuracy >= reference.val_accuracy - max_loss
+        and (r.explained == "itself" and r.precision == "fp32" or not r.spearman < min_spearman)
     ]  # fmt: skip
     rung, first = min(good, key=lambda r: r.latency_ms), next(r for r in rungs if r.measured)
     share = first.disk_bytes / rung.disk_bytes
     reason = (
-        f"{rung.name}: the fastest rung that loses at most {100 * max_loss:g} points against the best"
-        f" ({best.name}, {best.accuracy:.1%}) and looks where its float32 form looks."
+        f"{rung.name}: the fastest rung that loses at most {100 * max_loss:g} points of validation accuracy against"
+        f" {reference.name} ({reference.val_accuracy:.1%}) and looks where its float32 form looks."
         f" {rung.speedup:.3g} times as fast as {first.name} at batch 1, {rung.disk_bytes / 1e6:.1f} MB"
-        f" ({share:.3g} times smaller), {rung.accuracy:.1%} right, {rung.flips} of {rung.compared} answers changed"
+        f" ({share:.3g} times smaller), {rung.accuracy:.1%} right on the test images, {rung.flips} of"
+        f" {rung.compared} answers changed"
     )
     if not math.isnan(rung.spearman):
         reason += f", heatmaps {rung.spearman:.2f} like {rung.above}"

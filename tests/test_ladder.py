@@ -128,6 +128,11 @@ def test_known_logits_are_used_and_models_left_as_found(data):
     tiny = model(1).train()
     (rung,) = measure_ladder([Step("Tiny", tiny)], data, logits={"Tiny": logits}, **FAST)
     assert rung.accuracy == pytest.approx((data.test.head(40).labels == 1).mean()) and tiny.training
+    val = data.val.head(40)
+    expected = (predict(tiny, val.images, progress=False).argmax(1) == val.labels).mean()
+    assert rung.val_accuracy == pytest.approx(expected) and rung.val_n == len(val)
+    (rung,) = measure_ladder([Step("Tiny", tiny)], data, val_logits={"Tiny": logits[: len(val)]}, **FAST)
+    assert rung.val_accuracy == pytest.approx((val.labels == 1).mean())
     with pytest.raises(SwysError, match="3 known logits of 'Tiny' for 40 images"):
         measure_ladder([Step("Tiny", tiny)], data, logits={"Tiny": logits[:3]}, **FAST)
 
@@ -185,9 +190,10 @@ def test_the_rewritten_model_takes_over_the_known_logits(data, monkeypatch):
 
 def rung(name, latency, accuracy, **other):
     fields = {"model": name, "precision": "fp32", "runtime": "PyTorch", "trained": True, "parameters": 1, "macs": 1,
-              "disk_bytes": 100, "device": "cpu", "threads": 1, "n": 100, "compared": 100,
+              "disk_bytes": 100, "device": "cpu", "threads": 1, "n": 100, "compared": 100, "val_n": 100,
               "explained": "itself"}  # fmt: skip
-    return Rung(name, **{**fields, "latency_ms": latency, "accuracy": accuracy, "speedup": 10 / latency, **other})
+    fields |= {"val_accuracy": accuracy, "accuracy": 1 - accuracy}  # test scores must choose nothing
+    return Rung(name, **{**fields, "latency_ms": latency, "speedup": 10 / latency, **other})
 
 
 def test_which_rung_to_ship():
@@ -195,14 +201,17 @@ def test_which_rung_to_ship():
     rungs = [
         rung("Base", 10, 0.90),
         rung("KD", 5, 0.92),
+        rung("KD in another runtime", 4, 0.92, model="KD", runtime="ONNX Runtime"),
+        rung("better, but not to be shipped", 6, 0.97),
         rung("good", 2, 0.918, spearman=0.97, like_first=0.2, flips=3, **int8),
         rung("looks elsewhere", 1, 0.92, spearman=0.9, **int8),
         rung("loses", 1, 0.91, spearman=0.99, **int8),
-        rung("hardly scored", 1, 0.99, spearman=0.99, **{**int8, "n": 10}),
-        rung("not run", float("nan"), float("nan"), n=0),
+        rung("hardly scored", 1, 0.99, spearman=0.99, **{**int8, "val_n": 10}),
+        rung("not run", float("nan"), float("nan"), val_n=0),
     ]
     chosen, reason = which_to_ship(rungs)
     assert chosen.name == "good" and "5 times as fast as Base" in reason and "10 times smaller" in reason
+    assert "against KD (92.0%)" in reason and "8.2% right on the test images" in reason
     assert "3 of 100 answers changed" in reason and "0.97 like KD and 0.20 like Base" in reason
     assert which_to_ship(rungs, max_loss=0.02)[0].name == "loses"
     with pytest.raises(SwysError, match="no rung was measured"):
