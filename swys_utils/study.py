@@ -54,11 +54,12 @@ def agreement_over_runs(
     Returns:
         ``runs``: each run's group (alone, soft targets, features, maps, another teacher), seed, accuracy, share of
         predictions equal to the teacher's, KL(teacher || run) in nats; of its own Grad-CAM maps the share that is empty
-        and the deletion/insertion gap, beside the gap of random maps. ``maps``: name of
-        the map -> ``runs``: id -> mean Spearman correlation with the teacher's signed maps for the teacher's class (or
-        the class named), its interval over images, chance (the same maps, images shuffled), mean IoU of the strongest
-        fifth, undefined maps, and for Grad-CAM the mean by who is right; ``differences``: paired over seeds, with t
-        intervals; ``closed``: of the distance from students alone to another teacher, the share each group covers.
+        and the deletion/insertion gap, beside the gap of random maps.
+        ``maps``: name of the map -> ``runs``: id -> mean Spearman correlation with the teacher's signed maps for the
+        teacher's class (or the class named), its interval over images, chance (the same maps, images shuffled), mean
+        IoU of the strongest fifth, undefined maps, and for Grad-CAM the mean by who is right; ``differences``: paired
+        over seeds, with t intervals; ``closed``: of the distance from students alone to another teacher, the share
+        each group covers.
 
     Raises:
         SwysError: no runs, or none that had a teacher.
