@@ -44,7 +44,8 @@ from .training import auc, calibration_error, predict, probabilities
 
 NAN = float("nan")
 VARIANTS = ("fp32", "bf16", "int8 PyTorch", "fp32 ONNX", "int8 ONNX", "int4 ONNX")
-LADDER_NAMES = {"vit_base": "Base", "vit_tiny": "Tiny", "vit_tiny_kd": "KD Tiny", "vit_tiny_kd_p4": "KD Tiny patch 4"}
+LADDER_NAMES = {"vit_base": "Base", "vit_tiny": "Tiny", "vit_tiny_kd": "KD Tiny", "vit_tiny_kd_p4": "KD Tiny patch 4",
+                "vit_tiny_kd_p7": "KD Tiny patch 7"}  # fmt: skip
 CHECKED = 16  # images on which a rewritten model has to give the original's logits
 MIN_SCORED = 64  # test images that even the slowest rung is scored on
 UNTRAINED = "untrained: latency only"

@@ -20,15 +20,19 @@ import numpy as np
 import torch
 
 from swys_utils.benchmark import device_name
-from swys_utils.config import CHECKPOINTS, SwysError, default_device
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, fast_bf16
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset, single_labels
 from swys_utils.explain import (
     Method,
     agreement,
     agreement_ladder,
+    centre_prior_maps,
+    deletion_insertion,
     empty_maps,
     heatmaps,
+    mean_interval,
     outcome_groups,
+    random_maps,
     randomisation_check,
     rank_methods,
 )
@@ -108,6 +112,25 @@ def measure(path: Path, root: str | None) -> None:
     def methods(sample: Split, name: str) -> list:
         return list(rank_methods(models[name], sample.images, sample.labels, mosaics=len(sample), steps=7))
 
+    def teacher_faithfulness(sample: Split) -> list:
+        """Are the maps that students are compared with true to Base? With its ReLU, a third of them is empty."""
+        base, classes = models["Base"], logits(sample)["Base"].argmax(axis=1)
+        grid = base.patch_embed.grid_size
+        candidates = {
+            "grad_cam": heatmaps(base, sample.images, "grad_cam", classes),
+            "grad_cam, signed": heatmaps(base, sample.images, "grad_cam", classes, signed=True),
+            "grad_cam, block 9, signed": heatmaps(base, sample.images, "grad_cam", classes, block=9, signed=True),
+            "legrad": heatmaps(base, sample.images, "legrad", classes),
+            "random": random_maps(len(sample), grid),
+            "centre prior": centre_prior_maps(len(sample), grid),
+        }
+        rows = []
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+            for name, maps in candidates.items():
+                gap = deletion_insertion(base, sample.images, maps, classes, steps=7).gap
+                rows.append(dict(zip(("method", "gap", "low", "high"), (name, *mean_interval(gap)))))
+        return rows
+
     everything, half, some, few = len(data.test), len(data.test) // 2, len(data.test) // 4, 32
     part("agreement, grad_cam", everything, lambda sample: ladder(sample, "grad_cam"))
     for name in models:
@@ -124,6 +147,7 @@ def measure(path: Path, root: str | None) -> None:
     for name, count in (("Tiny", some), ("KD Tiny", 64)):
         part(f"methods, {name}", count, lambda sample, name=name: methods(sample, name))
     part("methods, Base", 12, lambda sample: methods(sample, "Base"))
+    part("faithfulness, Base", 64, teacher_faithfulness)
     print(f"wrote {path}")
 
 
