@@ -142,8 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--budget_s", type=float, default=0, help="stop after so many seconds; the same command goes on")
     sub.add_argument("--compile_mode", help="of torch.compile, for example 'default' (default: none)")
     sub.add_argument("--cuda_graph", action="store_true", help="record a training step once and replay it")
-    sub.add_argument("--pocket", action="store_true", help="the pocket set instead: small models, about an hour on two "
-                     "CPU cores")  # fmt: skip
+    sub.add_argument("--pocket", action="store_true", help="the pocket set instead: models that need no GPU")
     sub.add_argument("--list", action="store_true", help="print the runs of the set and stop")
 
     sub = command("agreement", _agreement, "do the students of a finished set look where their teacher looks?")

@@ -96,7 +96,7 @@ POCKET_GRID = {"img_size": 28, "patch_size": 4, "depth": 6}
 
 
 def pocket_runs(dataset: str = "pneumoniamnist", base_seeds: int = 3, tiny_seeds: int = 5) -> list[RunSpec]:
-    """The question of the series at pocket size: two CPU cores train these 18 models in about an hour.
+    """The question of the series at pocket size: two CPU cores train these 18 models in an hour or two.
 
     Six blocks on 49 patches of the native 28 px; a teacher 128 wide (1.2 M parameters) and students 48 wide (0.17 M),
     alone and taught by teacher seed 0. Several seeds of both give what the full-size pair cannot without a GPU: how far

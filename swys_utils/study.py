@@ -54,7 +54,7 @@ def agreement_over_runs(
     Returns:
         ``runs``: each run's group (alone, soft targets, features, maps, another teacher), seed, accuracy, share of
         predictions equal to the teacher's, KL(teacher || run) in nats; of its own Grad-CAM maps the share that is empty
-        and the deletion/insertion gap, beside the gap of random maps.
+        and the deletion/insertion gap, beside the gap of random maps. ``teacher``: its id, and the same of its maps.
         ``maps``: name of the map -> ``runs``: id -> mean Spearman correlation with the teacher's signed maps for the
         teacher's class (or the class named), its interval over images, chance (the same maps, images shuffled), mean
         IoU of the strongest fifth, undefined maps, and for Grad-CAM the mean by who is right; ``differences``: paired
@@ -105,7 +105,8 @@ def agreement_over_runs(
     return {
         "dataset": data.info.name,
         "source": data.info.source,
-        "teacher": {"id": teacher_id, "accuracy": teacher_accuracy},
+        "teacher": {"id": teacher_id, "accuracy": teacher_accuracy,
+                    **_faithfulness(teacher, test.images, teacher_logits.argmax(axis=1))},
         "images": len(test),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
@@ -115,7 +116,7 @@ def agreement_over_runs(
             what: differences(runs, {run["id"]: run[what] for run in runs}) for what in ("accuracy", "gap", "kl")
         },
         "maps": maps,
-    }
+    }  # fmt: skip
 
 
 def differences(runs: list[dict], values: Mapping[str, float]) -> list[dict]:
