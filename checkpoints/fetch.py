@@ -37,9 +37,9 @@ NOTES = """
 * `fp16`: half precision. `int8`: matrices as int8 with one fp16 scale for each output row (weight = int8 x scale),
   the rest fp16. Both become float32 on loading.
 * The weights are of the *last* epoch of a fixed schedule, seed 0; nothing was chosen by the test split.
-* `explanations.json`, `matching.json` and `pocket.json` are long measurements that notebooks 4 and 5 show: of the heatmaps
-  of these checkpoints (`tools/measure_explanations.py`), of students taught on (`tools/match_explanations.py`), and of
-  the pocket set (`swys reproduce --pocket`, then `swys agreement`).
+* `explanations.json`, `matching.json` and `pocket.json` are long measurements that notebooks 4 and 5 show: of the
+  heatmaps of these checkpoints (`tools/measure_explanations.py`), of students taught on
+  (`tools/match_explanations.py`), and of the pocket set (`swys reproduce --pocket`, then `swys agreement`).
 * The training images are from MedMNIST v2 (Yang et al. 2023), CC BY 4.0. A card carries a 64-bit fingerprint of each
   of them, so that `swys evaluate` can say how many of *your* images a checkpoint was trained on.
 * `python checkpoints/fetch.py` checks every file against its card; with a base URL or a folder it fetches what is

@@ -50,7 +50,7 @@ from .training import (
 )
 
 TASKS = ("soft", "features", "explain")
-EXPLAINED, SCORE_SECONDS = 64, 12.0  # `benchmark`: images whose heatmaps are compared, time to score one rung
+EXPLAINED, SCORE_SECONDS = 48, 8.0  # `benchmark`: images whose heatmaps are compared, time to score one rung
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,6 +47,7 @@ VARIANTS = ("fp32", "bf16", "int8 PyTorch", "fp32 ONNX", "int8 ONNX", "int4 ONNX
 LADDER_NAMES = {"vit_base": "Base", "vit_tiny": "Tiny", "vit_tiny_kd": "KD Tiny", "vit_tiny_kd_p4": "KD Tiny patch 4",
                 "vit_tiny_kd_p7": "KD Tiny patch 7"}  # fmt: skip
 CHECKED = 16  # images on which a rewritten model has to give the original's logits
+VALIDATED = 256  # validation images by which a rung is chosen
 MIN_SCORED = 64  # test images that even the slowest rung is scored on
 UNTRAINED = "untrained: latency only"
 
@@ -199,7 +200,7 @@ def ladder_steps(models: Mapping[str, VisionTransformer], data: Dataset) -> list
         steps.append(Step(f"{shipped} on {data.info.size} px", native, ("fp32", "int8 ONNX"), equals=shipped))
     except SwysError:
         pass  # it reads the images at their own size already, or at no whole multiple
-    coarse = ("fp32", "int8 ONNX", "int4 ONNX")
+    coarse = ("fp32", "int8 ONNX")
     return steps + [Step(name, model, coarse) for name, model in models.items() if name not in plain]
 
 
@@ -224,14 +225,15 @@ def measure_ladder(
     """Measure each variant of each step: cost, correctness, and whether it still looks at the same places.
 
     Args:
-        images: test images, and as many validation images, to score (0: all). explain_images: how many of the test
-            images to explain (0: all). All are fixed random samples.
+        images: test images to score (0: all), and at most so many of ``VALIDATED`` validation images.
+        explain_images: how many of the test images to explain (0: all). All are fixed random samples.
         seconds: for each throughput. rounds: of the interleaved latency.
         score_seconds: a rung that would take longer to score all of the images is scored on a fixed random sample of
             them, and says so in its note (0: always all).
         memory: measure peak memory (a new process for each rung: some seconds).
         folder: keep the ONNX files and cards there; default: a temporary folder.
-        logits, val_logits: step name -> float32 logits (n, C) of these images, where they are known already.
+        logits: step name -> float32 logits (n, C) of these images, where they are known already. val_logits: the same
+            of the whole validation split.
         maps: step name -> signed Grad-CAM maps of the explained images, where they are known already, of the classes
             that the first step's ``logits`` predict.
         progress: called with one line at each stage, for example ``print``.
@@ -269,7 +271,7 @@ def measure_ladder(
             if memory:
                 _weigh(built, device, used, say)
             _score(built, data, images, explain_images, score_seconds, device, logits or {}, maps or {}, say)
-            _validate(built, data.val.head(images), data.info, score_seconds, device, val_logits or {}, say)
+            _validate(built, data, images, score_seconds, device, val_logits or {}, say)
         finally:
             for step in steps:
                 place, training = places[step.name]
@@ -473,9 +475,11 @@ def _score(built, data: Dataset, images, explain_images, seconds, device, known,
             b.rung = _noted(b.rung, f"scored on a sample of {len(rows)} images")
 
 
-def _validate(built, val: Split, info, seconds, device, known, say) -> None:
+def _validate(built, data: Dataset, images, seconds, device, known, say) -> None:
     """Accuracy on validation images, by which a rung may be chosen."""
     say("validation accuracy of every rung")
+    sample = data.val.rows(min(images or VALIDATED, VALIDATED))
+    val, info, known = data.val.take(sample), data.info, {name: logits[sample] for name, logits in known.items()}
     for b in built:
         if b.run is None or not b.rung.trained:
             continue

@@ -218,7 +218,7 @@ def reproduce(
         The entries of ``runs.json``.
 
     Raises:
-        SwysError: nothing matches ``only``, or the folder holds runs from other initial weights or recipes.
+        SwysError: nothing matches ``only``, or the folder holds runs of other data, initial weights or recipes.
     """
     start = time.monotonic()
     out, device = Path(out), torch.device(device or default_device())
@@ -227,6 +227,7 @@ def reproduce(
     keep_state = keep_state if keep_state is not None else device.type == "cpu" or bool(budget_s)
     wanted = _wanted(runs, only)
     shifted = None if data.info.multi_label else shifted_validation(data.val)
+    check_dataset(out, dataset_name)
     done = {entry["id"]: entry for entry in read_runs(out)}
     trained, speed = 0, {"compile_mode": compile_mode, "cuda_graph": cuda_graph}
     for number, spec in enumerate(wanted, start=1):
@@ -279,7 +280,7 @@ def _train_one(
             if entry["initial_weights"] != digest:
                 raise SwysError(
                     f"{spec.id} starts from other weights ({digest}) than {entry['id']} ({entry['initial_weights']});"
-                    " runs of two library versions do not mix: use another --out"
+                    " runs of two library versions do not mix: use another --save_path"
                 )
     teacher = load_checkpoint(_weights(out, spec.teacher), device)[0] if spec.teacher else None
     seed_everything(spec.seed)  # a projector starts from the seed, too
@@ -376,6 +377,14 @@ def read_runs(out: str | Path) -> list[dict]:
     return [entry for _, entry in sorted(entries, key=lambda pair: (pair[0], pair[1]["id"]))]
 
 
+def check_dataset(out: Path, dataset_name: str) -> None:
+    """Refuse a folder whose runs are of another data set: their ids would be the same."""
+    if (out / "runs.json").is_file():
+        stored = json.loads((out / "runs.json").read_text())["dataset"]
+        if stored != dataset_name:
+            raise SwysError(f"'{out}' holds runs of {stored}, not {dataset_name}; use another --save_path")
+
+
 def _write_runs(out: Path, dataset_name: str, data: Dataset) -> None:
     content = {
         "dataset": dataset_name,
@@ -407,7 +416,7 @@ def _check_same(entry: dict, spec: RunSpec) -> None:
     other = [key for key, value in wanted.items() if entry["recipe"].get(key, value) != value]
     if other:
         what = ", ".join(f"{key} {entry['recipe'][key]} -> {wanted[key]}" for key in other)
-        raise SwysError(f"{spec.id} was trained by another recipe ({what}); use another --out")
+        raise SwysError(f"{spec.id} was trained by another recipe ({what}); use another --save_path")
 
 
 def _device_name(device: torch.device) -> str:
@@ -451,7 +460,7 @@ def report(runs_folder: str | Path) -> str:
     folder = Path(runs_folder)
     groups = _correct_by_method(folder, "last")
     if not groups:
-        raise SwysError(f"no finished run in '{folder}'; run 'swys reproduce --out {folder}' first")
+        raise SwysError(f"no finished run in '{folder}'; run 'swys reproduce --save_path {folder}' first")
     entries = read_runs(folder)
     chosen = _correct_by_method(folder, "val_chosen")
     lines = [

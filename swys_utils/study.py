@@ -28,7 +28,7 @@ from .explain import (
 )
 from .gradcam import METHODS, grad_cam
 from .models import load_checkpoint
-from .reference import model_of, read_runs
+from .reference import check_dataset, model_of, read_runs
 from .stats import t_interval
 from .training import predict
 
@@ -65,6 +65,7 @@ def agreement_over_runs(
         SwysError: no runs, or none that had a teacher.
     """
     folder, device, say = Path(folder), torch.device(device or default_device()), progress or (lambda line: None)
+    check_dataset(folder, data.info.name)
     entries = read_runs(folder)
     teachers = {entry["teacher"] for entry in entries} - {None}
     if len(teachers) != 1 or not teachers <= {entry["id"] for entry in entries}:

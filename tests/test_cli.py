@@ -109,6 +109,7 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
         (["distill", "--ckpt_path", "CKPT", "--save_path", "x", "--method", "feature"], "did you mean 'features'"),
         (["benchmark", "--ckpt_path", "CKPT", "--device", "cpuu"], "--device 'cpuu' cannot be used"),
         (["benchmark", "--dataset", "bloodmnist"], "no checkpoint of bloodmnist is shipped"),
+        (["agreement", "--save_path", "nowhere"], "no finished run with its teacher"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(checkpoint, small_models, capsys, tmp_path, arguments, message):
@@ -154,4 +155,6 @@ def test_reproduce_lists_its_runs_and_report_needs_some(capsys):
     assert cli.main(["reproduce", "--list"]) == 0
     runs = capsys.readouterr().out.split()
     assert "vit_base/scratch/seed0" in runs and len(runs) == len(set(runs)) > 20
+    assert cli.main(["reproduce", "--pocket", "--list"]) == 0
+    assert "pocket_tiny/kd_explain/seed3" in capsys.readouterr().out.split()
     assert cli.main(["report", "--save_path", "nowhere"]) == 2

@@ -78,6 +78,12 @@ def test_students_start_alike_and_report_compares_them(pocket):
     assert "pocket_tiny taught by soft targets - pocket_tiny alone" in reference.report(out)
 
 
+def test_runs_of_two_data_sets_do_not_mix(pocket):
+    out, data = pocket
+    with pytest.raises(SwysError, match="holds runs of pneumoniamnist, not bloodmnist"):
+        reference.reproduce("bloodmnist", out, data=data, progress=False)
+
+
 def test_no_teacher_is_a_line_with_the_way_out(tmp_path):
     with pytest.raises(SwysError, match="no finished run with its teacher; run 'swys reproduce"):
         agreement_over_runs(tmp_path, drawn_data())
