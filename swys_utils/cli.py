@@ -50,7 +50,7 @@ from .training import (
 )
 
 TASKS = ("soft", "features", "explain")
-EXPLAINED, SCORE_SECONDS = 48, 8.0  # `benchmark`: images whose heatmaps are compared, time to score one rung
+EXPLAINED, SCORE_SECONDS = 48, 4.0  # `benchmark`: images whose heatmaps are compared, time to score one rung
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--ckpt_path", nargs="+", default=None, help="checkpoints, largest first, the one to ship last "
                      "(default: all shipped checkpoints of the data set)")  # fmt: skip
     sub.add_argument("--train", action="store_true", help="training speed: the earlier project's pipeline and ours")
-    sub.add_argument("--seconds", type=float, help="time for each throughput (default: 0.5; with --train 2)")
+    sub.add_argument("--seconds", type=float, help="time for each throughput (default: 0.3; with --train 2)")
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     sub.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one); ONNX rungs run on cpu")
     sub.add_argument("--json", help="write the table to this file, too")
@@ -307,7 +307,7 @@ def _benchmark(options) -> None:
             shipped = shipped_predictions(path, split.images)
             if shipped is not None:
                 known[name] = shipped
-    rungs = shrink_ladder(models, data, seconds=options.seconds or 0.5, threads=options.threads, device=device,
+    rungs = shrink_ladder(models, data, seconds=options.seconds or 0.3, threads=options.threads, device=device,
                           explain_images=EXPLAINED, score_seconds=SCORE_SECONDS, logits=logits,
                           val_logits=val_logits,
                           progress=lambda line: print(f"  {line}", flush=True))  # fmt: skip
