@@ -307,9 +307,9 @@ def _benchmark(options) -> None:
             shipped = shipped_predictions(path, split.images)
             if shipped is not None:
                 known[name] = shipped
-    rungs = shrink_ladder(models, data, seconds=options.seconds or 0.3, threads=options.threads, device=device,
-                          explain_images=EXPLAINED, score_seconds=SCORE_SECONDS, logits=logits,
-                          val_logits=val_logits,
+    rungs = shrink_ladder(models, data, seconds=options.seconds or 0.3, rounds=8, threads=options.threads,
+                          device=device, explain_images=EXPLAINED, score_seconds=SCORE_SECONDS,
+                          logits=logits, val_logits=val_logits,
                           progress=lambda line: print(f"  {line}", flush=True))  # fmt: skip
     note = (
         f"{rungs[0].device}, {rungs[0].threads} CPU threads; latency: median [quartiles] of interleaved rounds at batch"

@@ -531,7 +531,7 @@ def ladder_by_map(studies: Mapping[str, Mapping]) -> Figure:
                 name = _RUNG_NAMES[group]
                 ax.plot(mean, y, "o", color=_RUNG_COLOURS[name], ms=7, label=name if y == 0 else None)
         ax.axvline(0, color="#CCCCCC", lw=1, zorder=0)
-        ax.set_yticks(range(len(study["maps"])), list(study["maps"]), fontsize=8)
+        ax.set_yticks(range(len(study["maps"])), [_short(name, 30) for name in study["maps"]], fontsize=8)
         ax.invert_yaxis()
         ax.set_xlabel("agreement with the teacher's heatmaps")
         ax.set_title(title, loc="left", fontsize=10)
