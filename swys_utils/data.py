@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import shutil
+import socket
 import sys
-import urllib.request
 import zipfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from medmnist.info import INFO
-from tqdm.auto import tqdm
+from torchvision.datasets.utils import download_url
 
-from .config import Profile, SwysError, default_device, profile, unknown
+from .config import Profile, SwysError, default_device, device_name, profile, unknown
 
 DEFAULT_DATASET = "pneumoniamnist"
 SIZES = (28, 64, 128, 224)
@@ -61,11 +60,13 @@ class Info:
     size: int
     task: str
     class_names: tuple[str, ...]
-    num_classes: int
     channels: int
     source: str
     licence: str
-    description: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
     @property
     def multi_label(self) -> bool:
@@ -85,6 +86,8 @@ class Info:
 
 @dataclass(frozen=True)
 class Dataset:
+    """The three splits of a data set, and what it is."""
+
     train: Split
     val: Split
     test: Split
@@ -112,19 +115,14 @@ def load_dataset(
         raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
     file_name = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
     home = Path.home() / ".medmnist"
-    tried = [Path(folder) / file_name for folder in (root, home) if folder]
-    for path in tried:
-        if path.is_file():
-            return _read(
-                path,
-                name,
-                size,
-                f"real file {path.name} in {'SWYS_DATA_DIR' if path.parent != home else '~/.medmnist'}",
-            )
+    if root and (Path(root) / file_name).is_file():
+        return _read(Path(root) / file_name, name, size, f"real file {file_name} in SWYS_DATA_DIR")
+    if (home / file_name).is_file():
+        return _read(home / file_name, name, size, f"real file {file_name} in ~/.medmnist")
     problem = "download=False"
     if download:
         try:
-            return _read(_download(name, size, home / file_name), name, size, f"downloaded {file_name} to ~/.medmnist")
+            return _read(_download(name, size, home / file_name), name, size, f"downloaded {file_name}")
         except OSError as error:
             problem = f"download failed: {error}"
     if name == DEFAULT_DATASET and size == 28 and TWIN.is_file():
@@ -132,88 +130,124 @@ def load_dataset(
         return _read(TWIN, name, size, TWIN_SOURCE)
     raise SwysError(
         f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set SWYS_DATA_DIR to it"
-        f" (file: {_url(name, size)[0]}), or use '{DEFAULT_DATASET}' at 28 px"
+        f" (file: {INFO[name]['url' + _suffix(size)]}), or use '{DEFAULT_DATASET}' at 28 px"
     )
 
 
-def _url(name: str, size: int) -> tuple[str, str]:
-    suffix = "" if size == 28 else f"_{size}"
-    return INFO[name][f"url{suffix}"], INFO[name][f"MD5{suffix}"]
+def single_labels(split: Split) -> np.ndarray:
+    """One class an image, int64 (N,): the label; for multi-label data the first true one, or -1 where none is."""
+    if split.labels.ndim == 1:
+        return split.labels
+    return np.where(split.labels.any(axis=1), split.labels.argmax(axis=1), -1)
+
+
+def to_model_input(
+    images: np.ndarray | torch.Tensor, img_size: int = 28, device: torch.device | str | None = None
+) -> torch.Tensor:
+    """uint8 images to what the ViTs read.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), NumPy or torch, on any device.
+        img_size: side S of the square model input, px.
+
+    Returns:
+        float32 (N, 3, S, S) in [-1, 1]: grey repeated to three channels, x / 127.5 - 1, bilinear resize.
+    """
+    batch = to_planes(images, device)
+    if batch.shape[-1] != img_size:
+        batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", align_corners=False)
+    return batch.expand(-1, 3, -1, -1)
+
+
+def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
+    """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
+    tensor = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+    if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
+        raise SwysError(
+            f"images must be uint8 (N, H, W) or (N, H, W, 3), got {tensor.dtype} {tuple(tensor.shape)}"
+        )
+    tensor = tensor.to(device) if device is not None else tensor
+    tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    return tensor.float() / 127.5 - 1
+
+
+def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset, Profile, torch.device]:
+    """Load the data and print versions, profile, device and source: the first cell of every notebook."""
+    current, device = profile(), default_device()
+    data = load_dataset(name, size)
+    versions = " | ".join(f"{package} {version(package)}" for package in ("torch", "timm", "medmnist"))
+    print(f"{versions} | {device.type}: {device_name(device)}, {torch.get_num_threads()} threads")
+    print(
+        f"profile {current}\ndata    {name}, {len(data.train)} train / {len(data.val)} val / {len(data.test)} test"
+    )
+    print(f"source  {data.info.source} | {data.info.licence}")
+    return data, current, device
+
+
+def _suffix(size: int) -> str:
+    return "" if size == 28 else f"_{size}"
 
 
 def _download(name: str, size: int, target: Path) -> Path:
-    """Fetch with a progress bar and a second try; the file appears under its name only when its MD5 is right."""
-    url, md5 = _url(name, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
-    for last_try in (False, True):
-        try:
-            digest = hashlib.md5(usedforsecurity=False)
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(part, "wb") as out:
-                total = int(answer.headers.get("Content-Length") or 0) or None
-                with tqdm(total=total, unit="B", unit_scale=True, desc=target.name, mininterval=1) as bar:
-                    while chunk := answer.read(1 << 18):
-                        digest.update(chunk)
-                        out.write(chunk)
-                        bar.update(len(chunk))
-            if digest.hexdigest() != md5:
-                raise OSError(f"MD5 of {url} is {digest.hexdigest()}, expected {md5}")
-            part.replace(target)
-            return target
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            if last_try:
-                reason = getattr(error, "reason", error)
-                raise OSError(f"{url} - {reason}") from error
+    """Fetch with a progress bar and a second try; the file gets its name only when its MD5 is right."""
+    url, md5 = INFO[name]["url" + _suffix(size)], INFO[name]["MD5" + _suffix(size)]
+    scratch, timeout = target.parent / "unfinished", socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        for last_try in (False, True):
+            try:
+                download_url(url, str(scratch), target.name, md5)
+                (scratch / target.name).replace(target)
+                return target
+            except (OSError, RuntimeError) as error:  # RuntimeError: the MD5 is wrong
+                if last_try:
+                    raise OSError(f"{url} - {getattr(error, 'reason', error)}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+        shutil.rmtree(scratch, ignore_errors=True)
     raise AssertionError("unreachable")
 
 
 def _read(path: Path, name: str, size: int, source: str) -> Dataset:
-    info = INFO[name]
-    labels = tuple(info["label"].values())
-    multi_label = info["task"].startswith("multi-label")
-    shape = (size, size) if info["n_channels"] == 1 else (size, size, 3)
+    facts = INFO[name]
+    classes = tuple(facts["label"].values())
+    info = Info(name, size, facts["task"], classes, facts["n_channels"], source, facts["license"])
     splits = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             for split in ("train", "val", "test"):
-                images = _images(path, f"{split}_images", archive)
-                target = archive[f"{split}_labels"].astype(np.int64)
-                splits[split] = Split(images, target if multi_label else target.reshape(len(target)))
+                labels = archive[f"{split}_labels"].astype(np.int64)
+                labels = labels if info.multi_label else labels.reshape(len(labels))
+                splits[split] = Split(_images(path, f"{split}_images", archive), labels)
     except KeyError as error:
-        raise SwysError(
-            f"'{path}' is not a MedMNIST file: {error.args[0].strip()}; remove it or download it again"
-        ) from None
+        reason = error.args[0].strip()
+        raise SwysError(f"'{path}' is no MedMNIST file: {reason}; download it again") from None
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise SwysError(f"'{path}' cannot be read ({error}); it is damaged: remove it and download it again") from None
+        raise SwysError(f"'{path}' is damaged ({error}); remove it and download it again") from None
     for split, part in splits.items():
-        n_labels = len(labels) if multi_label else 1
-        label_shape = part.labels.shape == ((len(part), n_labels) if multi_label else (len(part),))
-        if part.images.dtype != np.uint8 or part.images.shape[1:] != shape or not label_shape or not len(part):
-            raise SwysError(
-                f"'{path}' is not {name} at {size} px: {split}_images is {part.images.dtype} {part.images.shape},"
-                f" labels {part.labels.shape}, expected uint8 (N, {', '.join(map(str, shape))}); use the right file"
-            )
-        if part.labels.min() < 0 or part.labels.max() >= (2 if multi_label else len(labels)):
-            raise SwysError(f"'{path}' has {split} labels outside 0..{len(labels) - 1}; it is not {name}")
-    return Dataset(
-        **splits,
-        info=Info(
-            name,
-            size,
-            info["task"],
-            labels,
-            len(labels),
-            info["n_channels"],
-            source,
-            info["license"],
-            info["description"],
-        ),
+        _check(part, split, info, path)
+    return Dataset(**splits, info=info)
+
+
+def _check(part: Split, split: str, info: Info, path: Path) -> None:
+    shape = (info.size, info.size) if info.channels == 1 else (info.size, info.size, 3)
+    label_shape = (len(part), info.num_classes) if info.multi_label else (len(part),)
+    fits = (
+        part.images.dtype == np.uint8 and part.images.shape[1:] == shape and part.labels.shape == label_shape
     )
+    if not fits or not len(part):
+        raise SwysError(
+            f"'{path}' is not {info.name} at {info.size} px: {split}_images is {part.images.dtype} {part.images.shape},"
+            f" labels {part.labels.shape}, expected uint8 (N, {', '.join(map(str, shape))}); use the right file"
+        )
+    if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
+        raise SwysError(
+            f"'{path}' has {split} labels outside 0..{info.num_classes - 1}; it is not {info.name}"
+        )
 
 
 def _images(path: Path, key: str, archive) -> np.ndarray:
-    """The array, or, when it is large, a memory map of a cached .npy beside the .npz (NumPy cannot map inside one)."""
+    """The array, or, when large, a memory map of a cached .npy beside the .npz (NumPy cannot map inside one)."""
     with zipfile.ZipFile(path) as zipped:
         if f"{key}.npy" not in zipped.namelist() or zipped.getinfo(f"{key}.npy").file_size <= MEMORY_LIMIT:
             return archive[key]
@@ -225,61 +259,3 @@ def _images(path: Path, key: str, archive) -> np.ndarray:
                 shutil.copyfileobj(source, out, 1 << 24)
             part.replace(cached)
     return np.load(cached, mmap_mode="r")
-
-
-def to_model_input(
-    images: np.ndarray | torch.Tensor, img_size: int = 224, device: torch.device | str | None = None
-) -> torch.Tensor:
-    """uint8 images to what the ViTs read.
-
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3), NumPy or torch, on any device.
-        img_size: side S of the square model input, px.
-
-    Returns:
-        float32 (N, 3, S, S) in [-1, 1]: grey repeated to three channels, x / 127.5 - 1, bilinear resize
-        (align_corners=False, no antialias: 28 px are enlarged, never reduced).
-    """
-    batch = to_planes(images, device)
-    if batch.shape[-1] != img_size:
-        batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", align_corners=False)
-    return batch.expand(-1, 3, -1, -1)
-
-
-def single_labels(split: Split) -> np.ndarray:
-    """One class an image, int64 (N,): the label; for multi-label data the first true one, or -1 where none is."""
-    if split.labels.ndim == 1:
-        return split.labels
-    return np.where(split.labels.any(axis=1), split.labels.argmax(axis=1), -1)
-
-
-def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
-    """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
-    tensor = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
-    if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
-        raise SwysError(f"images must be uint8 (N, H, W) or (N, H, W, 3), got {tensor.dtype} {tuple(tensor.shape)}")
-    tensor = tensor.to(device) if device is not None else tensor
-    tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
-    return tensor.float() / 127.5 - 1
-
-
-def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset, Profile, torch.device]:
-    """What every notebook's first cell does: load the data and print versions, profile, device and data source.
-
-    Returns:
-        (data set, profile, device).
-    """
-    import medmnist
-    import timm
-
-    current, device = profile(), default_device()
-    data = load_dataset(name, size)
-    gpu = f" ({torch.cuda.get_device_name()})" if device.type == "cuda" else f" ({torch.get_num_threads()} threads)"
-    print(
-        f"python {platform.python_version()} | torch {torch.__version__} | timm {timm.__version__}"
-        f" | medmnist {medmnist.__version__}"
-    )
-    print(f"profile  {current}\ndevice   {device.type}{gpu}")
-    print(f"data     {name}, {size} px: {len(data.train)} train / {len(data.val)} val / {len(data.test)} test")
-    print(f"source   {data.info.source} | {data.info.licence}")
-    return data, current, device

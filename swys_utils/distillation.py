@@ -1,24 +1,25 @@
 """Knowledge distillation: what a student can be taught besides the labels.
 
-Each class here is an objective for ``training.fit``: it is called as ``objective(student, inputs, targets)`` and
-returns a scalar loss. Student and teacher always see the same augmented view ("function matching", Beyer et al. 2022).
+Each objective is called as ``objective(student, batch)`` by ``training.fit`` and returns a scalar loss. Student and
+teacher always see the same augmented view ("function matching", Beyer et al. 2022).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from .config import SwysError
-from .models import plain_attention
+from .data import Split
+from .gradcam import logits_and_map
+from .images import Batch
 from .training import SupervisedObjective
 
 
-def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) of the softened distributions (Hinton et al. 2015).
 
     The factor T^2 keeps the gradient's size when the temperature changes.
@@ -28,6 +29,9 @@ def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor,
 
     Returns:
         scalar >= 0, the mean over the batch; 0 exactly when both softened distributions are equal.
+
+    Raises:
+        SwysError: a temperature that is not above 0.
     """
     if temperature <= 0:
         raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")
@@ -36,224 +40,181 @@ def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor,
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def soft_label_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The same for multi-label tasks: each label is a two-class problem, [z, 0]."""
-    pair = [torch.stack([z, torch.zeros_like(z)], dim=-1).flatten(0, 1) for z in (student_logits, teacher_logits)]
-    return soft_target_loss(*pair, temperature)
+class Teacher(nn.Module):
+    """A trained model that is asked about each batch; its weights and its eval mode stay as they are."""
+
+    def __init__(self, model: VisionTransformer):
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.num_classes, self.grid = model.num_classes, tuple(model.patch_embed.grid_size)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays in eval mode: a teacher's stochastic depth is off."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        return self.model(self.seen(batch.inputs))
+
+    def logits_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, both without a gradient."""
+        with torch.no_grad():
+            logits, values, _ = logits_and_map(self.model, self.seen(batch.inputs))
+        return logits, values.unflatten(1, self.grid)
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """The batch at the size that the teacher reads: it may see a student's view enlarged."""
+        size = tuple(self.model.patch_embed.img_size)
+        same = tuple(inputs.shape[-2:]) == size
+        return inputs if same else F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
 
 
-def standardise(logits: torch.Tensor) -> torch.Tensor:
-    """Logits with mean 0 and standard deviation 1 in each row: only their shape is taught (Sun et al. 2024)."""
-    centred = logits - logits.mean(dim=-1, keepdim=True)
-    return centred / (centred.std(dim=-1, keepdim=True, unbiased=False) + 1e-6)
-
-
-class SoftTargetDistiller(nn.Module):
+class SoftTargets(nn.Module):
     """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets.
 
+    With images that have no label (``hide_labels``) only the second part speaks about those.
+
     Args:
-        teacher: one model, or several whose logits are averaged (an ensemble of seeds); frozen here.
-        labels: the supervised part of the loss.
+        teacher: see :class:`Teacher`. labels: the supervised part.
         alpha: weight of the soft targets, in [0, 1]. temperature: T > 0.
-        standardised: teach standardised logits (for three classes or more: with two, nothing but a sign is left).
-
-    A student may read fewer pixels than its teacher: the teacher then sees the student's view enlarged, as
-    ``to_model_input`` enlarges a stored image.
     """
-
-    same_size = False  # tokens that are compared one by one need it
 
     def __init__(
         self,
-        teacher: VisionTransformer | Sequence[VisionTransformer],
+        teacher: nn.Module,
         labels: SupervisedObjective,
         alpha: float = 0.5,
         temperature: float = 2.0,
-        standardised: bool = False,
     ):
         super().__init__()
-        teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
-        self.teachers = nn.ModuleList(teachers).eval().requires_grad_(False)
-        self.labels, self.alpha, self.temperature, self.standardised = labels, alpha, temperature, standardised
-
-    def train(self, mode: bool = True):
-        """A teacher never goes back to training mode: its stochastic depth stays off."""
-        super().train(mode)
-        self.teachers.eval()
-        return self
+        self.teacher, self.labels, self.alpha, self.temperature = teacher, labels, alpha, temperature
 
     def check(self, student: VisionTransformer) -> None:
-        """Refuse a teacher and a student that cannot be compared.
+        """Refuse a student that cannot be compared with the teacher.
 
         Raises:
-            SwysError: another number of classes, or an input size that the teacher's view cannot be made from.
+            SwysError: another number of classes.
         """
-        for teacher in self.teachers:
-            if teacher.num_classes != student.num_classes:
-                raise SwysError(
-                    f"the teacher has {teacher.num_classes} classes, the student {student.num_classes}; "
-                    "use a teacher trained on the student's data set"
-                )
-            reads, student_reads = teacher.patch_embed.img_size[0], student.patch_embed.img_size[0]
-            if student_reads > reads or (self.same_size and student_reads != reads):
-                raise SwysError(
-                    f"the teacher reads {reads} px, the student {student_reads} px; give the student img_size={reads}"
-                )
+        if self.teacher.num_classes != student.num_classes:
+            raise SwysError(
+                f"the teacher has {self.teacher.num_classes} classes, the student {student.num_classes}; "
+                "use a teacher trained on the student's data set"
+            )
 
-    @torch.no_grad()
-    def teacher_logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        return torch.stack([teacher(_enlarged(inputs, teacher)) for teacher in self.teachers]).mean(dim=0)
+    def mixed(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Both parts of the loss, from logits, targets and teacher's logits, each (B, C)."""
+        loss = self.labels.loss(logits, targets)
+        if not self.alpha:
+            return loss
+        if self.labels.multi_label:  # each label is a problem of two classes, [z, 0]
+            logits, teacher_logits = (
+                torch.stack([z, torch.zeros_like(z)], dim=-1).flatten(0, 1) for z in (logits, teacher_logits)
+            )
+        soft = soft_target_loss(logits, teacher_logits, self.temperature)
+        return (1 - self.alpha) * loss + self.alpha * soft
 
-    def soft_loss(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-        if self.labels.multi_label:
-            return soft_label_loss(student_logits, teacher_logits, self.temperature)
-        if self.standardised:
-            student_logits, teacher_logits = standardise(student_logits), standardise(teacher_logits)
-        return soft_target_loss(student_logits, teacher_logits, self.temperature)
-
-    def forward(self, student: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits = student(inputs)
-        soft = self.soft_loss(logits, self.teacher_logits(inputs))
-        return (1 - self.alpha) * self.labels.loss(logits, targets) + self.alpha * soft
+    def forward(self, student: nn.Module, batch: Batch) -> Tensor:
+        """The loss of ``student`` on ``batch``."""
+        return self.mixed(student(batch.inputs), batch.targets, self.teacher(batch))
 
 
-class FeatureDistiller(SoftTargetDistiller):
-    """Adds: each of the student's last tokens, through a projector, should point where the teacher's token points.
+class FeatureDistiller(SoftTargets):
+    """Adds beta x the mean over tokens of 1 - cosine similarity of the student's last tokens, through a projector, and
+    the teacher's.
 
-    The projector is a trained linear map from the student's width to the teacher's (FitNets, Romero et al. 2015);
-    the target is normalised, so the loss is the mean over tokens of 1 - cosine similarity, in [0, 2].
-
-    Args:
-        student: gives the width. beta: weight of the feature loss. alpha = 0 teaches features and labels only.
-        train_projector: False repeats a known mistake, a projector that stays random, to show what it costs.
+    The projector is a linear map from the student's width to the teacher's that is trained along (FitNets, Romero et
+    al. 2015).
     """
-
-    same_size = True
 
     def __init__(
         self,
-        teacher,
-        labels,
+        teacher: Teacher,
+        labels: SupervisedObjective,
         student: VisionTransformer,
-        alpha: float = 0.0,
-        temperature: float = 2.0,
         beta: float = 1.0,
-        train_projector: bool = True,
+        alpha: float = 0.0,
     ):
-        super().__init__(teacher, labels, alpha, temperature)
+        super().__init__(teacher, labels, alpha)
         self.beta = beta
-        self.projector = nn.Linear(student.embed_dim, self.teachers[0].embed_dim).requires_grad_(train_projector)
-
-    def forward(self, student: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        teacher = self.teachers[0]
-        tokens = student.forward_features(inputs)
-        with torch.no_grad():
-            teacher_tokens = teacher.forward_features(inputs)
-        features = 1 - F.cosine_similarity(self.projector(tokens), teacher_tokens, dim=-1).mean()
-        logits = student.forward_head(tokens)
-        loss = (1 - self.alpha) * self.labels.loss(logits, targets) + self.beta * features
-        if self.alpha:
-            loss = loss + self.alpha * self.soft_loss(logits, teacher.forward_head(teacher_tokens))
-        return loss
-
-
-class ExplanationDistiller(SoftTargetDistiller):
-    """Adds: the student's Grad-CAM for the teacher's class should look like the teacher's (e2KD, Parchami-Araghi
-    et al. 2024).
-
-    Signed maps at ``blocks[-1].norm1`` are compared by 1 - Pearson correlation over the patch tokens, in [0, 2]; the
-    ReLU is left out, since it would leave an empty map, and no gradient, where all evidence speaks against a class.
-    For a student with fewer, larger patches the teacher's map is averaged over each of them.
-
-    Args:
-        gamma: weight of the explanation loss.
-    """
-
-    def __init__(self, teacher, labels, alpha: float = 0.5, temperature: float = 2.0, gamma: float = 1.0):
-        super().__init__(teacher, labels, alpha, temperature)
-        self.gamma = gamma
-        self.trunk = trunk
+        self.projector = nn.Linear(student.embed_dim, teacher.model.embed_dim)
 
     def check(self, student: VisionTransformer) -> None:
+        """Refuse a student that cannot be compared with the teacher, token by token.
+
+        Raises:
+            SwysError: other classes, another patch grid, or patches that are dropped in training.
+        """
         super().check(student)
-        grid, coarse = (model.patch_embed.grid_size for model in (self.teachers[0], student))
-        if any(fine % few for fine, few in zip(grid, coarse)):
+        if self.teacher.grid != tuple(student.patch_embed.grid_size) or getattr(
+            student.patch_drop, "prob", 0
+        ):
             raise SwysError(
-                f"the teacher's map is {grid[0]} x {grid[1]}, the student's {coarse[0]} x {coarse[1]}; "
-                "choose a --patch_size whose grid divides the teacher's"
+                "features are compared token by token; use the teacher's patches and patch_drop=0"
             )
 
-    def compile_parts(self, mode: str) -> None:
-        """Compile all but the last block of both models: a compiled graph has no second derivative."""
-        self.trunk = torch.compile(trunk, mode=mode)
-
-    def forward(self, student: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        teacher = self.teachers[0]
-        with torch.enable_grad():
-            teacher_logits, teacher_map = logits_and_map(
-                teacher, _enlarged(inputs, teacher), None, create_graph=False, trunk=self.trunk
-            )
-        teacher_map = _averaged(teacher_map, teacher.patch_embed.grid_size, student.patch_embed.grid_size)
-        classes = teacher_logits.argmax(dim=1)
-        logits, student_map = logits_and_map(student, inputs, classes, create_graph=True, trunk=self.trunk)
-        explanation = 1 - correlation(student_map, teacher_map).mean()
-        soft = self.soft_loss(logits, teacher_logits)
-        return (1 - self.alpha) * self.labels.loss(logits, targets) + self.alpha * soft + self.gamma * explanation
+    def forward(self, student: nn.Module, batch: Batch) -> Tensor:
+        """The loss of ``student`` on ``batch``."""
+        tokens = student.forward_features(batch.inputs)
+        with torch.no_grad():
+            target = self.teacher.model.forward_features(self.teacher.seen(batch.inputs))
+            teacher_logits = self.teacher.model.forward_head(target)
+        distance = 1 - F.cosine_similarity(self.projector(tokens), target, dim=-1).mean()
+        return self.mixed(student.forward_head(tokens), batch.targets, teacher_logits) + self.beta * distance
 
 
-def _enlarged(inputs: torch.Tensor, model: VisionTransformer) -> torch.Tensor:
-    """Inputs (B, 3, H, W) at the size that the model reads."""
-    size = tuple(model.patch_embed.img_size)
-    if tuple(inputs.shape[-2:]) == size:
-        return inputs
-    return F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
+class ExplanationDistiller(SoftTargets):
+    """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class) (e2KD, Parchami-Araghi et al. 2024).
 
-
-def _averaged(token_map: torch.Tensor, grid: tuple[int, int], coarse: tuple[int, int]) -> torch.Tensor:
-    """Token map (B, N) of one grid averaged over the patches of a coarser one."""
-    if grid == coarse:
-        return token_map
-    return F.adaptive_avg_pool2d(token_map.unflatten(1, grid).float(), coarse).flatten(1)
-
-
-def trunk(model: VisionTransformer, inputs: torch.Tensor) -> torch.Tensor:
-    """Tokens (B, prefix + N, D) that enter the last block."""
-    tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(inputs))))
-    for block in model.blocks[:-1]:
-        tokens = block(tokens)
-    return tokens
-
-
-def logits_and_map(
-    model: VisionTransformer, inputs: torch.Tensor, classes: torch.Tensor | None, create_graph: bool, trunk=trunk
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (B, C) and signed Grad-CAM token map (B, N patches) at the last block, in one forward pass.
-
-    Args:
-        classes: int64 (B,), which logit is explained; None: the predicted one.
-        create_graph: keep the map differentiable (second order, through the last block only).
-        trunk: :func:`trunk`, or a compiled version of it.
+    The maps are signed: after a ReLU there is no gradient where all evidence speaks against a class. For a student
+    with larger patches the teacher's map is averaged over each of them; of patches that are dropped in training
+    neither map is compared.
     """
-    with torch.set_grad_enabled(create_graph):
-        tokens = trunk(model, inputs)
-    last = model.blocks[-1]
-    with plain_attention(last):  # fused attention has no second derivative
-        activations = last.norm1(tokens)
-        if not create_graph:
-            activations = activations.detach().requires_grad_()
-        tokens = tokens + last.drop_path1(last.ls1(last.attn(activations)))
-        tokens = tokens + last.drop_path2(last.ls2(last.mlp(last.norm2(tokens))))
-        logits = model.forward_head(model.norm(tokens))
-    chosen = logits.argmax(dim=1) if classes is None else classes
-    score = logits.gather(1, chosen[:, None]).sum()
-    gradient = torch.autograd.grad(score, activations, create_graph=create_graph)[0]
-    prefix = model.num_prefix_tokens
-    weights = gradient[:, prefix:].mean(dim=1, keepdim=True)
-    token_map = (weights * activations[:, prefix:]).sum(dim=-1)
-    return (logits, token_map) if create_graph else (logits.detach(), token_map.detach())
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        labels: SupervisedObjective,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        gamma: float = 1.0,
+    ):
+        super().__init__(teacher, labels, alpha, temperature)
+        self.gamma = gamma
+
+    def check(self, student: VisionTransformer) -> None:
+        """Refuse a student that cannot be compared with the teacher.
+
+        Raises:
+            SwysError: other classes, or a patch grid that does not divide the teacher's.
+        """
+        super().check(student)
+        coarse = tuple(student.patch_embed.grid_size)
+        if any(fine % few for fine, few in zip(self.teacher.grid, coarse)):
+            raise SwysError(
+                f"the teacher's map is {self.teacher.grid}, the student's {coarse}; choose a divisor"
+            )
+
+    def forward(self, student: nn.Module, batch: Batch) -> Tensor:
+        """The loss of ``student`` on ``batch``."""
+        teacher_logits, target = self.teacher.logits_and_map(batch)
+        logits, values, kept = logits_and_map(student, batch.inputs, teacher_logits.argmax(dim=1))
+        target = F.adaptive_avg_pool2d(target.float(), tuple(student.patch_embed.grid_size)).flatten(1)
+        target = target if kept is None else target.gather(1, kept)
+        difference = 1 - correlation(values, target).mean()
+        return self.mixed(logits, batch.targets, teacher_logits) + self.gamma * difference
 
 
-def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation of each row of two float (B, N) tensors; (B,) in [-1, 1]."""
     a, b = a.float(), b.float()
     return F.cosine_similarity(a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True), dim=1)
+
+
+def hide_labels(split: Split, share: float, seed: int = 0) -> Split:
+    """The same images with labels for ``share`` of each class (at least two images), and -1 for all others."""
+    labels, rng = np.full_like(split.labels, -1), np.random.default_rng(seed)
+    for c in np.unique(split.labels):
+        members = rng.permutation(np.flatnonzero(split.labels == c))
+        labels[members[: max(2, round(share * len(members)))]] = c
+    return Split(split.images, labels)

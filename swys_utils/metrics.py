@@ -1,0 +1,219 @@
+"""Scores with intervals, paired tests, and the report of images that a model has seen in training."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from medmnist.evaluator import getACC, getAUC
+from scipy import stats
+from scipy.fft import dctn
+from scipy.special import expit, softmax
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+
+from .config import SwysError
+
+HASH_TOLERANCE = 2  # bits of 64 that a re-saved or re-windowed copy may differ in
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores on n images, fractions in [0, 1]; intervals are 95 %. ``correct`` is bool (N,) (multi-label: (N, L))."""
+
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    auc: float
+    auc_interval: tuple[float, float]
+    ece: float
+    ece_interval: tuple[float, float]
+    n: int
+    correct: np.ndarray = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        (a, b), (c, d), (e, f) = self.accuracy_interval, self.auc_interval, self.ece_interval
+        accuracy = f"accuracy {self.accuracy:.1%} [{a:.1%}, {b:.1%}]"
+        return f"{accuracy}  AUC {self.auc:.3f} [{c:.3f}, {d:.3f}]  ECE {self.ece:.3f} [{e:.3f}, {f:.3f}]"
+
+
+def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int = 500) -> Metrics:
+    """Accuracy and AUC as ``medmnist.Evaluator`` computes them, ECE, and 95 % intervals.
+
+    Accuracy's interval is Wilson's (multi-label: bootstrap); AUC's and ECE's are bootstrap over images.
+
+    Args:
+        logits: float (N, C). labels: int (N,) or (N, L). task: MedMNIST's task name.
+
+    Raises:
+        SwysError: another number of logits than of labels.
+    """
+    point, scores = point_scores(logits, labels, task), probabilities(logits, task)
+    multi_label = task.startswith("multi-label")
+    correct = (scores > 0.5) == labels if multi_label else scores.argmax(axis=1) == labels
+    return Metrics(
+        **point,
+        accuracy_interval=bootstrap_interval(np.mean, correct, n_resamples=n_resamples)
+        if multi_label
+        else wilson_interval(correct),
+        auc_interval=bootstrap_interval(
+            lambda y, s: area_under_roc(y, s, task), labels, scores, n_resamples=n_resamples
+        ),
+        ece_interval=bootstrap_interval(calibration_error, scores, labels, n_resamples=n_resamples),
+        n=len(labels),
+        correct=correct,
+    )
+
+
+def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
+    """Accuracy, AUC and ECE, fractions, of logits (N, C) without intervals; raises as ``evaluate`` does."""
+    if len(logits) != len(labels):
+        raise SwysError(f"{len(logits)} predictions for {len(labels)} labels; score the images you predicted")
+    scores = probabilities(logits, task)
+    return {
+        "accuracy": float(getACC(labels, scores, task)),
+        "auc": area_under_roc(labels, scores, task),
+        "ece": calibration_error(scores, labels),
+    }
+
+
+def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
+    """Softmax over classes, or a sigmoid a label for multi-label tasks; float64 (N, C)."""
+    logits = np.asarray(logits, dtype=np.float64)
+    return expit(logits) if task.startswith("multi-label") else softmax(logits, axis=1)
+
+
+def area_under_roc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
+    """Area under the ROC curve as medmnist has it (mean over classes or labels); nan where a class is absent."""
+    columns = labels if labels.ndim == 2 else np.eye(scores.shape[1], dtype=int)[labels]
+    if (columns.min(axis=0) == columns.max(axis=0)).any():
+        return float("nan")
+    return float(getAUC(labels, scores, task))
+
+
+def calibration_error(scores: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> float:
+    """Expected calibration error, 15 equal bins of confidence, L1 (Guo et al. 2017), by torchmetrics."""
+    p, y = torch.as_tensor(scores), torch.as_tensor(labels)
+    if y.ndim == 2:
+        return binary_calibration_error(p.flatten(), y.flatten(), n_bins=n_bins).item()
+    return multiclass_calibration_error(p, y, num_classes=p.shape[1], n_bins=n_bins).item()
+
+
+def wilson_interval(correct: np.ndarray) -> tuple[float, float]:
+    """95 % Wilson score interval (Wilson 1927) of an accuracy, from bool (N,); fractions."""
+    correct = np.asarray(correct)
+    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float], *arrays: np.ndarray, n_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of ``statistic(*arrays)``, resampling images (Efron & Tibshirani 1993).
+
+    All arrays share their first axis (images) and are resampled together, so that a difference between two models
+    is a *paired* comparison. Resamples on which the statistic is undefined (nan) are left out.
+    """
+    arrays = tuple(np.asarray(a) for a in arrays)
+    rng, n = np.random.default_rng(seed), len(arrays[0])
+    draws = (rng.integers(0, n, n) for _ in range(n_resamples))
+    values = np.array([statistic(*(a[rows] for a in arrays)) for rows in draws])
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (nan for fewer than 5)."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    mean = float(values.mean()) if len(values) else float("nan")
+    # resampling two or three images gives an interval of almost no width: precise-looking and wrong
+    return mean, *(bootstrap_interval(np.mean, values) if len(values) >= 5 else (float("nan"),) * 2)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % t interval (Student 1908) for the mean of a few independent runs, at least two.
+
+    Resampling a handful of runs would give too narrow an interval; this one assumes nearly normal values.
+    """
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Two-sided p of the exact McNemar test (1947) that two classifiers err equally often on the same images.
+
+    Args:
+        correct_a, correct_b: bool (N,), in the same order of images.
+    """
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+
+
+def perceptual_hashes(images: np.ndarray) -> np.ndarray:
+    """64-bit perceptual hash: the signs of 64 mid-frequency DCT coefficients (after Zauner 2010).
+
+    Low frequencies are left out on purpose: all chest X-rays share them. Brightness and contrast do not matter.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3); brought to 28 x 28 grey first.
+
+    Returns:
+        uint8 (N, 8), the 64 bits packed.
+    """
+    order = sorted(np.ndindex(28, 28), key=lambda ij: (sum(ij), ij))[15:79]
+    rows, columns = np.array(order).T
+    hashes = []
+    for start in range(0, len(images), 1024):
+        grey = torch.as_tensor(np.ascontiguousarray(images[start : start + 1024])).float()
+        grey = grey.mean(dim=-1) if grey.ndim == 4 else grey
+        small = F.interpolate(grey[:, None], size=(28, 28), mode="area")[:, 0].numpy()
+        hashes.append(np.packbits(dctn(small, axes=(1, 2))[:, rows, columns] > 0, axis=1))
+    return np.concatenate(hashes)
+
+
+def pack_hashes(hashes: np.ndarray) -> str:
+    """uint8 (N, 8) as base64 text, 11 characters an image, for the card."""
+    return base64.b64encode(np.unique(hashes, axis=0).tobytes()).decode()
+
+
+def seen_in_training(card: dict, images: np.ndarray) -> np.ndarray:
+    """bool (N,): which images have (within 2 of 64 bits) the fingerprint of a training image of this checkpoint.
+
+    Raises:
+        SwysError: the card carries no fingerprints.
+    """
+    if not card.get("training_hashes"):
+        raise SwysError(f"the card of '{card.get('model')}' carries no fingerprints of its training images")
+    known = np.frombuffer(base64.b64decode(card["training_hashes"]), dtype=np.uint8).reshape(-1, 8)
+    signs = 2.0 * np.unpackbits(known, axis=1).astype(np.float32) - 1  # (K, 64) of +-1
+    seen = []
+    for rows in np.array_split(perceptual_hashes(images), max(1, len(images) // 1024)):
+        agreement = (2.0 * np.unpackbits(rows, axis=1).astype(np.float32) - 1) @ signs.T
+        seen.append((64 - agreement.max(axis=1)) / 2 <= HASH_TOLERANCE)
+    return np.concatenate(seen)
+
+
+class Rows(list):
+    """A list of dicts, all with the same keys, that prints as a table."""
+
+    def cells(self) -> list[list[str]]:
+        """The header and each row as text."""
+        shown = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in self]
+        return [list(self[0]), *shown] if self else []
+
+    def __str__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(*self.cells())]
+        lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in self.cells())
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *body = ["".join(f"<td>{cell}</td>" for cell in line) for line in self.cells()] or [""]
+        return "<table>" + "".join(f"<tr>{line}</tr>" for line in (head, *body)) + "</table>"
