@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check
 ONLY   ?=
 
-# The switches of the package pass through; the notebooks run in notebooks/, so a relative folder is made absolute here.
+# The switches of the package pass through; notebooks run in their own folders, so a relative folder is made absolute.
 export SWYS_PROFILE SWYS_DATASET SWYS_DATA_DIR
 ifneq ($(strip $(SWYS_DATA_DIR)),)
   ABSOLUTE := import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))
@@ -23,17 +23,23 @@ ifeq ($(strip $(SWYS_DATASET)),)
   unexport SWYS_DATASET
 endif
 
+# Tests run in `smoke` on the default dataset, whatever the shell has set.
+TEST  := env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
 .DEFAULT_GOAL := help
-.PHONY: help env tutorial lab test test-browser site checkpoints clean
+.PHONY: help env tutorial extras lab static check test test-browser site clean
 
 help:
 	@echo "make tutorial      run the six notebooks, print the final table, leave build/site/index.html"
+	@echo "make extras        run the notebooks in notebooks/extras"
 	@echo "make lab           open the notebooks in JupyterLab"
+	@echo "make check         format, lint, types, structure and the fast tests (under a minute)"
 	@echo "make test          everything that has to hold (a few minutes)"
 	@echo "make test-browser  the slider in a real JupyterLab (needs Chromium)"
 	@echo "make site          HTML pages from executed or committed notebooks"
-	@echo "make checkpoints   check the shipped checkpoints, fetch missing ones"
 	@echo "make env           only the environment, .venv"
+	@echo "make clean         remove build/ and caches"
 	@echo
 	@echo "switches: SWYS_PROFILE=smoke|quick|full  SWYS_DATASET=bloodmnist  SWYS_DATA_DIR=folder/with/npz  PYTHON=python3.12"
 	@echo "          ONLY=04 runs one notebook of the tutorial"
@@ -52,36 +58,41 @@ $(STAMP): pyproject.toml
 	  { rm -rf $(VENV); echo "make: $(PYTHON) cannot make $(VENV); try: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
 	@echo "env: installing the dependencies of pyproject.toml (some minutes the first time)"
-	@$(PIP) -e '.[notebooks,test,export]'
+	@$(PIP) -e '.[notebooks,test]'
 	@touch $@
 	@echo "env: ready"
 
 tutorial: $(STAMP)
-	@$(BIN)/python tools/run_tutorial.py $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python tools/run_tutorial.py --only "$(ONLY)"
+
+extras: $(STAMP)
+	@$(BIN)/python tools/run_tutorial.py --extras --only "$(ONLY)"
 
 lab: $(STAMP)
-	@$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.news_url=None notebooks/01_data.ipynb
+	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.news_url=None notebooks/01_data.ipynb
 
-# Notebooks are tested in `smoke` on the default dataset, whatever the shell has set.
-test: $(STAMP)
-	@echo "test: ruff"
-	@$(BIN)/ruff check .
-	@echo "test: the notebooks' setup cells"
+static: $(STAMP)
+	@echo "check: format, lint, types, setup cells"
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python tools/setup_cell.py --check
-	@echo "test: package, structure, and the six notebooks under nbval (the slider: make test-browser)"
-	@env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest tests notebooks --ignore=tests/browser \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+check: static
+	@echo "check: the fast tests"
+	@$(TEST) tests -q --ignore=tests/browser -m "not slow"
+
+test: static
+	@echo "test: the package, its structure, and the notebooks under nbval (the slider: make test-browser)"
+	@$(TEST) tests notebooks --ignore=tests/browser $(NBVAL)
 
 test-browser: $(STAMP)
 	@echo "test-browser: the slider in JupyterLab"
 	@$(PIP) -e '.[browser]'
-	@env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest tests/browser
+	@$(TEST) tests/browser
 
 site: $(STAMP)
 	@$(BIN)/python tools/build_site.py
 
-checkpoints: $(STAMP)
-	@$(BIN)/python checkpoints/fetch.py
-
 clean:
-	rm -rf build .pytest_cache .ruff_cache
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache

@@ -1,8 +1,8 @@
-"""What the six notebooks of SeeWhatYouShrink share, and the command line `swys`.
+"""What the notebooks of SeeWhatYouShrink share, and the command line `swys`.
 
-Flat, one subject a module. A module imports only modules named before it, so each can be read on its own:
-`config`, `stats`, `fetch`, `data`, `models`, `training`, `distillation`, `gradcam`, `explain`, `benchmark`,
-`reference`, `study`, `export`, `ladder`, `lesson`, `plots`, `browser`, `cli`.
+Flat, one subject a module. This is the reading order, and a module imports only from modules named before it:
+`config`, `images`, `data`, `leaks`, `models`, `metrics`, `gradcam`, `training`, `distillation`, `explain`,
+`benchmark`, `plots`, `browser`, `cli`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
