@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import SwysError
 from .data import Split
 from .gradcam import logits_and_map
-from .images import Batch
+from .recipe import Batch
 from .training import SupervisedObjective
 
 

@@ -12,105 +12,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .config import SwysError, default_device, fast_bf16, seed_everything
+from .config import BUILD, Profile, SwysError, default_device, fast_bf16, seed_everything
 from .data import Dataset, to_model_input
 from .gradcam import evaluation_mode
-from .images import Augmentation, Batch, batches, one_hot
-from .metrics import point_scores
-from .models import create_model, plain_attention
+from .metrics import pack_hashes, perceptual_hashes, point_scores
+from .models import (
+    SHORT_NAMES,
+    checkpoint_ids,
+    create_model,
+    load_checkpoint,
+    plain_attention,
+    save_checkpoint,
+    shipped_predictions,
+)
+from .recipe import Batch, Recipe, SupervisedObjective, batches, learning_rate, reference_recipe
 from .resume import UnfinishedRun
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a run, apart from the seed.
-
-    Attributes:
-        epochs, batch_size, lr, weight_decay: of AdamW (Loshchilov & Hutter 2019); lr is the peak.
-        warmup_epochs: linear rise of the learning rate; then half a cosine down to 0.
-        augmentation: the random views. views: so many different ones of each image, shown in turn and the same in
-            every run, so that a teacher can look at them beforehand; 0 draws new ones each epoch.
-        drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
-        patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023), which saves as
-            much of the time, but for the last ``full_tokens`` of the epochs.
-        seconds: squeeze the whole schedule into so many seconds of training, whatever ``epochs`` says; 0 is off.
-    """
-
-    epochs: int = 60
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_epochs: float = 5
-    augmentation: Augmentation = Augmentation(flip=True, rotate=15, scale=0.15, shift=0.1, jitter=0.2)
-    views: int = 0
-    drop_path: float = 0.05
-    patch_drop: float = 0.0
-    full_tokens: float = 0.2
-    seconds: float = 0.0
-
-
-TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")  # cells and tissue have no up or down
-
-
-def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
-    """The recipe of the shipped runs; images without an up and down are also turned."""
-    recipe = Recipe(patch_drop=0.5, views=16)
-    if "base" in model_name:
-        recipe = replace(recipe, epochs=30, lr=3e-4, full_tokens=0.1)
-    if dataset_name in TURNED:
-        recipe = replace(recipe, augmentation=replace(recipe.augmentation, turns=True))
-    return recipe
-
-
-def build(
-    name: str,
-    data: Dataset,
-    recipe: Recipe,
-    seed: int = 0,
-    img_size: int | None = None,
-    patch_size: int | None = None,
-    **kwargs,
-) -> VisionTransformer:
-    """``create_model`` with the initial weights of ``seed``: the same for every run of that model and seed."""
+def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -> VisionTransformer:
+    """``create_model`` (``geometry``: img_size, patch_size, ...) with the initial weights of ``seed``: the same for
+    every run of that model and seed."""
     seed_everything(seed)
     rates = {"drop_path_rate": recipe.drop_path, "patch_drop_rate": recipe.patch_drop}
-    return create_model(name, data.info.num_classes, img_size, patch_size, **rates, **kwargs)
-
-
-class SupervisedObjective(nn.Module):
-    """Cross-entropy with the labels; binary cross-entropy for each label where several can be true.
-
-    An objective is called as ``objective(model, batch)`` and returns a scalar loss.
-    """
-
-    def __init__(self, multi_label: bool = False):
-        super().__init__()
-        self.multi_label = multi_label
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Of logits and targets, both (B, C)."""
-        if self.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, targets)
-        return F.cross_entropy(logits, targets)
-
-    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The loss of ``model`` on ``batch``."""
-        return self.loss(model(batch.inputs), batch.targets)
+    return create_model(name, data.info.num_classes, **rates, **geometry)
 
 
 @dataclass
 class FitResult:
     """``model`` has the last epoch's weights; ``val_chosen`` those of the epoch with the best validation accuracy.
 
-    ``history``: for each epoch its number, steps so far, lr, train_loss, val_loss, val_accuracy, val_auc, and the
-    seconds of training so far (validation and watching do not count).
+    ``history``: for each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and seconds of
+    training so far (validation and watching do not count).
     """
 
     model: VisionTransformer
@@ -142,7 +80,7 @@ def fit(
     Args:
         objective: see :class:`SupervisedObjective`, which is the default.
         state_path: .safetensors file that keeps an unfinished run; when it is there, the run goes on from it.
-        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch.
+        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch, and so at its end.
 
     Raises:
         SwysError: a state of another recipe or model, an unwritable path, a loss that is not finite.
@@ -167,18 +105,25 @@ def fit(
     return FitResult(model.eval(), run.best, run.history)
 
 
+def run_card(data: Dataset, recipe: Recipe, seed: int, history: list[dict]) -> dict:
+    """What a checkpoint's card says of a run."""
+    facts = {key: getattr(data.info, key) for key in ("size", "source", "synthetic")}
+    splits = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
+    run = {"seed": seed, "recipe": asdict(recipe), "history": history}
+    hashes = pack_hashes(perceptual_hashes(data.train.images))
+    return {"dataset": data.info.name, **facts, "splits": splits, **run, "training_hashes": hashes}
+
+
 def train_epoch(
     both, optimizer, accelerator, data: Dataset, recipe: Recipe, seed: int, history: list[dict], watch
 ) -> dict:
     """One epoch more; returns its row of the history. ``both``: model and objective, wrapped by Accelerate."""
     model, device, epoch, losses = accelerator.unwrap_model(both).model, accelerator.device, len(history), []
     step, seconds = (history[-1]["steps"], history[-1]["seconds"]) if history else (0, 0.0)
-    size = min(recipe.batch_size, len(data.train))
-    steps = len(data.train) // size
+    steps = max(1, len(data.train) // recipe.batch_size)
     if hasattr(model.patch_drop, "prob"):
         model.patch_drop.prob = recipe.patch_drop if epoch < (1 - recipe.full_tokens) * recipe.epochs else 0.0
-    img_size, how = model.patch_embed.img_size[0], recipe.augmentation
-    shown = batches(data, epoch, how, recipe.views, size, img_size, seed, device)
+    shown = batches(data, epoch, recipe, model.patch_embed.img_size[0], seed, device)
     process, processes = accelerator.process_index, accelerator.num_processes
     seed_everything(1_000_003 * seed + epoch + 7919 * process)
     model.train()
@@ -196,7 +141,7 @@ def train_epoch(
             optimizer.zero_grad()
             losses.append(loss.detach().float())
             step, seconds = step + 1, seconds + time.perf_counter() - start
-            if watch and step % max(1, steps // 10) == 0:
+            if watch and (steps - len(losses)) % max(1, steps // 10) == 0:
                 watch(model, seconds, step)
             start = time.perf_counter()
             if recipe.seconds and seconds >= recipe.seconds:
@@ -210,27 +155,14 @@ def train_epoch(
 
 
 def validate(model: VisionTransformer, data: Dataset) -> dict[str, float]:
-    """Loss, accuracy, AUC and ECE on the validation split, under the names of a row of the history."""
+    """Accuracy, AUC and ECE on the validation split, under the names of a row of the history."""
     logits = predict(model, data.val.images, bf16=True)
-    targets = one_hot(torch.as_tensor(data.val.labels), data.info.num_classes)
-    loss = SupervisedObjective(data.info.multi_label).loss(torch.as_tensor(logits), targets).item()
-    scores = point_scores(logits, data.val.labels, data.info.task)
-    return {"val_loss": loss} | {f"val_{name}": value for name, value in scores.items()}
+    return {f"val_{k}": v for k, v in point_scores(logits, data.val.labels, data.info.task).items()}
 
 
 def best_epoch(history: list[dict]) -> dict:
-    """The row that validation chooses: best accuracy, then lowest loss."""
-    return max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-
-
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, seconds: float = 0.0) -> float:
-    """The rate of the next step, after ``step`` steps and ``seconds`` of training."""
-    total = recipe.epochs * steps_per_epoch
-    done = min(1.0, seconds / recipe.seconds) if recipe.seconds else step / total
-    warmup = min(recipe.warmup_epochs / recipe.epochs, 0.2)
-    if done < warmup:
-        return recipe.lr * (done + 1 / total) / (warmup + 1 / total)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+    """The row that validation chooses: the best accuracy, then the best AUC, then the earliest."""
+    return max(history, key=lambda row: (row["val_accuracy"], row["val_auc"], -row["epoch"]))
 
 
 def finished(history: list[dict], recipe: Recipe) -> bool:
@@ -279,3 +211,54 @@ def predict(
         size = model.patch_embed.img_size[0]
         logits = [model(to_model_input(images[i : i + batch_size], size, device)).float() for i in starts]
     return torch.cat(logits).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, its card, one sentence on where it comes from, and its id if it is a shipped checkpoint."""
+
+    model: VisionTransformer
+    card: dict
+    how: str
+    shipped: str | None = None
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """``predict``, or the logits that are shipped with a checkpoint for exactly these images."""
+        shipped = shipped_predictions(self.shipped, images) if self.shipped else None
+        return predict(self.model, images, progress=True) if shipped is None else shipped
+
+
+def load_or_train(
+    model_id: str,
+    data: Dataset,
+    P: Profile,
+    device: torch.device,
+    objective: nn.Module | None = None,
+    minutes: float = 1,
+) -> Trained:
+    """The shipped checkpoint of this data set if there is one, else a model trained here; says which.
+
+    Args:
+        model_id: ``vit_base``, ``vit_tiny``, or a name that starts with one of them, such as ``vit_tiny_soft``.
+        objective: of a student that has to be trained here.
+        minutes: of the profile's, for training where no checkpoint is shipped; in ``full`` it is the whole recipe.
+    """
+    shipped, folder = (
+        f"{data.info.name}/{model_id}",
+        BUILD / "runs" / f"{data.info.results_name}-{P.name}" / model_id,
+    )
+    if P.name != "full" and shipped in checkpoint_ids():
+        model, card = load_checkpoint(shipped, device, data.info.num_classes)
+        return Trained(model, card, f"{model_id}: loaded checkpoints/{shipped}", shipped)
+    if not (folder / "card.json").is_file():
+        short = next(name for name in SHORT_NAMES if model_id.startswith(name))
+        recipe = replace(reference_recipe(model_id, data.info.name), seconds=minutes * P.minute, views=0)
+        model = build(short, data, recipe)
+        result = fit(model, data, recipe, objective, device=device, state_path=folder / "state.safetensors")
+        card = {"model": SHORT_NAMES[short]} | run_card(data, recipe, 0, result.history)
+        save_checkpoint(model, folder, card, storage="fp32")
+        (folder / "state.safetensors").unlink()
+    model, card = load_checkpoint(folder, device, data.info.num_classes)
+    return Trained(
+        model, card, f"{model_id}: no checkpoint of {data.info.name} is shipped; trained here ({P.name})"
+    )

@@ -1,16 +1,16 @@
-"""From stored images to batches of random views, drawn and computed on the training device."""
+"""What decides a training run: random views of the images, their order, the learning rate, the loss on labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .data import Dataset, to_model_input, to_planes
 
@@ -72,6 +72,57 @@ def augment(planes: Tensor, img_size: int, how: Augmentation, draws: Tensor) -> 
     return views.clamp(-1, 1)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run, apart from the seed.
+
+    Attributes:
+        epochs, batch_size, lr, weight_decay: of AdamW (Loshchilov & Hutter 2019); lr is the peak.
+        warmup_epochs: linear rise of the learning rate; then half a cosine down to 0.
+        augmentation: the random views. views: so many different ones of each image, shown in turn and the same in
+            every run, so that a teacher can look at them beforehand; 0 draws new ones each epoch.
+        drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
+        patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023), which saves as
+            much of the time, but for the last ``full_tokens`` of the epochs.
+        seconds: squeeze the whole schedule into so many seconds of training, whatever ``epochs`` says; 0 is off.
+    """
+
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 5
+    augmentation: Augmentation = Augmentation(flip=True, rotate=15, scale=0.15, shift=0.1, jitter=0.2)
+    views: int = 0
+    drop_path: float = 0.05
+    patch_drop: float = 0.0
+    full_tokens: float = 0.2
+    seconds: float = 0.0
+
+
+TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")  # cells and tissue have no up or down
+
+
+def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
+    """The recipe of the shipped runs; images without an up and down are also turned."""
+    recipe = Recipe(patch_drop=0.5, views=8)
+    if "base" in model_name:
+        recipe = replace(recipe, epochs=24, lr=3e-4, full_tokens=0.1)
+    if dataset_name in TURNED:
+        recipe = replace(recipe, augmentation=replace(recipe.augmentation, turns=True))
+    return recipe
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, seconds: float = 0.0) -> float:
+    """The rate of the next step, after ``step`` steps and ``seconds`` of training."""
+    total = recipe.epochs * steps_per_epoch
+    done = min(1.0, seconds / recipe.seconds) if recipe.seconds else step / total
+    warmup = min(recipe.warmup_epochs / recipe.epochs, 0.2)
+    if done < warmup:
+        return recipe.lr * (done + 1 / total) / (warmup + 1 / total)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
 class Batch(NamedTuple):
     """What an objective sees: inputs float (B, 3, S, S), targets float (B, C) (a row of zeros: no label), and which
     images (rows of the training split, int64 (B,)) in which of the recipe's views these are."""
@@ -85,28 +136,24 @@ class Batch(NamedTuple):
 def batches(
     data: Dataset,
     epoch: int,
-    how: Augmentation,
-    views: int = 0,
-    batch_size: int = 128,
+    recipe: Recipe,
     img_size: int = 28,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
     """The training split once, in an order and in views that follow from (seed, epoch).
 
-    Small sets lie on the device as uint8 while this runs; memory-mapped ones stay on disk and travel by batch.
-
-    Args:
-        views: 0 draws new views each epoch; V shows view ``epoch % V``, which is the same for every seed.
-        batch_size: images a batch; what is left over at the end of the epoch is not shown.
+    Small sets lie on the device as uint8 while this runs; memory-mapped ones stay on disk and travel by batch. What
+    does not fill a batch at the end of an epoch is not shown.
     """
     labels, on_disk = torch.as_tensor(data.train.labels), isinstance(data.train.images, np.memmap)
     images = data.train.images if on_disk else torch.as_tensor(data.train.images).to(device)
     order = torch.as_tensor(np.random.default_rng([seed, epoch]).permutation(len(labels)))
-    view = epoch % views if views else epoch
-    generator = torch.Generator().manual_seed(view if views else 1_000_003 * seed + epoch)
+    how, size = recipe.augmentation, min(recipe.batch_size, len(labels))
+    view = epoch % recipe.views if recipe.views else epoch
+    generator = torch.Generator().manual_seed(view if recipe.views else 1_000_003 * seed + epoch)
     draws = how.draw(len(labels), generator)
-    for rows in order[: len(order) // batch_size * batch_size].split(batch_size):
+    for rows in order[: len(order) // size * size].split(size):
         pixels = images[rows.numpy()] if on_disk else images[rows.to(device)]
         if how == Augmentation():
             inputs = to_model_input(pixels, img_size, device)
@@ -120,3 +167,22 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     if labels.ndim == 2:
         return labels.float()
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
+
+
+class SupervisedObjective(nn.Module):
+    """Cross-entropy with the labels; binary cross-entropy for each label where several can be true. An objective is
+    called as ``objective(model, batch)`` and returns a scalar loss."""
+
+    def __init__(self, multi_label: bool = False):
+        super().__init__()
+        self.multi_label = multi_label
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of logits and targets, both (B, C)."""
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits, targets)
+        return F.cross_entropy(logits, targets)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of ``model`` on ``batch``."""
+        return self.loss(model(batch.inputs), batch.targets)

@@ -1,0 +1,242 @@
+"""The reference set: the runs behind every claim about models of the series, over seeds, on two CPU cores.
+
+``swys study reference`` trains what is missing; a kill costs at most a minute, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swys_utils.config import (
+    CHECKPOINTS,
+    PROJECT_ROOT,
+    SwysError,
+    default_device,
+    device_name,
+    seed_everything,
+    write_json,
+)
+from swys_utils.data import Dataset, Split, load_dataset
+from swys_utils.distillation import ExplanationDistiller, SoftTargets, hide_labels
+from swys_utils.metrics import point_scores
+from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint, weights_digest
+from swys_utils.training import (
+    Recipe,
+    SupervisedObjective,
+    best_epoch,
+    build,
+    fit,
+    predict,
+    reference_recipe,
+    run_card,
+)
+
+from .teacher_cache import cached_teacher
+
+RUNS = PROJECT_ROOT / "runs"
+SOFT = {"alpha": 0.7, "temperature": 2.0}
+METHODS = {  # method -> what is added to the loss on the labels
+    "scratch": {},
+    "kd_soft": SOFT,
+    "kd_explain": SOFT | {"gamma": 1.0},
+    "few_scratch": {},
+    "few_soft": {"alpha": 0.9, "temperature": 2.0},
+}
+FEW = 0.01  # share of the training images that keep their label in the few_* runs
+SECONDS = {
+    "vit_base": 1 / 48,
+    "vit_tiny": 1 / 530,
+}  # a training image with half its tokens, two cores of an AMD EPYC
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: ``id`` is ``<model>/<method>/seed<k>``; ``teacher`` is the id of the run that teaches, or None."""
+
+    model: str
+    method: str
+    seed: int
+    recipe: Recipe
+    teacher: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Name of the run, and of its files below the folder of its data set."""
+        return f"{self.model}/{self.method}/seed{self.seed}"
+
+    def cost(self, images: int) -> float:
+        """Estimated seconds on two CPU cores."""
+        half, all_tokens = 1 - self.recipe.full_tokens, self.recipe.full_tokens
+        epochs = self.recipe.epochs * (half + 2 * all_tokens if self.recipe.patch_drop else 2)
+        return epochs * images * SECONDS[self.model]
+
+
+def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
+    """The set in the order of training: one seed of each kind first, then more seeds."""
+
+    def spec(model: str, method: str, seed: int) -> RunSpec:
+        recipe = reference_recipe(model, dataset)
+        if method.startswith("few"):
+            recipe = replace(recipe, epochs=10, warmup_epochs=1)
+        taught = method.startswith("kd") or method == "few_soft"
+        return RunSpec(model, method, seed, recipe, "vit_base/scratch/seed0" if taught else None)
+
+    kinds = ("scratch", "kd_soft", "kd_explain")
+    few = ("few_scratch", "few_soft")
+    seeds = range(4) if dataset == "pneumoniamnist" else range(3)
+    runs = [spec("vit_tiny", "scratch", 0), spec("vit_base", "scratch", 0)]
+    runs += [spec("vit_tiny", kind, 0) for kind in kinds[1:]]
+    runs += [spec("vit_tiny", kind, seed) for seed in seeds for kind in few]
+    runs += [spec("vit_base", "scratch", 1)]
+    runs += [spec("vit_tiny", kind, seed) for seed in seeds[1:] for kind in kinds]
+    return runs
+
+
+def study_data(dataset: str) -> Dataset:
+    """The data of the set: all of PneumoniaMNIST; of other sets a fixed random half of the training images."""
+    data = load_dataset(dataset, download=False)
+    if data.info.synthetic:
+        raise SwysError(
+            "the reference set is trained on real images; set SWYS_DATA_DIR to a folder with them"
+        )
+    if dataset == "pneumoniamnist":
+        return data
+    return replace(data, train=data.train.head(len(data.train) // 2))
+
+
+def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "", list: bool = False) -> None:
+    """Train the reference set; what is done is skipped, and an unfinished run goes on.
+
+    Args:
+        dataset: pneumoniamnist or bloodmnist.
+        only: part of the ids of the runs to train.
+        folder: where runs are kept; default: runs/<dataset>.
+        list: only print the runs with their state and estimated cost.
+    """
+    runs, out = reference_runs(dataset), Path(folder or RUNS / dataset)
+    wanted = [run for run in runs if only in run.id]
+    if not wanted:
+        raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
+    data = study_data(dataset)
+    for run in wanted:
+        done = (out / f"{run.id}.run.json").is_file()
+        state = "done" if done else f"about {run.cost(len(data.train)) / 60:.0f} min on two cores"
+        print(f"{run.id:28} {run.recipe.epochs:3} epochs  {state}", flush=True)
+        if not (done or list):
+            entry = train(run, data, out)
+            print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
+            write_runs(dataset, out)
+
+
+def train(run: RunSpec, data: Dataset, out: Path) -> dict:
+    """Train, score and write one run below ``out``; returns its entry."""
+    device = default_device()
+    model = build(run.model, data, run.recipe, run.seed)
+    digest, test = weights_digest(model), data.test
+    curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
+    objective, shown = objective_for(run, data, out, device)
+    state = out / f"{run.id}.state.safetensors"
+    result = fit(
+        model, shown, run.recipe, objective, seed=run.seed, device=device, state_path=state, watch=curve
+    )
+    chosen = result.val_chosen_model()
+    logits = {"last": predict(result.model, test.images), "val_chosen": predict(chosen, test.images)}
+    scores = {when: point_scores(values, test.labels, data.info.task) for when, values in logits.items()}
+    entry = {
+        "id": run.id,
+        "model": SHORT_NAMES[run.model],
+        "img_size": model.patch_embed.img_size[0],
+        "patch_size": model.patch_embed.patch_size[0],
+        "method": run.method,
+        "teacher": run.teacher,
+        "seed": run.seed,
+        "recipe": asdict(run.recipe) | METHODS[run.method],
+        "initial_weights": digest,
+        "val_accuracy": result.history[-1]["val_accuracy"],
+        "val_auc": result.history[-1]["val_auc"],
+        "last": scores["last"],
+        "val_chosen": scores["val_chosen"] | {"epoch": best_epoch(result.history)["epoch"]},
+        "seconds": result.history[-1]["seconds"],
+        "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
+        "history": curve.beside(result.history),
+        # the predicted class of each test image, one character each, for paired tests
+        "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
+    }
+    card = run_card(data, run.recipe, run.seed, result.history) | entry
+    save_checkpoint(result.model, out / f"{run.id}.safetensors", card, "fp32")
+    write_json(out / f"{run.id}.run.json", entry)  # last: this file says that the run is done
+    state.unlink(missing_ok=True)
+    curve.path.unlink(missing_ok=True)
+    return entry
+
+
+def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
+    """The loss of a run and the data it is trained on.
+
+    Raises:
+        SwysError: the run that teaches is not finished.
+    """
+    labels, shown, settings = SupervisedObjective(data.info.multi_label), data, METHODS[run.method]
+    if run.method.startswith("few"):
+        shown = replace(data, train=hide_labels(data.train, FEW, run.seed))
+    if not run.teacher:
+        if (
+            run.method == "few_scratch"
+        ):  # repeated until an epoch has as many steps as that of a taught student
+            rows = np.flatnonzero(shown.train.labels >= 0)
+            rows = np.resize(rows, len(data.train))
+            shown = replace(data, train=Split(shown.train.images[rows], shown.train.labels[rows]))
+        return labels, shown
+    if not (out / f"{run.teacher}.run.json").is_file():
+        raise SwysError(f"{run.id} needs its teacher; train '--only {run.teacher}' first")
+    model, _ = load_checkpoint(out / f"{run.teacher}.safetensors", device, data.info.num_classes)
+    teacher = cached_teacher(model, data, run.recipe, out / "views" / run.teacher, device)
+    seed_everything(run.seed)
+    kind = ExplanationDistiller if "gamma" in settings else SoftTargets
+    return kind(teacher, labels, **settings), shown
+
+
+class TestCurve:
+    """Test accuracy and AUC at the end of each epoch, for figures: nothing is chosen by them. Kept through a kill."""
+
+    def __init__(self, path: Path, data: Dataset, steps: int):
+        self.path, self.data, self.steps = path, data, steps
+        self.rows = json.loads(path.read_text()) if path.is_file() else {}
+
+    def __call__(self, model, seconds: float, step: int) -> None:
+        if step % self.steps == 0:
+            logits = predict(model, self.data.test.images, bf16=True)
+            scores = point_scores(logits, self.data.test.labels, self.data.info.task)
+            self.rows[str(step)] = {"test_accuracy": scores["accuracy"], "test_auc": scores["auc"]}
+            write_json(self.path, self.rows)
+
+    def beside(self, history: list[dict]) -> list[dict]:
+        """The rows of ``history`` with the test scores of their epochs."""
+        return [row | self.rows.get(str(row["steps"]), {}) for row in history]
+
+
+def read_runs(folder: str | Path) -> list[dict]:
+    """Entries of the finished runs in a folder, or of a runs.json; the oldest first.
+
+    Raises:
+        SwysError: a damaged file.
+    """
+    folder = Path(folder)
+    try:
+        if folder.is_file():
+            return json.loads(folder.read_text())["runs"]
+        found = sorted(folder.glob("*/*/*.run.json"), key=lambda path: path.stat().st_mtime)
+        return [json.loads(path.read_text()) for path in found]
+    except (OSError, ValueError, KeyError) as error:
+        raise SwysError(f"'{folder}' cannot be read as runs ({error}); remove the damaged file") from None
+
+
+def write_runs(dataset: str, folder: Path) -> None:
+    """All finished runs of ``folder`` as checkpoints/<dataset>/runs.json."""
+    rounded = json.loads(json.dumps(read_runs(folder)), parse_float=lambda text: round(float(text), 5))
+    write_json(CHECKPOINTS / dataset / "runs.json", {"dataset": dataset, "runs": rounded})
