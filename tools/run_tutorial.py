@@ -42,6 +42,7 @@ def execute(path: Path, target: Path) -> None:
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn of loopback TCP
         resources={"metadata": {"path": str(path.parent)}},
         store_widget_state=False,
         on_cell_start=begin,

@@ -17,16 +17,16 @@ EXTRAS = sorted((FOLDER / "extras").glob("*.ipynb"))
 
 SOURCE = """\
 # The same first cell in every notebook; its one source is tools/setup_cell.py.
+import importlib.util
 import os
 import sys
-from importlib.util import find_spec
 
-sys.path += [os.path.abspath(".."), os.path.abspath("../..")]  # in a clone nothing has to be installed
-if find_spec("swys_utils") is None:  # as on Colab
+sys.path += map(os.path.abspath, ("..", "../..", "SeeWhatYouShrink"))  # a clone need not be installed
+if importlib.util.find_spec("swys_utils") is None:  # as on Colab
     assert (url := os.environ.get("SWYS_REPO_URL")), "set SWYS_REPO_URL to the address of the repository"
     !git clone -q --depth 1 {url} SeeWhatYouShrink
     %pip install -q -e ./SeeWhatYouShrink[export]
-    sys.path.append(os.path.abspath("SeeWhatYouShrink"))
+    importlib.invalidate_caches()
 from swys_utils.data import notebook_setup
 
 DATASET = os.environ.get("SWYS_DATASET", "pneumoniamnist")  # or the name of any other 2D MedMNIST set
