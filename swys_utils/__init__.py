@@ -1,8 +1,8 @@
 """What the notebooks of SeeWhatYouShrink share, and the command line `swys`.
 
 Flat, one subject a module. This is the reading order, and a module imports only from modules named before it:
-`config`, `images`, `data`, `leaks`, `models`, `metrics`, `gradcam`, `training`, `distillation`, `explain`,
-`benchmark`, `plots`, `browser`, `cli`.
+`config`, `data`, `models`, `metrics`, `gradcam`, `recipe`, `resume`, `training`, `distillation`, `explain`,
+`benchmark`, `plots`, `browser`.
 """
 
 __version__ = "0.2.0"

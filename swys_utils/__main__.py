@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, get_type_hints
@@ -20,7 +20,7 @@ from torch import nn
 from .config import SwysError, default_device, write_json
 from .data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
-from .gradcam import METHODS, heatmaps
+from .gradcam import heatmaps
 from .metrics import evaluate as score
 from .metrics import probabilities, seen_in_training
 from .models import SHORT_NAMES, load_checkpoint, save_checkpoint
@@ -201,7 +201,7 @@ def explain(
     ckpt_path: str,
     save_path: str,
     model: str = "",
-    method: Literal[tuple(METHODS)] = "grad_cam",
+    method: Literal["grad_cam", "hires_cam", "legrad", "attention_rollout"] = "grad_cam",
     split: Literal["train", "val", "test"] = "test",
     images: int = 8,
 ) -> None:
@@ -237,49 +237,53 @@ def explain(
 COMMANDS: dict[str, Callable] = {"train": train, "distill": distill, "evaluate": evaluate, "explain": explain}
 
 
-def add_command(parser: ArgumentParser, function: Callable) -> None:
-    """Options of ``parser`` from a signature; the fields of a dataclass among its parameters are options, too."""
-    groups = {name: kind for name, kind in get_type_hints(function).items() if is_dataclass(kind)}
-    for kind in groups.values():
-        parser.add_class_arguments(kind, as_group=False)
-    parser.add_function_arguments(function, as_group=False, skip=set(groups))
+def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
+    """A subcommand for each function, its options from the signature; a mapping is a group of subcommands."""
+    group = parser.add_subcommands(dest="command")
+    for name, function in commands.items():
+        title = f"one of {', '.join(function)}" if isinstance(function, Mapping) else inspect.getdoc(function)
+        sub = ArgumentParser(description=title.splitlines()[0])
+        if isinstance(function, Mapping):
+            add_commands(sub, function)
+        else:
+            groups = dataclasses_of(function)
+            for kind in groups.values():
+                sub.add_class_arguments(kind, as_group=False)
+            sub.add_function_arguments(function, as_group=False, skip=set(groups))
+        group.add_subcommand(name, sub, help=title.splitlines()[0])
+
+
+def dataclasses_of(function: Callable) -> dict[str, type]:
+    """Parameters whose type is a dataclass: their fields are options."""
+    return {name: kind for name, kind in get_type_hints(function).items() if is_dataclass(kind)}
 
 
 def run_command(function: Callable, options: dict) -> None:
     """Call ``function`` with the parsed options."""
-    hints = get_type_hints(function)
-    arguments = {}
-    for name in inspect.signature(function).parameters:
-        kind = hints[name]
-        arguments[name] = (
-            kind(**{f.name: options[f.name] for f in fields(kind)}) if is_dataclass(kind) else options[name]
-        )
-    function(**arguments)
+    groups = dataclasses_of(function)
+    built = {n: kind(**{f.name: options[f.name] for f in fields(kind)}) for n, kind in groups.items()}
+    function(**{n: built[n] if n in built else options[n] for n in inspect.signature(function).parameters})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on stderr for a foreseeable mistake."""
-    commands = dict(COMMANDS)
     try:
         from swys_studies.cli import COMMANDS as studies  # late: the helper works without the studies
-    except ImportError:
+    except ModuleNotFoundError:
         studies = {}
-    commands |= studies
     parser = ArgumentParser(prog="swys", description="See what you shrink: train, explain and shrink ViTs.")
-    subcommands = parser.add_subcommands(dest="command")
-    for name, function in commands.items():
-        sub = ArgumentParser(description=inspect.getdoc(function).splitlines()[0])
-        add_command(sub, function)
-        subcommands.add_subcommand(name, sub, help=inspect.getdoc(function).splitlines()[0])
-    options = parser.parse_args(arguments).as_dict()
-    name = options["command"]
+    add_commands(parser, COMMANDS | studies)
+    options, command, name = parser.parse_args(arguments).as_dict(), COMMANDS | studies, "swys"
+    while isinstance(command, Mapping):
+        name, chosen = f"{name} {options['command']}", options["command"]
+        command, options = command[chosen], options[chosen]
     try:
-        run_command(commands[name], options[name])
+        run_command(command, options)
     except SwysError as error:
-        print(f"swys {name}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nswys {name}: stopped; go on with --resume where there is one", file=sys.stderr)
+        print(f"\n{name}: stopped; go on with --resume where there is one", file=sys.stderr)
         return 130
     return 0
 
