@@ -27,7 +27,7 @@ def execute(path: Path, target: Path) -> None:
     """Run one notebook in its own folder, one line a code cell; save it to ``target`` whatever happens."""
     notebook = nbformat.read(path, as_version=4)
     code = [at for at, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    now = {"cell": None, "start": 0.0}
+    now: dict = {}
 
     def begin(cell, cell_index):
         if cell_index in code:
