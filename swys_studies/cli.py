@@ -21,7 +21,8 @@ def benchmark(
 
     Args:
         dataset: any 2D MedMNIST name.
-        ckpt_path: checkpoints, largest first, the one to ship last; default: all shipped ones of the data set.
+        ckpt_path: checkpoints, largest first, the one to ship last; default: all shipped ones of the data
+            set.
         images: so many random test images are scored (0: all).
         json: write the rungs to this file, too.
 

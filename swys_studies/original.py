@@ -1,5 +1,5 @@
-"""The earlier project of this name as it trained: ViT-Tiny at 224 px from its own loader, in float32; and how long this
-series needs to get as far."""
+"""The earlier project of this name as it trained: ViT-Tiny at 224 px from its own loader, in float32; and
+how long this series needs to get as far."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ MODEL = "vit_tiny_patch16_224"
 
 @dataclass(frozen=True)
 class Original:
-    """The recipe of its README: AdamW, the rate halved every five epochs, stopped after three without progress."""
+    """The recipe of its README: AdamW, the rate halved every five epochs, stopped after three without
+    progress."""
 
     epochs: int = 30
     batch_size: int = 64
@@ -52,7 +53,8 @@ class PilImages(torch.utils.data.Dataset):
 
 
 def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
-    """Train the earlier project's Tiny with its own pipeline; hours on a CPU, safe to kill, goes on where it stopped.
+    """Train the earlier project's Tiny with its own pipeline; hours on a CPU, safe to kill, goes on where it
+    stopped.
 
     Args:
         dataset: any data set of the reference set.
@@ -130,7 +132,8 @@ def stopped(history: list[dict], patience: int) -> bool:
 
 
 def time_to_original(dataset: str = "pneumoniamnist", folder: str = "") -> dict:
-    """Seconds of training until validation AUC is what the original ends with, as a ratio to the original's seconds.
+    """Seconds of training until validation AUC is what the original ends with, as a ratio to the original's
+    seconds.
 
     Raises:
         SwysError: a run that is compared is missing.

@@ -56,7 +56,8 @@ SECONDS = {
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: ``id`` is ``<model>/<method>/seed<k>``; ``teacher`` is the id of the run that teaches, or None."""
+    """One run: ``id`` is ``<model>/<method>/seed<k>``; ``teacher`` is the id of the run that teaches, or
+    None."""
 
     model: str
     method: str
@@ -98,7 +99,8 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
 
 
 def study_data(dataset: str) -> Dataset:
-    """The data of the set: all of PneumoniaMNIST; of other sets a fixed random half of the training images."""
+    """The data of the set: all of PneumoniaMNIST; of other sets a fixed random half of the training
+    images."""
     data = load_dataset(dataset, download=False)
     if data.info.synthetic:
         raise SwysError(
@@ -144,7 +146,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     result = fit(
         model, shown, run.recipe, objective, seed=run.seed, device=device, state_path=state, watch=curve
     )
-    chosen = result.val_chosen_model()
+    chosen = result.chosen()
     logits = {"last": predict(result.model, test.images), "val_chosen": predict(chosen, test.images)}
     scores = {when: point_scores(values, test.labels, data.info.task) for when, values in logits.items()}
     entry = {
@@ -202,7 +204,8 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
 
 
 class TestCurve:
-    """Test accuracy and AUC at the end of each epoch, for figures: nothing is chosen by them. Kept through a kill."""
+    """Test accuracy and AUC at the end of each epoch, for figures: nothing is chosen by them. Kept through a
+    kill."""
 
     def __init__(self, path: Path, data: Dataset, steps: int):
         self.path, self.data, self.steps = path, data, steps

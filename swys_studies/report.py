@@ -1,4 +1,5 @@
-"""What the reference set says: every kind of run with its spread, every difference with an interval and a test."""
+"""What the reference set says: every kind of run with its spread, every difference with an interval and a
+test."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def report(dataset: str = "pneumoniamnist", runs: str = "") -> None:
 
 
 def kinds(entries: list[dict], labels: np.ndarray) -> Rows:
-    """One row a kind of run: accuracy with its interval over images and seeds; AUC, and the validation-chosen epoch."""
+    """One row a kind of run: accuracy with its interval over images and seeds; AUC, and the
+    validation-chosen epoch."""
     rows = Rows()
     for title, group in grouped(entries).items():
         low, high = accuracy_interval(np.stack([right(entry, labels) for entry in group.values()]))
@@ -70,7 +72,8 @@ def kinds(entries: list[dict], labels: np.ndarray) -> Rows:
 
 
 def differences(entries: list[dict], labels: np.ndarray) -> Rows:
-    """Paired by seed (same initial weights, same order of images): accuracy in points, AUC, McNemar of seed 0."""
+    """Paired by seed (same initial weights, same order of images): accuracy in points, AUC, McNemar of seed
+    0."""
     groups, rows = grouped(entries), Rows()
     for a, b in COMPARED:
         seeds = sorted(set(groups.get(a, {})) & set(groups.get(b, {})))
@@ -111,7 +114,8 @@ def right(entry: dict, labels: np.ndarray) -> np.ndarray:
 
 
 def accuracy_interval(values: np.ndarray, n_resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean of (seeds, images): both are drawn anew, images together for all seeds.
+    """95 % percentile bootstrap of the mean of (seeds, images): both are drawn anew, images together for all
+    seeds.
 
     Args:
         values: (S, N), 0/1 for right, or the difference of two such.

@@ -1,5 +1,5 @@
-"""A teacher's logits and maps of every view a student will see, computed once and kept on disk (as in TinyViT,
-Wu et al. 2022), so that a student's epoch costs no pass through the teacher."""
+"""A teacher's logits and maps of every view a student will see, computed once and kept on disk (as in
+TinyViT, Wu et al. 2022), so that a student's epoch costs no pass through the teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from swys_utils.recipe import Batch, Recipe, augment
 
 
 class CachedTeacher(nn.Module):
-    """Answers like :class:`Teacher`, from tensors: logits (V, N, C) and maps (V, N, gh, gw) of V views of N images."""
+    """Answers like :class:`Teacher`, from tensors: logits (V, N, C) and maps (V, N, gh, gw) of V views of N
+    images."""
 
     def __init__(self, logits: Tensor, maps: Tensor):
         super().__init__()
@@ -37,7 +38,8 @@ class CachedTeacher(nn.Module):
 def cached_teacher(
     model: VisionTransformer, data: Dataset, recipe: Recipe, folder: Path, device: torch.device
 ) -> CachedTeacher:
-    """Look at the ``recipe.views`` views of each training image; views that are in ``folder`` already are read.
+    """Look at the ``recipe.views`` views of each training image; views that are in ``folder`` already are
+    read.
 
     Raises:
         SwysError: a recipe with new views in each epoch.

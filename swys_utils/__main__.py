@@ -1,6 +1,6 @@
 """The command line: ``swys train | distill | evaluate | explain``, and of the studies ``benchmark | export | study``.
 
-Options are made from the signatures below. Options that the earlier project of this name had keep their names.
+Options are made from the signatures below; those that the earlier project of this name had keep their names.
 Several GPUs or nodes: ``accelerate launch -m swys_utils train ...``.
 """
 
@@ -8,201 +8,173 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Literal
 
 import numpy as np
 from jsonargparse import ArgumentParser
 from torch import nn
 
+from . import metrics
 from .config import SwysError, default_device, write_json
 from .data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
 from .gradcam import heatmaps
-from .metrics import evaluate as score
-from .metrics import probabilities, seen_in_training
 from .models import SHORT_NAMES, load_checkpoint, save_checkpoint
 from .plots import heatmap_rows
-from .training import Recipe, SupervisedObjective, build, fit, predict, reference_recipe, run_card
+from .training import SupervisedObjective, build, fit, predict, reference_recipe, run_card
+
+Splits = Literal["train", "val", "test"]
 
 
 @dataclass
-class Data:
-    """Which images.
-
-    Args:
-        dataset: any 2D MedMNIST name.
-        size: stored image size: 28, 64, 128 or 224 px.
-        data_dir: folder with the .npz files; default: SWYS_DATA_DIR, then ~/.medmnist.
-    """
-
-    dataset: str = DEFAULT_DATASET
-    size: int = 28
-    data_dir: str | None = None
-
-    def load(self) -> Dataset:
-        """The data set; says where it comes from."""
-        data = load_dataset(self.dataset, self.size, self.data_dir)
-        print(f"{data.info.name}, {data.info.size} px: {data.info.source}")
-        return data
-
-    def checkpoint(self, data: Dataset, path: str, model: str = ""):
-        """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
-        loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
-        if model and SHORT_NAMES.get(model, model) not in card["model"]:
-            raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
-        return loaded, card
-
-
-@dataclass
-class Run:
-    """How to train, and where the result goes.
+class Train:
+    """Train a model from random weights.
 
     Args:
         save_path: x.safetensors, or a folder.
+        model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of 4 px).
+        dataset: any 2D MedMNIST name. size: stored image size: 28, 64, 128 or 224 px.
+        img_size: pixels that the model reads. patch_size: side of a patch; default of both: what the name says.
+        epochs: default of this, batch_size and lr: the reference recipe's.
         resume: go on where a run with this save_path stopped.
-        epochs: default: the reference recipe's.
-        batch_size: default: the reference recipe's.
-        lr: peak learning rate; default: the reference recipe's.
-        seed: of the initial weights, the order of images and their views.
-        img_size: pixels that the model reads; default: what its name says.
-        patch_size: side of a patch in pixels; default: what its name says.
     """
 
     save_path: str
-    resume: bool = False
+    model: str = "vit_tiny"
+    dataset: str = DEFAULT_DATASET
+    size: int = 28
+    img_size: int | None = None
+    patch_size: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
     seed: int = 0
-    img_size: int | None = None
-    patch_size: int | None = None
+    resume: bool = False
 
-    def recipe(self, model: str, dataset: str) -> Recipe:
-        """The reference recipe with what was asked for."""
-        asked = {key: getattr(self, key) for key in ("epochs", "batch_size", "lr")}
-        for name, value in asked.items():
-            if value is not None and value <= 0:
-                raise SwysError(f"--{name} is {value}; it must be above 0")
-        return replace(reference_recipe(model, dataset), **{k: v for k, v in asked.items() if v is not None})
+    def run(self) -> None:
+        """Train on the labels alone."""
+        data = load_dataset(self.dataset, self.size)
+        self.fit(
+            self.model,
+            data,
+            lambda student: SupervisedObjective(data.info.multi_label),
+            {"method": "scratch"},
+        )
 
-    def train(self, model, data: Dataset, recipe: Recipe, objective: nn.Module, card: dict) -> None:
-        """Fit, save the last epoch and the one that validation chooses, print both with intervals."""
-        path = Path(self.save_path)
+    def fit(self, name: str, data: Dataset, objective, card: dict) -> None:
+        """Train, save the last epoch and the one that validation chooses, print both; ``objective(model)`` teaches."""
+        asked = {
+            key: getattr(self, key)
+            for key in ("epochs", "batch_size", "lr")
+            if getattr(self, key) is not None
+        }
+        if any(value <= 0 for value in asked.values()):
+            raise SwysError(f"{asked}: epochs, batch_size and lr must be above 0")
+        recipe, path = replace(reference_recipe(name, self.dataset), **asked), Path(self.save_path)
         if path.suffix not in ("", ".safetensors"):
             raise SwysError(f"--save_path '{path}' ends in {path.suffix}; use .safetensors or a folder")
-        state, chosen = (
-            path.with_suffix(f".{what}.safetensors") if path.suffix else path / f"{what}.safetensors"
-            for what in ("state", "val_chosen")
-        )
+        beside = path.with_suffix("") if path.suffix else path / "model"
+        state, chosen = (Path(f"{beside}.{what}.safetensors") for what in ("state", "val_chosen"))
         if self.resume and not state.is_file():
             raise SwysError(f"nothing to resume: '{state}' does not exist; run without --resume first")
         if not self.resume:
             state.unlink(missing_ok=True)
-        result = fit(model, data, recipe, objective, seed=self.seed, state_path=state)
-        card |= run_card(data, recipe, self.seed, result.history)
-        for name, where, trained in (
-            ("last epoch", path, result.model),
-            ("val-chosen", chosen, result.val_chosen_model()),
+        model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
+        print(f"{name} on {data.info.name}, {data.info.size} px: {data.info.source}")
+        result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
+        card |= {"model": SHORT_NAMES.get(name, name)} | run_card(data, recipe, self.seed, result.history)
+        for title, trained, where in (
+            ("last epoch", result.model, path),
+            ("val-chosen", result.chosen(), chosen),
         ):
             save_checkpoint(trained, where, card, storage="fp32")
-            print(name, score(predict(trained, data.test.images), data.test.labels, data.info.task))
+            scores = metrics.evaluate(predict(trained, data.test.images), data.test.labels, data.info.task)
+            print(f"{title}: {scores}")
         state.unlink()
         print(f"wrote {path}")
 
 
-def train(data: Data, run: Run, model: str = "vit_tiny") -> None:
-    """Train a model from random weights.
+@dataclass
+class Distill(Train):
+    """Train a student with a teacher. Options of ``train`` hold for the student.
 
     Args:
-        model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of 4 px).
-    """
-    images, recipe = data.load(), run.recipe(model, data.dataset)
-    network = build(model, images, recipe, run.seed, img_size=run.img_size, patch_size=run.patch_size)
-    objective = SupervisedObjective(images.info.multi_label)
-    run.train(
-        network, images, recipe, objective, {"model": SHORT_NAMES.get(model, model), "method": "scratch"}
-    )
-
-
-def distill(
-    data: Data,
-    run: Run,
-    ckpt_path: str,
-    student_model: str = "vit_tiny",
-    teacher_model: str = "",
-    method: Literal["soft", "features", "explain"] = "soft",
-    alpha: float = 0.5,
-    temperature: float = 2.0,
-) -> None:
-    """Train a student with a teacher.
-
-    Args:
-        ckpt_path: the teacher.
-        student_model: a timm ViT, vit_base or vit_tiny.
-        teacher_model: refuse a teacher of another model.
-        method: what is taught besides the labels: soft targets, features, or explanations and soft targets.
+        ckpt_path: the teacher: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_base.
+        student_model: a timm ViT, vit_base or vit_tiny. teacher_model: refuse a teacher of another model.
+        method: taught besides the labels: soft targets, features, or explanations and soft targets.
         alpha: weight of the soft targets. temperature: of the soft targets.
-        temperature: of the soft targets.
     """
-    images, recipe = data.load(), run.recipe(student_model, data.dataset)
-    model, teacher_card = data.checkpoint(images, ckpt_path, teacher_model)
-    if method == "features":
-        recipe = replace(recipe, patch_drop=0.0)  # features are compared token by token
-    student = build(student_model, images, recipe, run.seed, img_size=run.img_size, patch_size=run.patch_size)
-    teacher, labels = Teacher(model), SupervisedObjective(images.info.multi_label)
-    objective = {
-        "soft": lambda: SoftTargets(teacher, labels, alpha, temperature),
-        "features": lambda: FeatureDistiller(teacher, labels, student),
-        "explain": lambda: ExplanationDistiller(teacher, labels, alpha, temperature),
-    }[method]()
-    card = {"model": SHORT_NAMES.get(student_model, student_model), "method": f"kd_{method}"}
-    card["teacher"] = {"model": teacher_card["model"], "files": teacher_card["files"]}
-    run.train(student, images, recipe, objective, card)
+
+    ckpt_path: str = f"{DEFAULT_DATASET}/vit_base"
+    student_model: str = "vit_tiny"
+    teacher_model: str = ""
+    method: Literal["soft", "features", "explain"] = "soft"
+    alpha: float = 0.5
+    temperature: float = 2.0
+
+    def run(self) -> None:
+        """Train on the labels and on what the teacher says."""
+        data = load_dataset(self.dataset, self.size)
+        model, teacher_card = checkpoint(self.ckpt_path, data, self.teacher_model)
+        teacher, labels = Teacher(model), SupervisedObjective(data.info.multi_label)
+
+        def objective(student) -> nn.Module:
+            if self.method == "features":
+                student.patch_drop = nn.Identity()  # features are compared token by token
+                return FeatureDistiller(teacher, labels, student)
+            kind = ExplanationDistiller if self.method == "explain" else SoftTargets
+            return kind(teacher, labels, self.alpha, self.temperature)
+
+        card = {
+            "method": f"kd_{self.method}",
+            "teacher": {key: teacher_card[key] for key in ("model", "files")},
+        }
+        self.fit(self.student_model, data, objective, card)
 
 
 def evaluate(
-    data: Data,
     ckpt_path: str,
+    dataset: str = DEFAULT_DATASET,
+    size: int = 28,
     model: str = "",
-    split: Literal["train", "val", "test"] = "test",
+    split: Splits = "test",
     json: str = "",
 ) -> None:
-    """Accuracy, AUC and calibration of a checkpoint, with intervals; and which images it was trained on.
+    """Accuracy, AUC and calibration of a checkpoint, with intervals; and how many of the images it was trained on.
 
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         model: refuse a checkpoint of another model.
-        split: which images.
         json: write the scores to this file, too.
     """
-    images = data.load()
-    network, card = data.checkpoint(images, ckpt_path, model)
-    part = getattr(images, split)
-    logits = predict(network, part.images, progress=True)
-    scores = score(logits, part.labels, images.info.task)
-    print(f"{ckpt_path}, {split} split, {scores.n} images\n{scores}")
-    found = {"checkpoint": ckpt_path, "dataset": data.dataset, "source": images.info.source, "split": split}
+    data = load_dataset(dataset, size)
+    network, card = checkpoint(ckpt_path, data, model)
+    part = getattr(data, split)
+    logits = predict(network, part.images)
+    scores = metrics.evaluate(logits, part.labels, data.info.task)
+    print(f"{ckpt_path}, {split} split, {scores.n} images ({data.info.source})\n{scores}")
+    found = {"checkpoint": ckpt_path, "dataset": dataset, "source": data.info.source, "split": split}
     found |= {key: value for key, value in asdict(scores).items() if key != "correct"}
     if split != "train" and card.get("training_hashes"):
-        seen = seen_in_training(card, part.images)
+        seen = metrics.seen_in_training(card, part.images)
         found["seen_in_training"] = int(seen.sum())
         print(f"{seen.sum()} of {len(seen)} images were in its training data (64-bit fingerprint)")
         if seen.any() and not seen.all():
-            print(f"without them: {score(logits[~seen], part.labels[~seen], images.info.task)}")
+            print("without them:", metrics.evaluate(logits[~seen], part.labels[~seen], data.info.task))
     if json:
         write_json(json, found)
 
 
 def explain(
-    data: Data,
     ckpt_path: str,
     save_path: str,
-    model: str = "",
+    dataset: str = DEFAULT_DATASET,
+    size: int = 28,
     method: Literal["grad_cam", "hires_cam", "legrad", "attention_rollout"] = "grad_cam",
-    split: Literal["train", "val", "test"] = "test",
+    split: Splits = "test",
     images: int = 8,
 ) -> None:
     """Write heatmap overlays of a checkpoint: overlays.png and maps.npz.
@@ -210,20 +182,16 @@ def explain(
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: folder to write to.
-        model: refuse a checkpoint of another model.
-        method: which heatmap.
-        split: which images.
         images: how many, a fixed random sample.
     """
-    loaded, folder = data.load(), Path(save_path)
-    network, card = data.checkpoint(loaded, ckpt_path, model)
-    part, names = getattr(loaded, split).head(images), loaded.info.class_names
+    data, folder = load_dataset(dataset, size), Path(save_path)
+    network, card = checkpoint(ckpt_path, data)
+    part, names = getattr(data, split).head(images), data.info.class_names
     logits, maps = predict(network, part.images), heatmaps(network, part.images, method)
-    captions = [f"{names[p.argmax()][:12]} {p.max():.0%}" for p in probabilities(logits, loaded.info.task)]
+    scores = metrics.probabilities(logits, data.info.task)
+    captions = {card["model"]: [f"{names[p.argmax()][:12]} {p.max():.0%}" for p in scores]}
     titles = [names[label][:14] if label >= 0 else "no label" for label in single_labels(part)]
-    figure = heatmap_rows(
-        part.images, {card["model"]: maps}, {card["model"]: captions}, titles, scale="model"
-    )
+    figure = heatmap_rows(part.images, {card["model"]: maps}, captions, titles, scale="model")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / "overlays.png", dpi=120, bbox_inches="tight")
@@ -234,51 +202,48 @@ def explain(
     print(f"wrote {folder / 'overlays.png'} and maps.npz: {method}, {len(maps)} images, {empty} empty maps")
 
 
-COMMANDS: dict[str, Callable] = {"train": train, "distill": distill, "evaluate": evaluate, "explain": explain}
+def checkpoint(path: str, data: Dataset, model: str = ""):
+    """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
+    loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
+    if model and SHORT_NAMES.get(model, model) not in card["model"]:
+        raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
+    return loaded, card
 
 
 def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
-    """A subcommand for each function, its options from the signature; a mapping is a group of subcommands."""
+    """A subcommand for each function or dataclass, its options from the signature; a mapping is a group of them."""
     group = parser.add_subcommands(dest="command")
-    for name, function in commands.items():
-        title = f"one of {', '.join(function)}" if isinstance(function, Mapping) else inspect.getdoc(function)
-        sub = ArgumentParser(description=title.splitlines()[0])
-        if isinstance(function, Mapping):
-            add_commands(sub, function)
+    for name, command in commands.items():
+        nested = isinstance(command, Mapping)
+        title = f"one of {', '.join(command)}" if nested else inspect.getdoc(command).splitlines()[0]
+        sub = ArgumentParser(description=title)
+        if nested:
+            add_commands(sub, command)
+        elif inspect.isclass(command):
+            sub.add_class_arguments(command, as_group=False)
         else:
-            groups = dataclasses_of(function)
-            for kind in groups.values():
-                sub.add_class_arguments(kind, as_group=False)
-            sub.add_function_arguments(function, as_group=False, skip=set(groups))
-        group.add_subcommand(name, sub, help=title.splitlines()[0])
-
-
-def dataclasses_of(function: Callable) -> dict[str, type]:
-    """Parameters whose type is a dataclass: their fields are options."""
-    return {name: kind for name, kind in get_type_hints(function).items() if is_dataclass(kind)}
-
-
-def run_command(function: Callable, options: dict) -> None:
-    """Call ``function`` with the parsed options."""
-    groups = dataclasses_of(function)
-    built = {n: kind(**{f.name: options[f.name] for f in fields(kind)}) for n, kind in groups.items()}
-    function(**{n: built[n] if n in built else options[n] for n in inspect.signature(function).parameters})
+            sub.add_function_arguments(command, as_group=False)
+        group.add_subcommand(name, sub, help=title)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on stderr for a foreseeable mistake."""
-    try:
-        from swys_studies.cli import COMMANDS as studies  # late: the helper works without the studies
-    except ModuleNotFoundError:
-        studies = {}
+    from swys_studies.cli import COMMANDS as studies  # late: nothing else here needs the studies
+
+    command, name = (
+        {"train": Train, "distill": Distill, "evaluate": evaluate, "explain": explain} | studies,
+        "swys",
+    )
     parser = ArgumentParser(prog="swys", description="See what you shrink: train, explain and shrink ViTs.")
-    add_commands(parser, COMMANDS | studies)
-    options, command, name = parser.parse_args(arguments).as_dict(), COMMANDS | studies, "swys"
+    add_commands(parser, command)
+    options = parser.parse_args(arguments).as_dict()
     while isinstance(command, Mapping):
-        name, chosen = f"{name} {options['command']}", options["command"]
-        command, options = command[chosen], options[chosen]
+        chosen = options["command"]
+        command, options, name = command[chosen], options[chosen], f"{name} {chosen}"
     try:
-        run_command(command, options)
+        result = command(**options)
+        if inspect.isclass(command):
+            result.run()
     except SwysError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

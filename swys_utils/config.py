@@ -115,7 +115,8 @@ def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:"
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write JSON in one step (a temporary file, then a rename), so that a kill leaves the old or the new file.
+    """Write JSON in one step (a temporary file, then a rename), so that a kill leaves the old or the new
+    file.
 
     Raises:
         SwysError: an unwritable path.

@@ -30,7 +30,8 @@ TIMEOUT = 10  # seconds without an answer before a download try is given up
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: ``images`` uint8 (N, H, W) or (N, H, W, 3); ``labels`` int64 (N,), multi-label (N, L)."""
+    """Images of one split: ``images`` uint8 (N, H, W) or (N, H, W, 3); ``labels`` int64 (N,), multi-label
+    (N, L)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -54,7 +55,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Info:
-    """What a data set is: ``task`` is MedMNIST's (binary-class, multi-class, ordinal-regression, multi-label, ...)."""
+    """What a data set is: ``task`` is MedMNIST's (binary-class, multi-class, ordinal-regression,
+    multi-label, ...)."""
 
     name: str
     size: int
@@ -66,10 +68,12 @@ class Info:
 
     @property
     def num_classes(self) -> int:
+        """Classes, or labels of a multi-label task."""
         return len(self.class_names)
 
     @property
     def multi_label(self) -> bool:
+        """Can several labels be true of one image?"""
         return self.task.startswith("multi-label")
 
     @property
@@ -99,8 +103,9 @@ def load_dataset(
 ) -> Dataset:
     """Load a 2D MedMNIST data set (Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8).
 
-    Looks in ``root`` (or ``SWYS_DATA_DIR``), then ``~/.medmnist``, then downloads there (MD5-checked); for the
-    default data set at 28 px the embedded synthetic twin comes last. A file that is already on disk is taken as it
+    Looks in ``root`` (or ``SWYS_DATA_DIR``), then ``~/.medmnist``, then downloads there (MD5-checked); for
+    the default data set at 28 px the embedded synthetic twin comes last. A file that is already on disk is
+    taken as it
     is: it may be re-saved or a split of your own. Arrays over 1 GiB are memory-mapped.
 
     Raises:
@@ -129,13 +134,14 @@ def load_dataset(
         print(f"No {file_name} on disk ({problem}).\nUsing the {TWIN_SOURCE.upper()}.", file=sys.stderr)
         return _read(TWIN, name, size, TWIN_SOURCE)
     raise SwysError(
-        f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set SWYS_DATA_DIR to it"
-        f" (file: {INFO[name]['url' + _suffix(size)]}), or use '{DEFAULT_DATASET}' at 28 px"
+        f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set SWYS_DATA_DIR"
+        f" to it (file: {INFO[name]['url' + _suffix(size)]}), or use '{DEFAULT_DATASET}' at 28 px"
     )
 
 
 def single_labels(split: Split) -> np.ndarray:
-    """One class an image, int64 (N,): the label; for multi-label data the first true one, or -1 where none is."""
+    """One class an image, int64 (N,): the label; for multi-label data the first true one, or -1 where none
+    is."""
     if split.labels.ndim == 1:
         return split.labels
     return np.where(split.labels.any(axis=1), split.labels.argmax(axis=1), -1)
@@ -177,9 +183,8 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
     data = load_dataset(name, size)
     versions = " | ".join(f"{package} {version(package)}" for package in ("torch", "timm", "medmnist"))
     print(f"{versions} | {device.type}: {device_name(device)}, {torch.get_num_threads()} threads")
-    print(
-        f"profile {current}\ndata    {name}, {len(data.train)} train / {len(data.val)} val / {len(data.test)} test"
-    )
+    sizes = " / ".join(f"{len(getattr(data, split))} {split}" for split in ("train", "val", "test"))
+    print(f"profile {current}\ndata    {name}, {size} px: {sizes}")
     print(f"source  {data.info.source} | {data.info.licence}")
     return data, current, device
 
@@ -237,8 +242,8 @@ def _check(part: Split, split: str, info: Info, path: Path) -> None:
     )
     if not fits or not len(part):
         raise SwysError(
-            f"'{path}' is not {info.name} at {info.size} px: {split}_images is {part.images.dtype} {part.images.shape},"
-            f" labels {part.labels.shape}, expected uint8 (N, {', '.join(map(str, shape))}); use the right file"
+            f"'{path}' is not {info.name} at {info.size} px: {split}_images is {part.images.dtype}"
+            f" {part.images.shape}, labels {part.labels.shape}, expected uint8 (N, *{shape}); use the right file"
         )
     if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
         raise SwysError(
@@ -247,7 +252,8 @@ def _check(part: Split, split: str, info: Info, path: Path) -> None:
 
 
 def _images(path: Path, key: str, archive) -> np.ndarray:
-    """The array, or, when large, a memory map of a cached .npy beside the .npz (NumPy cannot map inside one)."""
+    """The array, or, when large, a memory map of a cached .npy beside the .npz (NumPy cannot map inside
+    one)."""
     with zipfile.ZipFile(path) as zipped:
         if f"{key}.npy" not in zipped.namelist() or zipped.getinfo(f"{key}.npy").file_size <= MEMORY_LIMIT:
             return archive[key]

@@ -1,7 +1,7 @@
 """Knowledge distillation: what a student can be taught besides the labels.
 
-Each objective is called as ``objective(student, batch)`` by ``training.fit`` and returns a scalar loss. Student and
-teacher always see the same augmented view ("function matching", Beyer et al. 2022).
+Each objective is called as ``objective(student, batch)`` by ``training.fit`` and returns a scalar loss.
+Student and teacher always see the same augmented view ("function matching", Beyer et al. 2022).
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Teacher(nn.Module):
         return self.model(self.seen(batch.inputs))
 
     def logits_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, both without a gradient."""
+        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, both without a
+        gradient."""
         with torch.no_grad():
             logits, values, _ = logits_and_map(self.model, self.seen(batch.inputs))
         return logits, values.unflatten(1, self.grid)
@@ -80,13 +81,7 @@ class SoftTargets(nn.Module):
         alpha: weight of the soft targets, in [0, 1]. temperature: T > 0.
     """
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        labels: SupervisedObjective,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
-    ):
+    def __init__(self, teacher: nn.Module, labels: SupervisedObjective, alpha=0.5, temperature=2.0):
         super().__init__()
         self.teacher, self.labels, self.alpha, self.temperature = teacher, labels, alpha, temperature
 
@@ -96,11 +91,9 @@ class SoftTargets(nn.Module):
         Raises:
             SwysError: another number of classes.
         """
-        if self.teacher.num_classes != student.num_classes:
-            raise SwysError(
-                f"the teacher has {self.teacher.num_classes} classes, the student {student.num_classes}; "
-                "use a teacher trained on the student's data set"
-            )
+        theirs, ours = self.teacher.num_classes, student.num_classes
+        if theirs != ours:
+            raise SwysError(f"the teacher has {theirs} classes, the student {ours}; use one of the same data")
 
     def mixed(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
         """Both parts of the loss, from logits, targets and teacher's logits, each (B, C)."""
@@ -108,9 +101,8 @@ class SoftTargets(nn.Module):
         if not self.alpha:
             return loss
         if self.labels.multi_label:  # each label is a problem of two classes, [z, 0]
-            logits, teacher_logits = (
-                torch.stack([z, torch.zeros_like(z)], dim=-1).flatten(0, 1) for z in (logits, teacher_logits)
-            )
+            both = (logits, teacher_logits)
+            logits, teacher_logits = (torch.stack([z, 0 * z], dim=-1).flatten(0, 1) for z in both)
         soft = soft_target_loss(logits, teacher_logits, self.temperature)
         return (1 - self.alpha) * loss + self.alpha * soft
 
@@ -120,38 +112,22 @@ class SoftTargets(nn.Module):
 
 
 class FeatureDistiller(SoftTargets):
-    """Adds beta x the mean over tokens of 1 - cosine similarity of the student's last tokens, through a projector, and
-    the teacher's.
+    """Adds beta x the mean of 1 - cosine similarity of last tokens, projected student's and teacher's.
 
-    The projector is a linear map from the student's width to the teacher's that is trained along (FitNets, Romero et
-    al. 2015).
+    The projector is a linear map to the teacher's width that is trained along (FitNets, Romero et al. 2015).
     """
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        labels: SupervisedObjective,
-        student: VisionTransformer,
-        beta: float = 1.0,
-        alpha: float = 0.0,
-    ):
+    def __init__(self, teacher: Teacher, labels, student: VisionTransformer, beta: float = 1.0, alpha=0.0):
         super().__init__(teacher, labels, alpha)
         self.beta = beta
         self.projector = nn.Linear(student.embed_dim, teacher.model.embed_dim)
 
     def check(self, student: VisionTransformer) -> None:
-        """Refuse a student that cannot be compared with the teacher, token by token.
-
-        Raises:
-            SwysError: other classes, another patch grid, or patches that are dropped in training.
-        """
+        """As in ``SoftTargets``; refuses another patch grid and dropped patches, too."""
         super().check(student)
-        if self.teacher.grid != tuple(student.patch_embed.grid_size) or getattr(
-            student.patch_drop, "prob", 0
-        ):
-            raise SwysError(
-                "features are compared token by token; use the teacher's patches and patch_drop=0"
-            )
+        same_grid = self.teacher.grid == tuple(student.patch_embed.grid_size)
+        if not same_grid or getattr(student.patch_drop, "prob", 0):
+            raise SwysError("features are compared by token; use the teacher's patches and patch_drop=0")
 
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
@@ -164,36 +140,24 @@ class FeatureDistiller(SoftTargets):
 
 
 class ExplanationDistiller(SoftTargets):
-    """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class) (e2KD, Parchami-Araghi et al. 2024).
+    """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class) (e2KD, Parchami-Araghi et al.
+    2024).
 
-    The maps are signed: after a ReLU there is no gradient where all evidence speaks against a class. For a student
-    with larger patches the teacher's map is averaged over each of them; of patches that are dropped in training
-    neither map is compared.
+    The maps are signed: after a ReLU there is no gradient where all evidence speaks against a class. For a
+    student with larger patches the teacher's map is averaged over each of them; of patches that are dropped
+    in training neither map is compared.
     """
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        labels: SupervisedObjective,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
-        gamma: float = 1.0,
-    ):
+    def __init__(self, teacher, labels, alpha=0.5, temperature=2.0, gamma: float = 1.0):
         super().__init__(teacher, labels, alpha, temperature)
         self.gamma = gamma
 
     def check(self, student: VisionTransformer) -> None:
-        """Refuse a student that cannot be compared with the teacher.
-
-        Raises:
-            SwysError: other classes, or a patch grid that does not divide the teacher's.
-        """
+        """As in ``SoftTargets``; refuses a patch grid that does not divide the teacher's, too."""
         super().check(student)
-        coarse = tuple(student.patch_embed.grid_size)
-        if any(fine % few for fine, few in zip(self.teacher.grid, coarse)):
-            raise SwysError(
-                f"the teacher's map is {self.teacher.grid}, the student's {coarse}; choose a divisor"
-            )
+        fine, coarse = self.teacher.grid, tuple(student.patch_embed.grid_size)
+        if any(many % few for many, few in zip(fine, coarse)):
+            raise SwysError(f"the teacher's map is {fine}, the student's {coarse}; choose a divisor")
 
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
@@ -212,7 +176,8 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:
-    """The same images with labels for ``share`` of each class (at least two images), and -1 for all others."""
+    """The same images with labels for ``share`` of each class (at least two images), and -1 for all
+    others."""
     labels, rng = np.full_like(split.labels, -1), np.random.default_rng(seed)
     for c in np.unique(split.labels):
         members = rng.permutation(np.flatnonzero(split.labels == c))

@@ -22,7 +22,8 @@ HASH_TOLERANCE = 2  # bits of 64 that a re-saved or re-windowed copy may differ 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores on n images, fractions in [0, 1]; intervals are 95 %. ``correct`` is bool (N,) (multi-label: (N, L))."""
+    """Scores on n images, fractions in [0, 1]; intervals are 95 %. ``correct`` is bool (N,) (multi-label:
+    (N, L))."""
 
     accuracy: float
     accuracy_interval: tuple[float, float]
@@ -86,7 +87,8 @@ def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
 
 
 def area_under_roc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
-    """Area under the ROC curve as medmnist has it (mean over classes or labels); nan where a class is absent."""
+    """Area under the ROC curve as medmnist has it (mean over classes or labels); nan where a class is
+    absent."""
     columns = labels if labels.ndim == 2 else np.eye(scores.shape[1], dtype=int)[labels]
     if (columns.min(axis=0) == columns.max(axis=0)).any():
         return float("nan")
@@ -111,10 +113,11 @@ def wilson_interval(correct: np.ndarray) -> tuple[float, float]:
 def bootstrap_interval(
     statistic: Callable[..., float], *arrays: np.ndarray, n_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of ``statistic(*arrays)``, resampling images (Efron & Tibshirani 1993).
+    """95 % percentile bootstrap interval of ``statistic(*arrays)``, resampling images (Efron & Tibshirani
+    1993).
 
-    All arrays share their first axis (images) and are resampled together, so that a difference between two models
-    is a *paired* comparison. Resamples on which the statistic is undefined (nan) are left out.
+    All arrays share their first axis (images) and are resampled together, so that a difference between two
+    models is a *paired* comparison. Resamples on which the statistic is undefined (nan) are left out.
     """
     arrays = tuple(np.asarray(a) for a in arrays)
     rng, n = np.random.default_rng(seed), len(arrays[0])
@@ -127,7 +130,8 @@ def bootstrap_interval(
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (nan for fewer than 5)."""
+    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (nan for fewer than
+    5)."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     mean = float(values.mean()) if len(values) else float("nan")
@@ -158,7 +162,8 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
 def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     """64-bit perceptual hash: the signs of 64 mid-frequency DCT coefficients (after Zauner 2010).
 
-    Low frequencies are left out on purpose: all chest X-rays share them. Brightness and contrast do not matter.
+    Low frequencies are left out on purpose: all chest X-rays share them. Brightness and contrast do not
+        matter.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3); brought to 28 x 28 grey first.
@@ -183,7 +188,8 @@ def pack_hashes(hashes: np.ndarray) -> str:
 
 
 def seen_in_training(card: dict, images: np.ndarray) -> np.ndarray:
-    """bool (N,): which images have (within 2 of 64 bits) the fingerprint of a training image of this checkpoint.
+    """bool (N,): which images have (within 2 of 64 bits) the fingerprint of a training image of this
+    checkpoint.
 
     Raises:
         SwysError: the card carries no fingerprints.

@@ -1,4 +1,5 @@
-"""timm Vision Transformers, and checkpoints that say what they are: safetensors plus a card, never a pickle."""
+"""timm Vision Transformers, and checkpoints that say what they are: safetensors plus a card, never a
+pickle."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def create_model(
         kwargs: passed to timm, for example ``drop_path_rate``.
 
     Raises:
-        SwysError: unknown name (with the nearest), a timm model that is no ViT, or a geometry that does not fit.
+        SwysError: unknown name (with the nearest), a timm model that is no ViT, or a geometry that does not
+            fit.
     """
     known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
     asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
@@ -65,8 +67,8 @@ def count_parameters(model: torch.nn.Module) -> int:
 def plain_attention(module: torch.nn.Module) -> Iterator[None]:
     """Attention as separate products inside the block, and each layer as it was afterwards.
 
-    The fused kernel forms no attention map, has no second derivative, hides its operations from torch's counter,
-    and on a CPU its backward pass takes twice as long.
+    The fused kernel forms no attention map, has no second derivative, hides its operations from torch's
+    counter, and on a CPU its backward pass takes twice as long.
     """
     layers = [layer for layer in module.modules() if hasattr(layer, "fused_attn")]
     before = [layer.fused_attn for layer in layers]
@@ -88,9 +90,10 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     """Write weights and card; a kill at any moment leaves the old checkpoint or the new one.
 
     Args:
-        path: a folder (``model.safetensors`` and ``card.json`` go into it), or ``x.safetensors`` (card ``x.json``).
-        card: what is known of the run, at least ``model`` (timm name); classes, geometry, files with their sha256
-            and library versions are filled in here.
+        path: a folder (``model.safetensors`` and ``card.json`` go into it), or ``x.safetensors`` (card
+            ``x.json``).
+        card: what is known of the run, at least ``model`` (timm name); classes, geometry, files with their
+            sha256 and library versions are filled in here.
         storage: ``fp32``, ``fp16``, or ``int8`` (matrices as int8 with one fp16 scale an output row).
 
     Returns:
@@ -132,11 +135,13 @@ def load_checkpoint(
     """Load a model (eval mode, float32) and its card.
 
     Args:
-        path_or_id: a folder, a ``.safetensors`` file, or an id below ``checkpoints/`` ("pneumoniamnist/vit_tiny").
+        path_or_id: a folder, a ``.safetensors`` file, or an id below ``checkpoints/``
+            ("pneumoniamnist/vit_tiny").
         num_classes: when given, a checkpoint with another number of classes is refused.
 
     Raises:
-        SwysError: not there, a pickle, truncated or altered (sha256), keys or shapes that do not fit the model.
+        SwysError: not there, a pickle, truncated or altered (sha256), keys or shapes that do not fit the
+            model.
     """
     folder, _, card_path = _locate(find_checkpoint(path_or_id))
     card = read_card(card_path)
@@ -159,7 +164,8 @@ def load_checkpoint(
 
 
 def shipped_predictions(path_or_id: str | Path, images: np.ndarray) -> np.ndarray | None:
-    """Logits float32 (N, C) that lie beside a checkpoint, or None unless all of these images are among them."""
+    """Logits float32 (N, C) that lie beside a checkpoint, or None unless all of these images are among
+    them."""
     folder, _, card_path = _locate(find_checkpoint(path_or_id))
     entry = read_card(card_path).get("predictions")
     if entry is None:

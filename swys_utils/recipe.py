@@ -1,4 +1,4 @@
-"""What decides a training run: random views of the images, their order, the learning rate, the loss on labels."""
+"""What decides a training run: random views of the images, their order, learning rate, loss on labels."""
 
 from __future__ import annotations
 
@@ -79,12 +79,13 @@ class Recipe:
     Attributes:
         epochs, batch_size, lr, weight_decay: of AdamW (Loshchilov & Hutter 2019); lr is the peak.
         warmup_epochs: linear rise of the learning rate; then half a cosine down to 0.
-        augmentation: the random views. views: so many different ones of each image, shown in turn and the same in
-            every run, so that a teacher can look at them beforehand; 0 draws new ones each epoch.
+        augmentation: the random views. views: so many different ones of each image, shown in turn and the
+            same in every run, so that a teacher can look at them beforehand; 0 draws new ones each epoch.
         drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
-        patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023), which saves as
-            much of the time, but for the last ``full_tokens`` of the epochs.
-        seconds: squeeze the whole schedule into so many seconds of training, whatever ``epochs`` says; 0 is off.
+        patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023), which saves
+            as much of the time, but for the last ``full_tokens`` of the epochs.
+        seconds: squeeze the whole schedule into so many seconds of training, whatever ``epochs`` says; 0 is
+            off.
     """
 
     epochs: int = 60
@@ -124,8 +125,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, seconds: floa
 
 
 class Batch(NamedTuple):
-    """What an objective sees: inputs float (B, 3, S, S), targets float (B, C) (a row of zeros: no label), and which
-    images (rows of the training split, int64 (B,)) in which of the recipe's views these are."""
+    """What an objective sees: inputs float (B, 3, S, S), targets float (B, C) (a row of zeros: no label),
+    and which images (rows of the training split, int64 (B,)) in which of the recipe's views these are."""
 
     inputs: Tensor
     targets: Tensor
@@ -143,8 +144,8 @@ def batches(
 ) -> Iterator[Batch]:
     """The training split once, in an order and in views that follow from (seed, epoch).
 
-    Small sets lie on the device as uint8 while this runs; memory-mapped ones stay on disk and travel by batch. What
-    does not fill a batch at the end of an epoch is not shown.
+    Small sets lie on the device as uint8 while this runs; memory-mapped ones stay on disk and travel by
+    batch. What does not fill a batch at the end of an epoch is not shown.
     """
     labels, on_disk = torch.as_tensor(data.train.labels), isinstance(data.train.images, np.memmap)
     images = data.train.images if on_disk else torch.as_tensor(data.train.images).to(device)
@@ -163,15 +164,16 @@ def batches(
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """int64 (B,) to float (B, C), where -1 (no label) is a row of zeros; multi-label (B, L) stays as it is."""
+    """int64 (B,) to float (B, C), where -1 (no label) is a row of zeros; multi-label (B, L) stays as it
+    is."""
     if labels.ndim == 2:
         return labels.float()
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
 
 
 class SupervisedObjective(nn.Module):
-    """Cross-entropy with the labels; binary cross-entropy for each label where several can be true. An objective is
-    called as ``objective(model, batch)`` and returns a scalar loss."""
+    """Cross-entropy with the labels; binary cross-entropy for each label where several can be true. An
+    objective is called as ``objective(model, batch)`` and returns a scalar loss."""
 
     def __init__(self, multi_label: bool = False):
         super().__init__()

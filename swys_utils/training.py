@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,8 @@ from .resume import UnfinishedRun
 
 
 def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -> VisionTransformer:
-    """``create_model`` (``geometry``: img_size, patch_size, ...) with the initial weights of ``seed``: the same for
-    every run of that model and seed."""
+    """``create_model`` (``geometry``: img_size, patch_size, ...) with the initial weights of ``seed``: the
+    same for every run of that model and seed."""
     seed_everything(seed)
     rates = {"drop_path_rate": recipe.drop_path, "patch_drop_rate": recipe.patch_drop}
     return create_model(name, data.info.num_classes, **rates, **geometry)
@@ -45,17 +45,17 @@ def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -
 
 @dataclass
 class FitResult:
-    """``model`` has the last epoch's weights; ``val_chosen`` those of the epoch with the best validation accuracy.
+    """``model`` has the last epoch's weights; ``val_chosen`` those of the epoch that validation chooses.
 
-    ``history``: for each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and seconds of
-    training so far (validation and watching do not count).
+    ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and
+    seconds of training so far (validation and watching do not count).
     """
 
     model: VisionTransformer
-    val_chosen: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict] = field(default_factory=list)
+    val_chosen: dict[str, Tensor]
+    history: list[dict]
 
-    def val_chosen_model(self) -> VisionTransformer:
+    def chosen(self) -> VisionTransformer:
         """A copy of the model with the validation-chosen weights."""
         model = deepcopy(self.model)
         model.load_state_dict(self.val_chosen)
@@ -117,12 +117,13 @@ def run_card(data: Dataset, recipe: Recipe, seed: int, history: list[dict]) -> d
 def train_epoch(
     both, optimizer, accelerator, data: Dataset, recipe: Recipe, seed: int, history: list[dict], watch
 ) -> dict:
-    """One epoch more; returns its row of the history. ``both``: model and objective, wrapped by Accelerate."""
+    """One epoch more; returns its row of the history. ``both``: model and objective, wrapped."""
     model, device, epoch, losses = accelerator.unwrap_model(both).model, accelerator.device, len(history), []
     step, seconds = (history[-1]["steps"], history[-1]["seconds"]) if history else (0, 0.0)
     steps = max(1, len(data.train) // recipe.batch_size)
     if hasattr(model.patch_drop, "prob"):
-        model.patch_drop.prob = recipe.patch_drop if epoch < (1 - recipe.full_tokens) * recipe.epochs else 0.0
+        done = seconds / recipe.seconds if recipe.seconds else epoch / recipe.epochs
+        model.patch_drop.prob = recipe.patch_drop if done < 1 - recipe.full_tokens else 0.0
     shown = batches(data, epoch, recipe, model.patch_embed.img_size[0], seed, device)
     process, processes = accelerator.process_index, accelerator.num_processes
     seed_everything(1_000_003 * seed + epoch + 7919 * process)
@@ -148,9 +149,7 @@ def train_epoch(
                 break
     train_loss = torch.stack(losses).mean().item()
     if not math.isfinite(train_loss):
-        raise SwysError(
-            f"the loss is {train_loss} in epoch {epoch + 1}; lower the learning rate ({recipe.lr})"
-        )
+        raise SwysError(f"the loss is {train_loss} in epoch {epoch + 1}; lower the rate ({recipe.lr})")
     return {"epoch": epoch + 1, "steps": step, "seconds": seconds, "lr": rate, "train_loss": train_loss}
 
 
@@ -186,36 +185,23 @@ class ModelAndObjective(nn.Module):
 
 @torch.no_grad()
 def predict(
-    model: VisionTransformer,
-    images: np.ndarray,
-    batch_size: int = 0,
-    device: torch.device | str | None = None,
-    progress: bool = False,
-    bf16: bool = False,
+    model: VisionTransformer, images: np.ndarray, batch_size: int = 64, bf16: bool = False
 ) -> np.ndarray:
-    """Logits of uint8 images (N, H, W[, 3]) as float32 (N, C), in eval mode; the mode is as before afterwards.
+    """Logits of uint8 images (N, H, W[, 3]) as float32 (N, C), in eval mode, on the model's device.
 
     Args:
-        batch_size: default 512 on a GPU, 64 on a CPU. device: default: where the model is.
         bf16: compute in bfloat16 where the device has it (validation during training).
     """
-    device = torch.device(device) if device else next(model.parameters()).device
-    batch_size = batch_size or (64 if device.type == "cpu" else 512)
-    starts = tqdm(
-        range(0, len(images), batch_size), "predicting", leave=False, disable=None if progress else True
-    )
-    with (
-        evaluation_mode(model),
-        torch.autocast(device.type, torch.bfloat16, enabled=bf16 and fast_bf16(device)),
-    ):
-        size = model.patch_embed.img_size[0]
+    size, device = model.patch_embed.img_size[0], next(model.parameters()).device
+    starts = tqdm(range(0, len(images), batch_size), "predicting", leave=False, delay=5, disable=None)
+    with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, bf16 and fast_bf16(device)):
         logits = [model(to_model_input(images[i : i + batch_size], size, device)).float() for i in starts]
     return torch.cat(logits).cpu().numpy()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, its card, one sentence on where it comes from, and its id if it is a shipped checkpoint."""
+    """A trained model, its card, where it comes from in one sentence, and its id if it is a shipped one."""
 
     model: VisionTransformer
     card: dict
@@ -225,40 +211,29 @@ class Trained:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """``predict``, or the logits that are shipped with a checkpoint for exactly these images."""
         shipped = shipped_predictions(self.shipped, images) if self.shipped else None
-        return predict(self.model, images, progress=True) if shipped is None else shipped
+        return predict(self.model, images) if shipped is None else shipped
 
 
 def load_or_train(
-    model_id: str,
-    data: Dataset,
-    P: Profile,
-    device: torch.device,
-    objective: nn.Module | None = None,
-    minutes: float = 1,
+    name: str, data: Dataset, P: Profile, device, objective: nn.Module | None = None, minutes: float = 1
 ) -> Trained:
-    """The shipped checkpoint of this data set if there is one, else a model trained here; says which.
+    """The shipped checkpoint of this data set if there is one, else a model that is trained here.
 
     Args:
-        model_id: ``vit_base``, ``vit_tiny``, or a name that starts with one of them, such as ``vit_tiny_soft``.
+        name: ``vit_base``, ``vit_tiny``, or a name that starts with one of them, such as ``vit_tiny_soft``.
         objective: of a student that has to be trained here.
-        minutes: of the profile's, for training where no checkpoint is shipped; in ``full`` it is the whole recipe.
+        minutes: of the profile's, to train where no checkpoint is shipped; in ``full`` the whole recipe.
     """
-    shipped, folder = (
-        f"{data.info.name}/{model_id}",
-        BUILD / "runs" / f"{data.info.results_name}-{P.name}" / model_id,
-    )
+    shipped, folder = f"{data.info.name}/{name}", BUILD / "runs" / f"{data.info.results_name}-{P.name}" / name
     if P.name != "full" and shipped in checkpoint_ids():
         model, card = load_checkpoint(shipped, device, data.info.num_classes)
-        return Trained(model, card, f"{model_id}: loaded checkpoints/{shipped}", shipped)
+        return Trained(model, card, f"{name}: loaded checkpoints/{shipped}", shipped)
     if not (folder / "card.json").is_file():
-        short = next(name for name in SHORT_NAMES if model_id.startswith(name))
-        recipe = replace(reference_recipe(model_id, data.info.name), seconds=minutes * P.minute, views=0)
-        model = build(short, data, recipe)
-        result = fit(model, data, recipe, objective, device=device, state_path=folder / "state.safetensors")
+        short, state = next(key for key in SHORT_NAMES if name.startswith(key)), folder / "state.safetensors"
+        recipe = replace(reference_recipe(name, data.info.name), seconds=minutes * P.minute, views=0)
+        result = fit(build(short, data, recipe), data, recipe, objective, device=device, state_path=state)
         card = {"model": SHORT_NAMES[short]} | run_card(data, recipe, 0, result.history)
-        save_checkpoint(model, folder, card, storage="fp32")
-        (folder / "state.safetensors").unlink()
+        save_checkpoint(result.model, folder, card, storage="fp32")
+        state.unlink()
     model, card = load_checkpoint(folder, device, data.info.num_classes)
-    return Trained(
-        model, card, f"{model_id}: no checkpoint of {data.info.name} is shipped; trained here ({P.name})"
-    )
+    return Trained(model, card, f"{name}: nothing shipped for {data.info.name}; trained here ({P.name})")
