@@ -15,7 +15,7 @@ from .native import at_native_resolution
 
 
 def benchmark(
-    dataset: str = DEFAULT_DATASET, ckpt_path: list[str] = [], images: int = 0, json: str = ""
+    dataset: str = DEFAULT_DATASET, ckpt_path: list[str] | None = None, images: int = 0, json: str = ""
 ) -> None:
     """The shrink ladder: what each step down to an int8 file costs and changes.
 

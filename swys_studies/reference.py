@@ -212,6 +212,7 @@ class TestCurve:
         self.rows = json.loads(path.read_text()) if path.is_file() else {}
 
     def __call__(self, model, seconds: float, step: int) -> None:
+        """Called by ``fit``."""
         if step % self.steps == 0:
             logits = predict(model, self.data.test.images, bf16=True)
             scores = point_scores(logits, self.data.test.labels, self.data.info.task)

@@ -1,4 +1,4 @@
-"""The command line: ``swys train | distill | evaluate | explain``, and of the studies ``benchmark | export | study``.
+"""The command line: ``swys train | distill | evaluate | explain``; studies: ``benchmark | export | study``.
 
 Options are made from the signatures below; those that the earlier project of this name had keep their names.
 Several GPUs or nodes: ``accelerate launch -m swys_utils train ...``.
@@ -37,7 +37,7 @@ class Train:
         save_path: x.safetensors, or a folder.
         model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of 4 px).
         dataset: any 2D MedMNIST name. size: stored image size: 28, 64, 128 or 224 px.
-        img_size: pixels that the model reads. patch_size: side of a patch; default of both: what the name says.
+        img_size: pixels that the model reads. patch_size: side of a patch. Defaults: what the name says.
         epochs: default of this, batch_size and lr: the reference recipe's.
         resume: go on where a run with this save_path stopped.
     """
@@ -65,7 +65,7 @@ class Train:
         )
 
     def fit(self, name: str, data: Dataset, objective, card: dict) -> None:
-        """Train, save the last epoch and the one that validation chooses, print both; ``objective(model)`` teaches."""
+        """Train by ``objective(model)``; save and print the last epoch and the one that validation chooses."""
         asked = {
             key: getattr(self, key)
             for key in ("epochs", "batch_size", "lr")
@@ -143,7 +143,7 @@ def evaluate(
     split: Splits = "test",
     json: str = "",
 ) -> None:
-    """Accuracy, AUC and calibration of a checkpoint, with intervals; and how many of the images it was trained on.
+    """Accuracy, AUC and calibration of a checkpoint; and how many of the images it was trained on.
 
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
@@ -211,7 +211,7 @@ def checkpoint(path: str, data: Dataset, model: str = ""):
 
 
 def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
-    """A subcommand for each function or dataclass, its options from the signature; a mapping is a group of them."""
+    """A subcommand for each function or dataclass, options from its signature; a mapping is a group."""
     group = parser.add_subcommands(dest="command")
     for name, command in commands.items():
         nested = isinstance(command, Mapping)

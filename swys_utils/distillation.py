@@ -140,8 +140,9 @@ class FeatureDistiller(SoftTargets):
 
 
 class ExplanationDistiller(SoftTargets):
-    """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class) (e2KD, Parchami-Araghi et al.
-    2024).
+    """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class).
+
+    As in e2KD (Parchami-Araghi et al. 2024), with Pearson's correlation as the similarity.
 
     The maps are signed: after a ReLU there is no gradient where all evidence speaks against a class. For a
     student with larger patches the teacher's map is averaged over each of them; of patches that are dropped
