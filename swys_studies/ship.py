@@ -1,0 +1,87 @@
+"""Put a finished run into checkpoints/: weights as stored there, their own scores and logits, one card, and
+the config.json with which timm loads the same model without this package."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from swys_utils.config import CHECKPOINTS, SwysError, write_json
+from swys_utils.data import load_dataset
+from swys_utils.metrics import point_scores
+from swys_utils.models import file_entry, image_digests, load_checkpoint, save_checkpoint
+from swys_utils.training import predict
+
+
+def ship(
+    run: str,
+    checkpoint_id: str,
+    storage: Literal["fp32", "fp16", "int8"] = "fp16",
+    status: Literal["reference", "interim"] = "reference",
+    note: str = "",
+) -> dict:
+    """Store a run's last epoch below ``checkpoints/``, with scores and logits of exactly the stored weights.
+
+    Unless they are int8, ``timm.create_model("local-dir:checkpoints/<id>", pretrained=True)`` loads them.
+
+    Args:
+        run: folder or ``.safetensors`` file of the run.
+        checkpoint_id: for example ``pneumoniamnist/vit_tiny_soft``.
+        storage: of the weights; int8 is weight-only, in shards under 50 MB, and only this package reads it.
+        status: what the card calls it. note: a sentence for the card.
+
+    Returns:
+        The card of what was written.
+
+    Raises:
+        SwysError: no such run, or one that was not trained on real images.
+    """
+    model, card = load_checkpoint(run)
+    data = load_dataset(card["dataset"], card.get("size", 28), download=False)
+    if card.get("synthetic") or data.info.synthetic:
+        raise SwysError(
+            f"'{run}' was trained or would be scored on the synthetic twin; ship runs on real images"
+        )
+    folder, name = CHECKPOINTS / checkpoint_id, "predictions.safetensors"
+    # what a run's card says of its own files is not true of the new ones
+    of_the_run = ("stored", "files", "predictions", "predicted")
+    card = {key: value for key, value in card.items() if key not in of_the_run}
+    card |= {"status": status} | ({"note": note} if note else {})
+    card = save_checkpoint(model, folder, card, storage)
+    stored, _ = load_checkpoint(folder)
+    val, test = (predict(stored, split.images) for split in (data.val, data.test))
+    digests = image_digests(np.concatenate([data.val.images, data.test.images]))
+    save_file({"images": digests, "logits": torch.from_numpy(np.concatenate([val, test]))}, folder / name)
+    scores = point_scores(test, data.test.labels, data.info.task)
+    card["stored"] |= scores | {"split": "test", "n": len(data.test)}
+    card["predictions"] = file_entry(folder / name, name)
+    if storage != "int8":
+        write_json(folder / "config.json", timm_config(card, data.info.class_names))
+    write_json(folder / "card.json", card)
+    print(f"{checkpoint_id}: {card['stored']}")
+    return card
+
+
+def timm_config(card: dict, class_names: tuple[str, ...]) -> dict:
+    """What timm reads beside ``model.safetensors``: architecture, arguments, and how images are prepared."""
+    size = {"img_size": card["img_size"], "patch_size": card["patch_size"]}
+    return {
+        "architecture": card["model"],
+        "num_classes": card["num_classes"],
+        "label_names": list(class_names),
+        "model_args": size | card.get("model_kwargs", {}),
+        "pretrained_cfg": {
+            "num_classes": card["num_classes"],
+            "input_size": [3, card["img_size"], card["img_size"]],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
