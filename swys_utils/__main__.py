@@ -65,7 +65,7 @@ class Train:
         )
 
     def fit(self, name: str, data: Dataset, objective, card: dict) -> None:
-        """Train by ``objective(model)``; save and print the last epoch and the one that validation chooses."""
+        """Train by ``objective(model)``; save and print the last epoch and the one validation chooses."""
         asked = {
             key: getattr(self, key)
             for key in ("epochs", "batch_size", "lr")

@@ -207,6 +207,7 @@ def _download(name: str, size: int, target: Path) -> Path:
             except (OSError, RuntimeError) as error:  # RuntimeError: the MD5 is wrong
                 if last_try:
                     raise OSError(f"{url} - {getattr(error, 'reason', error)}") from error
+                shutil.rmtree(scratch, ignore_errors=True)
     finally:
         socket.setdefaulttimeout(timeout)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -243,7 +244,7 @@ def _check(part: Split, split: str, info: Info, path: Path) -> None:
     if not fits or not len(part):
         raise SwysError(
             f"'{path}' is not {info.name} at {info.size} px: {split}_images is {part.images.dtype}"
-            f" {part.images.shape}, labels {part.labels.shape}, expected uint8 (N, *{shape}); use another file"
+            f" {part.images.shape}, labels {part.labels.shape}, expected (N, *{shape}); use another file"
         )
     if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
         raise SwysError(

@@ -1,318 +1,250 @@
-"""Heatmaps for Vision Transformers: Grad-CAM, three comparisons with the same call, and the overlay.
-
-Every method is called as ``method(model, inputs, targets=None, block=-1, signed=False)`` and returns
-float32 (B, grid height, grid width), unnormalised: how large a map is says how strong the evidence is, so
-nothing stretches it behind the reader's back. ``METHODS`` maps names to functions.
-"""
+"""Heatmaps for Vision Transformers, unnormalised: how large a value is says how strong the evidence is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
 import numpy as np
 import torch
-import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from .config import SwysError
+from .config import SwysError, unknown
+from .data import to_model_input, to_planes
 from .models import plain_attention
 
-Targets = int | Sequence[int] | np.ndarray | Tensor | None
 
-
-def grad_cam(
-    model: nn.Module, inputs: Tensor, targets: Targets = None, block: int = -1, signed: bool = False
-) -> Tensor:
+def grad_cam(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) on the output of ``model.blocks[block].norm1``.
 
     Why norm1: a model that classifies from its CLS token never reads the patch tokens that leave its last
     block, so their gradient is exactly zero there. They last count at the input of that block's attention.
 
     Args:
-        model: any timm VisionTransformer (CLS, average, register or distillation tokens; any grid). Its
-            mode, ``requires_grad`` and hooks are as before when this returns or raises.
-        inputs: float (B, 3, H, W), normalised as the model expects.
+        model: any plain timm VisionTransformer; it is left as it was. inputs: float (B, 3, H, W) for it.
         targets: None for the predicted class, one class for all images, or B classes.
         block: the block to look at; those before it run without a gradient: -1 costs about one forward pass.
         signed: leave out the final ReLU, to see evidence against the class too.
 
-    Returns:
-        float32 (B, gh, gw) on the device of ``inputs``, detached, unnormalised, >= 0 unless signed.
-
-    Raises:
-        SwysError: another kind of model, or inputs, targets or a block that do not fit it.
+    Returns float32 (B, gh, gw) on the device of ``inputs``, detached, unnormalised, >= 0 unless signed.
+    Raises SwysError for another kind of model, or inputs, targets or a block that do not fit it.
     """
-    activation, gradient, grid = _activation_and_gradient(model, inputs, targets, block)
-    weights = gradient.mean(
-        dim=1, keepdim=True
-    )  # one weight per channel: the gradient's mean over patch tokens
-    cam = (weights * activation).sum(dim=-1)
-    return _finish(cam, grid, inputs, signed)
+    with evaluation_mode(model):
+        return _as_map(_cam(model, inputs, targets, block)[1], model, inputs, signed)
 
 
-def hires_cam(
-    model: nn.Module, inputs: Tensor, targets: Targets = None, block: int = -1, signed: bool = False
-) -> Tensor:
+def hires_cam(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
     """HiResCAM (Draelos & Carin 2020): gradient x activation, token by token. Otherwise as ``grad_cam``."""
-    activation, gradient, grid = _activation_and_gradient(model, inputs, targets, block)
-    return _finish((gradient * activation).sum(dim=-1), grid, inputs, signed)
+    with evaluation_mode(model):
+        return _as_map(_cam(model, inputs, targets, block, by_token=True)[1], model, inputs, signed)
 
 
-def attention_rollout(
-    model: nn.Module, inputs: Tensor, targets: Targets = None, block: int = -1, signed: bool = False
-) -> Tensor:
+def attention_rollout(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
     """Attention rollout (Abnar & Zuidema 2020): head-averaged attention, multiplied up to ``block``.
 
-    Half of each factor is the skip connection. It knows no class and no sign: ``targets`` and ``signed``
-    change nothing. A value is the share of attention that the head's tokens pay to a patch.
+    A value is the share of attention that the tokens read by the head pay to a patch; half of each factor is
+    the skip connection. There is no class and no sign: ``targets`` and ``signed`` change nothing.
     """
-    x, last, grid = _check(model, inputs, block)
-    with evaluation_mode(model), torch.no_grad(), _attention_maps(model) as maps:
-        x, rollout = _embed(model, x), None
-        for layer in model.blocks[: last + 1]:
-            x = layer(x)
-            attention = maps.pop().float().mean(dim=1)
+    x, index = _checked(model, inputs, block)
+    first, rollout = model.num_prefix_tokens, None
+    readers = slice(first, None) if model.global_pool != "token" else slice(1 + hasattr(model, "head_dist"))
+    with evaluation_mode(model), torch.no_grad():
+        tokens, _ = _embedded(model, x)
+        for layer in model.blocks[: index + 1]:
+            tokens, attention = _with_attention(layer, tokens)
+            attention = attention.float().mean(dim=1)
             mixed = (attention + torch.eye(attention.shape[-1], device=attention.device)) / 2
             rollout = mixed if rollout is None else mixed @ rollout
-    readers = slice(0, 2 if hasattr(model, "head_dist") else 1)
-    if model.global_pool != "token":
-        readers = slice(model.num_prefix_tokens, None)
-    return _finish(rollout[:, readers, model.num_prefix_tokens :].mean(dim=1), grid, inputs, signed=True)
+    return _as_map(rollout[:, readers, first:].mean(dim=1), model, inputs, signed=True)
 
 
-def legrad(
-    model: nn.Module, inputs: Tensor, targets: Targets = None, block: int = -1, signed: bool = False
-) -> Tensor:
+def legrad(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
     """LeGrad (Bousselham et al. 2024): what would more attention to a patch add to the class score?
 
-    After each block up to ``block`` the model's norm and head score the tokens; the gradient of that score
-    by this block's attention map, after ReLU, is averaged over heads, queries and blocks. The paper's final
-    min-max is left out. targets=None is the class that the whole model predicts. Otherwise as ``grad_cam``.
+    After each block up to ``block`` the model's norm and head score the tokens; the gradient of that score by
+    this block's attention map, after ReLU, is averaged over heads, queries and blocks. Without the paper's
+    final min-max; otherwise as ``grad_cam``.
     """
-    x, last, grid = _check(model, inputs, block)
-    with evaluation_mode(model):
-        with torch.no_grad():
-            tokens = _embed(model, x)
-            classes = _classes(_head(model, model.blocks(tokens)), targets)
-        total = 0
-        with _attention_maps(model, leaf=True) as maps:
-            for layer in model.blocks[: last + 1]:
-                with torch.enable_grad():
-                    tokens = layer(tokens.detach())  # a block's gradient never reaches the block before it
-                    score = _head(model, tokens).gather(1, classes[:, None]).sum()
-                    (gradient,) = torch.autograd.grad(score, maps.pop())
-                total = total + (gradient if signed else gradient.relu()).float().mean(dim=(1, 2))
-    return _finish(total[:, model.num_prefix_tokens :] / (last + 1), grid, inputs, signed)
+    x, index = _checked(model, inputs, block)
+    total = 0
+    with evaluation_mode(model), torch.no_grad():
+        tokens, _ = _embedded(model, x)
+        if targets is None:
+            targets = model.forward_head(model.norm(model.blocks(tokens))).argmax(dim=1)
+        for layer in model.blocks[: index + 1]:
+            with torch.enable_grad():  # a block's gradient never reaches the block before it
+                tokens, attention = _with_attention(layer, tokens.detach())
+                score = _score(model.forward_head(model.norm(tokens)), targets)
+                (gradient,) = torch.autograd.grad(score, attention)
+            total += (gradient if signed else gradient.relu()).float().mean(dim=(1, 2))
+    return _as_map(total[:, model.num_prefix_tokens :] / (index + 1), model, inputs, signed)
 
 
-METHODS = {
-    "grad_cam": grad_cam,
-    "hires_cam": hires_cam,
-    "legrad": legrad,
-    "attention_rollout": attention_rollout,
-}
+METHODS = {method.__name__: method for method in (grad_cam, hires_cam, legrad, attention_rollout)}
 
 
-def overlay(
-    images: np.ndarray | Tensor,
-    heatmaps: np.ndarray | Tensor,
-    alpha: float = 0.5,
-    scale: str | float = "image",
-    cmap: str = "inferno",
-    size: int | None = None,
-) -> np.ndarray:
-    """Draw heatmaps over images.
+def logits_and_map(model: nn.Module, inputs: Tensor, targets=None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits and signed Grad-CAM at the last block from one forward pass, to train a model by its map.
+
+    The model runs in the mode that it is in, so with PatchDropout in training. The map is differentiable
+    (second order, through the last block only). Under ``torch.no_grad()``, or when no weight requires a
+    gradient, both results are detached and cost about one forward pass. Raises as ``grad_cam``.
+
+    Returns logits float32 (B, C); map float32 (B, n) of the n patch tokens; kept: int64 (B, n), their
+    positions in the grid, row by row, when PatchDropout took some patches away, else None.
+    """
+    graph = torch.is_grad_enabled() and any(weight.requires_grad for weight in model.parameters())
+    return _cam(model, inputs, targets, -1, graph)
+
+
+def heatmaps(model, images, method="grad_cam", targets=None, batch_size=32, **options) -> np.ndarray:
+    """Maps of many images, float32 (N, gh, gw); ``targets``, ``options`` (block, signed) as in ``grad_cam``.
+
+    ``images``: uint8 (N, H, W[, 3]) or model input, float (N, 3, S, S). ``method``: a name in ``METHODS``, or
+    a function that is called as they are.
+    """
+    run = method if callable(method) else METHODS.get(method)
+    if run is None:
+        raise SwysError(unknown("method", method, METHODS))
+    each = targets is not None and np.ndim(targets) > 0
+    batches = input_batches(model, images, batch_size)
+    maps = [run(model, x, targets[rows] if each else targets, **options).cpu() for rows, x in batches]
+    return torch.cat(maps).numpy()
+
+
+def input_batches(model: nn.Module, images, batch_size: int) -> Iterator[tuple[slice, Tensor]]:
+    """(rows, model input on the model's device) of images as ``heatmaps`` takes them, batch by batch."""
+    device = next(model.parameters()).device
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
+        x = torch.as_tensor(images[rows]).to(device)
+        yield rows, x if x.is_floating_point() else to_model_input(x, model.patch_embed.img_size[0])
+
+
+def overlay(images, heatmaps, alpha=0.5, scale="image", cmap="inferno", size=None) -> np.ndarray:
+    """Draw heatmaps (N, gh, gw) over images: uint8 (N, H, W, 3). Negative values count as 0.
 
     Args:
-        images: uint8 (N, H, W) or (N, H, W, 3), or model input: float (N, 3, H, W) in [-1, 1].
-        heatmaps: (N, gh, gw), resized bilinearly to the image; negative values count as 0.
+        images: uint8 (N, H, W[, 3]), or model input: float (N, 3, H, W) in [-1, 1].
         alpha: opacity from 0 to 1 where a map is strongest; where it is zero the image shows unchanged.
         scale: what counts as strongest: 'image' for each map's own maximum, or one positive number for all
             maps, which keeps weak maps weak. A map of zeros stays empty under both.
-        cmap: a matplotlib colour map; the default reads well for the colour-blind and in grey.
-        size: height and width of the result in pixels, to enlarge small images; None keeps the image's own.
-
-    Returns:
-        uint8 (N, H, W, 3).
-
-    Raises:
-        SwysError: shapes that do not fit, or an alpha or scale out of range.
+        cmap: a matplotlib colour map. size: height and width of the result in px; None keeps the image's.
     """
-    if not 0 <= alpha <= 1:
-        raise SwysError(f"alpha is {alpha}; give an opacity from 0 to 1")
-    pixels = _as_rgb(images)
+    if not 0 <= alpha <= 1 or (scale != "image" and (isinstance(scale, str) or not scale > 0)):
+        raise SwysError(f"alpha={alpha}, scale={scale}; alpha is 0 to 1, scale 'image' or a positive number")
+    pixels = torch.as_tensor(images).detach().cpu()
+    pixels = pixels.float() if pixels.is_floating_point() else to_planes(pixels)
     maps = torch.as_tensor(heatmaps).detach().float().cpu().clamp(min=0)
     if maps.ndim != 3 or len(maps) != len(pixels):
-        raise SwysError(
-            f"heatmaps of shape {tuple(maps.shape)} for {len(pixels)} images; give one (gh, gw) map each"
-        )
-    if size is not None:
-        pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-    if scale == "image":
-        strongest = maps.amax(dim=(1, 2), keepdim=True)
-    elif not isinstance(scale, str) and scale > 0:
-        strongest = torch.full((len(maps), 1, 1), float(scale))
-    else:
-        raise SwysError(f"scale is {scale!r}; give 'image' or a positive number")
-    heat = torch.where(strongest > 0, maps / strongest.clamp(min=torch.finfo(torch.float32).tiny), 0).clamp(
-        max=1
-    )
-    heat = F.interpolate(heat[:, None], size=pixels.shape[-2:], mode="bilinear", align_corners=False)[
-        :, 0
-    ].numpy()
-    colours = matplotlib.colormaps[cmap](heat)[..., :3] * 255
-    opacity = alpha * heat[..., None]
-    blended = (1 - opacity) * pixels.permute(0, 2, 3, 1).numpy() + opacity * colours
-    return blended.round().astype(np.uint8)
-
-
-def _as_rgb(images: np.ndarray | Tensor) -> Tensor:
-    """Images of any accepted kind as float (N, 3, H, W) in [0, 255]."""
-    pixels = torch.as_tensor(images).detach().cpu()
-    if pixels.dtype == torch.uint8 and pixels.ndim == 3:
-        return pixels[:, None].float().expand(-1, 3, -1, -1)
-    if pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[-1] == 3:
-        return pixels.permute(0, 3, 1, 2).float()
-    if pixels.is_floating_point() and pixels.ndim == 4 and pixels.shape[1] == 3:
-        return ((pixels.float() + 1) * 127.5).clamp(0, 255)
-    shape = tuple(pixels.shape)
-    raise SwysError(f"images {shape} {pixels.dtype}; give uint8 (N, H, W[, 3]) or float (N, 3, H, W)")
-
-
-def _activation_and_gradient(
-    model: nn.Module, inputs: Tensor, targets: Targets, block: int
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Patch tokens after norm1 of ``block`` and the gradient of the chosen logits by them, both (B, N, C)."""
-    x, index, grid = _check(model, inputs, block)
-    kept = []
-
-    def start_here(module, args, output):
-        kept.append(output.detach().requires_grad_())  # a leaf: the backward pass ends here
-        return kept[0]
-
-    with evaluation_mode(model):
-        with torch.no_grad():
-            x = model.blocks[:index](_embed(model, x))
-        handle = model.blocks[index].norm1.register_forward_hook(start_here)
-        try:
-            with torch.enable_grad():
-                logits = _head(model, last_blocks(model, model.blocks[index:], x))
-                # images do not see each other: one backward pass of the sum gives each its own gradient
-                score = logits.gather(1, _classes(logits, targets)[:, None]).sum()
-                (gradient,) = torch.autograd.grad(score, kept[0])
-        finally:
-            handle.remove()
-    first = model.num_prefix_tokens
-    return kept[0].detach()[:, first:].float(), gradient[:, first:].float(), grid
-
-
-def _check(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int, tuple[int, int]]:
-    """Refuse what cannot be explained here; return inputs as the model wants them, block >= 0, patch grid."""
-    kind = type(model)
-    plain = isinstance(model, VisionTransformer) and kind.forward_features is VisionTransformer.forward_features
-    if not plain:
-        raise SwysError(f"{kind.__name__} is not a plain timm VisionTransformer; pass a ViT without a wrapper")
-    if not all(isinstance(layer, Block) for layer in model.blocks):
-        name = type(model.blocks[0]).__name__
-        raise SwysError(f"{name} has no norm right before its attention; use a model built from timm's Block")
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4 or not inputs.is_floating_point():
-        shape = tuple(getattr(inputs, "shape", ()))
-        raise SwysError(f"inputs of shape {shape}; give a float tensor (B, 3, H, W), as to_model_input makes")
-    depth = len(model.blocks)
-    if not -depth <= block < depth:
-        raise SwysError(f"block {block} does not exist; choose 0 to {depth - 1}, or -{depth} to -1")
-    grid = model.patch_embed.grid_size
-    if model.dynamic_img_size:
-        grid = model.patch_embed.dynamic_feat_size(tuple(inputs.shape[-2:]))
-    elif tuple(inputs.shape[-2:]) != tuple(model.patch_embed.img_size):
-        height, width = model.patch_embed.img_size
-        raise SwysError(f"inputs of {tuple(inputs.shape[-2:])} pixels; this model takes {height} x {width}")
-    weight = next(model.patch_embed.parameters())
-    return inputs.to(device=weight.device, dtype=weight.dtype), block % depth, grid
-
-
-def _classes(logits: Tensor, targets: Targets) -> Tensor:
-    """The class to explain for each image, int64 (B,)."""
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise SwysError(f"the model puts out {tuple(logits.shape)}; a heatmap needs one row of logits per image")
-    if targets is None:
-        return logits.argmax(dim=1)
-    classes = torch.as_tensor(targets, device=logits.device)
-    if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim > 1:
-        raise SwysError(f"targets of {classes.dtype}, {tuple(classes.shape)}; give whole numbers, one an image")
-    if classes.ndim == 1 and len(classes) != len(logits):
-        raise SwysError(f"{len(classes)} targets for {len(logits)} images; give one class, or one per image")
-    if classes.numel() and (classes.min() < 0 or classes.max() >= logits.shape[1]):
-        raise SwysError(f"targets {classes.min()} to {classes.max()}; classes are 0 to {logits.shape[1] - 1}")
-    return classes.long().expand(len(logits))
-
-
-def _embed(model: VisionTransformer, x: Tensor) -> Tensor:
-    """Image to tokens: the steps of timm's forward_features before the blocks."""
-    return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
-
-
-def last_blocks(model: VisionTransformer, blocks: Sequence[Block], x: Tensor) -> Tensor:
-    """Tokens (B, N, C) through the model's last blocks, without what its head never reads.
-
-    A head that reads the prefix tokens (CLS) alone needs only those from the last block, so patch tokens skip its
-    MLP: two thirds of a block less forward, and backward a stretch whose gradient is zero anyway.
-    """
-    *before, last = blocks
-    for block in before:
-        x = block(x)
-    if model.global_pool != "token" or type(last) is not Block:
-        return last(x)
-    prefix = slice(model.num_prefix_tokens)
-    x = x[:, prefix] + last.drop_path1(last.ls1(last.attn(last.norm1(x))[:, prefix]))
-    return x + last.drop_path2(last.ls2(last.mlp(last.norm2(x))))
-
-
-def _head(model: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Tokens to logits: the steps after the blocks."""
-    return model.forward_head(model.norm(tokens))
-
-
-def _finish(values: Tensor, grid: tuple[int, int], inputs: Tensor, signed: bool) -> Tensor:
-    """Token values (B, N) as a map (B, gh, gw) on the device of the inputs."""
-    values = values.detach().float().reshape(len(values), *grid).to(inputs.device)
-    return values if signed else values.relu()
+        raise SwysError(f"heatmaps {tuple(maps.shape)} for {len(pixels)} images; give one (gh, gw) map each")
+    strongest = maps.amax(dim=(1, 2), keepdim=True) if scale == "image" else torch.tensor(float(scale))
+    heat = (maps / strongest.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)[:, None]
+    shape = pixels.shape[-2:] if size is None else (size, size)
+    resized = (nn.functional.interpolate(x, shape, mode="bilinear") for x in (heat, pixels))
+    heat, pixels = (x.movedim(1, 3).numpy() for x in resized)
+    colours = matplotlib.colormaps[cmap](heat[..., 0])[..., :3] * 255
+    blended = (1 - alpha * heat) * (pixels + 1) * 127.5 + alpha * heat * colours
+    return blended.round().clip(0, 255).astype(np.uint8)
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Every layer in eval mode (no dropout, no dropped patches), and each back in its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    in_training = [module for module in model.modules() if module.training]
+    graph = torch.is_grad_enabled()
     try:
-        model.eval()
-        with torch.inference_mode(False):  # inside torch.inference_mode() nothing can turn autograd on
-            yield
+        # inside torch.inference_mode() nothing can turn autograd on; to leave it turns autograd on at once
+        with torch.inference_mode(False), torch.set_grad_enabled(graph):
+            yield model.eval()
     finally:
         torch.clear_autocast_cache()  # casts made without a gradient must not serve a later training step
-        for module, mode in modes:
-            module.training = mode
+        for module in in_training:
+            module.training = True
 
 
-@contextmanager
-def _attention_maps(model: VisionTransformer, leaf: bool = False) -> Iterator[list[Tensor]]:
-    """Collect attention maps (B, heads, N, N) as blocks run, without the fused kernel, which forms none."""
-    attentions = [layer.attn for layer in model.blocks]
-    if not all(isinstance(attention, Attention) for attention in attentions):
-        raise SwysError(f"{type(attentions[0]).__name__} shows no attention map; use grad_cam or hires_cam")
-    maps: list[Tensor] = []
+def _cam(model, inputs, targets, block: int, graph=False, by_token=False):
+    """The one Grad-CAM: logits (B, C), signed values (B, n) of the patch tokens, and their positions."""
+    x, index = _checked(model, inputs, block)
+    with torch.set_grad_enabled(graph):
+        tokens, kept = _embedded(model, x)
+        tokens = model.blocks[:index](tokens)
+    layer, first, read = model.blocks[index], model.num_prefix_tokens, slice(None)
+    if layer is model.blocks[-1] and model.global_pool == "token":
+        read = slice(first)  # the head reads the prefix tokens alone: patch tokens skip the last MLP
+    # without the fused attention kernel: it has no second derivative and, on CPUs, a slow backward pass
+    with torch.enable_grad(), plain_attention(model):
+        activation = layer.norm1(tokens)
+        if not (graph and activation.requires_grad):
+            activation = activation.detach().requires_grad_()
+        tokens = tokens[:, read] + layer.drop_path1(layer.ls1(layer.attn(activation)[:, read]))
+        tokens = tokens + layer.drop_path2(layer.ls2(layer.mlp(layer.norm2(tokens))))
+        logits = model.forward_head(model.norm(model.blocks[index + 1 :](tokens))).float()
+        (gradient,) = torch.autograd.grad(_score(logits, targets), activation, create_graph=graph)
+    gradient, activation = gradient[:, first:].float(), activation[:, first:].float()
+    weights = gradient if by_token else gradient.mean(dim=1, keepdim=True)  # of each channel
+    values = (weights * activation).sum(dim=-1)
+    if graph:
+        return logits, values, kept
+    torch.clear_autocast_cache()
+    return logits.detach(), values.detach(), kept
+
+
+def _with_attention(layer: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens after one block, and its attention map (B, heads, N, N): a leaf, where a backward pass ends."""
+    seen = []
 
     def keep(module, args, output):
-        maps.append(output.detach().requires_grad_() if leaf else output)
-        return maps[-1]
+        seen.append(output.detach().requires_grad_())
+        return seen[0]
 
-    handles = [attention.attn_drop.register_forward_hook(keep) for attention in attentions]
-    try:
-        with plain_attention(model):
-            yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
+    with plain_attention(layer), layer.attn.attn_drop.register_forward_hook(keep):
+        return layer(tokens), seen[0]
+
+
+def _checked(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int]:
+    """Refuse what cannot be explained here; return the inputs as the model wants them, and block >= 0."""
+    plain = getattr(type(model), "forward_features", None) is VisionTransformer.forward_features
+    if not plain or not all(type(x) is Block and isinstance(x.attn, Attention) for x in model.blocks):
+        kind = type(model.blocks[0] if plain else model).__name__
+        raise SwysError(f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper")
+    depth, size, shape = len(model.blocks), model.patch_embed.img_size, tuple(getattr(inputs, "shape", ()))
+    if not -depth <= block < depth:
+        raise SwysError(f"block {block} does not exist; choose 0 to {depth - 1}, or -{depth} to -1")
+    fits = model.dynamic_img_size or shape[2:] == tuple(size)
+    if len(shape) != 4 or not fits or not inputs.is_floating_point():
+        raise SwysError(f"inputs of shape {shape}; give a float tensor (B, 3, {size[0]}, {size[1]})")
+    return inputs.to(next(model.parameters())), block % depth
+
+
+def _score(logits: Tensor, targets) -> Tensor:
+    """Sum of the logits to explain: images do not see each other, so its gradient is that of each of them."""
+    targets = logits.argmax(dim=1) if targets is None else targets
+    classes, (count, known) = torch.as_tensor(targets, device=logits.device), logits.shape
+    whole = not classes.is_floating_point() and classes.dtype != torch.bool
+    if not whole or classes.shape not in ((), (count,)) or not ((classes >= 0) & (classes < known)).all():
+        shown = f"targets {classes.tolist()!s:.40} for {count} images"
+        raise SwysError(f"{shown}; give one class from 0 to {known - 1}, or one for each image")
+    return logits.gather(1, classes.long().expand(count)[:, None]).sum()
+
+
+def _embedded(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The tokens that enter the blocks, and which patches PatchDropout (Liu et al. 2022) left (None: all)."""
+    tokens, first, kept = model._pos_embed(model.patch_embed(x)), model.num_prefix_tokens, None
+    share = getattr(model.patch_drop, "prob", 0.0)
+    if model.patch_drop.training and share > 0:  # by the random numbers that timm's layer would draw
+        order = torch.randn(tokens[:, first:, 0].shape, device=x.device).argsort(dim=1)
+        kept = order[:, : max(1, int(order.shape[1] * (1 - share)))]
+        patches = tokens[:, first:].gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
+        tokens = torch.cat([tokens[:, :first], patches], dim=1)
+    return model.norm_pre(tokens), kept
+
+
+def _as_map(values: Tensor, model: VisionTransformer, inputs: Tensor, signed: bool) -> Tensor:
+    """Token values (B, N) as a map (B, gh, gw) on the device of the inputs."""
+    grid = model.patch_embed.dynamic_feat_size(tuple(inputs.shape[-2:]))
+    values = values.float().reshape(len(values), *grid).to(inputs.device)
+    return values if signed else values.relu()

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from medmnist.info import INFO
 
 from swys_utils import data as data_module
 from swys_utils.config import SwysError
@@ -27,10 +28,10 @@ def server(drawn_data_dir):
     """A local file server in place of the data set's host; counts requests."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        requests = 0
+        tries = 0
 
         def do_GET(self):
-            Handler.requests += 1
+            Handler.tries += 1
             super().do_GET()
 
         def log_message(self, *args):
@@ -69,7 +70,9 @@ def test_layout_of_each_task(drawn_data_dir, name, image_shape, label_shape, cla
 def test_single_labels_of_multi_label_data(drawn_data_dir):
     split = load_dataset("chestmnist", root=drawn_data_dir).train
     labels = single_labels(split)
-    assert labels[0] == 0 and labels[1] == -1  # the drawn set has one image with every label and one with none
+    assert (
+        labels[0] == 0 and labels[1] == -1
+    )  # the drawn set has one image with every label and one with none
     assert all(split.labels[i, c] == 1 for i, c in enumerate(labels) if c >= 0)
 
 
@@ -112,13 +115,13 @@ def test_unknown_names_get_the_nearest():
 def test_damaged_and_foreign_files_are_refused(tmp_path, drawn_data_dir):
     whole = (drawn_data_dir / "bloodmnist.npz").read_bytes()
     (tmp_path / "bloodmnist.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SwysError, match="bloodmnist.npz' cannot be read"):
+    with pytest.raises(SwysError, match="bloodmnist.npz' is damaged"):
         load_dataset("bloodmnist", root=tmp_path)
     (tmp_path / "pneumoniamnist.npz").write_bytes(whole)
     with pytest.raises(SwysError, match="is not pneumoniamnist at 28 px"):
         load_dataset("pneumoniamnist", root=tmp_path)
     np.savez(tmp_path / "pathmnist.npz", a=np.zeros(3))
-    with pytest.raises(SwysError, match="is not a MedMNIST file"):
+    with pytest.raises(SwysError, match="is no MedMNIST file"):
         load_dataset("pathmnist", root=tmp_path)
 
 
@@ -131,19 +134,23 @@ def test_download_checks_md5_and_leaves_nothing_half_written(no_home, server, mo
     address, handler = server
     content = (drawn_data_dir / "bloodmnist.npz").read_bytes()
     right = hashlib.md5(content).hexdigest()
-    monkeypatch.setattr(data_module, "_url", lambda name, size: (f"{address}/{name}.npz", "0" * 32))
-    with pytest.raises(SwysError, match="no data for 'bloodmnist'.*MD5"):
+    monkeypatch.setitem(INFO["bloodmnist"], "url", f"{address}/bloodmnist.npz")
+    monkeypatch.setitem(INFO["bloodmnist"], "MD5", "0" * 32)
+    with pytest.raises(SwysError, match="no data for 'bloodmnist'.*corrupted"):
         load_dataset("bloodmnist")
-    assert handler.requests == 2  # a second try, then no more
+    assert handler.tries == 4  # two tries, each asked for a redirect first
     assert list((no_home / ".medmnist").iterdir()) == []
-    monkeypatch.setattr(data_module, "_url", lambda name, size: (f"{address}/{name}.npz", right))
+    monkeypatch.setitem(INFO["bloodmnist"], "MD5", right)
     data = load_dataset("bloodmnist")
-    assert "downloaded" in data.info.source and (no_home / ".medmnist" / "bloodmnist.npz").read_bytes() == content
+    assert (
+        "downloaded" in data.info.source
+        and (no_home / ".medmnist" / "bloodmnist.npz").read_bytes() == content
+    )
     assert "real file" in load_dataset("bloodmnist", download=False).info.source  # now it is there
 
 
 def test_no_network_is_one_line_with_a_way_out(no_home, monkeypatch):
-    monkeypatch.setattr(data_module, "_url", lambda name, size: ("http://127.0.0.1:9/none.npz", "0" * 32))
+    monkeypatch.setitem(INFO["bloodmnist"], "url", "http://127.0.0.1:9/none.npz")
     with pytest.raises(SwysError) as caught:
         load_dataset("bloodmnist")
     message = str(caught.value)
@@ -158,4 +165,4 @@ def test_large_arrays_are_memory_mapped(tmp_path, drawn_data_dir, monkeypatch):
     mapped = load_dataset("bloodmnist", size=224, root=tmp_path)
     assert isinstance(mapped.train.images, np.memmap) and not isinstance(loaded.train.images, np.memmap)
     np.testing.assert_array_equal(mapped.train.images, loaded.train.images)
-    assert to_model_input(mapped.train.images[:2]).shape == (2, 3, 224, 224)
+    assert to_model_input(mapped.train.images[:2], 224).shape == (2, 3, 224, 224)

@@ -3,67 +3,39 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from medmnist import Evaluator
-from scipy.special import softmax
 
-from swys_utils import training
-from swys_utils.config import SwysError
-from swys_utils.data import Dataset, load_dataset, to_model_input
-from swys_utils.models import create_model, load_checkpoint, weights_digest
+from swys_utils import resume
+from swys_utils.config import PROFILES, SwysError
+from swys_utils.data import Dataset, load_dataset, to_model_input, to_planes
+from swys_utils.models import create_model, weights_digest
+from swys_utils.recipe import Augmentation, augment, batches, learning_rate, one_hot, reference_recipe
 from swys_utils.training import (
-    ORIGINAL,
     Recipe,
-    SupervisedObjective,
-    augment,
-    calibration_error,
-    evaluate,
+    best_epoch,
+    build,
+    finished,
     fit,
+    load_or_train,
     predict,
-    reference_recipe,
+    run_card,
+    validate,
 )
 
-RECIPE = Recipe(epochs=2, batch_size=16, lr=1e-3, warmup_epochs=0.5)
+RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=0.5, patch_drop=0.5, views=2)
+SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
 
 
 def small(data: Dataset, n: int = 48) -> Dataset:
     return Dataset(data.train.head(n), data.val.head(16), data.test.head(32), data.info)
 
 
-def tiny(data: Dataset, seed: int = 0):
-    torch.manual_seed(seed)
-    return create_model("vit_tiny", data.info.num_classes, 28, patch_size=14, depth=2)
+def tiny(data: Dataset, seed: int = 0, **kwargs):
+    return build("vit_tiny", data, RECIPE, seed, **{**SMALL, **kwargs})
 
 
 @pytest.fixture(scope="module")
 def data(drawn_data_dir):
     return small(load_dataset(root=drawn_data_dir))
-
-
-# --- scores ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["pneumoniamnist", "bloodmnist", "retinamnist", "chestmnist"])
-def test_scores_are_those_of_medmnist(drawn_data_dir, name):
-    data = load_dataset(name, root=drawn_data_dir)
-    logits = np.random.default_rng(0).normal(size=(len(data.test), data.info.num_classes))
-    logits += 1.5 * (data.test.labels if data.info.multi_label else np.eye(data.info.num_classes)[data.test.labels])
-    ours = evaluate(logits, data.test.labels, data.info.task, n_resamples=20)
-    scores = training.probabilities(logits, data.info.task)
-    theirs = Evaluator(name, "test", root=drawn_data_dir).evaluate(scores)
-    assert ours.accuracy == pytest.approx(theirs.ACC) and ours.auc == pytest.approx(theirs.AUC)
-    assert ours.accuracy_interval[0] < ours.accuracy < ours.accuracy_interval[1]
-    assert ours.auc_interval[0] <= ours.auc <= ours.auc_interval[1]
-
-
-def test_calibration_error_closed_form():
-    scores = np.array([[0.1, 0.9]] * 10)
-    labels = np.array([1] * 6 + [0] * 4)  # 90 % sure, 60 % right
-    assert calibration_error(scores, labels) == pytest.approx(0.3, abs=1e-6)
-
-
-def test_scores_of_other_images_are_refused(data):
-    with pytest.raises(SwysError, match="3 predictions for 32 labels"):
-        evaluate(np.zeros((3, 2)), data.test.labels, data.info.task)
 
 
 def test_predict_is_the_model_in_eval_mode_whatever_the_batch(data):
@@ -75,145 +47,137 @@ def test_predict_is_the_model_in_eval_mode_whatever_the_batch(data):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-# --- augmentation ----------------------------------------------------------------------------------------------
-
-
 def test_augmentation_without_any_amount_is_the_plain_resize():
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
-    still = replace(Recipe(), flip=False, rotate=0, scale=0, shift=0, jitter=0)
-    assert not still.augments
-    views = augment(to_model_input(images, 28)[:, :1], 56, still, torch.Generator().manual_seed(0))
+    how = Augmentation()
+    views = augment(to_planes(images), 56, how, how.draw(4, torch.Generator()))
     torch.testing.assert_close(views.expand(-1, 3, -1, -1), to_model_input(images, 56), atol=2e-3, rtol=0)
 
 
-def test_augmentation_stays_in_range_differs_by_image_and_repeats_by_seed():
-    planes = to_model_input(np.random.default_rng(0).integers(0, 256, (1, 28, 28, 3), dtype=np.uint8), 28)
-    planes = planes.expand(6, -1, -1, -1)
-    recipe = replace(Recipe(), turns=True)
-    one, two = (augment(planes, 56, recipe, torch.Generator().manual_seed(5)) for _ in range(2))
+def test_views_stay_in_range_differ_by_image_and_repeat_with_their_numbers():
+    planes = to_planes(np.random.default_rng(0).integers(0, 256, (1, 28, 28, 3), dtype=np.uint8))
+    how = replace(Recipe().augmentation, turns=True)
+    draws = how.draw(6, torch.Generator().manual_seed(5))
+    one, two = (augment(planes.expand(6, -1, -1, -1), 56, how, draws) for _ in range(2))
     assert one.shape == (6, 3, 56, 56) and one.abs().max() <= 1
     assert torch.equal(one, two) and not torch.equal(one[0], one[1])
 
 
 def test_a_mirror_is_a_mirror():
-    planes = torch.rand(32, 1, 28, 28) * 2 - 1
-    mirror = replace(Recipe(), rotate=0, scale=0, shift=0, jitter=0)
-    views = augment(planes, 28, mirror, torch.Generator().manual_seed(0))
+    planes, how = torch.rand(32, 1, 28, 28) * 2 - 1, Augmentation(flip=True)
+    views = augment(planes, 28, how, how.draw(32, torch.Generator().manual_seed(0)))
     same = (views - planes).abs().amax(dim=(1, 2, 3)) < 1e-3
     mirrored = (views - planes.flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-3
     assert (same ^ mirrored).all() and same.any() and mirrored.any()
 
 
-# --- the loop --------------------------------------------------------------------------------------------------
+def test_batches_show_each_image_once_in_views_that_repeat(data):
+    first, other_seed, second_view = (
+        list(batches(data, e, RECIPE, 28, s)) for e, s in ((0, 0), (2, 5), (1, 0))
+    )
+    rows = torch.cat([batch.rows for batch in first])
+    assert sorted(rows.tolist()) == list(range(48)) and first[0].view == other_seed[0].view == 0
+    image = int(rows[0])
+
+    def view_of(shown):
+        batch = next(batch for batch in shown if image in batch.rows)
+        return batch.inputs[batch.rows.tolist().index(image)]
+
+    assert torch.equal(view_of(first), view_of(other_seed))  # epoch 2 of any seed shows view 0 again
+    assert not torch.equal(view_of(first), view_of(second_view))
+    assert torch.equal(one_hot(torch.tensor([1, -1]), 2), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+
+
+def test_the_rate_rises_then_falls_to_zero_by_steps_or_by_seconds():
+    recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=1)
+    rates = [learning_rate(recipe, step, 10) for step in (0, 9, 10, 55, 100)]
+    np.testing.assert_allclose(rates, [1 / 11, 10 / 11, 1, 0.5, 0], atol=1e-9)
+    timed = replace(recipe, seconds=60.0)
+    assert learning_rate(timed, 3, 10, seconds=33.0) == pytest.approx(0.5)
+    assert finished([{"seconds": 61.0}], timed) and not finished([{"seconds": 61.0}], recipe)
 
 
 def test_it_learns_what_can_be_learnt(drawn_data_dir):
     data = small(load_dataset(root=drawn_data_dir), n=256)
-    torch.manual_seed(0)
-    model = create_model("vit_tiny", 2, 28, patch_size=7, depth=2)
-    recipe = replace(RECIPE, epochs=8, mixup=0, rotate=0, scale=0, shift=0, flip=False, jitter=0.1, lr=5e-4)
-    result = fit(model, data, recipe, progress=False)
-    after = evaluate(predict(result.model, data.test.images), data.test.labels, data.info.task, n_resamples=2)
-    assert after.accuracy > 0.9
-    assert len(result.history) == 8 and len(result.step_losses) == 8 * 16
+    recipe = Recipe(epochs=8, batch_size=16, lr=2e-3, augmentation=Augmentation(jitter=0.1), drop_path=0)
+    watched = []
+    result = fit(tiny(data, patch_size=7), data, recipe, watch=lambda *call: watched.append(call[1:]))
+    assert (predict(result.model, data.test.images).argmax(axis=1) == data.test.labels).mean() > 0.9
+    assert [row["steps"] for row in result.history] == [16 * (i + 1) for i in range(8)]
+    assert watched[-1][1] == 128 and watched == sorted(watched) and len(watched) == 8 * 16
 
 
 @pytest.mark.parametrize("name", ["bloodmnist", "chestmnist"])
 def test_colour_and_multi_label_train(drawn_data_dir, name):
     data = small(load_dataset(name, root=drawn_data_dir))
-    result = fit(tiny(data), data, replace(RECIPE, epochs=1, turns=True, balanced=True), progress=False)
-    assert np.isfinite(result.history[0]["val_loss"])
+    result = fit(tiny(data), data, replace(RECIPE, epochs=1))
+    assert np.isfinite(result.history[0]["train_loss"]) and 0 <= result.history[0]["val_accuracy"] <= 1
 
 
-def test_last_epoch_and_chosen_epoch_are_both_kept(data, tmp_path):
-    recipe = replace(RECIPE, epochs=3)
-    result = fit(tiny(data), data, recipe, save_path=tmp_path / "m.safetensors", card={"model": "x"}, progress=False)
-    best = max(result.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    assert result.best_epoch == best
-    chosen = result.val_chosen_model()
-    row = training._quick_scores(predict(chosen, data.val.images), data.val.labels, data.info)
-    assert row["val_accuracy"] == pytest.approx(best["val_accuracy"]) and row["val_loss"] == pytest.approx(
-        best["val_loss"], abs=1e-4
-    )
-    assert {p.name for p in tmp_path.glob("*.safetensors")} == {
-        "m.safetensors", "m.val_chosen.safetensors", "m.state.safetensors"}  # fmt: skip
+def test_last_epoch_and_chosen_epoch_are_both_kept(data):
+    result = fit(tiny(data), data, replace(RECIPE, epochs=3))
+    chosen, best = validate(result.chosen(), data), best_epoch(result.history)
+    assert best["val_accuracy"] == max(row["val_accuracy"] for row in result.history)
+    assert chosen["val_accuracy"] == pytest.approx(best["val_accuracy"])
+    card = run_card(data, RECIPE, 0, result.history)
+    assert card["dataset"] == "pneumoniamnist" and len(card["history"]) == 3 and card["training_hashes"]
 
 
-def test_resumed_equals_uninterrupted(data, tmp_path):
-    recipe = replace(RECIPE, epochs=3, average_epochs=2)
-    straight = fit(tiny(data), data, recipe, progress=False).model
-    path = tmp_path / "m.safetensors"
-    stopped = fit(tiny(data), data, recipe, save_path=path, budget_s=1e-6, progress=False)
-    assert not stopped.finished and len(stopped.history) == 1 and not path.exists()
-    resumed = fit(tiny(data, seed=9), data, recipe, save_path=path, resume=True, card={"model": "x"}, progress=False)
-    assert resumed.finished and len(resumed.history) == 3
-    for (key, a), b in zip(straight.state_dict().items(), resumed.model.state_dict().values()):
-        torch.testing.assert_close(a, b, msg=key)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
+    recipe, path = replace(RECIPE, epochs=3), tmp_path / "m.state.safetensors"
+    straight = fit(tiny(data), data, recipe)
 
+    def kill(model, seconds, step):
+        if step == 5:  # in the second epoch
+            raise KeyboardInterrupt
 
-def test_resume_refuses_another_recipe_model_or_nothing(data, tmp_path):
-    path = tmp_path / "m.safetensors"
-    with pytest.raises(SwysError, match="nothing to resume"):
-        fit(tiny(data), data, RECIPE, save_path=path, resume=True, progress=False)
-    fit(tiny(data), data, RECIPE, save_path=path, card={"model": "x"}, progress=False)
-    with pytest.raises(SwysError, match="another recipe .lr 0.001 -> 0.1"):
-        fit(tiny(data), data, replace(RECIPE, lr=0.1), save_path=path, resume=True, progress=False)
-    other = create_model("vit_tiny", 2, 28, patch_size=7, depth=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(data), data, recipe, state_path=path, watch=kill)
+    resumed = fit(tiny(data, seed=9), data, recipe, state_path=path)
+    assert weights_digest(resumed.model) == weights_digest(straight.model)
+    assert weights_digest(resumed.chosen()) == weights_digest(straight.chosen())
+    with pytest.raises(SwysError, match="another recipe or seed"):
+        fit(tiny(data), data, replace(recipe, lr=0.1), state_path=path)
     with pytest.raises(SwysError, match="another model"):
-        fit(other, data, RECIPE, save_path=path, resume=True, progress=False)
-    (tmp_path / "m.state.safetensors").write_bytes(b"x" * 100)
+        fit(tiny(data, patch_size=7), data, recipe, state_path=path)
+    path.write_bytes(b"x" * 100)
     with pytest.raises(SwysError, match="cannot be read"):
-        fit(tiny(data), data, RECIPE, save_path=path, resume=True, progress=False)
+        fit(tiny(data), data, recipe, state_path=path)
 
 
-def test_unwritable_path_is_found_before_training(data, tmp_path):
+def test_an_unwritable_path_or_an_exploding_loss_is_one_line(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SwysError, match="choose another --save_path"):
-        fit(tiny(data), data, RECIPE, save_path=tmp_path / "file" / "m.safetensors", progress=False)
-
-
-def test_a_loss_that_explodes_is_said_so(data):
-    with pytest.raises(SwysError, match="lower the learning rate"):
-        fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3), progress=False)
+    with pytest.raises(SwysError, match="choose another folder"):
+        fit(tiny(data), data, RECIPE, state_path=tmp_path / "file" / "m.safetensors")
+    with pytest.raises(SwysError, match="lower the rate"):
+        fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3))
 
 
 def test_live_training_ends_in_time_and_the_schedule_with_it(data):
-    result = fit(tiny(data), data, replace(RECIPE, epochs=1000), max_steps=4, progress=False)
-    assert len(result.step_losses) == 4 and result.history[-1]["lr"] < RECIPE.lr
+    result = fit(tiny(data), data, replace(RECIPE, seconds=0.5))
+    assert result.history[-1]["seconds"] < 5 and result.history[-1]["lr"] < 0.2 * RECIPE.lr
 
 
-def test_patience_stops_the_original_recipe():
-    flat = [{"val_accuracy": v} for v in (0.7, 0.8, 0.8, 0.8, 0.8)]
-    assert training._stopped_early(flat, ORIGINAL) and not training._stopped_early(flat[:4], ORIGINAL)
+def test_same_seed_same_start_and_cells_are_turned(data):
+    assert weights_digest(tiny(data, 4)) == weights_digest(tiny(data, 4)) != weights_digest(tiny(data, 5))
+    assert reference_recipe("vit_tiny", "bloodmnist").augmentation.turns
+    assert not reference_recipe("vit_tiny").augmentation.turns
 
 
-def test_the_step_schedule_halves():
-    rates = [training._learning_rate(ORIGINAL, step, 10, 300, 0.0, 0) for step in (0, 49, 50, 100)]
-    np.testing.assert_allclose(rates, [1e-5, 1e-5, 5e-6, 2.5e-6])
+def test_load_or_train_loads_what_is_shipped_and_trains_the_rest_once(
+    data, tmp_path, monkeypatch, drawn_data_dir
+):
+    from swys_utils import training
 
-
-def test_class_weights_balance():
-    logits, targets = torch.zeros(4, 2), torch.eye(2)[[0, 1, 1, 1]]
-    plain = SupervisedObjective().loss(logits, targets)
-    assert plain.item() == pytest.approx(np.log(2), abs=1e-6)
-    weighted = SupervisedObjective(class_weights=[2.0, 2 / 3]).loss(torch.tensor([[1.0, 0.0]] * 4), targets)
-    p = softmax([1.0, 0.0])
-    assert weighted.item() == pytest.approx(-(2 * np.log(p[0]) + 2 * np.log(p[1])) / 4, abs=1e-5)
-
-
-def test_same_seed_same_start(data):
-    one, two = (training.build("vit_tiny", data, RECIPE, seed=4, img_size=28, patch_size=7) for _ in range(2))
-    other = training.build("vit_tiny", data, RECIPE, seed=5, img_size=28, patch_size=7)
-    assert weights_digest(one) == weights_digest(two) != weights_digest(other)
-
-
-def test_reference_recipe_turns_cells_but_not_chests():
-    assert reference_recipe("vit_tiny", "bloodmnist").turns and not reference_recipe("vit_tiny").turns
-
-
-def test_saved_model_is_the_trained_one(data, tmp_path):
-    card = {"model": "vit_tiny_patch16_224", "model_kwargs": {"patch_size": 14, "depth": 2}}
-    result = fit(tiny(data), data, RECIPE, save_path=tmp_path / "m", card=card, progress=False)
-    loaded, read = load_checkpoint(tmp_path / "m", num_classes=2)
-    assert weights_digest(loaded) == weights_digest(result.model)
-    assert read["dataset"] == "pneumoniamnist" and len(read["history"]) == 2 and read["training_hashes"]
+    monkeypatch.setattr(training, "BUILD", tmp_path)
+    monkeypatch.setattr(
+        training, "build", lambda name, data, recipe: create_model(name, data.info.num_classes)
+    )
+    other = small(load_dataset("retinamnist", root=drawn_data_dir))
+    smoke = PROFILES["smoke"]
+    first, again = (load_or_train("vit_tiny_soft", other, smoke, "cpu", minutes=0.1) for _ in range(2))
+    assert "trained here" in first.how and weights_digest(first.model) == weights_digest(again.model)
+    assert first.predict(other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
+    shipped = load_or_train("vit_tiny_kd_p7", data, smoke, "cpu")
+    assert shipped.shipped == "pneumoniamnist/vit_tiny_kd_p7" and "loaded" in shipped.how

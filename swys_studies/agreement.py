@@ -1,0 +1,198 @@
+"""Does a student look where its teacher looks? Asked of all runs in a folder, so that the answer is about
+ways of teaching and not about one pair of models: ``swys study agreement``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from tqdm import tqdm
+
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
+from swys_utils.explain import agreement, deletion_insertion, random_maps, shuffled
+from swys_utils.gradcam import METHODS, heatmaps
+from swys_utils.metrics import Rows, mean_interval, t_interval
+from swys_utils.models import load_checkpoint
+from swys_utils.training import predict
+
+from .reference import RUNS, read_runs
+
+ANOTHER, BOTH = "another teacher", "soft targets + maps"
+# method of a student's run -> its group
+GROUPS = {"scratch": "alone", "kd_soft": "soft targets", "kd_explain": BOTH}
+COMPARED = (("soft targets", "alone"), (BOTH, "alone"), (BOTH, "soft targets"))
+RENAMED = {"maps": BOTH}  # in results of earlier versions
+
+
+def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None) -> Rows:
+    """Compare the maps of all finished runs in a folder with their teacher's, on the whole test split.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image; the runs have to be of it.
+        folder: finished runs of ``swys study reference``; default: ``runs/<dataset>``.
+        save_path: the result, a JSON file; default: ``checkpoints/<dataset>/agreement.json``.
+
+    Returns:
+        The table that is printed: see ``summary``.
+
+    Raises:
+        SwysError: no real data, several labels an image, or no finished run with its teacher.
+    """
+    data = load_dataset(dataset, download=False)
+    if data.info.multi_label:
+        raise SwysError(f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist")
+    if data.info.synthetic:
+        raise SwysError(f"real images of '{dataset}' were not found; set SWYS_DATA_DIR to a folder with them")
+    found = agreement_over_runs(folder or RUNS / dataset, data)
+    write_json(save_path or CHECKPOINTS / data.info.results_name / "agreement.json", found)
+    rows = summary(found)
+    print(rows)
+    return rows
+
+
+def agreement_over_runs(
+    folder: str | Path, data: Dataset, images: int = 0, device: torch.device | str | None = None
+) -> dict:
+    """Agreement of every run's signed heatmaps with its teacher's, for the class that the teacher predicts.
+
+    Args:
+        folder: finished runs of ``reference``, among them one teacher and its students.
+        images: at most so many test images, a fixed sample (0: all). None of them chose anything.
+
+    Returns:
+        ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group besides; ``maps``: method
+        -> ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the
+        deletion/insertion gap; what was measured and where.
+
+    Raises:
+        SwysError: no finished run with its teacher, or runs of another number of classes.
+    """
+    folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
+    taught_by, students = split_runs(folder)
+    test = data.test.head(images)
+    teacher, _ = load_checkpoint(folder / f"{taught_by['id']}.safetensors", device, classes)
+    answers = predict(teacher, test.images).argmax(axis=1)
+    theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
+    runs, maps = [], {name: {} for name in METHODS}
+    for run in tqdm(students, unit="run"):
+        model, _ = load_checkpoint(folder / f"{run['id']}.safetensors", device, classes)
+        runs.append(run | facts(model, test.images, answers))
+        for name, rows in maps.items():
+            ours = heatmaps(model, test.images, name, answers, signed=True)
+            rows[run["id"]] = compare(theirs[name], ours)
+    scores = {what: {run["id"]: run[what] for run in runs} for what in ("accuracy", "gap")}
+    return {
+        "dataset": data.info.name,
+        "source": data.info.source,
+        "images": len(test),
+        "device": device_name(device),
+        "teacher": taught_by | facts(teacher, test.images, answers),
+        "runs": runs,
+        "differences": {what: differences(runs, values) for what, values in scores.items()},
+        "maps": {
+            name: {"runs": rows, "differences": differences(runs, spearman(rows))}
+            for name, rows in maps.items()
+        },
+    }
+
+
+def differences(runs: list[dict], values: Mapping[str, float]) -> list[dict]:
+    """Paired differences between ways of teaching: same seed, so same initial weights and order of images.
+
+    Args:
+        runs: with id, group and seed. values: run id -> what is compared.
+
+    Returns:
+        One dict for each comparison with at least two pairs: ``of`` - ``to``, mean, t interval, each seed's.
+    """
+    rows = []
+    for of, to in COMPARED:
+        a, b = (
+            {run["seed"]: values[run["id"]] for run in runs if run["group"] == group} for group in (of, to)
+        )
+        each = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
+        if len(each) > 1:
+            interval = dict(zip(("low", "high"), t_interval(each)))
+            rows.append({"of": of, "to": to, "mean": float(np.mean(each)), **interval, "seeds": each})
+    return rows
+
+
+def group_means(runs: list[dict], values: Mapping[str, float]) -> dict[str, float]:
+    """Mean over the runs of each group, students first; a group without runs is left out."""
+    order = [*GROUPS.values(), ANOTHER]
+    each = {group: [values[run["id"]] for run in runs if run["group"] == group] for group in order}
+    return {group: float(np.mean(found)) for group, found in each.items() if found}
+
+
+def summary(study: dict) -> Rows:
+    """One row a method: chance, the mean of each group, and what soft targets and maps change (t intervals).
+
+    Args:
+        study: result of ``agreement_over_runs``, or a ``pocket.json`` of an earlier version.
+    """
+    runs = [run | {"group": RENAMED.get(run["group"], run["group"])} for run in study["runs"]]
+    rows = Rows()
+    for name, part in study["maps"].items():
+        values = spearman(part["runs"])
+        row = {"map": name, "chance": float(np.mean([r["chance"] for r in part["runs"].values()]))}
+        row |= group_means(runs, values)
+        for d in differences(runs, values):
+            row[f"{d['of']} - {d['to']}"] = f"{d['mean']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]"
+        rows.append(row)
+    return rows
+
+
+def split_runs(folder: Path) -> tuple[dict, list[dict]]:
+    """The teacher, and what is compared with it, each with id, seed, accuracy; other methods are left out."""
+    entries = {entry["id"]: entry for entry in read_runs(folder) if entry["method"] in GROUPS}
+    teachers = {entry["teacher"] for entry in entries.values()} - {None}
+    if len(teachers) != 1 or not teachers <= set(entries):
+        named = ", ".join(sorted(teachers)) or "none"
+        raise SwysError(
+            f"'{folder}' needs students of one finished teacher, it names {named}; train them first"
+        )
+    rows = {
+        key: {"id": key, "seed": e["seed"], "accuracy": e["last"]["accuracy"]} for key, e in entries.items()
+    }
+    (teacher,) = teachers
+    model, students = teacher.split("/")[0], []
+    for key, entry in entries.items():
+        if key.split("/")[0] != model:
+            students.append(rows[key] | {"group": GROUPS[entry["method"]]})
+        elif key != teacher and entry["method"] == "scratch":
+            students.append(rows[key] | {"group": ANOTHER})
+    return rows[teacher], students
+
+
+def compare(theirs: np.ndarray, ours: np.ndarray) -> dict:
+    """Mean agreement of two models' maps (N, gh, gw), its 95 % interval, and chance (images shuffled)."""
+    same, chance = agreement(theirs, ours), agreement(theirs, shuffled(ours))
+    mean, low, high = mean_interval(same.spearman)
+    means = {"iou": mean_interval(same.iou)[0], "chance": mean_interval(chance.spearman)[0]}
+    return {"spearman": mean, "low": low, "high": high, **means, "undefined": same.undefined}
+
+
+def facts(model: VisionTransformer, images: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+    """Does a model answer as its teacher does, and are its own maps true to it?
+
+    Returns:
+        ``same_prediction``: share of predictions that equal ``answers`` (N,); of its own Grad-CAM maps,
+        ``empty``: share without a positive token, and ``gap``: mean of insertion minus deletion AUC, beside
+        ``gap_random``: that of random maps.
+    """
+    own = predict(model, images).argmax(axis=1)
+    maps = heatmaps(model, images, "grad_cam", own)
+    candidates = {"gap": maps, "gap_random": random_maps(len(maps), maps.shape[1:])}
+    scores = {name: deletion_insertion(model, images, m, own, steps=7).gap for name, m in candidates.items()}
+    empty = float((maps.max(axis=(1, 2)) <= 0).mean())
+    same = {"same_prediction": float((own == answers).mean()), "empty": empty}
+    return same | {name: float(gap.mean()) for name, gap in scores.items()}
+
+
+def spearman(rows: Mapping[str, dict]) -> dict[str, float]:
+    """Run id -> mean correlation, of the rows of one kind of map."""
+    return {run_id: row["spearman"] for run_id, row in rows.items()}

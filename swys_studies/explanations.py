@@ -1,0 +1,205 @@
+"""What the heatmaps of shipped checkpoints are worth on real test images: ``swys study explanations``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import nn
+
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
+from swys_utils.explain import (
+    agreement,
+    centre_prior_maps,
+    deletion_insertion,
+    mosaic_pointing,
+    random_maps,
+    randomisation_check,
+    shuffled,
+)
+from swys_utils.gradcam import METHODS, grad_cam, heatmaps
+from swys_utils.metrics import Rows, bootstrap_interval, mean_interval, wilson_interval
+from swys_utils.models import checkpoint_ids, load_checkpoint
+from swys_utils.training import predict
+
+MODELS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_soft", "Map Tiny": "vit_tiny_maps"}
+NOISE = 2.0  # grey levels of 255, standard deviation: no reader would see it
+
+
+def measure(
+    dataset: str = DEFAULT_DATASET, checkpoints: dict[str, str] | None = None, save_path: str | None = None
+) -> dict:
+    """Measure agreement with Base, empty maps, faithfulness and dependence on the model, on the test split.
+
+    The file is written after every part; what it has for the same weights is not measured again.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image.
+        checkpoints: name -> id, with "Base" and "Tiny"; default: those of ``MODELS`` that are shipped.
+        save_path: default: ``checkpoints/<dataset>/explanations.json``.
+
+    Raises:
+        SwysError: no real data, several labels an image, or no checkpoint of Base or of Tiny.
+    """
+    data, device = load_dataset(dataset, download=False), default_device()
+    if data.info.synthetic or data.info.multi_label:
+        raise SwysError(f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR")
+    folder = data.info.results_name
+    default = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
+    checkpoints = checkpoints or {
+        k: model_id for k, model_id in default.items() if model_id in checkpoint_ids()
+    }
+    if not {"Base", "Tiny"} <= set(checkpoints):
+        raise SwysError(f"no 'Base' or no 'Tiny' in checkpoints {checkpoints}; give both: name -> id")
+    loaded = {name: load_checkpoint(model_id, device) for name, model_id in checkpoints.items()}
+    weights = {name: [entry["sha256"] for entry in card["files"]] for name, (_, card) in loaded.items()}
+    path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("weights") != weights:
+        found = {"dataset": folder, "split": "test", "weights": weights, "parts": {}}
+        found |= {"device": device_name(device), "torch": torch.__version__}
+    jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
+    for key, (images, compute) in jobs.items():
+        if key not in found["parts"]:
+            sample = data.test.head(images)
+            found["parts"][key] = {"images": len(sample), "rows": compute(sample)}
+            write_json(path, found)
+            print(f"{key}: {len(sample)} images", flush=True)
+    return found
+
+
+def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
+    """Every measurement: key -> (images of the test split, 0 for all; what to compute of such a sample)."""
+    block = 3 * len(models["Base"].blocks) // 4
+    methods = METHODS | {f"grad_cam, block {block}": partial(grad_cam, block=block)}
+    jobs = {f"agreement, {name}": (0, partial(ladder, models, method)) for name, method in methods.items()}
+    for name, model in models.items():
+        jobs[f"empty maps, {name}"] = (0, partial(empty, model, class_names))
+        jobs[f"retest, {name}"] = (156, partial(retest, model))
+        jobs[f"randomisation, {name}"] = (32, partial(randomisation, model))
+        jobs[f"methods, {name}"] = (64, partial(rank_methods, model))
+    return jobs
+
+
+def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> Rows:
+    """Agreement with Base for the class that Base predicts, split by who is right; the differences last."""
+    logits = {name: predict(model, sample.images) for name, model in models.items()}
+    classes = logits["Base"].argmax(axis=1)
+    maps = {name: heatmaps(m, sample.images, method, classes, signed=True) for name, m in models.items()}
+    pairs = {name: (maps["Base"], own) for name, own in maps.items() if name != "Base"}
+    taught = {name: agreement(*pair).spearman for name, pair in pairs.items()}
+    floor, rows = taught.pop("Tiny"), Rows()
+    for name, pair in pairs.items():
+        groups = outcome_groups(sample.labels, logits["Base"], logits[name])
+        rows += agreement_ladder({"Tiny alone (floor)" if name == "Tiny" else name: pair}, groups)
+    for name, values in taught.items():
+        rows += agreement_ladder({f"{name} with Tiny": (maps["Tiny"], maps[name])})
+        low, high = bootstrap_interval(lambda a, b: np.nanmean(a) - np.nanmean(b), values, floor)
+        numbers = {"spearman": float(np.nanmean(values - floor)), "low": low, "high": high}
+        rows.append({"pair": f"{name} - Tiny", "group": "all", **numbers})
+    return rows
+
+
+def retest(model: nn.Module, sample: Split) -> Rows:
+    """How alike are a model's maps of the same image with faint noise? More than this no student can be."""
+    noise = np.random.default_rng(0).normal(0, NOISE, sample.images.shape)
+    noisy = (sample.images + noise).round().clip(0, 255).astype(np.uint8)
+    classes = predict(model, sample.images).argmax(axis=1)
+    maps = [heatmaps(model, x, targets=classes, signed=True) for x in (sample.images, noisy)]
+    return agreement_ladder({"faint noise": tuple(maps)})
+
+
+def randomisation(model: nn.Module, sample: Split) -> Rows:
+    """What is left of a map when the model is randomised, stage by stage."""
+    keys = ("randomised down to", "spearman", "low", "high", "undefined")
+    stages = randomisation_check(model, sample.images).items()
+    return Rows(dict(zip(keys, (name, *mean_interval(r), int(np.isnan(r).sum())))) for name, r in stages)
+
+
+def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> Rows:
+    """Empty Grad-CAM maps of one model, for the class that it predicts."""
+    logits = predict(model, sample.images)
+    return empty_maps(heatmaps(model, sample.images, targets=logits.argmax(1)), logits, class_names)
+
+
+def agreement_ladder(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], groups: Mapping[str, np.ndarray] | None = None
+) -> Rows:
+    """Agreement of named pairs of maps, each above its own chance level: the same maps, images shuffled.
+
+    Args:
+        pairs: name -> (maps of one model, maps of the other): the teacher with a student trained alone (the
+            floor), with its students, and with a second teacher (the ceiling).
+        groups: name -> bool (N,), to split each pair by images, as ``outcome_groups`` does.
+    """
+    keys = "pair, group, spearman, low, high, top IoU, IoU low, IoU high, images, undefined".split(", ")
+    rows = Rows()
+    for name, (a, b) in pairs.items():
+        cases = [(name, "all", agreement(a, b))]
+        cases += [(name, group, agreement(a[mask], b[mask])) for group, mask in (groups or {}).items()]
+        for *names, found in [*cases, (f"{name}, shuffled", "all", agreement(a, shuffled(b)))]:
+            means = mean_interval(found.spearman) + mean_interval(found.iou)
+            rows.append(dict(zip(keys, (*names, *means, len(found.iou), found.undefined))))
+    return rows
+
+
+def outcome_groups(labels: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> dict[str, np.ndarray]:
+    """Who is right? Four bool masks (N,) from labels (N,) and two models' logits (N, C)."""
+    right_t, right_s = (z.argmax(1) == labels for z in (teacher, student))
+    masks = (right_t & right_s, right_t & ~right_s, ~right_t & right_s, ~right_t & ~right_s)
+    return dict(zip(("both right", "student wrong", "teacher wrong", "both wrong"), masks))
+
+
+def prediction_agreement(teacher: np.ndarray, student: np.ndarray) -> Rows:
+    """How alike two models answer, from logits (N, C): equal predictions, KL(teacher || student) in nats."""
+    log_t, log_s = (torch.as_tensor(z).double().log_softmax(1).numpy() for z in (teacher, student))
+    kl, same = (np.exp(log_t) * (log_t - log_s)).sum(1), teacher.argmax(1) == student.argmax(1)
+    found = (("same prediction", float(same.mean()), *wilson_interval(same)), ("KL", *mean_interval(kl)))
+    return Rows(dict(zip(("measure", "mean", "low", "high"), row)) for row in found)
+
+
+def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> Rows:
+    """How often does ReLU leave nothing of maps (N, gh, gw)? By class and confidence, from logits (N, C)."""
+    probabilities = torch.as_tensor(logits).softmax(1).numpy()
+    confidence, empty = probabilities.max(1), np.asarray(maps).max(axis=(1, 2)) <= 0
+    groups = {("all", "all"): np.ones(len(empty), bool)}
+    for c, name in enumerate(class_names):
+        for band, low, high in (("below 0.8", 0, 0.8), ("0.8 to 0.95", 0.8, 0.95), ("0.95 to 1", 0.95, 2)):
+            within = (confidence >= low) & (confidence < high)
+            groups[name, band] = within & (probabilities.argmax(1) == c)
+    keys = ("predicted", "confidence", "images", "empty", "share")
+    counts = ((*group, int(mask.sum()), int(empty[mask].sum())) for group, mask in groups.items())
+    return Rows(dict(zip(keys, (*row, row[3] / row[2] if row[2] else np.nan))) for row in counts)
+
+
+def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> Rows:
+    """Which method deserves the headline? The best mean rank of three measures comes first.
+
+    gap: insertion - deletion; mosaic: share in the target's cell; randomised: mean absolute Spearman with the
+    map of the fully randomised model (lower is better); empty: share of empty maps. Baselines have no rank.
+    """
+    keys = "method, gap, gap low, gap high, mosaic, mosaic low, mosaic high, randomised, empty".split(", ")
+    images, count, depth = sample.images, len(sample), len(model.blocks)
+    classes, grid = predict(model, images).argmax(1), model.patch_embed.grid_size
+    methods = {f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)}
+    rows, methods = Rows(), METHODS | methods
+    maps = {name: heatmaps(model, images, method, classes) for name, method in methods.items()}
+    maps |= {"random": random_maps(count, grid), "centre prior": centre_prior_maps(count, grid)}
+    for name, own in maps.items():
+        share, last = np.full((2, 1), np.nan)
+        if name in methods:
+            share = mosaic_pointing(model, images, sample.labels, methods[name], count).share
+            last = randomisation_check(model, images, methods[name], only_last=True)["embedding"]
+        gap = deletion_insertion(model, images, own, classes, steps).gap
+        rest = (mean_interval(np.abs(last))[0], float((own.max((1, 2)) <= 0).mean()))
+        rows.append(dict(zip(keys, (name, *mean_interval(gap), *mean_interval(share), *rest))))
+    values = np.array([(-row["gap"], -row["mosaic"], row["randomised"]) for row in rows])
+    ranks = rankdata(values, axis=0, nan_policy="omit").mean(axis=1)
+    order = np.argsort(ranks)  # nan, the baselines, comes last
+    return Rows(rows[i] | {"rank": float(ranks[i])} for i in order)

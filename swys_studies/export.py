@@ -1,0 +1,250 @@
+"""From a trained ViT to one ONNX file that runs without torch, with a card (JSON of the same name) beside it:
+
+    model --export_onnx--> x.onnx, x.json --quantise_onnx_dynamic--> x_int8.onnx, x_int8.json
+
+A file appears only after ONNX Runtime has run it, and its card says how far its logits are from the model's.
+It reads *model input*: bringing uint8 images there is not inside, and the card spells it out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from swys_utils.benchmark import random_inputs
+from swys_utils.config import SwysError, write_json
+from swys_utils.data import to_model_input
+from swys_utils.models import file_entry
+
+OPSET = 18  # every ONNX Runtime since 1.14 reads it
+TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
+PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres, no antialias)"
+FROM_CHECKPOINT = ("model", "dataset", "size", "source", "synthetic", "seed", "last", "val_chosen", "stored")
+
+
+class Deployed(nn.Module):
+    """What runs inside the file: float32 (B, 3, S, S) in [-1, 1] to one tensor for each output."""
+
+    def __init__(self, model: VisionTransformer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits float32 (B, C)."""
+        return self.model(pixels)
+
+
+def export_onnx(
+    model: VisionTransformer, path: str | Path, class_names: Sequence[str] = (), source: dict | None = None
+) -> dict:
+    """Write a model in float32 with a dynamic batch; refused when ONNX Runtime's logits differ from torch's.
+
+    Args:
+        path: ends in .onnx. class_names: for the card. source: the checkpoint's card, to take facts from.
+
+    Returns:
+        The card: input, outputs, bytes, sha256, versions, and the largest difference of a logit.
+
+    Raises:
+        SwysError: a missing package, an unwritable path, a wrong number of class names, or other logits.
+    """
+    if class_names and len(class_names) != model.num_classes:
+        raise SwysError(f"{len(class_names)} class names for a model with {model.num_classes}; give one each")
+    model = deepcopy(model).cpu().float().eval()
+    pixels = random_inputs(model, 3)
+    with torch.no_grad():
+        expected = model(pixels).numpy()
+    card = {
+        "format": "onnx",
+        **{key: source[key] for key in FROM_CHECKPOINT if source and key in source},
+        "precision": "float32",
+        "classes": list(class_names) or None,
+        "num_classes": model.num_classes,
+        "input": {"name": "pixels", "shape": ["batch", *pixels.shape[1:]], "dtype": "float32"},
+        "preprocessing": f"not included: {PREPROCESSING}",
+        "outputs": {"logits": ["batch", model.num_classes]},
+    }
+    return write_checked(float32_graph(model, pixels), path, card, pixels, expected)
+
+
+def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
+    """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations as they come, no calibration.
+
+    Only the matrices of the blocks become int8, each output channel with its own scale; they are nearly the
+    whole file. Weights use 7 of the 8 bits: without that, CPUs that lack VNNI overflow inside the product.
+    Activations are scaled by the range of the whole batch, so an image's logits depend a little on its
+    companions: score such a file at batch 1 when it will serve at batch 1. Returns the card of ``out``.
+
+    Raises:
+        SwysError: a missing package, no such file, one that is quantised already, or an unwritable ``out``.
+    """
+    onnx, card = package("onnx"), read_onnx_card(path)
+    if card["precision"] != "float32":
+        raise SwysError(f"'{path}' is {card['precision']} already; quantise the float32 file")
+    pixels = torch.rand((3, *card["input"]["shape"][1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = onnx_session(path).run(["logits"], {"pixels": pixels.numpy()})[0]
+    card |= {
+        "precision": "int8",
+        "quantisation": "dynamic, matrices of the blocks: 7-bit weights, a scale per output channel",
+        "quantised_from": {"file": Path(path).name, "sha256": card["sha256"]},
+    }
+    return write_checked(int8_graph(onnx.load(str(path))), out, card, pixels, expected)
+
+
+def onnx_session(path: str | Path, threads: int | None = None):
+    """An ONNX Runtime session on the CPU with a fixed number of threads (default: torch's).
+
+    Raises:
+        SwysError: a missing package, no such file, or one that is damaged or not ONNX.
+    """
+    ort = package("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no public base class
+        reason = str(error).splitlines()[0][:160]
+        raise SwysError(f"'{path}' cannot be run ({reason}); write it with 'swys export'") from None
+
+
+def predict_onnx(session, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Logits float32 (N, C) of uint8 images (N, H, W[, 3]): ``training.predict`` for a session or a path."""
+    session = onnx_session(session) if isinstance(session, (str, Path)) else session
+    size = session.get_inputs()[0].shape[-1]
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    inputs = (to_model_input(batch, size).contiguous().numpy() for batch in batches)
+    return np.concatenate([session.run(["logits"], {"pixels": pixels})[0] for pixels in inputs])
+
+
+def read_onnx_card(path: str | Path) -> dict:
+    """The card of an exported file.
+
+    Raises:
+        SwysError: no file, no card, a foreign one, or a file that is not the one the card describes (sha256).
+    """
+    try:
+        card, found = json.loads(Path(path).with_suffix(".json").read_text()), file_entry(Path(path), "")
+    except (OSError, ValueError) as error:
+        raise SwysError(f"'{path}' and its card cannot be read ({error}); export it again") from None
+    if not isinstance(card, dict) or card.get("format") != "onnx" or card.get("sha256") != found["sha256"]:
+        raise SwysError(f"'{path}' is not the file that its card describes; export it again")
+    return card
+
+
+def dequantised_twin(path: str | Path, model: VisionTransformer) -> VisionTransformer:
+    """A float32 copy of ``model`` with the int8 weights of ``path``, for gradients, and so for Grad-CAM.
+
+    It has the rounding of the weights, but not that of the activations.
+
+    Raises:
+        SwysError: the file was not quantised from a model of this shape.
+    """
+    onnx = package("onnx")
+    graph = onnx.load(str(path)).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    names = [n.input[1].removesuffix("quantized") for n in graph.node if n.op_type == "MatMulInteger"]
+    weights = [torch.from_numpy(stored[f"{name}quantized"] * stored[f"{name}scale"]).T for name in names]
+    twin = deepcopy(model).cpu().float().eval()
+    layers = [layer for layer in twin.blocks.modules() if isinstance(layer, nn.Linear)]
+    if [layer.weight.shape for layer in layers] != [weight.shape for weight in weights]:
+        raise SwysError(f"'{path}' was not quantised from this model: its matrices have other shapes")
+    with torch.no_grad():
+        for layer, weight in zip(layers, weights):
+            layer.weight.copy_(weight)
+    return twin
+
+
+# --- helpers -----------------------------------------------------------------------------------------------
+
+
+def float32_graph(model: VisionTransformer, pixels: Tensor):
+    """``Deployed(model)`` as an onnx.ModelProto, by torch's exporter."""
+    package("onnxscript")
+    if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 7):
+        raise SwysError(f"ONNX export needs torch 2.7, this is {torch.__version__}; pip install -U torch")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter uses deprecated parts of torch
+        program = torch.onnx.export(
+            Deployed(model).eval(),
+            (pixels,),
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    proto = program.model_proto
+    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input):
+        del part.metadata_props[:]  # stack traces: a tenth of an int8 file, and the exporting machine's paths
+    return proto
+
+
+def int8_graph(model):
+    """The same onnx.ModelProto with its stored matrices as int8."""
+    onnx, quantization = package("onnx"), package("onnxruntime.quantization")
+    stored = {tensor.name for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in stored]
+    # Without this it advises a shape pass, which changes nothing in these graphs.
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    with tempfile.TemporaryDirectory() as folder:
+        quantization.quantize_dynamic(
+            model,
+            f"{folder}/int8.onnx",
+            per_channel=True,
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_quantize=[node.name for node in products],
+        )
+        return onnx.load(f"{folder}/int8.onnx")
+
+
+def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray) -> dict:
+    """Run the graph at batch 1 and 3, compare it with the ``expected`` logits, put file and card in place."""
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(model.SerializeToString())
+        session = onnx_session(part)
+        got = [session.run(["logits"], {"pixels": pixels[:n].numpy()})[0] - expected[:n] for n in (1, 3)]
+        difference = float(max(np.abs(values).max() for values in got))
+        if card["precision"] == "float32" and not difference < TOLERANCE:
+            raise SwysError(f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}")
+        card = {
+            **card,
+            "max_logit_difference": difference,
+            "opset": model.opset_import[0].version,
+            **file_entry(part, path.name),
+            "versions": {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")},
+        }
+        part.replace(path)
+        write_json(path.with_suffix(".json"), card)
+        return card
+    except OSError as error:
+        raise SwysError(f"cannot write '{path}': {error}; choose a folder you may write to") from None
+    finally:
+        if part.is_file():
+            part.unlink()
+
+
+def package(name: str) -> ModuleType:
+    """An optional package, or one line that says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SwysError(f"ONNX needs '{error.name}'; pip install onnx onnxscript onnxruntime") from None

@@ -1,0 +1,121 @@
+"""Agreement over runs: groups and paired differences by hand, and on untrained models that look like runs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from swys_studies import agreement as module
+from swys_studies.agreement import agreement_over_runs, differences, group_means, measure, split_runs, summary
+from swys_utils.config import CHECKPOINTS, SwysError
+from swys_utils.data import load_dataset
+from swys_utils.explain import agreement
+from swys_utils.gradcam import METHODS, heatmaps
+from swys_utils.models import create_model, load_checkpoint, save_checkpoint
+
+WAYS = {"scratch": "alone", "kd_soft": "soft targets", "kd_explain": "soft targets + maps"}
+RUNS = [
+    {"id": f"tiny/{method}/seed{seed}", "group": group, "seed": seed}
+    for method, group in WAYS.items()
+    for seed in (0, 1, 2)
+] + [{"id": "base/scratch/seed1", "group": "another teacher", "seed": 1}]
+VALUES = dict(zip((run["id"] for run in RUNS), (0.1, 0.2, 0.3, 0.2, 0.4, 0.3, 0.8, 0.8, 0.8, 0.4)))
+
+
+def test_differences_are_paired_by_seed():
+    soft, maps, _ = differences(RUNS, VALUES)
+    assert (soft["of"], soft["to"]) == ("soft targets", "alone")
+    assert soft["seeds"] == pytest.approx([0.1, 0.2, 0.0]) and soft["mean"] == pytest.approx(0.1)
+    # mean 0.1, standard error 0.1 / sqrt(3), two degrees of freedom: quantile 4.3027
+    half = 4.3027 * 0.1 / 3**0.5
+    assert (soft["low"], soft["high"]) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-4)
+    assert maps["mean"] == pytest.approx(0.6)
+    assert differences(RUNS[:1] + RUNS[3:4], VALUES) == []  # one pair has no interval
+
+
+def test_group_means_are_in_the_order_of_the_ladder():
+    expected = {"alone": 0.2, "soft targets": 0.3, "soft targets + maps": 0.8, "another teacher": 0.4}
+    means = group_means(RUNS[::-1], VALUES)
+    assert means == pytest.approx(expected) and list(means) == list(expected)
+
+
+def test_results_of_earlier_versions_stay_readable():
+    rows = {run["id"]: {"spearman": VALUES[run["id"]], "chance": 0.05} for run in RUNS}
+    old = [run | {"group": run["group"].replace("soft targets + maps", "maps")} for run in RUNS]
+    (row,) = summary({"runs": old, "maps": {"grad_cam": {"runs": rows, "closed": {"maps": 3.0}}}})
+    assert row["soft targets + maps"] == pytest.approx(0.8) and row["chance"] == pytest.approx(0.05)
+    assert row["soft targets + maps - alone"].startswith("+0.60 [") and "closed" not in str(row)
+    for path in CHECKPOINTS.glob("*/pocket.json"):
+        table = summary(json.loads(path.read_text()))
+        assert {"alone", "soft targets + maps", "another teacher"} <= set(table[0]) and len(table) >= 4
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, drawn_data_dir):
+    """Untrained models as the runs of a set: the student taught by soft targets has its teacher's weights."""
+    folder, kwargs = tmp_path_factory.mktemp("runs"), {"depth": 2, "embed_dim": 48}
+    teacher = "base/scratch/seed0"
+    ids = [teacher, "base/scratch/seed1", "base/original/seed0", "tiny/few_soft/seed0"]
+    ids += [f"tiny/{method}/seed{seed}" for method in WAYS for seed in (0, 1)]
+    for number, run_id in enumerate(ids):
+        _, method, seed = run_id.split("/")
+        torch.manual_seed(0 if method == "kd_soft" else number)
+        model = create_model("vit_tiny", 2, patch_size=7, **kwargs)
+        torch.nn.init.normal_(model.head.weight)
+        save_checkpoint(
+            model, folder / f"{run_id}.safetensors", {"model": "vit_tiny", "model_kwargs": kwargs}, "fp32"
+        )
+        taught = method in ("kd_soft", "kd_explain", "few_soft")
+        entry = {
+            "id": run_id,
+            "method": method,
+            "teacher": teacher if taught else None,
+            "seed": int(seed[4:]),
+        }
+        (folder / f"{run_id}.run.json").write_text(json.dumps(entry | {"last": {"accuracy": 0.5}}))
+    return folder, load_dataset("pneumoniamnist", root=drawn_data_dir)
+
+
+def test_every_run_is_compared_with_its_teacher(runs):
+    folder, data = runs
+    study = agreement_over_runs(folder, data, images=16, device="cpu")
+    assert study["teacher"]["id"] == "base/scratch/seed0" and study["images"] == 16
+    groups = [run["group"] for run in study["runs"]]
+    assert sorted(groups) == sorted(2 * list(WAYS.values()) + ["another teacher"])
+    assert list(study["maps"]) == list(METHODS)
+    for part in study["maps"].values():
+        assert part["runs"]["tiny/kd_soft/seed1"]["spearman"] == pytest.approx(1, abs=1e-5)
+        assert len(part["runs"]) == 7 and len(part["differences"]) == 3
+    same = next(run for run in study["runs"] if run["id"] == "tiny/kd_soft/seed1")
+    assert same["same_prediction"] == 1 and same["gap"] == pytest.approx(study["teacher"]["gap"], abs=1e-6)
+    assert "soft targets - alone" in str(summary(study)) and json.dumps(study)
+
+
+def test_maps_are_signed_and_for_the_class_of_the_teacher(runs):
+    folder, data = runs
+    names = ("base/scratch/seed0", "tiny/kd_explain/seed1")
+    theirs, ours = (load_checkpoint(folder / f"{name}.safetensors")[0] for name in names)
+    images = data.test.head(16).images
+    with torch.no_grad():
+        answers = module.predict(theirs, images).argmax(axis=1)
+    maps = [heatmaps(model, images, "grad_cam", answers, signed=True) for model in (theirs, ours)]
+    found = agreement_over_runs(folder, data, 16)["maps"]["grad_cam"]["runs"][names[1]]
+    assert found["spearman"] == pytest.approx(np.nanmean(agreement(*maps).spearman), abs=1e-5)
+
+
+def test_the_command_writes_the_result_beside_the_checkpoints(
+    runs, monkeypatch, drawn_data_dir, tmp_path, capsys
+):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+    monkeypatch.setattr(module, "CHECKPOINTS", tmp_path)
+    rows = measure("pneumoniamnist", str(runs[0]))
+    found = json.loads((tmp_path / "pneumoniamnist" / "agreement.json").read_text())
+    assert str(rows) in capsys.readouterr().out and str(summary(found)) == str(rows)
+    with pytest.raises(SwysError, match="several labels an image"):
+        measure("chestmnist", str(runs[0]))
+
+
+def test_no_teacher_is_a_line_with_the_way_out(tmp_path):
+    with pytest.raises(SwysError, match="students of one finished teacher, it names none; train them first"):
+        split_runs(tmp_path)
