@@ -65,7 +65,7 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     seed_everything(0)
     model = create_model(MODEL, data.info.num_classes).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr)
-    state_path = out / f"{run_id}.state.safetensors"
+    state_path = out / f"{run_id}.state.pt"
     run = UnfinishedRun(state_path, model, torch.nn.Module(), optimizer, asdict(recipe))
     while len(run.history) < recipe.epochs and not stopped(run.history, recipe.patience):
         row = epoch(model, optimizer, data.train, recipe, len(run.history), device)

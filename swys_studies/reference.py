@@ -142,7 +142,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     digest, test = weights_digest(model), data.test
     curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
     objective, shown = objective_for(run, data, out, device)
-    state = out / f"{run.id}.state.safetensors"
+    state = out / f"{run.id}.state.pt"
     result = fit(
         model, shown, run.recipe, objective, seed=run.seed, device=device, state_path=state, watch=curve
     )

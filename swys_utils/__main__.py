@@ -57,12 +57,8 @@ class Train:
     def run(self) -> None:
         """Train on the labels alone."""
         data = load_dataset(self.dataset, self.size)
-        self.fit(
-            self.model,
-            data,
-            lambda student: SupervisedObjective(data.info.multi_label),
-            {"method": "scratch"},
-        )
+        labels = SupervisedObjective(data.info.multi_label)
+        self.fit(self.model, data, lambda model: labels, {"method": "scratch"})
 
     def fit(self, name: str, data: Dataset, objective, card: dict) -> None:
         """Train by ``objective(model)``; save and print the last epoch and the one validation chooses."""
@@ -73,15 +69,16 @@ class Train:
         }
         if any(value <= 0 for value in asked.values()):
             raise SwysError(f"{asked}: epochs, batch_size and lr must be above 0")
-        recipe, path = replace(reference_recipe(name, self.dataset), **asked), Path(self.save_path)
+        path = Path(self.save_path)
         if path.suffix not in ("", ".safetensors"):
             raise SwysError(f"--save_path '{path}' ends in {path.suffix}; use .safetensors or a folder")
         beside = path.with_suffix("") if path.suffix else path / "model"
-        state, chosen = (Path(f"{beside}.{what}.safetensors") for what in ("state", "val_chosen"))
+        state, chosen = Path(f"{beside}.state.pt"), Path(f"{beside}.val_chosen.safetensors")
         if self.resume and not state.is_file():
             raise SwysError(f"nothing to resume: '{state}' does not exist; run without --resume first")
         if not self.resume:
             state.unlink(missing_ok=True)
+        recipe = replace(reference_recipe(name, self.dataset), **asked)
         model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
         print(f"{name} on {data.info.name}, {data.info.size} px: {data.info.source}")
         result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)

@@ -28,12 +28,9 @@ class SwysError(ValueError):
 class Profile:
     """The sizes of one profile; notebooks read their sizes here and nowhere else.
 
-    Attributes:
-        name: ``smoke``, ``quick`` or ``full``.
-        minute: seconds that one minute of live training lasts; 0: no limit, the whole recipe is trained.
-        eval_images: at most so many images are scored in the analysis; 0 is the whole split.
-        explain_images: at most so many images are explained; 0 is the whole split.
-        latency_seconds: time spent on each latency measurement.
+    ``minute``: seconds that one minute of live training lasts; 0 trains the whole recipe. ``eval_images``,
+    ``explain_images``: at most so many are scored, explained; 0 is the whole split. ``latency_seconds``: for
+    each measurement of latency.
     """
 
     name: str

@@ -30,8 +30,7 @@ TIMEOUT = 10  # seconds without an answer before a download try is given up
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: ``images`` uint8 (N, H, W) or (N, H, W, 3); ``labels`` int64 (N,), multi-label
-    (N, L)."""
+    """One split: ``images`` uint8 (N, H, W) or (N, H, W, 3); ``labels`` int64 (N,), multi-label (N, L)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -55,8 +54,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Info:
-    """What a data set is: ``task`` is MedMNIST's (binary-class, multi-class, ordinal-regression,
-    multi-label, ...)."""
+    """What a data set is; ``task`` is MedMNIST's: binary-class, multi-class, ordinal-regression, ..."""
 
     name: str
     size: int
@@ -105,8 +103,7 @@ def load_dataset(
 
     Looks in ``root`` (or ``SWYS_DATA_DIR``), then ``~/.medmnist``, then downloads there (MD5-checked); for
     the default data set at 28 px the embedded synthetic twin comes last. A file that is already on disk is
-    taken as it
-    is: it may be re-saved or a split of your own. Arrays over 1 GiB are memory-mapped.
+    taken as it is: it may be re-saved or a split of your own. Arrays over 1 GiB are memory-mapped.
 
     Raises:
         SwysError: unknown name or size, damaged or foreign file, or no data to be had.
@@ -119,18 +116,17 @@ def load_dataset(
     if root and not Path(root).is_dir():
         raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
     file_name = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
-    home = Path.home() / ".medmnist"
-    if root and (Path(root) / file_name).is_file():
-        return _read(Path(root) / file_name, name, size, f"real file {file_name} in SWYS_DATA_DIR")
-    if (home / file_name).is_file():
-        return _read(home / file_name, name, size, f"real file {file_name} in ~/.medmnist")
-    problem = "download=False"
+    home, problem = Path.home() / ".medmnist", "download=False"
+    for folder, place in ((Path(root) if root else home, "SWYS_DATA_DIR"), (home, "~/.medmnist")):
+        if (folder / file_name).is_file():
+            place = "~/.medmnist" if folder == home else place
+            return _read(folder / file_name, name, size, f"real file {file_name} in {place}")
     if download:
         try:
             return _read(_download(name, size, home / file_name), name, size, f"downloaded {file_name}")
         except OSError as error:
             problem = f"download failed: {error}"
-    if name == DEFAULT_DATASET and size == 28 and TWIN.is_file():
+    if name == DEFAULT_DATASET and size == 28:
         print(f"No {file_name} on disk ({problem}).\nUsing the {TWIN_SOURCE.upper()}.", file=sys.stderr)
         return _read(TWIN, name, size, TWIN_SOURCE)
     raise SwysError(
@@ -202,23 +198,20 @@ def _download(name: str, size: int, target: Path) -> Path:
         for last_try in (False, True):
             try:
                 download_url(url, str(scratch), target.name, md5)
-                (scratch / target.name).replace(target)
-                return target
+                return (scratch / target.name).replace(target)
             except (OSError, RuntimeError) as error:  # RuntimeError: the MD5 is wrong
                 if last_try:
                     raise OSError(f"{url} - {getattr(error, 'reason', error)}") from error
+            finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     finally:
         socket.setdefaulttimeout(timeout)
-        shutil.rmtree(scratch, ignore_errors=True)
-    raise AssertionError("unreachable")
 
 
 def _read(path: Path, name: str, size: int, source: str) -> Dataset:
-    facts = INFO[name]
+    facts, splits = INFO[name], {}
     classes = tuple(facts["label"].values())
     info = Info(name, size, facts["task"], classes, facts["n_channels"], source, facts["license"])
-    splits = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             for split in ("train", "val", "test"):
@@ -231,25 +224,14 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         raise SwysError(f"'{path}' is damaged ({error}); remove it and download it again") from None
     for split, part in splits.items():
-        _check(part, split, info, path)
+        shape = (size, size) if info.channels == 1 else (size, size, 3)
+        expected = (np.uint8, shape, (info.num_classes,) if info.multi_label else ())
+        found = (part.images.dtype, part.images.shape[1:], part.labels.shape[1:])
+        if found != expected or not len(part) == len(part.labels) > 0:
+            raise SwysError(f"'{path}' is not {name} at {size} px: {split} is {found}, expected {expected}")
+        if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
+            raise SwysError(f"'{path}' has {split} labels outside 0..{info.num_classes - 1}; not {name}")
     return Dataset(**splits, info=info)
-
-
-def _check(part: Split, split: str, info: Info, path: Path) -> None:
-    shape = (info.size, info.size) if info.channels == 1 else (info.size, info.size, 3)
-    label_shape = (len(part), info.num_classes) if info.multi_label else (len(part),)
-    fits = (
-        part.images.dtype == np.uint8 and part.images.shape[1:] == shape and part.labels.shape == label_shape
-    )
-    if not fits or not len(part):
-        raise SwysError(
-            f"'{path}' is not {info.name} at {info.size} px: {split}_images is {part.images.dtype}"
-            f" {part.images.shape}, labels {part.labels.shape}, expected (N, *{shape}); use another file"
-        )
-    if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
-        raise SwysError(
-            f"'{path}' has {split} labels outside 0..{info.num_classes - 1}; it is not {info.name}"
-        )
 
 
 def _images(path: Path, key: str, archive) -> np.ndarray:

@@ -54,15 +54,15 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     point, scores = point_scores(logits, labels, task), probabilities(logits, task)
     multi_label = task.startswith("multi-label")
     correct = (scores > 0.5) == labels if multi_label else scores.argmax(axis=1) == labels
+
+    def interval(statistic, *arrays):
+        return bootstrap_interval(statistic, *arrays, n_resamples=n_resamples)
+
     return Metrics(
         **point,
-        accuracy_interval=bootstrap_interval(np.mean, correct, n_resamples=n_resamples)
-        if multi_label
-        else wilson_interval(correct),
-        auc_interval=bootstrap_interval(
-            lambda y, s: area_under_roc(y, s, task), labels, scores, n_resamples=n_resamples
-        ),
-        ece_interval=bootstrap_interval(calibration_error, scores, labels, n_resamples=n_resamples),
+        accuracy_interval=interval(np.mean, correct) if multi_label else wilson_interval(correct),
+        auc_interval=interval(lambda y, s: area_under_roc(y, s, task), labels, scores),
+        ece_interval=interval(calibration_error, scores, labels),
         n=len(labels),
         correct=correct,
     )
@@ -87,8 +87,7 @@ def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
 
 
 def area_under_roc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
-    """Area under the ROC curve as medmnist has it (mean over classes or labels); nan where a class is
-    absent."""
+    """Area under the ROC curve as medmnist has it, mean over classes or labels; nan where one is absent."""
     columns = labels if labels.ndim == 2 else np.eye(scores.shape[1], dtype=int)[labels]
     if (columns.min(axis=0) == columns.max(axis=0)).any():
         return float("nan")
@@ -113,8 +112,7 @@ def wilson_interval(correct: np.ndarray) -> tuple[float, float]:
 def bootstrap_interval(
     statistic: Callable[..., float], *arrays: np.ndarray, n_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of ``statistic(*arrays)``, resampling images (Efron & Tibshirani
-    1993).
+    """95 % percentile bootstrap interval (Efron & Tibshirani 1993) of ``statistic(*arrays)`` over images.
 
     All arrays share their first axis (images) and are resampled together, so that a difference between two
     models is a *paired* comparison. Resamples on which the statistic is undefined (nan) are left out.

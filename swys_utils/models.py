@@ -90,10 +90,8 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     """Write weights and card; a kill at any moment leaves the old checkpoint or the new one.
 
     Args:
-        path: a folder (``model.safetensors`` and ``card.json`` go into it), or ``x.safetensors`` (card
-            ``x.json``).
-        card: what is known of the run, at least ``model`` (timm name); classes, geometry, files with their
-            sha256 and library versions are filled in here.
+        path: a folder (model.safetensors and card.json go into it), or x.safetensors (its card is x.json).
+        card: what is known of the run, at least ``model`` (timm name); what the files say is added here.
         storage: ``fp32``, ``fp16``, or ``int8`` (matrices as int8 with one fp16 scale an output row).
 
     Returns:
@@ -135,8 +133,7 @@ def load_checkpoint(
     """Load a model (eval mode, float32) and its card.
 
     Args:
-        path_or_id: a folder, a ``.safetensors`` file, or an id below ``checkpoints/``
-            ("pneumoniamnist/vit_tiny").
+        path_or_id: a folder, a .safetensors file, or an id below checkpoints/ ("pneumoniamnist/vit_tiny").
         num_classes: when given, a checkpoint with another number of classes is refused.
 
     Raises:

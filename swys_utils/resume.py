@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import SwysError
@@ -17,12 +16,14 @@ SAVE_SECONDS = 60  # how much work a kill may cost
 
 
 class UnfinishedRun:
-    """What a run needs to go on after a kill, in one safetensors file (no pickle)."""
+    """The state of a run between epochs, in one file, read with ``weights_only=True``: nothing in it can run.
+
+    ``facts`` tell runs apart. A file that is at ``path`` is gone on from; a path of None keeps nothing.
+    """
 
     def __init__(
         self, path: str | Path | None, model: nn.Module, objective: nn.Module, optimizer, facts: dict
     ):
-        """Goes on from ``path`` when it is there; None keeps nothing. ``facts`` (JSON) tell runs apart."""
         self.path, self.facts = Path(path) if path else None, json.dumps(facts, sort_keys=True)
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.history: list[dict] = []
@@ -37,52 +38,32 @@ class UnfinishedRun:
         """Write the state in one step, at most once a minute unless ``now``."""
         if not self.path or not (now or time.monotonic() - self.saved > SAVE_SECONDS):
             return
-        optimizer = self.optimizer.state_dict()["state"]
-        parts = {"model": self.model.state_dict(), "best": self.best}
-        parts |= {"objective": learnt(self.objective)} | {
-            f"optimizer.{i}": values for i, values in optimizer.items()
-        }
-        tensors = {
-            f"{part}/{key}": torch.as_tensor(value).detach().cpu().contiguous().clone()
-            for part, values in parts.items()
-            for key, value in values.items()
-        }
+        learnt = {name for name, p in self.objective.named_parameters() if p.requires_grad}  # not the teacher
+        objective = {name: p for name, p in self.objective.state_dict().items() if name in learnt}
+        state = {"model": self.model.state_dict(), "objective": objective, "best": self.best}
+        state |= {"optimizer": self.optimizer.state_dict(), "history": self.history, "facts": self.facts}
         part = self.path.with_name(self.path.name + ".part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, part, metadata={"facts": self.facts, "history": json.dumps(self.history)})
+            torch.save(state, part)
             part.replace(self.path)
-        except (OSError, SafetensorError) as error:
-            raise SwysError(
-                f"cannot write '{self.path}' ({error}); free space or choose another folder"
-            ) from None
+        except (OSError, RuntimeError) as error:
+            raise SwysError(f"cannot write '{self.path}' ({error}); choose another folder") from None
         self.saved = time.monotonic()
 
     def load(self) -> None:
         """Bring model, objective, optimizer and history to where the run stopped."""
         try:
-            with safe_open(self.path, framework="pt") as file:
-                facts = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError) as error:
-            raise SwysError(f"'{self.path}' cannot be read ({error}); remove it to start again") from None
-        if facts.get("facts") != self.facts:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise SwysError(f"'{self.path}' cannot be read ({reason}); remove it to start again") from None
+        if state["facts"] != self.facts:
             raise SwysError(f"'{self.path}' is a run of another recipe or seed; remove it to start again")
-        parts: dict[str, dict] = {}
-        for key, value in tensors.items():
-            part, name = key.split("/", 1)
-            parts.setdefault(part, {})[name] = value
         try:
-            self.model.load_state_dict(parts["model"])
+            self.model.load_state_dict(state["model"])
         except RuntimeError:
             raise SwysError(f"'{self.path}' is a run of another model; remove it to start again") from None
-        self.objective.load_state_dict(parts.get("objective", {}), strict=False)
-        state = self.optimizer.state_dict()
-        state["state"] = {int(k.split(".")[1]): v for k, v in parts.items() if k.startswith("optimizer.")}
-        self.optimizer.load_state_dict(state)
-        self.history, self.best = json.loads(facts["history"]), parts.get("best", {})
-
-
-def learnt(objective: nn.Module) -> dict[str, Tensor]:
-    """The objective's own trained weights (a projector), not the frozen teacher's."""
-    return {name: p for name, p in objective.named_parameters() if p.requires_grad}
+        self.objective.load_state_dict(state["objective"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history, self.best = state["history"], state["best"]

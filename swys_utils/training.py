@@ -79,7 +79,7 @@ def fit(
 
     Args:
         objective: see :class:`SupervisedObjective`, which is the default.
-        state_path: .safetensors file that keeps an unfinished run; when it is there, the run goes on from it.
+        state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
         watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch, and so at its end.
 
     Raises:
@@ -229,7 +229,7 @@ def load_or_train(
         model, card = load_checkpoint(shipped, device, data.info.num_classes)
         return Trained(model, card, f"{name}: loaded checkpoints/{shipped}", shipped)
     if not (folder / "card.json").is_file():
-        short, state = next(key for key in SHORT_NAMES if name.startswith(key)), folder / "state.safetensors"
+        short, state = next(key for key in SHORT_NAMES if name.startswith(key)), folder / "state.pt"
         recipe = replace(reference_recipe(name, data.info.name), seconds=minutes * P.minute, views=0)
         result = fit(build(short, data, recipe), data, recipe, objective, device=device, state_path=state)
         card = {"model": SHORT_NAMES[short]} | run_card(data, recipe, 0, result.history)

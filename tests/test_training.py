@@ -125,7 +125,7 @@ def test_last_epoch_and_chosen_epoch_are_both_kept(data):
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
-    recipe, path = replace(RECIPE, epochs=3), tmp_path / "m.state.safetensors"
+    recipe, path = replace(RECIPE, epochs=3), tmp_path / "m.state.pt"
     straight = fit(tiny(data), data, recipe)
 
     def kill(model, seconds, step):
