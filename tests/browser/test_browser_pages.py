@@ -138,7 +138,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_jupyterlab_moves_filters_and_plays(page, jupyter):
+def test_jupyterlab_moves_filters_and_plays(jupyter, page):
     page.set_default_timeout(90_000)  # a busy machine needs half a minute to import torch
     page.goto(f"{jupyter}/lab/tree/b.ipynb?token=test&reset")
     page.get_by_text(re.compile(r"Python 3.* \| Idle")).wait_for()  # earlier, "run" would open a dialog
