@@ -69,12 +69,14 @@ def agreement_over_runs(
         deletion/insertion gap; what was measured and where.
 
     Raises:
-        SwysError: no finished run with its teacher, or runs of another number of classes.
+        SwysError: no finished run with its teacher, or runs of another data set.
     """
     folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
     taught_by, students = split_runs(folder)
     test = data.test.head(images)
-    teacher, _ = load_checkpoint(folder / f"{taught_by['id']}.safetensors", device, classes)
+    teacher, card = load_checkpoint(folder / f"{taught_by['id']}.safetensors", device, classes)
+    if card["dataset"] != data.info.name:
+        raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")
     answers = predict(teacher, test.images).argmax(axis=1)
     theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
     runs, maps = [], {name: {} for name in METHODS}
@@ -172,7 +174,7 @@ def compare(theirs: np.ndarray, ours: np.ndarray) -> dict:
     """Mean agreement of two models' maps (N, gh, gw), its 95 % interval, and chance (images shuffled)."""
     same, chance = agreement(theirs, ours), agreement(theirs, shuffled(ours))
     mean, low, high = mean_interval(same.spearman)
-    means = {"iou": mean_interval(same.iou)[0], "chance": mean_interval(chance.spearman)[0]}
+    means = {"iou": float(np.nanmean(same.iou)), "chance": float(np.nanmean(chance.spearman))}
     return {"spearman": mean, "low": low, "high": high, **means, "undefined": same.undefined}
 
 

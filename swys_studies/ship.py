@@ -31,7 +31,8 @@ def ship(
         run: folder or ``.safetensors`` file of the run.
         checkpoint_id: for example ``pneumoniamnist/vit_tiny_soft``.
         storage: of the weights; int8 is weight-only, in shards under 50 MB, and only this package reads it.
-        status: what the card calls it. note: a sentence for the card.
+        status: what the card calls it.
+        note: a sentence for the card.
 
     Returns:
         The card of what was written.

@@ -1,6 +1,7 @@
 """Agreement over runs: groups and paired differences by hand, and on untrained models that look like runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from swys_utils.data import load_dataset
 from swys_utils.explain import agreement
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.models import create_model, load_checkpoint, save_checkpoint
+from swys_utils.training import predict
 
 WAYS = {"scratch": "alone", "kd_soft": "soft targets", "kd_explain": "soft targets + maps"}
 RUNS = [
@@ -56,6 +58,7 @@ def runs(tmp_path_factory, drawn_data_dir):
     """Untrained models as the runs of a set: the student taught by soft targets has its teacher's weights."""
     folder, kwargs = tmp_path_factory.mktemp("runs"), {"depth": 2, "embed_dim": 48}
     teacher = "base/scratch/seed0"
+    card = {"model": "vit_tiny", "model_kwargs": kwargs, "dataset": "pneumoniamnist"}
     ids = [teacher, "base/scratch/seed1", "base/original/seed0", "tiny/few_soft/seed0"]
     ids += [f"tiny/{method}/seed{seed}" for method in WAYS for seed in (0, 1)]
     for number, run_id in enumerate(ids):
@@ -63,9 +66,7 @@ def runs(tmp_path_factory, drawn_data_dir):
         torch.manual_seed(0 if method == "kd_soft" else number)
         model = create_model("vit_tiny", 2, patch_size=7, **kwargs)
         torch.nn.init.normal_(model.head.weight)
-        save_checkpoint(
-            model, folder / f"{run_id}.safetensors", {"model": "vit_tiny", "model_kwargs": kwargs}, "fp32"
-        )
+        save_checkpoint(model, folder / f"{run_id}.safetensors", card, "fp32")
         taught = method in ("kd_soft", "kd_explain", "few_soft")
         entry = {
             "id": run_id,
@@ -77,10 +78,13 @@ def runs(tmp_path_factory, drawn_data_dir):
     return folder, load_dataset("pneumoniamnist", root=drawn_data_dir)
 
 
-def test_every_run_is_compared_with_its_teacher(runs):
-    folder, data = runs
-    study = agreement_over_runs(folder, data, images=16, device="cpu")
-    assert study["teacher"]["id"] == "base/scratch/seed0" and study["images"] == 16
+@pytest.fixture(scope="module")
+def study(runs):
+    return agreement_over_runs(*runs, images=8, device="cpu")
+
+
+def test_every_run_is_compared_with_its_teacher(study):
+    assert study["teacher"]["id"] == "base/scratch/seed0" and study["images"] == 8
     groups = [run["group"] for run in study["runs"]]
     assert sorted(groups) == sorted(2 * list(WAYS.values()) + ["another teacher"])
     assert list(study["maps"]) == list(METHODS)
@@ -92,30 +96,33 @@ def test_every_run_is_compared_with_its_teacher(runs):
     assert "soft targets - alone" in str(summary(study)) and json.dumps(study)
 
 
-def test_maps_are_signed_and_for_the_class_of_the_teacher(runs):
+def test_maps_are_signed_and_for_the_class_of_the_teacher(study, runs):
     folder, data = runs
-    names = ("base/scratch/seed0", "tiny/kd_explain/seed1")
-    theirs, ours = (load_checkpoint(folder / f"{name}.safetensors")[0] for name in names)
-    images = data.test.head(16).images
-    with torch.no_grad():
-        answers = module.predict(theirs, images).argmax(axis=1)
-    maps = [heatmaps(model, images, "grad_cam", answers, signed=True) for model in (theirs, ours)]
-    found = agreement_over_runs(folder, data, 16)["maps"]["grad_cam"]["runs"][names[1]]
+    names, images = ("base/scratch/seed0", "tiny/kd_explain/seed1"), data.test.head(8).images
+    models = [load_checkpoint(folder / f"{name}.safetensors")[0] for name in names]
+    answers = predict(models[0], images).argmax(axis=1)
+    maps = [heatmaps(model, images, "grad_cam", answers, signed=True) for model in models]
+    found = study["maps"]["grad_cam"]["runs"][names[1]]
     assert found["spearman"] == pytest.approx(np.nanmean(agreement(*maps).spearman), abs=1e-5)
 
 
 def test_the_command_writes_the_result_beside_the_checkpoints(
-    runs, monkeypatch, drawn_data_dir, tmp_path, capsys
+    study, monkeypatch, drawn_data_dir, tmp_path, capsys
 ):
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
     monkeypatch.setattr(module, "CHECKPOINTS", tmp_path)
-    rows = measure("pneumoniamnist", str(runs[0]))
+    monkeypatch.setattr(module, "agreement_over_runs", lambda folder, data: study)
+    rows = measure("pneumoniamnist", "runs of this set")
     found = json.loads((tmp_path / "pneumoniamnist" / "agreement.json").read_text())
     assert str(rows) in capsys.readouterr().out and str(summary(found)) == str(rows)
     with pytest.raises(SwysError, match="several labels an image"):
-        measure("chestmnist", str(runs[0]))
+        measure("chestmnist")
 
 
-def test_no_teacher_is_a_line_with_the_way_out(tmp_path):
+def test_no_teacher_or_other_data_is_a_line_with_the_way_out(tmp_path, runs):
+    folder, data = runs
+    other = replace(data, info=replace(data.info, name="breastmnist"))
+    with pytest.raises(SwysError, match="holds runs of pneumoniamnist, not breastmnist"):
+        agreement_over_runs(folder, other, device="cpu")
     with pytest.raises(SwysError, match="students of one finished teacher, it names none; train them first"):
         split_runs(tmp_path)
