@@ -142,7 +142,7 @@ def ladder_table(rungs: Sequence[Rung]) -> Rows:
             "parameters": f"{r.parameters / 1e6:.2f} M",
             "MACs": f"{r.macs / 1e9:.3g} G",
             "size": f"{r.bytes / 1e6:.1f} MB",
-            "one image": f"{r.latency_ms:.3g} ms",
+            "one image": f"{r.latency_ms:.1f} ms",
             "times faster": "{:.3g} [{:.3g}, {:.3g}]".format(r.speedup, *r.speedup_interval),
             "accuracy": "{:.1%} [{:.1%}, {:.1%}]".format(r.accuracy, *r.accuracy_interval),
             "AUC": f"{r.auc:.3f}",
