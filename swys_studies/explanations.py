@@ -52,9 +52,8 @@ def measure(
         raise SwysError(f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR")
     folder = data.info.results_name
     default = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
-    checkpoints = checkpoints or {
-        k: model_id for k, model_id in default.items() if model_id in checkpoint_ids()
-    }
+    shipped = {name: model_id for name, model_id in default.items() if model_id in checkpoint_ids()}
+    checkpoints = checkpoints or shipped
     if not {"Base", "Tiny"} <= set(checkpoints):
         raise SwysError(f"no 'Base' or no 'Tiny' in checkpoints {checkpoints}; give both: name -> id")
     loaded = {name: load_checkpoint(model_id, device) for name, model_id in checkpoints.items()}
@@ -62,8 +61,8 @@ def measure(
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     found = json.loads(path.read_text()) if path.is_file() else {}
     if found.get("weights") != weights:
-        found = {"dataset": folder, "split": "test", "weights": weights, "parts": {}}
-        found |= {"device": device_name(device), "torch": torch.__version__}
+        facts = {"device": device_name(device), "torch": torch.__version__, "parts": {}}
+        found = {"dataset": folder, "split": "test", "weights": weights, **facts}
     jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
     for key, (images, compute) in jobs.items():
         if key not in found["parts"]:
@@ -100,7 +99,7 @@ def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> Rows:
         rows += agreement_ladder({"Tiny alone (floor)" if name == "Tiny" else name: pair}, groups)
     for name, values in taught.items():
         rows += agreement_ladder({f"{name} with Tiny": (maps["Tiny"], maps[name])})
-        low, high = bootstrap_interval(lambda a, b: np.nanmean(a) - np.nanmean(b), values, floor)
+        low, high = bootstrap_interval(lambda a, b: float(np.nanmean(a) - np.nanmean(b)), values, floor)
         numbers = {"spearman": float(np.nanmean(values - floor)), "low": low, "high": high}
         rows.append({"pair": f"{name} - Tiny", "group": "all", **numbers})
     return rows
@@ -111,8 +110,8 @@ def retest(model: nn.Module, sample: Split) -> Rows:
     noise = np.random.default_rng(0).normal(0, NOISE, sample.images.shape)
     noisy = (sample.images + noise).round().clip(0, 255).astype(np.uint8)
     classes = predict(model, sample.images).argmax(axis=1)
-    maps = [heatmaps(model, x, targets=classes, signed=True) for x in (sample.images, noisy)]
-    return agreement_ladder({"faint noise": tuple(maps)})
+    first, again = (heatmaps(model, x, targets=classes, signed=True) for x in (sample.images, noisy))
+    return agreement_ladder({"faint noise": (first, again)})
 
 
 def randomisation(model: nn.Module, sample: Split) -> Rows:

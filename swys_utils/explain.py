@@ -49,7 +49,7 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agree
         raise SwysError(f"{len(a)} maps against {len(b)}; give maps of the same images in the same order")
     grid = tuple(min(sides) for sides in zip(a.shape[1:], b.shape[1:]))
     a, b = (F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy() for maps in (a, b))
-    spearman, in_a, in_b = rank_correlation(a, b), strongest(a, top), strongest(b, top)
+    spearman, in_a, in_b = _rank_correlation(a, b), _strongest(a, top), _strongest(b, top)
     iou = (in_a & in_b).sum(1) / np.maximum((in_a | in_b).sum(1), 1)
     return Agreement(spearman, np.where(np.isnan(spearman), np.nan, iou))
 
@@ -173,21 +173,21 @@ def randomisation_check(
     targets = predict(model, images).argmax(1)
     options, copy, spearman = {"signed": True} | options, deepcopy(model), {}
     original = heatmaps(model, images, method, targets, **options).reshape(len(images), -1)
-    parts = {"head": ("norm", "attn_pool", "fc_norm", "head", "head_dist")}
-    parts |= {f"block {i}": (f"blocks.{i}",) for i in reversed(range(len(copy.blocks)))}
-    parts["embedding"] = ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token", "dist_token")
+    parts = {"head": ["norm", "attn_pool", "fc_norm", "head", "head_dist"]}
+    parts |= {f"block {i}": [f"blocks.{i}"] for i in reversed(range(len(copy.blocks)))}
+    parts["embedding"] = ["patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token", "dist_token"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for stage, names in parts.items():
             for name in names:
-                reinitialise(copy, name)
+                _reinitialise(copy, name)
             if stage == "embedding" or not only_last:
                 maps = heatmaps(copy, images, method, targets, **options).reshape(len(images), -1)
-                spearman[stage] = rank_correlation(original, maps)
+                spearman[stage] = _rank_correlation(original, maps)
     return spearman
 
 
-def reinitialise(model: nn.Module, name: str) -> None:
+def _reinitialise(model: nn.Module, name: str) -> None:
     """A part of a ViT, if it has it, as before training: torch's own reset, then timm's for linear layers."""
     part = model
     for step in name.split("."):
@@ -212,7 +212,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return x
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Row-wise Spearman correlation of (N, T) arrays; ties get their mean rank, a constant row gives nan."""
     a, b = (rankdata(x, axis=1) for x in (a, b))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
@@ -220,7 +220,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.where(scale > 0, scale, np.nan)
 
 
-def strongest(values: np.ndarray, top: float) -> np.ndarray:
+def _strongest(values: np.ndarray, top: float) -> np.ndarray:
     """Which tokens are among the ``top`` share of their row? bool (N, T); the tied lowest value never is."""
     kept = max(1, round(top * values.shape[1]))
     threshold = np.partition(values, -kept, axis=1)[:, -kept, None]

@@ -68,8 +68,7 @@ def legrad(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=Fals
     this block's attention map, after ReLU, is averaged over heads, queries and blocks. Without the paper's
     final min-max; otherwise as ``grad_cam``.
     """
-    x, index = _checked(model, inputs, block)
-    total = 0
+    (x, index), gradients = _checked(model, inputs, block), []
     with evaluation_mode(model), torch.no_grad():
         tokens, _ = _embedded(model, x)
         if targets is None:
@@ -79,8 +78,8 @@ def legrad(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=Fals
                 tokens, attention = _with_attention(layer, tokens.detach())
                 score = _score(model.forward_head(model.norm(tokens)), targets)
                 (gradient,) = torch.autograd.grad(score, attention)
-            total += (gradient if signed else gradient.relu()).float().mean(dim=(1, 2))
-    return _as_map(total[:, model.num_prefix_tokens :] / (index + 1), model, inputs, signed)
+            gradients.append((gradient if signed else gradient.relu()).float().mean(dim=(1, 2)))
+    return _as_map(torch.stack(gradients).mean(0)[:, model.num_prefix_tokens :], model, inputs, signed)
 
 
 METHODS = {method.__name__: method for method in (grad_cam, hires_cam, legrad, attention_rollout)}
@@ -157,7 +156,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     in_training = [module for module in model.modules() if module.training]
     graph = torch.is_grad_enabled()
     try:
-        # inside torch.inference_mode() nothing can turn autograd on; to leave it turns autograd on at once
+        # inside torch.inference_mode() nothing can turn autograd on; leaving it turns autograd on by itself
         with torch.inference_mode(False), torch.set_grad_enabled(graph):
             yield model.eval()
     finally:
