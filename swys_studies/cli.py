@@ -1,17 +1,95 @@
-"""The commands of the studies: ``swys benchmark``, ``swys export`` and ``swys study NAME``."""
+"""The commands ``swys evaluate | explain | benchmark | export`` and ``swys study NAME``."""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
-from swys_utils.config import SwysError
-from swys_utils.data import DEFAULT_DATASET, load_dataset
-from swys_utils.models import checkpoint_ids, load_checkpoint
+import numpy as np
+
+from swys_utils import metrics
+from swys_utils.config import SwysError, default_device, write_json
+from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
+from swys_utils.gradcam import heatmaps
+from swys_utils.models import SHORT_NAMES, checkpoint_ids, load_checkpoint
+from swys_utils.plots import heatmap_rows
+from swys_utils.training import predict
 
 from . import agreement, explanations, ladder, original, peers, reference, report, ship, twin
 from .export import export_onnx, quantise_onnx_dynamic
+from .leaks import seen_in_training
 from .native import at_native_resolution
+
+Splits = Literal["train", "val", "test"]
+
+
+def evaluate(
+    ckpt_path: str,
+    dataset: str = DEFAULT_DATASET,
+    size: int = 28,
+    model: str = "",
+    split: Splits = "test",
+    json: str = "",
+) -> None:
+    """Accuracy, AUC and calibration of a checkpoint; and how many of the images it was trained on.
+
+    Args:
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
+        model: refuse a checkpoint of another model.
+        json: write the scores to this file, too.
+    """
+    data = load_dataset(dataset, size)
+    network, card = load_for(ckpt_path, data, model)
+    part = getattr(data, split)
+    logits = predict(network, part.images)
+    scores = metrics.evaluate(logits, part.labels, data.info.task)
+    print(f"{ckpt_path}, {split} split, {scores.n} images ({data.info.source})\n{scores}")
+    found = {"checkpoint": ckpt_path, "dataset": dataset, "source": data.info.source, "split": split}
+    found |= {key: value for key, value in asdict(scores).items() if key != "correct"}
+    if split != "train" and card.get("training_hashes"):
+        seen = seen_in_training(card, part.images)
+        found["seen_in_training"] = int(seen.sum())
+        print(f"{seen.sum()} of {len(seen)} images were in its training data (64-bit fingerprint)")
+        if seen.any() and not seen.all():
+            print("without them:", metrics.evaluate(logits[~seen], part.labels[~seen], data.info.task))
+    if json:
+        write_json(json, found)
+
+
+def explain(
+    ckpt_path: str,
+    save_path: str,
+    dataset: str = DEFAULT_DATASET,
+    size: int = 28,
+    method: Literal["grad_cam", "hires_cam", "legrad", "attention_rollout"] = "grad_cam",
+    split: Splits = "test",
+    images: int = 8,
+) -> None:
+    """Write heatmap overlays of a checkpoint: overlays.png and maps.npz.
+
+    Args:
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
+        save_path: folder to write to.
+        images: how many, a fixed random sample.
+    """
+    data, folder = load_dataset(dataset, size), Path(save_path)
+    network, card = load_for(ckpt_path, data)
+    part, names = getattr(data, split).head(images), data.info.class_names
+    logits, maps = predict(network, part.images), heatmaps(network, part.images, method)
+    scores = metrics.probabilities(logits, data.info.task)
+    captions = {card["model"]: [f"{names[p.argmax()][:12]} {p.max():.0%}" for p in scores]}
+    titles = [names[label][:14] if label >= 0 else "no label" for label in single_labels(part)]
+    figure = heatmap_rows(part.images, {card["model"]: maps}, captions, titles, scale="model")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / "overlays.png", dpi=120, bbox_inches="tight")
+        np.savez_compressed(folder / "maps.npz", maps=maps, logits=logits, labels=part.labels)
+    except OSError as error:
+        raise SwysError(f"cannot write to '{folder}': {error.strerror}; choose another --save_path") from None
+    empty = int((maps.max(axis=(1, 2)) <= 0).sum())
+    print(f"wrote {folder / 'overlays.png'} and maps.npz: {method}, {len(maps)} images, {empty} empty maps")
 
 
 def benchmark(
@@ -39,7 +117,7 @@ def benchmark(
     rungs = ladder.shrink_ladder(models, data, images)
     print(ladder.ladder_table(rungs))
     chosen, reason = ladder.which_to_ship(rungs)
-    print(f"\nship {chosen.name}: {reason}")
+    print(f"\nship {reason}")
     if json:
         ladder.write(rungs, json, dataset=dataset, source=data.info.source, ship=chosen.name)
 
@@ -54,6 +132,8 @@ def export(ckpt_path: str, save_path: str, int8: bool = False, native: bool = Fa
         native: rewrite a model of enlarged images, exactly, to read them at their stored size.
     """
     model, card = load_checkpoint(ckpt_path)
+    if "dataset" not in card:
+        raise SwysError(f"the card of '{ckpt_path}' names no data set, and so no classes; train it with swys")
     data = load_dataset(card["dataset"], card.get("size", 28), download=False)
     if native:
         model = at_native_resolution(model, data.info.size)
@@ -65,6 +145,14 @@ def export(ckpt_path: str, save_path: str, int8: bool = False, native: bool = Fa
     print(f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}")
 
 
+def load_for(path: str, data: Dataset, model: str = ""):
+    """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
+    loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
+    if model and SHORT_NAMES.get(model, model) not in card["model"]:
+        raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
+    return loaded, card
+
+
 def shipped(dataset: str) -> list[str]:
     """Ids of the shipped checkpoints of a data set, the largest file first."""
     ids = [name for name in checkpoint_ids() if name.startswith(f"{dataset}/")]
@@ -73,6 +161,8 @@ def shipped(dataset: str) -> list[str]:
 
 
 COMMANDS = {
+    "evaluate": evaluate,
+    "explain": explain,
     "benchmark": benchmark,
     "export": export,
     "study": {

@@ -36,6 +36,7 @@ from swys_utils.training import (
     run_card,
 )
 
+from .leaks import pack_hashes, perceptual_hashes
 from .teacher_cache import cached_teacher
 
 RUNS = PROJECT_ROOT / "runs"
@@ -170,6 +171,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
     }
     card = run_card(data, run.recipe, run.seed, result.history) | entry
+    card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
     save_checkpoint(result.model, out / f"{run.id}.safetensors", card, "fp32")
     write_json(out / f"{run.id}.run.json", entry)  # last: this file says that the run is done
     state.unlink(missing_ok=True)

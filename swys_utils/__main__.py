@@ -1,4 +1,4 @@
-"""The command line: ``swys train | distill | evaluate | explain``; studies: ``benchmark | export | study``.
+"""The command line: ``swys train | distill``, and what ``swys_studies.cli`` adds (evaluate, explain, ...).
 
 Options are made from the signatures below; those that the earlier project of this name had keep their names.
 Several GPUs or nodes: ``accelerate launch -m swys_utils train ...``.
@@ -9,24 +9,19 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from jsonargparse import ArgumentParser
 from torch import nn
 
 from . import metrics
-from .config import SwysError, default_device, write_json
-from .data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
+from .config import SwysError, default_device
+from .data import DEFAULT_DATASET, Dataset, load_dataset
 from .distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
-from .gradcam import heatmaps
 from .models import SHORT_NAMES, load_checkpoint, save_checkpoint
-from .plots import heatmap_rows
 from .training import SupervisedObjective, build, fit, predict, reference_recipe, run_card
-
-Splits = Literal["train", "val", "test"]
 
 
 @dataclass
@@ -76,8 +71,8 @@ class Train:
         state, chosen = Path(f"{beside}.state.pt"), Path(f"{beside}.val_chosen.safetensors")
         if self.resume and not state.is_file():
             raise SwysError(f"nothing to resume: '{state}' does not exist; run without --resume first")
-        if not self.resume:
-            state.unlink(missing_ok=True)
+        if not self.resume and state.is_file():
+            state.unlink()
         recipe = replace(reference_recipe(name, self.dataset), **asked)
         model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
         print(f"{name} on {data.info.name}, {data.info.size} px: {data.info.source}")
@@ -132,73 +127,6 @@ class Distill(Train):
         self.fit(self.student_model, data, objective, card)
 
 
-def evaluate(
-    ckpt_path: str,
-    dataset: str = DEFAULT_DATASET,
-    size: int = 28,
-    model: str = "",
-    split: Splits = "test",
-    json: str = "",
-) -> None:
-    """Accuracy, AUC and calibration of a checkpoint; and how many of the images it was trained on.
-
-    Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
-        model: refuse a checkpoint of another model.
-        json: write the scores to this file, too.
-    """
-    data = load_dataset(dataset, size)
-    network, card = checkpoint(ckpt_path, data, model)
-    part = getattr(data, split)
-    logits = predict(network, part.images)
-    scores = metrics.evaluate(logits, part.labels, data.info.task)
-    print(f"{ckpt_path}, {split} split, {scores.n} images ({data.info.source})\n{scores}")
-    found = {"checkpoint": ckpt_path, "dataset": dataset, "source": data.info.source, "split": split}
-    found |= {key: value for key, value in asdict(scores).items() if key != "correct"}
-    if split != "train" and card.get("training_hashes"):
-        seen = metrics.seen_in_training(card, part.images)
-        found["seen_in_training"] = int(seen.sum())
-        print(f"{seen.sum()} of {len(seen)} images were in its training data (64-bit fingerprint)")
-        if seen.any() and not seen.all():
-            print("without them:", metrics.evaluate(logits[~seen], part.labels[~seen], data.info.task))
-    if json:
-        write_json(json, found)
-
-
-def explain(
-    ckpt_path: str,
-    save_path: str,
-    dataset: str = DEFAULT_DATASET,
-    size: int = 28,
-    method: Literal["grad_cam", "hires_cam", "legrad", "attention_rollout"] = "grad_cam",
-    split: Splits = "test",
-    images: int = 8,
-) -> None:
-    """Write heatmap overlays of a checkpoint: overlays.png and maps.npz.
-
-    Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
-        save_path: folder to write to.
-        images: how many, a fixed random sample.
-    """
-    data, folder = load_dataset(dataset, size), Path(save_path)
-    network, card = checkpoint(ckpt_path, data)
-    part, names = getattr(data, split).head(images), data.info.class_names
-    logits, maps = predict(network, part.images), heatmaps(network, part.images, method)
-    scores = metrics.probabilities(logits, data.info.task)
-    captions = {card["model"]: [f"{names[p.argmax()][:12]} {p.max():.0%}" for p in scores]}
-    titles = [names[label][:14] if label >= 0 else "no label" for label in single_labels(part)]
-    figure = heatmap_rows(part.images, {card["model"]: maps}, captions, titles, scale="model")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / "overlays.png", dpi=120, bbox_inches="tight")
-        np.savez_compressed(folder / "maps.npz", maps=maps, logits=logits, labels=part.labels)
-    except OSError as error:
-        raise SwysError(f"cannot write to '{folder}': {error.strerror}; choose another --save_path") from None
-    empty = int((maps.max(axis=(1, 2)) <= 0).sum())
-    print(f"wrote {folder / 'overlays.png'} and maps.npz: {method}, {len(maps)} images, {empty} empty maps")
-
-
 def checkpoint(path: str, data: Dataset, model: str = ""):
     """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
     loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
@@ -214,13 +142,16 @@ def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
         nested = isinstance(command, Mapping)
         title = f"one of {', '.join(command)}" if nested else inspect.getdoc(command).splitlines()[0]
         sub = ArgumentParser(description=title)
+        group.add_subcommand(name, sub, help=title)
         if nested:
             add_commands(sub, command)
         elif inspect.isclass(command):
             sub.add_class_arguments(command, as_group=False)
         else:
             sub.add_function_arguments(command, as_group=False)
-        group.add_subcommand(name, sub, help=title)
+        for option in sub._actions:
+            if isinstance(option.default, bool):
+                option.nargs, option.const = "?", True  # --resume alone means --resume true
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -228,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from swys_studies.cli import COMMANDS as studies  # late: nothing else here needs the studies
 
     command, name = (
-        {"train": Train, "distill": Distill, "evaluate": evaluate, "explain": explain} | studies,
+        {"train": Train, "distill": Distill} | studies,
         "swys",
     )
     parser = ArgumentParser(prog="swys", description="See what you shrink: train, explain and shrink ViTs.")

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .config import BUILD, Profile, SwysError, default_device, fast_bf16, seed_everything
 from .data import Dataset, to_model_input
 from .gradcam import evaluation_mode
-from .metrics import pack_hashes, perceptual_hashes, point_scores
+from .metrics import point_scores
 from .models import (
     SHORT_NAMES,
     checkpoint_ids,
@@ -110,8 +110,7 @@ def run_card(data: Dataset, recipe: Recipe, seed: int, history: list[dict]) -> d
     facts = {key: getattr(data.info, key) for key in ("size", "source", "synthetic")}
     splits = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
     run = {"seed": seed, "recipe": asdict(recipe), "history": history}
-    hashes = pack_hashes(perceptual_hashes(data.train.images))
-    return {"dataset": data.info.name, **facts, "splits": splits, **run, "training_hashes": hashes}
+    return {"dataset": data.info.name, **facts, "splits": splits, **run}
 
 
 def train_epoch(

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Before torch is imported by a test module: two small threads are faster than many that wait for each other.
+# Before torch is imported by a test module: the models here are too small to gain from a second thread.
 os.environ["SWYS_PROFILE"] = "smoke"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SWYS_DATASET", None)
 REAL_DATA_DIR = os.environ.get("SWYS_DATA_DIR")
 if REAL_DATA_DIR:  # the notebooks run in another folder
@@ -90,7 +90,7 @@ def _quiet_libraries():
     import torch
 
     matplotlib.use("agg")
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

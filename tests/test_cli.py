@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from swys_studies import cli as studies
+from swys_studies.leaks import pack_hashes, perceptual_hashes
 from swys_utils import __main__ as cli
 from swys_utils.data import Dataset, load_dataset
-from swys_utils.metrics import pack_hashes, perceptual_hashes
 from swys_utils.models import create_model, save_checkpoint
 
 SIZE = {"depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -24,6 +25,7 @@ def few_images(monkeypatch, drawn_data_dir, tmp_path):
         return Dataset(data.train.head(24), data.val.head(24), data.test.head(24), data.info)
 
     monkeypatch.setattr(cli, "load_dataset", few)
+    monkeypatch.setattr(studies, "load_dataset", few)
     monkeypatch.setattr(cli, "build", lambda *args, **kwargs: real_build(*args, **kwargs, **SIZE))
     monkeypatch.setattr(
         cli,
@@ -78,6 +80,7 @@ def test_a_killed_training_resumes(capsys, monkeypatch, tmp_path):
     real_fit = cli.fit
 
     def killed(*args, state_path, **kwargs):
+        state_path.parent.mkdir(exist_ok=True)
         state_path.write_text("what a kill leaves")
         raise KeyboardInterrupt
 
@@ -127,4 +130,4 @@ def test_export_writes_a_checked_onnx_file(checkpoint, tmp_path, capsys):
     assert (
         cli.main(["export", "--ckpt_path", checkpoint, "--save_path", "tiny.onnx"]) == 2
     )  # no data set in its card
-    assert "checkpoint" in capsys.readouterr().err
+    assert "names no data set" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import torch
 from medmnist import Evaluator
 from scipy import stats
 
+from swys_studies.leaks import pack_hashes, perceptual_hashes, seen_in_training
 from swys_utils.config import (
     PROFILES,
     SwysError,
@@ -21,11 +22,8 @@ from swys_utils.metrics import (
     evaluate,
     mcnemar,
     mean_interval,
-    pack_hashes,
-    perceptual_hashes,
     point_scores,
     probabilities,
-    seen_in_training,
     t_interval,
     wilson_interval,
 )

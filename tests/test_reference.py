@@ -1,4 +1,4 @@
-"""The reference set: resumable, the same start for all kinds, right in its numbers. Drawn data, tiny models."""
+"""The reference set: resumable, one start for all kinds, right in its numbers. Drawn data, tiny models."""
 
 import json
 from dataclasses import replace
