@@ -1,5 +1,4 @@
-"""timm Vision Transformers, and checkpoints that say what they are: safetensors plus a card, never a
-pickle."""
+"""timm Vision Transformers, and checkpoints of them: safetensors with a card that says what they are."""
 
 from __future__ import annotations
 
@@ -12,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from .config import CHECKPOINTS, SwysError, unknown, write_json
@@ -103,24 +103,21 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     if storage not in ("fp32", "fp16", "int8"):
         raise SwysError(unknown("storage", storage, ("fp32", "fp16", "int8")))
     folder, stem, card_path = _locate(path)
-    shards = _shards(_pack(model.state_dict(), storage))
-    numbers = [""] if len(shards) == 1 else [f"-{i + 1:05d}-of-{len(shards):05d}" for i in range(len(shards))]
-    names = [f"{stem}{number}.safetensors" for number in numbers]
-    card = card | {
-        "num_classes": model.num_classes,
-        "img_size": model.patch_embed.img_size[0],
-        "patch_size": model.patch_embed.patch_size[0],
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
-        "stored": {**card.get("stored", {}), "dtype": storage},
-    }
+    tensors, pattern = _pack(model.state_dict(), storage), f"{stem}{{suffix}}.safetensors"
+    plan = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES)
+    shards = {name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
+    embed, stored = model.patch_embed, {**card.get("stored", {}), "dtype": storage}
+    card = card | {"num_classes": model.num_classes, "stored": stored}
+    card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
+    card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # New weights are named *.new until the card, renamed in one step, makes them the current ones.
-        for name, shard in zip(names, shards):
+        for name, shard in shards.items():
             save_file(shard, folder / f"{name}.new", metadata={"format": "pt"})
-        card["files"] = [file_entry(folder / f"{name}.new", name) for name in names]
+        card["files"] = [file_entry(folder / f"{name}.new", name) for name in shards]
         write_json(card_path, card)
-        for name in names:
+        for name in shards:
             (folder / f"{name}.new").replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise SwysError(f"cannot write checkpoint '{path}' ({error}); choose another folder") from None
@@ -137,8 +134,7 @@ def load_checkpoint(
         num_classes: when given, a checkpoint with another number of classes is refused.
 
     Raises:
-        SwysError: not there, a pickle, truncated or altered (sha256), keys or shapes that do not fit the
-            model.
+        SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.
     """
     folder, _, card_path = _locate(find_checkpoint(path_or_id))
     card = read_card(card_path)
@@ -150,19 +146,16 @@ def load_checkpoint(
         tensors |= _read_file(folder, entry)
     kwargs = card.get("model_kwargs", {})
     model = create_model(card["model"], card["num_classes"], card["img_size"], card["patch_size"], **kwargs)
-    state, expected = _unpack(tensors), model.state_dict()
-    for key in [*expected, *state]:
-        have, want = (tuple(d[key].shape) if key in d else "missing" for d in (state, expected))
-        if have != want:
-            what = f"'{key}' is {have}, expected {want}"
-            raise SwysError(f"checkpoint '{path_or_id}' does not fit {card['model']}: {what}")
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(_unpack(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise SwysError(f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}") from None
     return model.to(device or "cpu").eval(), card
 
 
 def shipped_predictions(path_or_id: str | Path, images: np.ndarray) -> np.ndarray | None:
-    """Logits float32 (N, C) that lie beside a checkpoint, or None unless all of these images are among
-    them."""
+    """Logits float32 (N, C) that lie beside a checkpoint, or None if it has not all of these images."""
     folder, _, card_path = _locate(find_checkpoint(path_or_id))
     entry = read_card(card_path).get("predictions")
     if entry is None:
@@ -183,29 +176,20 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
     """The folder or file that ``path_or_id`` names, on disk or below ``checkpoints/``."""
     path = Path(path_or_id)
     if path.suffix in (".pth", ".pt", ".pkl", ".bin", ".ckpt"):
-        raise SwysError(
-            f"'{path}' is a pickle, which can run code when opened; use a .safetensors checkpoint"
-        )
+        raise SwysError(f"'{path}' is a pickle, which can run code when opened; use a .safetensors file")
     for candidate in (path, CHECKPOINTS / path):
         if _locate(candidate)[2].is_file():
             return candidate
-    if path.suffix == ".safetensors" and path.is_file():
-        raise SwysError(
-            f"'{path}' has no card '{path.with_suffix('.json').name}' beside it; move both together"
-        )
-    known = checkpoint_ids()
-    if not known:
-        raise SwysError(
-            f"no checkpoint '{path}' in '{CHECKPOINTS}'; they come with a clone of the repository"
-        )
-    raise SwysError(unknown("checkpoint", path.as_posix(), known))
+    if path.is_file():
+        raise SwysError(f"'{path}' has no card '{path.stem}.json' beside it; move both together")
+    known, way_out = checkpoint_ids(), "they come with a clone of the repository:"
+    raise SwysError(unknown("checkpoint", path.as_posix(), known, way_out))
 
 
 def checkpoint_ids() -> list[str]:
     """Ids of the checkpoints below ``checkpoints/``."""
-    return sorted(
-        card.parent.relative_to(CHECKPOINTS).as_posix() for card in CHECKPOINTS.glob("*/*/card.json")
-    )
+    cards = CHECKPOINTS.glob("*/*/card.json")
+    return sorted(card.parent.relative_to(CHECKPOINTS).as_posix() for card in cards)
 
 
 def read_card(path: Path) -> dict:
@@ -237,8 +221,7 @@ def _read_file(folder: Path, entry: dict) -> dict[str, torch.Tensor]:
     """Tensors of one file of a card; a writer killed after the card left it under its .new name."""
     for path in (folder / entry["name"], folder / f"{entry['name']}.new"):
         if path.is_file() and file_entry(path, "")["sha256"] == entry["sha256"]:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            return load_file(path)
     problem = "does not match the sha256 in its card" if (folder / entry["name"]).is_file() else "is missing"
     raise SwysError(f"checkpoint '{folder}': file {entry['name']} {problem}; restore it with git")
 
@@ -260,15 +243,3 @@ def _unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     scales = {key: value.float()[:, None] for key, value in tensors.items() if key.endswith(".scale")}
     weights = {key: value.float() for key, value in tensors.items() if key not in scales}
     return {key: value * scales.get(f"{key}.scale", 1) for key, value in weights.items()}
-
-
-def _shards(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    filled = 0
-    for key, value in tensors.items():
-        if filled + value.nbytes > SHARD_BYTES and shards[-1]:
-            shards.append({})
-            filled = 0
-        shards[-1][key] = value
-        filled += value.nbytes
-    return shards

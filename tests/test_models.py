@@ -38,7 +38,7 @@ def outputs(model):
 
 def test_short_names_are_28_px_and_timm_names_their_own():
     for name, patches, parameters in (
-        ("vit_tiny", 49, 5_372_354),
+        ("vit_tiny", 49, 5_358_338),
         ("vit_tiny_patch16_224", 196, 5_524_802),
         ("vit_base_patch16_224", 196, 85_800_194),
     ):
@@ -124,7 +124,7 @@ def test_foreign_checkpoints_are_refused(model, tmp_path):
     with pytest.raises(SwysError, match="has 3 classes, the data has 2"):
         load_checkpoint(tmp_path / "m", num_classes=2)
     save_checkpoint(model, tmp_path / "n", {"model": "vit_tiny_patch16_224"})
-    with pytest.raises(SwysError, match="does not fit vit_tiny_patch16_224: '.*' is missing, expected"):
+    with pytest.raises(SwysError, match="does not fit vit_tiny_patch16_224: Missing key"):
         load_checkpoint(tmp_path / "n")
     with pytest.raises(SwysError, match="cannot write"):
         save_checkpoint(model, tmp_path / "model.pth" / "m", CARD)
