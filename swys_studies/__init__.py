@@ -1,1 +1,1 @@
-"""Where the shipped numbers come from: long measurements that readers of the notebooks never have to run."""
+"""The command line, and where the shipped numbers come from; the notebooks do not need any of it."""

@@ -1,4 +1,4 @@
-"""The commands ``swys evaluate | explain | benchmark | export`` and ``swys study NAME``."""
+"""The commands of ``swys``: evaluate, explain, benchmark, export; train, distill and studies lie beside."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from swys_utils import metrics
-from swys_utils.config import SwysError, default_device, write_json
-from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset, single_labels
+from swys_utils.config import SwysError, write_json
+from swys_utils.data import DEFAULT_DATASET, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
-from swys_utils.models import SHORT_NAMES, checkpoint_ids, load_checkpoint
+from swys_utils.models import checkpoint_ids, load_checkpoint
 from swys_utils.plots import heatmap_rows
 from swys_utils.training import predict
 
@@ -21,6 +21,7 @@ from . import agreement, explanations, ladder, original, peers, reference, repor
 from .export import export_onnx, quantise_onnx_dynamic
 from .leaks import seen_in_training
 from .native import at_native_resolution
+from .train import Distill, Train, load_for
 
 Splits = Literal["train", "val", "test"]
 
@@ -145,14 +146,6 @@ def export(ckpt_path: str, save_path: str, int8: bool = False, native: bool = Fa
     print(f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}")
 
 
-def load_for(path: str, data: Dataset, model: str = ""):
-    """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
-    loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
-    if model and SHORT_NAMES.get(model, model) not in card["model"]:
-        raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
-    return loaded, card
-
-
 def shipped(dataset: str) -> list[str]:
     """Ids of the shipped checkpoints of a data set, the largest file first."""
     ids = [name for name in checkpoint_ids() if name.startswith(f"{dataset}/")]
@@ -161,6 +154,8 @@ def shipped(dataset: str) -> list[str]:
 
 
 COMMANDS = {
+    "train": Train,
+    "distill": Distill,
     "evaluate": evaluate,
     "explain": explain,
     "benchmark": benchmark,

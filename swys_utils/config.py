@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-_SOURCE = Path(__file__).resolve().parent.parent
-PROJECT_ROOT = _SOURCE if (_SOURCE / "pyproject.toml").is_file() else Path.cwd()  # a clone, or a wheel
+PROJECT_ROOT = Path(__file__).resolve().parent.parent  # of a clone; a wheel works where it is started
+PROJECT_ROOT = PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").is_file() else Path.cwd()
 CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS") or PROJECT_ROOT / "checkpoints")
 BUILD = PROJECT_ROOT / "build"
 
@@ -79,10 +79,7 @@ def fast_bf16(device: torch.device | str = "cpu") -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or not Path("/proc/cpuinfo").is_file():
-        return False
-    flags = set(Path("/proc/cpuinfo").read_text().split())
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpuinfo().split()))
 
 
 def device_name(device: torch.device | str = "cpu") -> str:
@@ -90,11 +87,10 @@ def device_name(device: torch.device | str = "cpu") -> str:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    names = (
+        line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")
+    )
+    return next(names, platform.processor() or platform.machine())
 
 
 def seed_everything(seed: int) -> None:
@@ -126,3 +122,9 @@ def write_json(path: str | Path, content: dict) -> None:
         part.replace(path)
     except OSError as error:
         raise SwysError(f"cannot write '{path}': {error.strerror}; choose another path") from None
+
+
+def _cpuinfo() -> str:
+    """What Linux says of its processors; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.is_file() else ""

@@ -96,9 +96,7 @@ class Dataset:
     info: Info
 
 
-def load_dataset(
-    name: str = DEFAULT_DATASET, size: int = 28, root: str | Path | None = None, download: bool = True
-) -> Dataset:
+def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool = True) -> Dataset:
     """Load a 2D MedMNIST data set (Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8).
 
     Looks in ``root`` (or ``SWYS_DATA_DIR``), then ``~/.medmnist``, then downloads there (MD5-checked); for

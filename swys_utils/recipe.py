@@ -84,8 +84,7 @@ class Recipe:
         drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
         patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023), which saves
             as much of the time, but for the last ``full_tokens`` of the epochs.
-        seconds: squeeze the whole schedule into so many seconds of training, whatever ``epochs`` says; 0 is
-            off.
+        seconds: squeeze the schedule into so many seconds of training, whatever ``epochs`` says; 0 is off.
     """
 
     epochs: int = 60
@@ -134,14 +133,7 @@ class Batch(NamedTuple):
     view: int
 
 
-def batches(
-    data: Dataset,
-    epoch: int,
-    recipe: Recipe,
-    img_size: int = 28,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> Iterator[Batch]:
+def batches(data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, device="cpu") -> Iterator[Batch]:
     """The training split once, in an order and in views that follow from (seed, epoch).
 
     Small sets lie on the device as uint8 while this runs; memory-mapped ones stay on disk and travel by
@@ -164,8 +156,7 @@ def batches(
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """int64 (B,) to float (B, C), where -1 (no label) is a row of zeros; multi-label (B, L) stays as it
-    is."""
+    """int64 (B,) to float (B, C), where -1 (no label) is a row of zeros; multi-label (B, L) stays."""
     if labels.ndim == 2:
         return labels.float()
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()

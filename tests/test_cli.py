@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from swys_studies import cli as studies
+from swys_studies import train
 from swys_studies.leaks import pack_hashes, perceptual_hashes
 from swys_utils import __main__ as cli
 from swys_utils.data import Dataset, load_dataset
@@ -18,17 +19,17 @@ SIZE = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch, drawn_data_dir, tmp_path):
     """Commands see 24 images a split and build two-block models."""
-    real_build, real_save = cli.build, cli.save_checkpoint
+    real_build, real_save = train.build, train.save_checkpoint
 
     def few(name, size=28):
         data = load_dataset(name, size, drawn_data_dir)
         return Dataset(data.train.head(24), data.val.head(24), data.test.head(24), data.info)
 
-    monkeypatch.setattr(cli, "load_dataset", few)
+    monkeypatch.setattr(train, "load_dataset", few)
     monkeypatch.setattr(studies, "load_dataset", few)
-    monkeypatch.setattr(cli, "build", lambda *args, **kwargs: real_build(*args, **kwargs, **SIZE))
+    monkeypatch.setattr(train, "build", lambda *args, **kwargs: real_build(*args, **kwargs, **SIZE))
     monkeypatch.setattr(
-        cli,
+        train,
         "save_checkpoint",
         lambda model, path, card, **kwargs: real_save(model, path, card | KWARGS, **kwargs),
     )
@@ -77,19 +78,19 @@ def test_train_evaluate_explain_distil(capsys, tmp_path):
 
 
 def test_a_killed_training_resumes(capsys, monkeypatch, tmp_path):
-    real_fit = cli.fit
+    real_fit = train.fit
 
     def killed(*args, state_path, **kwargs):
         state_path.parent.mkdir(exist_ok=True)
         state_path.write_text("what a kill leaves")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "fit", killed)
-    train = "train --save_path out --epochs 1 --batch_size 8".split()
-    assert cli.main(train) == 130 and "--resume" in capsys.readouterr().err
-    monkeypatch.setattr(cli, "fit", real_fit)
-    assert cli.main([*train, "--resume"]) == 2 and "cannot be read" in capsys.readouterr().err
-    assert cli.main(train) == 0 and not list(tmp_path.rglob("*.state.*"))
+    monkeypatch.setattr(train, "fit", killed)
+    command = "train --save_path out --epochs 1 --batch_size 8".split()
+    assert cli.main(command) == 130 and "--resume" in capsys.readouterr().err
+    monkeypatch.setattr(train, "fit", real_fit)
+    assert cli.main([*command, "--resume"]) == 2 and "cannot be read" in capsys.readouterr().err
+    assert cli.main(command) == 0 and not list(tmp_path.rglob("*.state.*"))
 
 
 def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
