@@ -72,6 +72,16 @@ def _write(path, name, classes, colour, counts, size, rng) -> None:
     np.savez_compressed(path, **arrays)
 
 
+# Files that `make check` leaves out.
+SLOW = ("test_agreement", "test_cli", "test_export", "test_ladder", "test_plots", "test_reference")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_configure(config):
     """The notebooks (nbval) inherit the environment: without real data they get drawn images."""
     if not REAL_DATA_DIR:
