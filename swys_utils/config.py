@@ -29,8 +29,7 @@ class Profile:
     """The sizes of one profile; notebooks read their sizes here and nowhere else.
 
     ``minute``: seconds that one minute of live training lasts; 0 trains the whole recipe. ``eval_images``,
-    ``explain_images``: at most so many are scored, explained; 0 is the whole split. ``latency_seconds``: for
-    each measurement of latency.
+    ``explain_images``: at most so many are scored, explained; 0 is all of them. ``latency_seconds``: each.
     """
 
     name: str
@@ -108,12 +107,7 @@ def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:"
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write JSON in one step (a temporary file, then a rename), so that a kill leaves the old or the new
-    file.
-
-    Raises:
-        SwysError: an unwritable path.
-    """
+    """Write JSON in one step, so that a kill leaves the old or the new file; SwysError if it cannot."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:

@@ -134,8 +134,7 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
 
 
 def single_labels(split: Split) -> np.ndarray:
-    """One class an image, int64 (N,): the label; for multi-label data the first true one, or -1 where none
-    is."""
+    """One class an image, int64 (N,); of several labels the first true one, or -1 where none is."""
     if split.labels.ndim == 1:
         return split.labels
     return np.where(split.labels.any(axis=1), split.labels.argmax(axis=1), -1)
@@ -233,8 +232,7 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
 
 
 def _images(path: Path, key: str, archive) -> np.ndarray:
-    """The array, or, when large, a memory map of a cached .npy beside the .npz (NumPy cannot map inside
-    one)."""
+    """The array, or, when large, a memory map of a cached .npy beside the .npz (NumPy maps no .npz)."""
     with zipfile.ZipFile(path) as zipped:
         if f"{key}.npy" not in zipped.namelist() or zipped.getinfo(f"{key}.npy").file_size <= MEMORY_LIMIT:
             return archive[key]

@@ -58,8 +58,7 @@ class Teacher(nn.Module):
         return self.model(self.seen(batch.inputs))
 
     def logits_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, both without a
-        gradient."""
+        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, detached."""
         with torch.no_grad():
             logits, values, _ = logits_and_map(self.model, self.seen(batch.inputs))
         return logits, values.unflatten(1, self.grid)
@@ -177,8 +176,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:
-    """The same images with labels for ``share`` of each class (at least two images), and -1 for all
-    others."""
+    """The same images with labels for ``share`` of each class (at least two images), -1 for the others."""
     labels, rng = np.full_like(split.labels, -1), np.random.default_rng(seed)
     for c in np.unique(split.labels):
         members = rng.permutation(np.flatnonzero(split.labels == c))

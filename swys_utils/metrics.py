@@ -123,8 +123,7 @@ def bootstrap_interval(
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (nan for fewer than
-    5)."""
+    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (of 5 or more)."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     mean = float(values.mean()) if len(values) else float("nan")

@@ -36,8 +36,7 @@ def create_model(
         kwargs: passed to timm, for example ``drop_path_rate``.
 
     Raises:
-        SwysError: unknown name (with the nearest), a timm model that is no ViT, or a geometry that does not
-            fit.
+        SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
     """
     known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
     asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
