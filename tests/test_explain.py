@@ -81,6 +81,7 @@ def test_deletion_insertion_rewards_the_right_order():
     candidates = (right, -right, explain.random_maps(6, (4, 4)))
     scores = [explain.deletion_insertion(BrightCorner(), inputs, maps, 1, steps=8) for maps in candidates]
     assert scores[0].gap.min() > 0.03 > -0.03 > scores[1].gap.max() and (scores[0].gap > scores[2].gap).all()
+    assert isinstance(scores[0], explain.DeletionInsertion) and len(scores[0].fractions) == 9
     for score in scores:  # both curves run between the whole picture and the blurred one
         np.testing.assert_allclose(score.deletion[:, [0, -1]], score.insertion[:, [-1, 0]])
         assert score.deletion.shape == (6, 9) and score.deletion[0, 0] > 0.95 > score.deletion[0, -1]
@@ -117,6 +118,7 @@ def test_mosaics_hold_one_target_and_pointing_finds_it(model):
     assert set(targets) == {0, 1, 2} and is_target.sum() == 9 and (is_target.argmax(1) == cells).all()
     two = labels != 1  # black and white: all of a bright map is on the white ones
     result = explain.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
+    assert isinstance(result, explain.Mosaics)
     np.testing.assert_allclose(result.share, np.resize([0, 1], 20))
     assert (result.hit == result.share).all()
     empty = lambda model, x, *args: torch.zeros(len(x), 3, 3)  # noqa: E731 (an odd grid, and empty)
