@@ -24,7 +24,7 @@ from swys_utils.explain import (
     shuffled,
 )
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
-from swys_utils.metrics import Rows, bootstrap_interval, mean_interval, wilson_interval
+from swys_utils.metrics import Rows, bootstrap_interval, mean_interval
 from swys_utils.models import checkpoint_ids, load_checkpoint
 from swys_utils.training import predict
 
@@ -87,21 +87,17 @@ def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
 
 
 def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> Rows:
-    """Agreement with Base for the class that Base predicts, split by who is right; the differences last."""
-    logits = {name: predict(model, sample.images) for name, model in models.items()}
-    classes = logits["Base"].argmax(axis=1)
+    """Agreement with Base for the class that Base predicts; the differences from Tiny alone come last."""
+    classes = predict(models["Base"], sample.images).argmax(axis=1)
     maps = {name: heatmaps(m, sample.images, method, classes, signed=True) for name, m in models.items()}
-    pairs = {name: (maps["Base"], own) for name, own in maps.items() if name != "Base"}
-    taught = {name: agreement(*pair).spearman for name, pair in pairs.items()}
-    floor, rows = taught.pop("Tiny"), Rows()
-    for name, pair in pairs.items():
-        groups = outcome_groups(sample.labels, logits["Base"], logits[name])
-        rows += agreement_ladder({"Tiny alone (floor)" if name == "Tiny" else name: pair}, groups)
-    for name, values in taught.items():
-        rows += agreement_ladder({f"{name} with Tiny": (maps["Tiny"], maps[name])})
+    base = maps.pop("Base")
+    rows = agreement_ladder({name: (base, own) for name, own in maps.items()})
+    each = {name: agreement(base, own).spearman for name, own in maps.items()}
+    floor = each.pop("Tiny")
+    for name, values in each.items():
         low, high = bootstrap_interval(lambda a, b: float(np.nanmean(a) - np.nanmean(b)), values, floor)
         numbers = {"spearman": float(np.nanmean(values - floor)), "low": low, "high": high}
-        rows.append({"pair": f"{name} - Tiny", "group": "all", **numbers})
+        rows.append({"pair": f"{name} - Tiny", **numbers})
     return rows
 
 
@@ -127,40 +123,15 @@ def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> Rows:
     return empty_maps(heatmaps(model, sample.images, targets=logits.argmax(1)), logits, class_names)
 
 
-def agreement_ladder(
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], groups: Mapping[str, np.ndarray] | None = None
-) -> Rows:
-    """Agreement of named pairs of maps, each above its own chance level: the same maps, images shuffled.
-
-    Args:
-        pairs: name -> (maps of one model, maps of the other): the teacher with a student trained alone (the
-            floor), with its students, and with a second teacher (the ceiling).
-        groups: name -> bool (N,), to split each pair by images, as ``outcome_groups`` does.
-    """
-    keys = "pair, group, spearman, low, high, top IoU, IoU low, IoU high, images, undefined".split(", ")
+def agreement_ladder(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Rows:
+    """Agreement of named pairs of maps, each above its own chance level: the same maps, images shuffled."""
+    keys = "pair, spearman, low, high, top IoU, IoU low, IoU high, images, undefined".split(", ")
     rows = Rows()
     for name, (a, b) in pairs.items():
-        cases = [(name, "all", agreement(a, b))]
-        cases += [(name, group, agreement(a[mask], b[mask])) for group, mask in (groups or {}).items()]
-        for *names, found in [*cases, (f"{name}, shuffled", "all", agreement(a, shuffled(b)))]:
+        for title, found in ((name, agreement(a, b)), (f"{name}, shuffled", agreement(a, shuffled(b)))):
             means = mean_interval(found.spearman) + mean_interval(found.iou)
-            rows.append(dict(zip(keys, (*names, *means, len(found.iou), found.undefined))))
+            rows.append(dict(zip(keys, (title, *means, len(found.iou), found.undefined))))
     return rows
-
-
-def outcome_groups(labels: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> dict[str, np.ndarray]:
-    """Who is right? Four bool masks (N,) from labels (N,) and two models' logits (N, C)."""
-    right_t, right_s = (z.argmax(1) == labels for z in (teacher, student))
-    masks = (right_t & right_s, right_t & ~right_s, ~right_t & right_s, ~right_t & ~right_s)
-    return dict(zip(("both right", "student wrong", "teacher wrong", "both wrong"), masks))
-
-
-def prediction_agreement(teacher: np.ndarray, student: np.ndarray) -> Rows:
-    """How alike two models answer, from logits (N, C): equal predictions, KL(teacher || student) in nats."""
-    log_t, log_s = (torch.as_tensor(z).double().log_softmax(1).numpy() for z in (teacher, student))
-    kl, same = (np.exp(log_t) * (log_t - log_s)).sum(1), teacher.argmax(1) == student.argmax(1)
-    found = (("same prediction", float(same.mean()), *wilson_interval(same)), ("KL", *mean_interval(kl)))
-    return Rows(dict(zip(("measure", "mean", "low", "high"), row)) for row in found)
 
 
 def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> Rows:

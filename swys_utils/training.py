@@ -135,7 +135,7 @@ def train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with accelerator.autocast():
-                loss = both(Batch(*mine, batch.view))
+                loss = both(Batch(*mine, view=batch.view))
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()

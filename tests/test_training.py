@@ -99,12 +99,12 @@ def test_the_rate_rises_then_falls_to_zero_by_steps_or_by_seconds():
 
 def test_it_learns_what_can_be_learnt(drawn_data_dir):
     data = small(load_dataset(root=drawn_data_dir), n=128)
-    recipe = Recipe(epochs=6, batch_size=8, lr=3e-3, augmentation=Augmentation(jitter=0.1), drop_path=0)
+    recipe = Recipe(epochs=10, batch_size=8, lr=1e-3, augmentation=Augmentation(jitter=0.1), drop_path=0)
     watched = []
     result = fit(tiny(data, patch_size=7), data, recipe, watch=lambda *call: watched.append(call[1:]))
     assert (predict(result.model, data.test.images).argmax(axis=1) == data.test.labels).mean() > 0.9
-    assert [row["steps"] for row in result.history] == [16 * (i + 1) for i in range(6)]
-    assert watched[-1][1] == 96 and watched == sorted(watched) and len(watched) == 6 * 16
+    assert [row["steps"] for row in result.history] == [16 * (i + 1) for i in range(10)]
+    assert watched[-1][1] == 160 and watched == sorted(watched) and len(watched) == 10 * 16
 
 
 @pytest.mark.parametrize("name", ["bloodmnist", "chestmnist"])
