@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -33,18 +34,6 @@ PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pi
 FROM_CHECKPOINT = ("model", "dataset", "size", "source", "synthetic", "seed", "last", "val_chosen", "stored")
 
 
-class Deployed(nn.Module):
-    """What runs inside the file: float32 (B, 3, S, S) in [-1, 1] to one tensor for each output."""
-
-    def __init__(self, model: VisionTransformer):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits float32 (B, C)."""
-        return self.model(pixels)
-
-
 def export_onnx(
     model: VisionTransformer, path: str | Path, class_names: Sequence[str] = (), source: dict | None = None
 ) -> dict:
@@ -53,64 +42,65 @@ def export_onnx(
     Args:
         path: ends in .onnx. class_names: for the card. source: the checkpoint's card, to take facts from.
 
-    Returns:
-        The card: input, outputs, bytes, sha256, versions, and the largest difference of a logit.
-
-    Raises:
-        SwysError: a missing package, an unwritable path, a wrong number of class names, or other logits.
+    Returns the card. Raises SwysError: a missing package, an unwritable path, a wrong number of class names.
     """
     if class_names and len(class_names) != model.num_classes:
         raise SwysError(f"{len(class_names)} class names for a model with {model.num_classes}; give one each")
     model = deepcopy(model).cpu().float().eval()
     pixels = random_inputs(model, 3)
-    with torch.no_grad():
-        expected = model(pixels).numpy()
     card = {
         "format": "onnx",
         **{key: source[key] for key in FROM_CHECKPOINT if source and key in source},
         "precision": "float32",
         "classes": list(class_names) or None,
-        "num_classes": model.num_classes,
         "input": {"name": "pixels", "shape": ["batch", *pixels.shape[1:]], "dtype": "float32"},
-        "preprocessing": f"not included: {PREPROCESSING}",
+        "preprocessing": PREPROCESSING,
         "outputs": {"logits": ["batch", model.num_classes]},
     }
-    return write_checked(float32_graph(model, pixels), path, card, pixels, expected)
+    with torch.no_grad():
+        return write_checked(float32_graph(model, pixels), path, card, pixels, model(pixels).numpy())
 
 
 def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations as they come, no calibration.
 
-    Only the matrices of the blocks become int8, each output channel with its own scale; they are nearly the
-    whole file. Weights use 7 of the 8 bits: without that, CPUs that lack VNNI overflow inside the product.
-    Activations are scaled by the range of the whole batch, so an image's logits depend a little on its
-    companions: score such a file at batch 1 when it will serve at batch 1. Returns the card of ``out``.
+    Only the matrices of the blocks become int8, each output channel with its own scale. Weights use 7 of the
+    8 bits: without that, CPUs that lack VNNI overflow inside the product. Activations are scaled by the range
+    of the batch: score such a file at batch 1 when it will serve at batch 1.
 
-    Raises:
-        SwysError: a missing package, no such file, one that is quantised already, or an unwritable ``out``.
+    Returns the card. Raises SwysError: no such file, or one that is quantised already.
     """
-    onnx, card = package("onnx"), read_onnx_card(path)
+    onnx, quantization, card = package("onnx"), package("onnxruntime.quantization"), read_onnx_card(path)
     if card["precision"] != "float32":
         raise SwysError(f"'{path}' is {card['precision']} already; quantise the float32 file")
     pixels = torch.rand((3, *card["input"]["shape"][1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    expected = onnx_session(path).run(["logits"], {"pixels": pixels.numpy()})[0]
     card |= {
         "precision": "int8",
         "quantisation": "dynamic, matrices of the blocks: 7-bit weights, a scale per output channel",
-        "quantised_from": {"file": Path(path).name, "sha256": card["sha256"]},
+        "quantised_from": card["sha256"],
     }
-    return write_checked(int8_graph(onnx.load(str(path))), out, card, pixels, expected)
+    graph = onnx.load(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        quantization.quantize_dynamic(
+            graph,
+            f"{folder}/int8.onnx",
+            nodes_to_quantize=[n.name for n in graph.graph.node if n.op_type == "MatMul"],  # the head is Gemm
+            per_channel=True,
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        graph = onnx.load(f"{folder}/int8.onnx")
+    return write_checked(graph, out, card, pixels, logits_of(onnx_session(path), pixels))
 
 
-def onnx_session(path: str | Path, threads: int | None = None):
-    """An ONNX Runtime session on the CPU with a fixed number of threads (default: torch's).
+def onnx_session(path: str | Path):
+    """An ONNX Runtime session on the CPU with as many threads as torch has.
 
-    Raises:
-        SwysError: a missing package, no such file, or one that is damaged or not ONNX.
+    Raises SwysError: no such file, or one that is damaged or not ONNX.
     """
     ort = package("onnxruntime")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -119,20 +109,23 @@ def onnx_session(path: str | Path, threads: int | None = None):
         raise SwysError(f"'{path}' cannot be run ({reason}); write it with 'swys export'") from None
 
 
+def logits_of(session, pixels: Tensor) -> np.ndarray:
+    """Logits float32 (B, C) of model input, float32 (B, 3, S, S)."""
+    return session.run(["logits"], {"pixels": pixels.numpy()})[0]
+
+
 def predict_onnx(session, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """Logits float32 (N, C) of uint8 images (N, H, W[, 3]): ``training.predict`` for a session or a path."""
     session = onnx_session(session) if isinstance(session, (str, Path)) else session
     size = session.get_inputs()[0].shape[-1]
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    inputs = (to_model_input(batch, size).contiguous().numpy() for batch in batches)
-    return np.concatenate([session.run(["logits"], {"pixels": pixels})[0] for pixels in inputs])
+    return np.concatenate([logits_of(session, to_model_input(batch, size)) for batch in batches])
 
 
 def read_onnx_card(path: str | Path) -> dict:
     """The card of an exported file.
 
-    Raises:
-        SwysError: no file, no card, a foreign one, or a file that is not the one the card describes (sha256).
+    Raises SwysError: no file, no card, or a file that is not the one the card describes (sha256).
     """
     try:
         card, found = json.loads(Path(path).with_suffix(".json").read_text()), file_entry(Path(path), "")
@@ -148,8 +141,7 @@ def dequantised_twin(path: str | Path, model: VisionTransformer) -> VisionTransf
 
     It has the rounding of the weights, but not that of the activations.
 
-    Raises:
-        SwysError: the file was not quantised from a model of this shape.
+    Raises SwysError: the file was not quantised from a model of this shape.
     """
     onnx = package("onnx")
     graph = onnx.load(str(path)).graph
@@ -166,18 +158,13 @@ def dequantised_twin(path: str | Path, model: VisionTransformer) -> VisionTransf
     return twin
 
 
-# --- helpers -----------------------------------------------------------------------------------------------
-
-
 def float32_graph(model: VisionTransformer, pixels: Tensor):
-    """``Deployed(model)`` as an onnx.ModelProto, by torch's exporter."""
+    """The model as an onnx.ModelProto, by torch's exporter."""
     package("onnxscript")
-    if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 7):
-        raise SwysError(f"ONNX export needs torch 2.7, this is {torch.__version__}; pip install -U torch")
-    with torch.no_grad(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter uses deprecated parts of torch
         program = torch.onnx.export(
-            Deployed(model).eval(),
+            model,
             (pixels,),
             input_names=["pixels"],
             output_names=["logits"],
@@ -189,26 +176,9 @@ def float32_graph(model: VisionTransformer, pixels: Tensor):
     proto = program.model_proto
     for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input):
         del part.metadata_props[:]  # stack traces: a tenth of an int8 file, and the exporting machine's paths
+    # without this, quantising advises a shape pass, which changes nothing in these graphs
+    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     return proto
-
-
-def int8_graph(model):
-    """The same onnx.ModelProto with its stored matrices as int8."""
-    onnx, quantization = package("onnx"), package("onnxruntime.quantization")
-    stored = {tensor.name for tensor in model.graph.initializer}
-    products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in stored]
-    # Without this it advises a shape pass, which changes nothing in these graphs.
-    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    with tempfile.TemporaryDirectory() as folder:
-        quantization.quantize_dynamic(
-            model,
-            f"{folder}/int8.onnx",
-            per_channel=True,
-            reduce_range=True,
-            weight_type=quantization.QuantType.QInt8,
-            nodes_to_quantize=[node.name for node in products],
-        )
-        return onnx.load(f"{folder}/int8.onnx")
 
 
 def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray) -> dict:
@@ -216,30 +186,19 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
     path = Path(path)
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(model.SerializeToString())
-        session = onnx_session(part)
-        got = [session.run(["logits"], {"pixels": pixels[:n].numpy()})[0] - expected[:n] for n in (1, 3)]
-        difference = float(max(np.abs(values).max() for values in got))
+    with tempfile.TemporaryDirectory() as folder:
+        checked = Path(folder) / path.name
+        checked.write_bytes(model.SerializeToString())
+        session = onnx_session(checked)
+        card |= file_entry(checked, path.name)
+        difference = max(np.abs(logits_of(session, pixels[:n]) - expected[:n]).max() for n in (1, 3))
         if card["precision"] == "float32" and not difference < TOLERANCE:
             raise SwysError(f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}")
-        card = {
-            **card,
-            "max_logit_difference": difference,
-            "opset": model.opset_import[0].version,
-            **file_entry(part, path.name),
-            "versions": {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")},
-        }
-        part.replace(path)
-        write_json(path.with_suffix(".json"), card)
-        return card
-    except OSError as error:
-        raise SwysError(f"cannot write '{path}': {error}; choose a folder you may write to") from None
-    finally:
-        if part.is_file():
-            part.unlink()
+        card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}
+        card["versions"] = {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")}
+        write_json(path.with_suffix(".json"), card)  # first: it says when this is no place to write to
+        shutil.copyfile(checked, path)
+    return card
 
 
 def package(name: str) -> ModuleType:
