@@ -12,14 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
-from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
-from swys_utils.explain import agreement, deletion_insertion, random_maps, shuffled
+from swys_utils.data import DEFAULT_DATASET, Dataset
+from swys_utils.explain import agreement, shuffled
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.metrics import Rows, mean_interval, t_interval
 from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
-from .reference import RUNS, read_runs
+from .faithfulness import deletion_insertion, random_maps
+from .reference import RUNS, read_runs, study_data
 
 ANOTHER, BOTH = "another teacher", "soft targets + maps"
 # method of a student's run -> its group
@@ -36,17 +37,11 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
         folder: finished runs of ``swys study reference``; default: ``runs/<dataset>``.
         save_path: the result, a JSON file; default: ``checkpoints/<dataset>/agreement.json``.
 
-    Returns:
-        The table that is printed: see ``summary``.
-
-    Raises:
-        SwysError: no real data, several labels an image, or no finished run with its teacher.
+    Returns the printed table, see ``summary``. Raises SwysError: no real data, several labels an image.
     """
-    data = load_dataset(dataset, download=False)
+    data = study_data(dataset)
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist")
-    if data.info.synthetic:
-        raise SwysError(f"real images of '{dataset}' were not found; set SWYS_DATA_DIR to a folder with them")
     found = agreement_over_runs(folder or RUNS / dataset, data)
     write_json(save_path or CHECKPOINTS / data.info.results_name / "agreement.json", found)
     rows = summary(found)
@@ -87,6 +82,7 @@ def agreement_over_runs(
             ours = heatmaps(model, test.images, name, answers, signed=True)
             rows[run["id"]] = compare(theirs[name], ours)
     scores = {what: {run["id"]: run[what] for run in runs} for what in ("accuracy", "gap")}
+    alike = {name: {key: row["spearman"] for key, row in rows.items()} for name, rows in maps.items()}
     return {
         "dataset": data.info.name,
         "source": data.info.source,
@@ -95,10 +91,7 @@ def agreement_over_runs(
         "teacher": taught_by | facts(teacher, test.images, answers),
         "runs": runs,
         "differences": {what: differences(runs, values) for what, values in scores.items()},
-        "maps": {
-            name: {"runs": rows, "differences": differences(runs, spearman(rows))}
-            for name, rows in maps.items()
-        },
+        "maps": {key: {"runs": maps[key], "differences": differences(runs, alike[key])} for key in maps},
     }
 
 
@@ -139,7 +132,7 @@ def summary(study: dict) -> Rows:
     runs = [run | {"group": RENAMED.get(run["group"], run["group"])} for run in study["runs"]]
     rows = Rows()
     for name, part in study["maps"].items():
-        values = spearman(part["runs"])
+        values = {key: row["spearman"] for key, row in part["runs"].items()}
         row = {"map": name, "chance": float(np.mean([r["chance"] for r in part["runs"].values()]))}
         row |= group_means(runs, values)
         for d in differences(runs, values):
@@ -157,17 +150,13 @@ def split_runs(folder: Path) -> tuple[dict, list[dict]]:
         raise SwysError(
             f"'{folder}' needs students of one finished teacher, it names {named}; train them first"
         )
-    rows = {
-        key: {"id": key, "seed": e["seed"], "accuracy": e["last"]["accuracy"]} for key, e in entries.items()
-    }
     (teacher,) = teachers
-    model, students = teacher.split("/")[0], []
+    rows = {}
     for key, entry in entries.items():
-        if key.split("/")[0] != model:
-            students.append(rows[key] | {"group": GROUPS[entry["method"]]})
-        elif key != teacher and entry["method"] == "scratch":
-            students.append(rows[key] | {"group": ANOTHER})
-    return rows[teacher], students
+        rows[key] = {"id": key, "seed": entry["seed"], "accuracy": entry["last"]["accuracy"]}
+        same = key.split("/")[0] == teacher.split("/")[0]
+        rows[key]["group"] = ANOTHER if same else GROUPS[entry["method"]]
+    return rows.pop(teacher), [*rows.values()]
 
 
 def compare(theirs: np.ndarray, ours: np.ndarray) -> dict:
@@ -193,8 +182,3 @@ def facts(model: VisionTransformer, images: np.ndarray, answers: np.ndarray) -> 
     empty = float((maps.max(axis=(1, 2)) <= 0).mean())
     same = {"same_prediction": float((own == answers).mean()), "empty": empty}
     return same | {name: float(gap.mean()) for name, gap in scores.items()}
-
-
-def spearman(rows: Mapping[str, dict]) -> dict[str, float]:
-    """Run id -> mean correlation, of the rows of one kind of map."""
-    return {run_id: row["spearman"] for run_id, row in rows.items()}

@@ -14,19 +14,13 @@ from torch import nn
 
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
-from swys_utils.explain import (
-    agreement,
-    centre_prior_maps,
-    deletion_insertion,
-    mosaic_pointing,
-    random_maps,
-    randomisation_check,
-    shuffled,
-)
+from swys_utils.explain import agreement, randomisation_check, shuffled
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
 from swys_utils.metrics import Rows, bootstrap_interval, mean_interval
 from swys_utils.models import checkpoint_ids, load_checkpoint
 from swys_utils.training import predict
+
+from .faithfulness import centre_prior_maps, deletion_insertion, mosaic_pointing, random_maps
 
 MODELS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_soft", "Map Tiny": "vit_tiny_maps"}
 NOISE = 2.0  # grey levels of 255, standard deviation: no reader would see it

@@ -1,4 +1,4 @@
-"""Measuring explanations: is a heatmap faithful, does it depend on the model, do two models look alike?
+"""Measuring explanations: do two models look at the same places, and does a map depend on its model?
 
 Results keep one value an image (nan where it has none); ``metrics.mean_interval`` makes means of them. Models
 are timm ViTs as in ``gradcam``; scores are softmax probabilities.
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
 from .config import SwysError
-from .data import to_model_input
-from .gradcam import evaluation_mode, heatmaps, input_batches
+from .gradcam import heatmaps
 from .training import predict
 
 
@@ -62,103 +60,6 @@ def shuffled(maps: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.asarray(maps)[partner]
 
 
-def random_maps(count: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """The first baseline of every faithfulness score: uniform noise (N, gh, gw)."""
-    return np.random.default_rng(seed).random((count, *grid), dtype=np.float32)
-
-
-def centre_prior_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
-    """The second baseline: the same Gaussian bump in the middle for every image (N, gh, gw)."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in grid), indexing="ij")
-    return np.repeat(np.exp(-2 * (x**2 + y**2), dtype=np.float32)[None], count, axis=0)
-
-
-@dataclass(frozen=True)
-class DeletionInsertion:
-    """Curves (N, steps + 1) of the target's probability over ``fractions`` of tokens; their areas (N,)."""
-
-    fractions: np.ndarray
-    deletion: np.ndarray
-    insertion: np.ndarray
-    deletion_auc: np.ndarray
-    insertion_auc: np.ndarray
-
-    @property
-    def gap(self) -> np.ndarray:
-        """Insertion minus deletion: 0 for an order that says nothing, higher is more faithful."""
-        return self.insertion_auc - self.deletion_auc
-
-
-def deletion_insertion(
-    model: nn.Module, images, maps: np.ndarray, targets=None, steps=14, batch_size=32, seed=0
-) -> DeletionInsertion:
-    """Take away the hottest tokens first (deletion), or start from nothing and put them in first (insertion).
-
-    Petsiuk et al. 2018 (RISE), in whole patches: half a patch would be a new edge, and a new edge is evidence
-    too. What stands in for a missing patch is the blurred image (Gaussian, sigma one patch).
-
-    Args:
-        images, targets: as in ``heatmaps``; targets=None is the class predicted on the whole image.
-        maps: (N, gh, gw). Ties, so also a whole empty map, are put in random order.
-        steps: so many equal steps from no token to all. Each costs two forward passes.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.stack([np.lexsort((rng.random(m.size), -m.ravel())) for m in maps])
-    ranks = torch.as_tensor(order.argsort(axis=1).reshape(maps.shape))[:, None]  # 0 is the hottest token
-    targets = None if targets is None else torch.as_tensor(targets).long().expand(len(maps))
-    fractions = np.linspace(0, 1, steps + 1)
-    curves = np.empty((2, len(maps), steps + 1))
-    with evaluation_mode(model), torch.no_grad():
-        for rows, x in input_batches(model, images, batch_size):
-            blank = blurred(x, x.shape[-1] // maps.shape[-1])
-            classes = model(x).argmax(dim=1) if targets is None else targets[rows].to(x.device)
-            for i, fraction in enumerate(fractions):
-                hot = (ranks[rows] < round(fraction * order.shape[1])).float().to(x.device)
-                hot = F.interpolate(hot, size=x.shape[-2:]).bool()  # whole patches
-                for curve, picture in zip(curves, (torch.where(hot, blank, x), torch.where(hot, x, blank))):
-                    curve[rows, i] = model(picture).float().softmax(1).gather(1, classes[:, None])[:, 0].cpu()
-    return DeletionInsertion(fractions, *curves, *trapezoid(curves, fractions, axis=2))
-
-
-@dataclass(frozen=True)
-class Mosaics:
-    """Per mosaic: share of the positive map in the target's cell (chance 0.25); bool: is its peak there?"""
-
-    share: np.ndarray
-    hit: np.ndarray
-
-
-def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count: int = 100, seed: int = 0):
-    """2 x 2 mosaics of uint8 images: one of the target class, three of others, at half the model's side S.
-
-    Returns inputs float32 (count, 3, S, S); target classes (count,), each class in turn; the cell (count,)
-    that holds it: 0 1 over 2 3. Raises SwysError for several labels an image, or labels of one class only.
-    """
-    labels, half = np.asarray(labels), model.patch_embed.img_size[0] // 2
-    if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise SwysError(f"labels of shape {labels.shape}; give one label an image, and two classes or more")
-    targets, rng = np.resize(np.unique(labels), count), np.random.default_rng(seed)
-    cells = rng.integers(0, 4, count)
-    picks = np.stack([rng.choice(np.flatnonzero(labels != t), 4) for t in targets])
-    picks[np.arange(count), cells] = [rng.choice(np.flatnonzero(labels == t)) for t in targets]
-    tiles = to_model_input(np.asarray(images)[picks.ravel()], half)
-    tiles = tiles.reshape(count, 2, 2, 3, half, half).permute(0, 3, 1, 4, 2, 5)
-    return tiles.reshape(count, 3, 2 * half, 2 * half), targets, cells
-
-
-def mosaic_pointing(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, method="grad_cam", count=100, seed=0, **options
-) -> Mosaics:
-    """Does the map for a class lie on the image of that class? Grid pointing game (Boehle et al. 2021)."""
-    inputs, targets, cells = make_mosaics(model, images, labels, count, seed)
-    maps = np.maximum(heatmaps(model, inputs, method, targets, **options), 0)
-    maps = maps.repeat(2, axis=1).repeat(2, axis=2)  # an odd grid has no middle line; doubled, it has one
-    quarters = maps.reshape(count, 2, maps.shape[1] // 2, 2, maps.shape[2] // 2)
-    sums, peaks = quarters.sum((2, 4)).reshape(count, 4), quarters.max((2, 4)).reshape(count, 4)
-    total = np.where(sums.any(1), sums.sum(1), np.nan)
-    return Mosaics(sums[np.arange(count), cells] / total, peaks.argmax(1) == cells)
-
-
 def randomisation_check(
     model: nn.Module, images: np.ndarray, method="grad_cam", seed=0, only_last=False, **options
 ) -> dict[str, np.ndarray]:
@@ -198,18 +99,6 @@ def _reinitialise(model: nn.Module, name: str) -> None:
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
         init_weights_vit_timm(module)
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, 3, H, W), one axis at a time, edges repeated; ``sigma`` in px."""
-    reach = int(2 * sigma)
-    offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
-    for _ in range(2):
-        x = F.pad(x, (reach, reach, 0, 0), mode="replicate")
-        x = F.conv2d(x, kernel, groups=x.shape[1]).transpose(2, 3)
-    return x
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from swys_studies import explanations as study
+from swys_studies import faithfulness
 from swys_utils import explain
 from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS
@@ -78,20 +79,22 @@ def test_deletion_insertion_rewards_the_right_order():
     inputs[:, :, :16, :16] = 0.9
     right = np.zeros((6, 4, 4))
     right[:, :2, :2] = 1
-    candidates = (right, -right, explain.random_maps(6, (4, 4)))
-    scores = [explain.deletion_insertion(BrightCorner(), inputs, maps, 1, steps=8) for maps in candidates]
+    candidates = (right, -right, faithfulness.random_maps(6, (4, 4)))
+    scores = [
+        faithfulness.deletion_insertion(BrightCorner(), inputs, maps, 1, steps=8) for maps in candidates
+    ]
     assert scores[0].gap.min() > 0.03 > -0.03 > scores[1].gap.max() and (scores[0].gap > scores[2].gap).all()
-    assert isinstance(scores[0], explain.DeletionInsertion) and len(scores[0].fractions) == 9
+    assert isinstance(scores[0], faithfulness.DeletionInsertion) and len(scores[0].fractions) == 9
     for score in scores:  # both curves run between the whole picture and the blurred one
         np.testing.assert_allclose(score.deletion[:, [0, -1]], score.insertion[:, [-1, 0]])
         assert score.deletion.shape == (6, 9) and score.deletion[0, 0] > 0.95 > score.deletion[0, -1]
-    predicted = explain.deletion_insertion(BrightCorner(), inputs, right, steps=8)
+    predicted = faithfulness.deletion_insertion(BrightCorner(), inputs, right, steps=8)
     np.testing.assert_array_equal(predicted.deletion, scores[0].deletion)  # class 1 is predicted
 
 
 def test_deletion_is_patch_aligned_and_ties_are_random():
     spy, inputs = BrightCorner(), torch.rand(1, 3, 32, 32)
-    explain.deletion_insertion(spy, inputs, np.zeros((1, 4, 4)), targets=0, steps=4)
+    faithfulness.deletion_insertion(spy, inputs, np.zeros((1, 4, 4)), targets=0, steps=4)
     deleted = (spy.seen[2] != inputs).any(1)[0]  # deletion and insertion alternate; this is a quarter deleted
     tokens = deleted.reshape(4, 8, 4, 8).float().mean((1, 3))
     assert sorted(tokens.flatten().tolist()) == [0.0] * 12 + [1.0] * 4
@@ -99,10 +102,12 @@ def test_deletion_is_patch_aligned_and_ties_are_random():
 
 
 def test_blur_and_baselines():
-    assert torch.allclose(explain.blurred(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3), atol=1e-6)
+    assert torch.allclose(
+        faithfulness.blurred(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3), atol=1e-6
+    )
     noise = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    assert explain.blurred(noise, 8).shape == noise.shape and explain.blurred(noise, 8).std() < 0.3
-    centre, maps = explain.centre_prior_maps(2, (5, 7)), explain.random_maps(30, (4, 4))
+    assert faithfulness.blurred(noise, 8).shape == noise.shape and faithfulness.blurred(noise, 8).std() < 0.3
+    centre, maps = faithfulness.centre_prior_maps(2, (5, 7)), faithfulness.random_maps(30, (4, 4))
     assert centre.shape == (2, 5, 7) and np.unravel_index(centre[0].argmax(), (5, 7)) == (2, 3)
     other = explain.shuffled(maps)
     assert not (other == maps).all(axis=(1, 2)).any() and np.array_equal(np.sort(other, 0), np.sort(maps, 0))
@@ -112,19 +117,19 @@ def test_mosaics_hold_one_target_and_pointing_finds_it(model):
     labels = np.repeat([0, 1, 2], 4)
     values = np.array([0, 120, 255], np.uint8)
     images = values[labels][:, None, None] * np.ones((1, 28, 28), np.uint8)
-    inputs, targets, cells = explain.make_mosaics(model, images, labels, 9)
+    inputs, targets, cells = faithfulness.make_mosaics(model, images, labels, 9)
     tiles = inputs.reshape(9, 3, 2, 16, 2, 16).mean((1, 3, 5)).reshape(9, 4).numpy()
     is_target = np.abs(tiles - (values / 127.5 - 1)[targets][:, None]) < 1e-3
     assert set(targets) == {0, 1, 2} and is_target.sum() == 9 and (is_target.argmax(1) == cells).all()
     two = labels != 1  # black and white: all of a bright map is on the white ones
-    result = explain.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
-    assert isinstance(result, explain.Mosaics)
+    result = faithfulness.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
+    assert isinstance(result, faithfulness.Mosaics)
     np.testing.assert_allclose(result.share, np.resize([0, 1], 20))
     assert (result.hit == result.share).all()
     empty = lambda model, x, *args: torch.zeros(len(x), 3, 3)  # noqa: E731 (an odd grid, and empty)
-    assert np.isnan(explain.mosaic_pointing(model, images, labels, empty, count=8).share).all()
+    assert np.isnan(faithfulness.mosaic_pointing(model, images, labels, empty, count=8).share).all()
     with pytest.raises(SwysError, match="two classes"):
-        explain.make_mosaics(model, images, np.zeros(12, int))
+        faithfulness.make_mosaics(model, images, np.zeros(12, int))
 
 
 def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight(model):

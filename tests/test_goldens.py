@@ -15,12 +15,13 @@ from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
 
 from swys_studies.agreement import summary
+from swys_studies.faithfulness import deletion_insertion, mosaic_pointing
 from swys_utils import training
 from swys_utils.benchmark import count_macs
 from swys_utils.config import CHECKPOINTS
 from swys_utils.data import load_dataset, to_model_input, to_planes
 from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
-from swys_utils.explain import agreement, deletion_insertion, mosaic_pointing
+from swys_utils.explain import agreement
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.metrics import evaluate, mcnemar
 from swys_utils.models import count_parameters, create_model, load_checkpoint, shipped_predictions
