@@ -4,52 +4,28 @@ how long this series needs to get as far."""
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms import functional as tv
+from torch.utils.data import DataLoader
+from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from swys_utils.config import SwysError, default_device, device_name, seed_everything, write_json
 from swys_utils.data import Split
 from swys_utils.metrics import point_scores
 from swys_utils.models import create_model, save_checkpoint
-from swys_utils.resume import UnfinishedRun
-from swys_utils.training import best_epoch, predict, run_card, validate
+from swys_utils.resume import Run
+from swys_utils.training import best_epoch, predict, validate
 
 from .reference import RUNS, read_runs, study_data, write_runs
 
 MODEL = "vit_tiny_patch16_224"
-
-
-@dataclass(frozen=True)
-class Original:
-    """The recipe of its README: AdamW, the rate halved every five epochs, stopped after three without
-    progress."""
-
-    epochs: int = 30
-    batch_size: int = 64
-    lr: float = 1e-5
-    step_epochs: int = 5
-    patience: int = 3
-
-
-class PilImages(torch.utils.data.Dataset):
-    """Images resized one by one on the host, as torchvision's Resize, ToTensor and Normalize(0.5, 0.5) do."""
-
-    def __init__(self, split: Split, size: int = 224):
-        self.split, self.size = split, size
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int):
-        image = Image.fromarray(self.split.images[index]).convert("RGB")
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return tv.normalize(tv.to_tensor(image), [0.5] * 3, [0.5] * 3), self.split.labels[index]
+# of its README: AdamW, the rate halved every five epochs, stopped after three without progress
+RECIPE = {"epochs": 30, "batch_size": 64, "lr": 1e-5, "step_epochs": 5, "patience": 3}
 
 
 def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
@@ -60,30 +36,23 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
         dataset: any data set of the reference set.
         folder: where runs are kept; default: runs/<dataset>.
     """
-    data, recipe, out = study_data(dataset), Original(), Path(folder or RUNS / dataset)
-    device, run_id = default_device(), f"{MODEL}/original/seed0"
+    data, out, device = study_data(dataset), Path(folder or RUNS / dataset), default_device()
+    run_id = f"{MODEL}/original/seed0"
     seed_everything(0)
     model = create_model(MODEL, data.info.num_classes).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr)
-    state_path = out / f"{run_id}.state.pt"
-    run = UnfinishedRun(state_path, model, torch.nn.Module(), optimizer, asdict(recipe))
-    while len(run.history) < recipe.epochs and not stopped(run.history, recipe.patience):
-        row = epoch(model, optimizer, data.train, recipe, len(run.history), device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE["lr"])
+    run = Run(out / f"{run_id}.state.pt", model, torch.nn.Module(), optimizer, RECIPE)
+    while len(run.history) < RECIPE["epochs"] and not stopped(run.history, RECIPE["patience"]):
         before = run.history[-1]["seconds"] if run.history else 0.0
-        row["seconds"] += before
+        row = epoch(model, optimizer, data.train, len(run.history), before)
         run.history.append(row | validate(model, data))
         if run.history[-1] is best_epoch(run.history):
             run.best = {key: value.clone() for key, value in model.state_dict().items()}
         run.save(now=True)
         print(run.history[-1], flush=True)
-    scores = {}
-    for when, weights in (("last", model.state_dict()), ("val_chosen", run.best)):
-        model.load_state_dict(weights)
-        logits = predict(model, data.test.images)
-        scores[when] = point_scores(logits, data.test.labels, data.info.task)
-        if when == "last":
-            predicted = "".join(np.base_repr(c, 36) for c in logits.argmax(axis=1))
-    last = run.history[-1]
+    last, logits = deepcopy(model), {"last": predict(model, data.test.images)}
+    model.load_state_dict(run.best)
+    logits["val_chosen"] = predict(model, data.test.images)
     entry = {
         "id": run_id,
         "model": MODEL,
@@ -91,36 +60,45 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
         "patch_size": 16,
         "method": "original",
         "teacher": None,
-    }
-    entry |= {
         "seed": 0,
-        "recipe": asdict(recipe),
-        "val_accuracy": last["val_accuracy"],
-        "val_auc": last["val_auc"],
+        "recipe": RECIPE,
+        **{key: run.history[-1][key] for key in ("val_accuracy", "val_auc", "seconds")},
+        **{when: point_scores(values, data.test.labels, data.info.task) for when, values in logits.items()},
+        "history": run.history,
+        "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
+        "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
     }
-    entry |= scores | {"seconds": last["seconds"], "history": run.history, "predicted": predicted}
-    entry |= {"device": f"{device_name(device)}, {torch.get_num_threads()} threads"}
-    save_checkpoint(model, out / f"{run_id}.safetensors", run_card(data, recipe, 0, run.history) | entry)
+    facts = {"dataset": data.info.name, "source": data.info.source, "size": data.info.size}
+    save_checkpoint(last, out / f"{run_id}.safetensors", facts | entry)
     write_json(out / f"{run_id}.run.json", entry)
-    state_path.unlink()
+    run.path.unlink()
     write_runs(dataset, out)
 
 
-def epoch(model, optimizer, split: Split, recipe: Original, number: int, device) -> dict:
-    """One epoch of the earlier project's loop; returns its row of the history."""
+def epoch(model, optimizer, split: Split, number: int, seconds: float) -> dict:
+    """One epoch of the earlier project's loop, ``seconds`` after the start; returns its row of the history.
+
+    Images are resized one by one on the host, as torchvision's transforms do it.
+    """
     seed_everything(number)
-    loader = torch.utils.data.DataLoader(PilImages(split), batch_size=recipe.batch_size, shuffle=True)
+    resize = Compose([Resize((224, 224)), ToTensor(), Normalize([0.5] * 3, [0.5] * 3)])
+
+    def collate(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = [resize(Image.fromarray(split.images[row]).convert("RGB")) for row in rows]
+        return torch.stack(pixels), torch.as_tensor(split.labels[rows])
+
+    loader = DataLoader(range(len(split)), RECIPE["batch_size"], shuffle=True, collate_fn=collate)
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * 0.5 ** (number // recipe.step_epochs)
+        group["lr"] = RECIPE["lr"] * 0.5 ** (number // RECIPE["step_epochs"])
     model.train()
-    start, total = time.perf_counter(), 0.0
+    start, total, device = time.perf_counter(), 0.0, next(model.parameters()).device
     for inputs, targets in loader:
         loss = F.cross_entropy(model(inputs.to(device)), targets.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.item()
-    seconds = time.perf_counter() - start
+    seconds += time.perf_counter() - start
     steps = (number + 1) * len(loader)
     return {"epoch": number + 1, "steps": steps, "seconds": seconds, "train_loss": total / len(loader)}
 

@@ -16,12 +16,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import SwysError, device_name
+from .config import SwysError
 from .gradcam import evaluation_mode
 from .metrics import bootstrap_interval
 from .models import count_parameters, plain_attention
-
-BATCHES = (1, 4, 16, 64, 256)  # tried for the best throughput
 
 
 def vit_macs(tokens: int, dim: int, depth: int, patch_size: int = 16, classes: int = 1000) -> int:
@@ -36,17 +34,14 @@ def vit_macs(tokens: int, dim: int, depth: int, patch_size: int = 16, classes: i
 
 
 def count_macs(model: VisionTransformer) -> int:
-    """MACs of one image, counted by torch while the model runs.
-
-    Attention runs without its fused kernel, in which torch's counter sees no operations on a CPU.
-    """
-    with evaluation_mode(model), torch.no_grad(), plain_attention(model):
-        with FlopCounterMode(display=False) as counter:
-            model(random_inputs(model, 1))
+    """MACs of one image, counted by torch, which does not see those of fused attention on a CPU."""
+    counter = FlopCounterMode(display=False)
+    with evaluation_mode(model), torch.no_grad(), plain_attention(model), counter:
+        model(random_inputs(model, 1))
     return counter.get_total_flops() // 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timing:
     """Milliseconds of one call, float (R,); prints as median [quartiles]."""
 
@@ -57,39 +52,31 @@ class Timing:
         """Milliseconds."""
         return float(np.median(self.samples))
 
-    def __str__(self) -> str:
-        low, high = np.percentile(self.samples, [25, 75])
-        return f"{self.median:.3g} ms [{low:.3g}, {high:.3g}]"
+    def __repr__(self) -> str:
+        return "{1:.3g} ms [{0:.3g}, {2:.3g}]".format(*np.percentile(self.samples, [25, 50, 75]))
 
 
-def interleaved_latency(
-    calls: Mapping[str, Callable[[], object]], rounds: int = 20, repeats: int = 3, threads: int | None = None
-) -> dict[str, Timing]:
+def interleaved_latency(calls: Mapping[str, Callable], rounds: int = 20, repeats=3) -> dict[str, Timing]:
     """Time several models in turns, so that whatever else the machine does hits all of them alike.
 
-    In each round every model has its turn, in a new random order: two calls to warm up, then the mean of
-    ``repeats`` calls is its sample of this round. Sample i of all is from the same round: see ``speedup``.
-
-    Args:
-        calls: name -> a function without arguments that runs the model once.
-        threads: torch's CPU threads meanwhile; default: as they are. Other runtimes have their own setting.
+    calls: name -> a function without arguments that runs the model once. In each round every model has its
+    turn, in a new random order: two calls to warm up, then the mean of ``repeats`` calls is its sample of the
+    round. Torch's timer waits until an accelerator's work is done; torch's CPU threads stay as they are.
     """
-    rng, samples = np.random.default_rng(0), {name: [] for name in calls}
-    timers = {name: torch_timer(call, threads) for name, call in calls.items()}
+    rng, samples, threads = np.random.default_rng(0), {name: [] for name in calls}, torch.get_num_threads()
     for _ in range(rounds):
         for name in rng.permutation(list(calls)):
-            samples[name].append(1000 * timers[name].timeit(repeats).mean)
+            timer = Timer("call()", globals={"call": calls[name]}, num_threads=threads)
+            samples[name].append(1000 * timer.timeit(repeats).mean)
     return {name: Timing(np.array(values)) for name, values in samples.items()}
 
 
 def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
     """How many times faster? (ratio, low, high): median ratio of paired rounds, its 95 % bootstrap interval.
 
-    Raises:
-        SwysError: different numbers of rounds, so the two cannot come from one ``interleaved_latency``.
+    Raises SwysError: different numbers of rounds, so the two are not from one ``interleaved_latency``.
     """
-    a, b = len(slow.samples), len(fast.samples)
-    if a != b:
+    if (a := len(slow.samples)) != (b := len(fast.samples)):
         raise SwysError(f"{a} rounds against {b}; time both in one interleaved_latency call")
     ratios = slow.samples / fast.samples
     return float(np.median(ratios)), *bootstrap_interval(np.median, ratios, n_resamples=1000)
@@ -104,42 +91,16 @@ class Cost:
     bytes: int
     latency: Timing
     throughput: float
-    batch: int
-    device: str
-    threads: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.parameters / 1e6:.2f} M parameters, {self.macs / 1e9:.3g} G MACs, {self.bytes / 1e6:.1f}"
-            f" MB; one image {self.latency}; batch of {self.batch} {self.throughput:.3g} images/s;"
-            f" {self.device}, {self.threads} threads"
-        )
 
 
-def measure_cost(model: VisionTransformer, seconds: float = 2.0, threads: int | None = None) -> Cost:
-    """Count and time a model on its device, in evaluation mode, with random input that lies there already.
-
-    Args:
-        seconds: about so long for one image and for each larger batch of ``BATCHES``, which end where the
-            next one gains less than 5 % or one batch takes longer than this.
-        threads: torch's CPU threads; default: as they are.
-    """
-    threads, timings, rates = threads or torch.get_num_threads(), [], {}
+def measure_cost(model: VisionTransformer, rounds: int = 10, batch: int = 8) -> Cost:
+    """Count and time a model in evaluation mode, where it lies: with one image and with ``batch`` images."""
+    calls = {name: partial(model, random_inputs(model, n)) for name, n in (("one", 1), ("many", batch))}
     with evaluation_mode(model), torch.no_grad():
-        for batch in BATCHES:
-            call = torch_timer(partial(model, random_inputs(model, batch)), threads)
-            timings.append(Timing(1000 * np.array(call.blocked_autorange(min_run_time=seconds).times)))
-            best, rates[batch] = max(rates.values(), default=0), 1000 * batch / timings[-1].median
-            if rates[batch] < 1.05 * best or timings[-1].median > 1000 * seconds:
-                break
-    size, device = sum(p.nbytes for p in model.parameters()), device_name(next(model.parameters()).device)
-    batch, counts = max(rates, key=rates.get), (count_parameters(model), count_macs(model), size)
-    return Cost(*counts, timings[0], rates[batch], batch, device, threads)
-
-
-def torch_timer(call: Callable[[], object], threads: int | None = None) -> Timer:
-    """torch's own timer: it warms up, fixes the threads, and waits until an accelerator's work is done."""
-    return Timer("call()", globals={"call": call}, num_threads=threads or torch.get_num_threads())
+        times = interleaved_latency(calls, rounds, repeats=1)
+    size = sum(p.nbytes for p in model.parameters())
+    rate = 1000 * batch / times["many"].median
+    return Cost(count_parameters(model), count_macs(model), size, times["one"], rate)
 
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:

@@ -20,18 +20,12 @@ from .training import SupervisedObjective
 
 
 def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of the softened distributions (Hinton et al. 2015).
+    """T^2 KL(teacher || student) of the softened distributions (Hinton et al. 2015), the mean over the batch.
 
     The factor T^2 keeps the gradient's size when the temperature changes.
 
     Args:
-        student_logits, teacher_logits: float (B, C). temperature: T > 0.
-
-    Returns:
-        scalar >= 0, the mean over the batch; 0 exactly when both softened distributions are equal.
-
-    Raises:
-        SwysError: a temperature that is not above 0.
+        student_logits, teacher_logits: float (B, C). temperature: T > 0, else SwysError.
     """
     if temperature <= 0:
         raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")
@@ -71,13 +65,9 @@ class Teacher(nn.Module):
 
 
 class SoftTargets(nn.Module):
-    """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets.
+    """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets; alpha in [0, 1].
 
-    With images that have no label (``hide_labels``) only the second part speaks about those.
-
-    Args:
-        teacher: see :class:`Teacher`. labels: the supervised part.
-        alpha: weight of the soft targets, in [0, 1]. temperature: T > 0.
+    Of images that have no label (``hide_labels``) only the second part speaks.
     """
 
     def __init__(self, teacher: nn.Module, labels: SupervisedObjective, alpha=0.5, temperature=2.0):
@@ -85,11 +75,7 @@ class SoftTargets(nn.Module):
         self.teacher, self.labels, self.alpha, self.temperature = teacher, labels, alpha, temperature
 
     def check(self, student: VisionTransformer) -> None:
-        """Refuse a student that cannot be compared with the teacher.
-
-        Raises:
-            SwysError: another number of classes.
-        """
+        """Raises SwysError for a student that cannot be compared with the teacher: other classes."""
         theirs, ours = self.teacher.num_classes, student.num_classes
         if theirs != ours:
             raise SwysError(f"the teacher has {theirs} classes, the student {ours}; use one of the same data")

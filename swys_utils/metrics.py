@@ -41,10 +41,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     Accuracy's interval is Wilson's (multi-label: bootstrap); AUC's and ECE's are bootstrap over images.
 
     Args:
-        logits: float (N, C). labels: int (N,) or (N, L). task: MedMNIST's task name.
-
-    Raises:
-        SwysError: another number of logits than of labels.
+        logits: float (N, C). labels: int (N,) or (N, L), else SwysError. task: MedMNIST's task name.
     """
     point, scores = point_scores(logits, labels, task), probabilities(logits, task)
     multi_label = task.startswith("multi-label")
@@ -141,11 +138,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """Two-sided p of the exact McNemar test (1947) that two classifiers err equally often on the same images.
-
-    Args:
-        correct_a, correct_b: bool (N,), in the same order of images.
-    """
+    """Two-sided p of the exact McNemar test (1947) that two classifiers err equally often; bool (N,) each."""
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0

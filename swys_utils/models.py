@@ -32,8 +32,7 @@ def create_model(
 
     Args:
         name: ``vit_base`` or ``vit_tiny`` (28 px, patches of 4 px), or any timm ViT at its own geometry.
-        num_classes: outputs (logits). img_size, patch_size: px; None is what the name says.
-        kwargs: passed to timm, for example ``drop_path_rate``.
+        img_size, patch_size: px; None is what the name says. kwargs: for timm, such as ``drop_path_rate``.
 
     Raises:
         SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
@@ -64,10 +63,10 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 @contextmanager
 def plain_attention(module: torch.nn.Module) -> Iterator[None]:
-    """Attention as separate products inside the block, and each layer as it was afterwards.
+    """Attention as separate products inside the block; afterwards each layer is as it was.
 
-    The fused kernel forms no attention map, has no second derivative, hides its operations from torch's
-    counter, and on a CPU its backward pass takes twice as long.
+    The fused kernel forms no map, has no second derivative, hides its operations from torch's counter, and
+    on a CPU its backward pass takes twice as long.
     """
     layers = [layer for layer in module.modules() if hasattr(layer, "fused_attn")]
     before = [layer.fused_attn for layer in layers]
@@ -93,11 +92,7 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
         card: what is known of the run, at least ``model`` (timm name); what the files say is added here.
         storage: ``fp32``, ``fp16``, or ``int8`` (matrices as int8 with one fp16 scale an output row).
 
-    Returns:
-        The completed card.
-
-    Raises:
-        SwysError: unknown storage or an unwritable path.
+    Returns the completed card. Raises SwysError for an unknown storage or an unwritable path.
     """
     if storage not in ("fp32", "fp16", "int8"):
         raise SwysError(unknown("storage", storage, ("fp32", "fp16", "int8")))

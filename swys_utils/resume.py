@@ -1,10 +1,11 @@
-"""What a training run needs to go on after a kill."""
+"""A training run that can be killed at any moment and goes on from where it was."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -15,10 +16,13 @@ from .config import SwysError
 SAVE_SECONDS = 60  # how much work a kill may cost
 
 
-class UnfinishedRun:
-    """The state of a run between epochs, in one file, read with ``weights_only=True``: nothing in it can run.
+class Run:
+    """A training run: ``model`` as it is now, ``history``, and how to go on after a kill.
 
-    ``facts`` tell runs apart. A file that is at ``path`` is gone on from; a path of None keeps nothing.
+    ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and
+    seconds of training so far (validation and watching do not count). The state between epochs lies in one
+    file (a path of None keeps nothing) that is read with ``weights_only=True``: nothing in it can run.
+    ``facts`` tell runs apart.
     """
 
     def __init__(
@@ -33,6 +37,12 @@ class UnfinishedRun:
             self.load()
         elif self.path:
             self.save(now=True)  # an unwritable path shows before the training, not after it
+
+    def chosen(self) -> nn.Module:
+        """A copy of the model with the weights of the epoch that validation chooses."""
+        model = deepcopy(self.model)
+        model.load_state_dict(self.best)
+        return model.eval()
 
     def save(self, now: bool = False) -> None:
         """Write the state in one step, at most once a minute unless ``now``."""

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,21 +17,13 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from . import models
 from .config import BUILD, Profile, SwysError, default_device, fast_bf16, seed_everything
 from .data import Dataset, to_model_input
 from .gradcam import evaluation_mode
 from .metrics import point_scores
-from .models import (
-    SHORT_NAMES,
-    checkpoint_ids,
-    create_model,
-    load_checkpoint,
-    plain_attention,
-    save_checkpoint,
-    shipped_predictions,
-)
 from .recipe import Batch, Recipe, SupervisedObjective, batches, learning_rate, reference_recipe
-from .resume import UnfinishedRun
+from .resume import Run
 
 
 def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -> VisionTransformer:
@@ -40,26 +31,7 @@ def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -
     same for every run of that model and seed."""
     seed_everything(seed)
     rates = {"drop_path_rate": recipe.drop_path, "patch_drop_rate": recipe.patch_drop}
-    return create_model(name, data.info.num_classes, **rates, **geometry)
-
-
-@dataclass
-class FitResult:
-    """``model`` has the last epoch's weights; ``val_chosen`` those of the epoch that validation chooses.
-
-    ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and
-    seconds of training so far (validation and watching do not count).
-    """
-
-    model: VisionTransformer
-    val_chosen: dict[str, Tensor]
-    history: list[dict]
-
-    def chosen(self) -> VisionTransformer:
-        """A copy of the model with the validation-chosen weights."""
-        model = deepcopy(self.model)
-        model.load_state_dict(self.val_chosen)
-        return model.eval()
+    return models.create_model(name, data.info.num_classes, **rates, **geometry)
 
 
 def fit(
@@ -72,13 +44,14 @@ def fit(
     device: torch.device | str | None = None,
     state_path: str | Path | None = None,
     watch: Callable[[nn.Module, float, int], object] | None = None,
-) -> FitResult:
-    """Train ``model`` by ``recipe`` on a CPU, one GPU, or several under ``accelerate launch``.
+) -> Run:
+    """Train ``model`` by ``recipe`` on a CPU, one GPU, or several under ``accelerate launch``; returns its
+    run.
 
     Each epoch's randomness follows from (seed, epoch), so a resumed run repeats an uninterrupted one.
 
     Args:
-        objective: see :class:`SupervisedObjective`, which is the default.
+        objective: called as ``objective(model, batch)``; default: :class:`SupervisedObjective`.
         state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
         watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch, and so at its end.
 
@@ -94,7 +67,7 @@ def fit(
     optimizer = torch.optim.AdamW(param_groups_weight_decay(both, recipe.weight_decay), lr=recipe.lr)
     both, optimizer = accelerator.prepare(both, optimizer)
     facts = {"recipe": asdict(replace(recipe, epochs=0)), "seed": seed}
-    run = UnfinishedRun(state_path, model, objective, optimizer, facts)
+    run = Run(state_path, model, objective, optimizer, facts)
     while not finished(run.history, recipe):
         row = train_epoch(both, optimizer, accelerator, data, recipe, seed, run.history, watch)
         run.history.append(row | validate(model, data))
@@ -102,7 +75,8 @@ def fit(
             run.best = {key: value.detach().clone() for key, value in model.state_dict().items()}
         if accelerator.is_main_process:
             run.save(now=finished(run.history, recipe))
-    return FitResult(model.eval(), run.best, run.history)
+    model.eval()
+    return run
 
 
 def run_card(data: Dataset, recipe: Recipe, seed: int, history: list[dict]) -> dict:
@@ -128,7 +102,7 @@ def train_epoch(
     seed_everything(1_000_003 * seed + epoch + 7919 * process)
     model.train()
     start = time.perf_counter()
-    with plain_attention(both) if device.type == "cpu" else nullcontext():
+    with models.plain_attention(both) if device.type == "cpu" else nullcontext():
         for batch in tqdm(shown, f"epoch {epoch + 1} of {recipe.epochs}", steps, leave=False, disable=None):
             mine = [part.tensor_split(processes)[process] for part in batch[:3]]
             rate = learning_rate(recipe, step, steps, seconds)
@@ -209,7 +183,7 @@ class Trained:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """``predict``, or the logits that are shipped with a checkpoint for exactly these images."""
-        shipped = shipped_predictions(self.shipped, images) if self.shipped else None
+        shipped = models.shipped_predictions(self.shipped, images) if self.shipped else None
         return predict(self.model, images) if shipped is None else shipped
 
 
@@ -224,15 +198,15 @@ def load_or_train(
         minutes: of the profile's, to train where no checkpoint is shipped; in ``full`` the whole recipe.
     """
     shipped, folder = f"{data.info.name}/{name}", BUILD / "runs" / f"{data.info.results_name}-{P.name}" / name
-    if P.name != "full" and shipped in checkpoint_ids():
-        model, card = load_checkpoint(shipped, device, data.info.num_classes)
+    if P.name != "full" and shipped in models.checkpoint_ids():
+        model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
         return Trained(model, card, f"{name}: loaded checkpoints/{shipped}", shipped)
     if not (folder / "card.json").is_file():
-        short, state = next(key for key in SHORT_NAMES if name.startswith(key)), folder / "state.pt"
+        short, state = next(key for key in models.SHORT_NAMES if name.startswith(key)), folder / "state.pt"
         recipe = replace(reference_recipe(name, data.info.name), seconds=minutes * P.minute, views=0)
         result = fit(build(short, data, recipe), data, recipe, objective, device=device, state_path=state)
-        card = {"model": SHORT_NAMES[short]} | run_card(data, recipe, 0, result.history)
-        save_checkpoint(result.model, folder, card, storage="fp32")
+        card = {"model": models.SHORT_NAMES[short]} | run_card(data, recipe, 0, result.history)
+        models.save_checkpoint(result.model, folder, card, storage="fp32")
         state.unlink()
-    model, card = load_checkpoint(folder, device, data.info.num_classes)
+    model, card = models.load_checkpoint(folder, device, data.info.num_classes)
     return Trained(model, card, f"{name}: nothing shipped for {data.info.name}; trained here ({P.name})")
