@@ -153,10 +153,11 @@ def split_runs(folder: Path) -> tuple[dict, list[dict]]:
     (teacher,) = teachers
     rows = {}
     for key, entry in entries.items():
-        rows[key] = {"id": key, "seed": entry["seed"], "accuracy": entry["last"]["accuracy"]}
-        same = key.split("/")[0] == teacher.split("/")[0]
-        rows[key]["group"] = ANOTHER if same else GROUPS[entry["method"]]
-    return rows.pop(teacher), [*rows.values()]
+        group = GROUPS[entry["method"]]
+        if key.split("/")[0] == teacher.split("/")[0]:
+            group = ANOTHER if group == "alone" else ""
+        rows[key] = {"id": key, "seed": entry["seed"], "accuracy": entry["last"]["accuracy"], "group": group}
+    return rows.pop(teacher) | {"group": "teacher"}, [row for row in rows.values() if row["group"]]
 
 
 def compare(theirs: np.ndarray, ours: np.ndarray) -> dict:

@@ -1,11 +1,15 @@
 """A shipped run: scores and logits are those of the stored weights; timm loads it without this package."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
 import torch
 
+from swys_studies import original
 from swys_studies import ship as module
+from swys_studies.reference import read_runs
 from swys_studies.ship import ship
 from swys_utils import models
 from swys_utils.config import SwysError
@@ -58,3 +62,27 @@ def test_runs_on_the_twin_are_refused(run):
     save_checkpoint(model, run, card | {"synthetic": True})
     with pytest.raises(SwysError, match="synthetic twin"):
         ship(run, "pneumoniamnist/mine")
+
+
+def test_the_earlier_projects_training_goes_on_where_it_was_killed(tmp_path, monkeypatch, drawn_data_dir):
+    data = load_dataset("pneumoniamnist", root=drawn_data_dir)
+    data = replace(data, **{name: getattr(data, name).head(8) for name in ("train", "val", "test")})
+    real, done = original.epoch, []
+
+    def killed_once(model, optimizer, split, number, seconds):
+        done.append(number)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return real(model, optimizer, split, number, seconds)
+
+    monkeypatch.setattr(original, "study_data", lambda dataset: data)
+    monkeypatch.setattr(original, "write_runs", lambda dataset, out: None)
+    monkeypatch.setattr(original, "epoch", killed_once)
+    monkeypatch.setitem(original.RECIPE, "epochs", 2)
+    with pytest.raises(KeyboardInterrupt):
+        original.original(folder=str(tmp_path))
+    original.original(folder=str(tmp_path))
+    (entry,) = read_runs(tmp_path)
+    assert done == [0, 1, 1] and [row["epoch"] for row in entry["history"]] == [1, 2]
+    assert not list(tmp_path.rglob("*.state.pt")) and set(entry["last"]) == {"accuracy", "auc", "ece"}
+    assert load_checkpoint(tmp_path / f"{entry['id']}.safetensors")[1]["img_size"] == 224
