@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -59,9 +58,8 @@ class Timing:
 def interleaved_latency(calls: Mapping[str, Callable], rounds: int = 20, repeats=3) -> dict[str, Timing]:
     """Time several models in turns, so that whatever else the machine does hits all of them alike.
 
-    calls: name -> a function without arguments that runs the model once. In each round every model has its
-    turn, in a new random order: two calls to warm up, then the mean of ``repeats`` calls is its sample of the
-    round. Torch's timer waits until an accelerator's work is done; torch's CPU threads stay as they are.
+    calls: name -> a function that runs the model once. In each round every model has its turn, in a new random
+    order: two calls to warm up, then the mean of ``repeats`` calls. Torch's CPU threads stay as they are.
     """
     rng, samples, threads = np.random.default_rng(0), {name: [] for name in calls}, torch.get_num_threads()
     for _ in range(rounds):
@@ -91,20 +89,22 @@ class Cost:
     bytes: int
     latency: Timing
     throughput: float
+    batch: int
 
 
-def measure_cost(model: VisionTransformer, rounds: int = 10, batch: int = 8) -> Cost:
-    """Count and time a model in evaluation mode, where it lies: with one image and with ``batch`` images."""
-    calls = {name: partial(model, random_inputs(model, n)) for name, n in (("one", 1), ("many", batch))}
+def measure_cost(model: VisionTransformer, seconds: float = 2.0, batch: int = 8) -> Cost:
+    """Count and time a model where it lies: ``seconds`` with one image and as long with ``batch`` images."""
+    times, threads = [], torch.get_num_threads()
     with evaluation_mode(model), torch.no_grad():
-        times = interleaved_latency(calls, rounds, repeats=1)
-    size = sum(p.nbytes for p in model.parameters())
-    rate = 1000 * batch / times["many"].median
-    return Cost(count_parameters(model), count_macs(model), size, times["one"], rate)
+        for count in (1, batch):
+            inputs = {"model": model, "x": random_inputs(model, count)}
+            timer = Timer("model(x)", globals=inputs, num_threads=threads)
+            times.append(Timing(1000 * np.array(timer.blocked_autorange(min_run_time=seconds).times)))
+    size, rate = sum(p.nbytes for p in model.parameters()), 1000 * batch / times[1].median
+    return Cost(count_parameters(model), count_macs(model), size, times[0], rate, batch)
 
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:
     """Random model input (batch, 3, S, S) in [-1, 1], where the model is and in the dtype of its weights."""
-    weight = model.patch_embed.proj.weight
-    shape = (batch, weight.shape[1], *model.patch_embed.img_size)
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(weight)
+    pixels = torch.rand(batch, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(0))
+    return (2 * pixels - 1).to(model.patch_embed.proj.weight)
