@@ -58,7 +58,7 @@ class Timing:
 def interleaved_latency(calls: Mapping[str, Callable], rounds: int = 20, repeats=3) -> dict[str, Timing]:
     """Time several models in turns, so that whatever else the machine does hits all of them alike.
 
-    calls: name -> a function that runs the model once. In each round every model has its turn, in a new random
+    calls: name -> a function that runs the model once. In each round every model has its turn in random
     order: two calls to warm up, then the mean of ``repeats`` calls. Torch's CPU threads stay as they are.
     """
     rng, samples, threads = np.random.default_rng(0), {name: [] for name in calls}, torch.get_num_threads()
