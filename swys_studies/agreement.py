@@ -15,7 +15,7 @@ from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_nam
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.explain import agreement, shuffled
 from swys_utils.gradcam import METHODS, heatmaps
-from swys_utils.metrics import Rows, mean_interval, t_interval
+from swys_utils.metrics import as_table, mean_interval, t_interval
 from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
@@ -29,7 +29,7 @@ COMPARED = (("soft targets", "alone"), (BOTH, "alone"), (BOTH, "soft targets"))
 RENAMED = {"maps": BOTH}  # in results of earlier versions
 
 
-def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None) -> Rows:
+def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None) -> list[dict]:
     """Compare the maps of all finished runs in a folder with their teacher's, on the whole test split.
 
     Args:
@@ -45,7 +45,7 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
     found = agreement_over_runs(folder or RUNS / dataset, data)
     write_json(save_path or CHECKPOINTS / data.info.results_name / "agreement.json", found)
     rows = summary(found)
-    print(rows)
+    print(as_table(rows))
     return rows
 
 
@@ -123,14 +123,14 @@ def group_means(runs: list[dict], values: Mapping[str, float]) -> dict[str, floa
     return {group: float(np.mean(found)) for group, found in each.items() if found}
 
 
-def summary(study: dict) -> Rows:
+def summary(study: dict) -> list[dict]:
     """One row a method: chance, the mean of each group, and what soft targets and maps change (t intervals).
 
     Args:
         study: result of ``agreement_over_runs``, or a ``pocket.json`` of an earlier version.
     """
     runs = [run | {"group": RENAMED.get(run["group"], run["group"])} for run in study["runs"]]
-    rows = Rows()
+    rows = []
     for name, part in study["maps"].items():
         values = {key: row["spearman"] for key, row in part["runs"].items()}
         row = {"map": name, "chance": float(np.mean([r["chance"] for r in part["runs"].values()]))}

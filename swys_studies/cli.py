@@ -20,7 +20,6 @@ from swys_utils.training import predict
 from . import agreement, explanations, ladder, original, peers, reference, report, ship, twin
 from .export import export_onnx, quantise_onnx_dynamic
 from .leaks import seen_in_training
-from .native import at_native_resolution
 from .train import Distill, Train, load_for
 
 Splits = Literal["train", "val", "test"]
@@ -99,7 +98,6 @@ def benchmark(
     """The shrink ladder: what each step down to an int8 file costs and changes.
 
     Args:
-        dataset: any 2D MedMNIST name.
         ckpt_path: checkpoints, largest first, the one to ship last; default: all shipped ones of the data
             set.
         images: so many random test images are scored (0: all).
@@ -116,28 +114,25 @@ def benchmark(
         raise SwysError(f"no checkpoint of {dataset} is shipped; name one with --ckpt_path")
     models = {path.removeprefix(f"{dataset}/"): model for path, (model, _) in found.items()}
     rungs = ladder.shrink_ladder(models, data, images)
-    print(ladder.ladder_table(rungs))
+    print(metrics.as_table(ladder.ladder_table(rungs)))
     chosen, reason = ladder.which_to_ship(rungs)
     print(f"\nship {reason}")
     if json:
         ladder.write(rungs, json, dataset=dataset, source=data.info.source, ship=chosen.name)
 
 
-def export(ckpt_path: str, save_path: str, int8: bool = False, native: bool = False) -> None:
+def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
     """Write a checkpoint as an ONNX file with its card.
 
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: x.onnx.
         int8: quantise the weights and, as they come, the activations.
-        native: rewrite a model of enlarged images, exactly, to read them at their stored size.
     """
     model, card = load_checkpoint(ckpt_path)
     if "dataset" not in card:
         raise SwysError(f"the card of '{ckpt_path}' names no data set, and so no classes; train it with swys")
     data = load_dataset(card["dataset"], card.get("size", 28), download=False)
-    if native:
-        model = at_native_resolution(model, data.info.size)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "float32.onnx" if int8 else Path(save_path)
         written = export_onnx(model, target, data.info.class_names, card)

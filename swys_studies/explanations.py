@@ -16,14 +16,13 @@ from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_nam
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
 from swys_utils.explain import agreement, randomisation_check, shuffled
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
-from swys_utils.metrics import Rows, bootstrap_interval, mean_interval
+from swys_utils.metrics import bootstrap_interval, mean_interval
 from swys_utils.models import checkpoint_ids, load_checkpoint
 from swys_utils.training import predict
 
 from .faithfulness import centre_prior_maps, deletion_insertion, mosaic_pointing, random_maps
 
 MODELS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_soft", "Map Tiny": "vit_tiny_maps"}
-NOISE = 2.0  # grey levels of 255, standard deviation: no reader would see it
 
 
 def measure(
@@ -74,13 +73,12 @@ def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
     jobs = {f"agreement, {name}": (0, partial(ladder, models, method)) for name, method in methods.items()}
     for name, model in models.items():
         jobs[f"empty maps, {name}"] = (0, partial(empty, model, class_names))
-        jobs[f"retest, {name}"] = (156, partial(retest, model))
         jobs[f"randomisation, {name}"] = (32, partial(randomisation, model))
         jobs[f"methods, {name}"] = (64, partial(rank_methods, model))
     return jobs
 
 
-def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> Rows:
+def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> list[dict]:
     """Agreement with Base for the class that Base predicts; the differences from Tiny alone come last."""
     classes = predict(models["Base"], sample.images).argmax(axis=1)
     maps = {name: heatmaps(m, sample.images, method, classes, signed=True) for name, m in models.items()}
@@ -95,32 +93,23 @@ def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> Rows:
     return rows
 
 
-def retest(model: nn.Module, sample: Split) -> Rows:
-    """How alike are a model's maps of the same image with faint noise? More than this no student can be."""
-    noise = np.random.default_rng(0).normal(0, NOISE, sample.images.shape)
-    noisy = (sample.images + noise).round().clip(0, 255).astype(np.uint8)
-    classes = predict(model, sample.images).argmax(axis=1)
-    first, again = (heatmaps(model, x, targets=classes, signed=True) for x in (sample.images, noisy))
-    return agreement_ladder({"faint noise": (first, again)})
-
-
-def randomisation(model: nn.Module, sample: Split) -> Rows:
+def randomisation(model: nn.Module, sample: Split) -> list[dict]:
     """What is left of a map when the model is randomised, stage by stage."""
     keys = ("randomised down to", "spearman", "low", "high", "undefined")
     stages = randomisation_check(model, sample.images).items()
-    return Rows(dict(zip(keys, (name, *mean_interval(r), int(np.isnan(r).sum())))) for name, r in stages)
+    return [dict(zip(keys, (name, *mean_interval(r), int(np.isnan(r).sum())))) for name, r in stages]
 
 
-def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> Rows:
+def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:
     """Empty Grad-CAM maps of one model, for the class that it predicts."""
     logits = predict(model, sample.images)
     return empty_maps(heatmaps(model, sample.images, targets=logits.argmax(1)), logits, class_names)
 
 
-def agreement_ladder(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Rows:
+def agreement_ladder(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
     """Agreement of named pairs of maps, each above its own chance level: the same maps, images shuffled."""
     keys = "pair, spearman, low, high, top IoU, IoU low, IoU high, images, undefined".split(", ")
-    rows = Rows()
+    rows = []
     for name, (a, b) in pairs.items():
         for title, found in ((name, agreement(a, b)), (f"{name}, shuffled", agreement(a, shuffled(b)))):
             means = mean_interval(found.spearman) + mean_interval(found.iou)
@@ -128,7 +117,7 @@ def agreement_ladder(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Rows
     return rows
 
 
-def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> Rows:
+def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> list[dict]:
     """How often does ReLU leave nothing of maps (N, gh, gw)? By class and confidence, from logits (N, C)."""
     probabilities = torch.as_tensor(logits).softmax(1).numpy()
     confidence, empty = probabilities.max(1), np.asarray(maps).max(axis=(1, 2)) <= 0
@@ -139,10 +128,10 @@ def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str])
             groups[name, band] = within & (probabilities.argmax(1) == c)
     keys = ("predicted", "confidence", "images", "empty", "share")
     counts = ((*group, int(mask.sum()), int(empty[mask].sum())) for group, mask in groups.items())
-    return Rows(dict(zip(keys, (*row, row[3] / row[2] if row[2] else np.nan))) for row in counts)
+    return [dict(zip(keys, (*row, row[3] / row[2] if row[2] else np.nan))) for row in counts]
 
 
-def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> Rows:
+def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> list[dict]:
     """Which method deserves the headline? The best mean rank of three measures comes first.
 
     gap: insertion - deletion; mosaic: share in the target's cell; randomised: mean absolute Spearman with the
@@ -152,7 +141,7 @@ def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> Rows:
     images, count, depth = sample.images, len(sample), len(model.blocks)
     classes, grid = predict(model, images).argmax(1), model.patch_embed.grid_size
     methods = {f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)}
-    rows, methods = Rows(), METHODS | methods
+    rows, methods = [], METHODS | methods
     maps = {name: heatmaps(model, images, method, classes) for name, method in methods.items()}
     maps |= {"random": random_maps(count, grid), "centre prior": centre_prior_maps(count, grid)}
     for name, own in maps.items():
@@ -166,4 +155,4 @@ def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> Rows:
     values = np.array([(-row["gap"], -row["mosaic"], row["randomised"]) for row in rows])
     ranks = rankdata(values, axis=0, nan_policy="omit").mean(axis=1)
     order = np.argsort(ranks)  # nan, the baselines, comes last
-    return Rows(rows[i] | {"rank": float(ranks[i])} for i in order)
+    return [rows[i] | {"rank": float(ranks[i])} for i in order]

@@ -23,11 +23,10 @@ from swys_utils.config import SwysError, device_name, fast_bf16, write_json
 from swys_utils.data import Dataset, to_model_input
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps
-from swys_utils.metrics import Rows, point_scores, wilson_interval
+from swys_utils.metrics import point_scores, wilson_interval
 from swys_utils.models import count_parameters
 
 from .export import dequantised_twin, export_onnx, logits_of, onnx_session, quantise_onnx_dynamic
-from .native import at_native_resolution
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
     if found != [data.info.num_classes] or data.info.multi_label:
         raise SwysError(f"models of {found} classes; give models of {data.info.name}, one label an image")
     with tempfile.TemporaryDirectory() as folder:
-        every = candidates(models, data.info.size, Path(folder))
+        every = candidates(models, Path(folder))
     calls = {rung.name: partial(rung.run, rung.inputs(data.test.images[:1])) for rung in every}
     timings = interleaved_latency(calls, rounds)
     test, val, shown = data.test.head(images), data.val.head(images), data.test.head(explain_images).images
@@ -123,9 +122,9 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
     return rungs
 
 
-def ladder_table(rungs: Sequence[Rung]) -> Rows:
+def ladder_table(rungs: Sequence[Rung]) -> list[dict]:
     """One row of text a rung, for a terminal or a notebook."""
-    return Rows(
+    return [
         {
             "rung": r.name,
             "parameters": f"{r.parameters / 1e6:.2f} M",
@@ -141,7 +140,7 @@ def ladder_table(rungs: Sequence[Rung]) -> Rows:
             "like the first rung": f"{r.like_first:.2f}",
         }
         for r in rungs
-    )
+    ]
 
 
 def which_to_ship(rungs: Sequence[Rung], max_loss=0.005, min_alike=0.95) -> tuple[Rung, str]:
@@ -168,18 +167,12 @@ def write(rungs: Sequence[Rung], path: str | Path, **facts) -> None:
     write_json(path, {"device": device_name("cpu"), **facts, "rungs": [asdict(rung) for rung in rungs]})
 
 
-def candidates(models: dict, size: int, folder: Path) -> list[Candidate]:
-    """Each model in float32, followed by its exact rewrite for images of ``size`` px if it reads enlarged
-    ones; the first in bfloat16, too, on CPUs that compute in it; the last as ONNX files in ``folder``."""
+def candidates(models: dict, folder: Path) -> list[Candidate]:
+    """Each model in float32; the first in bfloat16, too, on CPUs that compute in it; the last as ONNX."""
     found = []
     for name, model in models.items():
         model = deepcopy(model).cpu().float().eval()
         found.append(torch_candidate(f"{name} fp32", name, model))
-        try:
-            native = at_native_resolution(model, size)
-            found.append(torch_candidate(f"{name} on {size} px fp32", name, native))
-        except SwysError:
-            pass  # it reads the images at their own size already, or at no whole multiple
     first, last, fp32, int8 = found[0], found[-1], folder / "fp32.onnx", folder / "int8.onnx"
     if fast_bf16("cpu"):
         half = deepcopy(first.explained).bfloat16()

@@ -12,53 +12,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swys_utils.config import (
-    CHECKPOINTS,
-    PROJECT_ROOT,
-    SwysError,
-    default_device,
-    device_name,
-    seed_everything,
-    write_json,
-)
+from swys_utils import config, training
+from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import Dataset, Split, load_dataset
 from swys_utils.distillation import ExplanationDistiller, SoftTargets, hide_labels
 from swys_utils.metrics import point_scores
 from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint, weights_digest
-from swys_utils.training import (
-    Recipe,
-    SupervisedObjective,
-    best_epoch,
-    build,
-    fit,
-    predict,
-    reference_recipe,
-    run_card,
-)
+from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
+from swys_utils.training import build, fit, predict
 
 from .leaks import pack_hashes, perceptual_hashes
 from .teacher_cache import cached_teacher
 
-RUNS = PROJECT_ROOT / "runs"
+RUNS = config.PROJECT_ROOT / "runs"
 SOFT = {"alpha": 0.7, "temperature": 2.0}
-METHODS = {  # method -> what is added to the loss on the labels
-    "scratch": {},
-    "kd_soft": SOFT,
-    "kd_explain": SOFT | {"gamma": 1.0},
-    "few_scratch": {},
-    "few_soft": {"alpha": 0.9, "temperature": 2.0},
-}
+METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}}  # settings of the loss
+METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
 FEW = 0.01  # share of the training images that keep their label in the few_* runs
-SECONDS = {
-    "vit_base": 1 / 48,
-    "vit_tiny": 1 / 530,
-}  # a training image with half its tokens, two cores of an AMD EPYC
+IMAGES_PER_S = {"vit_base": 48, "vit_tiny": 530}  # with half of the tokens, two cores of an AMD EPYC
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: ``id`` is ``<model>/<method>/seed<k>``; ``teacher`` is the id of the run that teaches, or
-    None."""
+    """One run; ``teacher`` is the id of the run that teaches, or None."""
 
     model: str
     method: str
@@ -68,14 +44,14 @@ class RunSpec:
 
     @property
     def id(self) -> str:
-        """Name of the run, and of its files below the folder of its data set."""
+        """``<model>/<method>/seed<k>``: also the name of its files below the folder of its data set."""
         return f"{self.model}/{self.method}/seed{self.seed}"
 
     def cost(self, images: int) -> float:
         """Estimated seconds on two CPU cores."""
         half, all_tokens = 1 - self.recipe.full_tokens, self.recipe.full_tokens
         epochs = self.recipe.epochs * (half + 2 * all_tokens if self.recipe.patch_drop else 2)
-        return epochs * images * SECONDS[self.model]
+        return epochs * images / IMAGES_PER_S[self.model]
 
 
 def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
@@ -100,13 +76,10 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
 
 
 def study_data(dataset: str) -> Dataset:
-    """The data of the set: all of PneumoniaMNIST; of other sets a fixed random half of the training
-    images."""
+    """The data of the set: all of PneumoniaMNIST; of other sets a fixed random half of what is trained on."""
     data = load_dataset(dataset, download=False)
     if data.info.synthetic:
-        raise SwysError(
-            "the reference set is trained on real images; set SWYS_DATA_DIR to a folder with them"
-        )
+        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
     if dataset == "pneumoniamnist":
         return data
     return replace(data, train=data.train.head(len(data.train) // 2))
@@ -138,7 +111,7 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
 
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     """Train, score and write one run below ``out``; returns its entry."""
-    device = default_device()
+    device = config.default_device()
     model = build(run.model, data, run.recipe, run.seed)
     digest, test = weights_digest(model), data.test
     curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
@@ -163,14 +136,14 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         "val_accuracy": result.history[-1]["val_accuracy"],
         "val_auc": result.history[-1]["val_auc"],
         "last": scores["last"],
-        "val_chosen": scores["val_chosen"] | {"epoch": best_epoch(result.history)["epoch"]},
+        "val_chosen": scores["val_chosen"] | {"epoch": training.best_epoch(result.history)["epoch"]},
         "seconds": result.history[-1]["seconds"],
-        "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
+        "device": f"{config.device_name(device)}, {torch.get_num_threads()} threads",
         "history": curve.beside(result.history),
         # the predicted class of each test image, one character each, for paired tests
         "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
     }
-    card = run_card(data, run.recipe, run.seed, result.history) | entry
+    card = training.run_card(data, run.recipe, run.seed, result.history) | entry
     card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
     save_checkpoint(result.model, out / f"{run.id}.safetensors", card, "fp32")
     write_json(out / f"{run.id}.run.json", entry)  # last: this file says that the run is done
@@ -200,7 +173,7 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
         raise SwysError(f"{run.id} needs its teacher; train '--only {run.teacher}' first")
     model, _ = load_checkpoint(out / f"{run.teacher}.safetensors", device, data.info.num_classes)
     teacher = cached_teacher(model, data, run.recipe, out / "views" / run.teacher, device)
-    seed_everything(run.seed)
+    config.seed_everything(run.seed)
     kind = ExplanationDistiller if "gamma" in settings else SoftTargets
     return kind(teacher, labels, **settings), shown
 

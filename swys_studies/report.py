@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from swys_utils.config import CHECKPOINTS, SwysError
-from swys_utils.metrics import Rows, mcnemar, t_interval
+from swys_utils.metrics import as_table, mcnemar, t_interval
 
 from .reference import read_runs, study_data
 
@@ -44,15 +44,15 @@ def report(dataset: str = "pneumoniamnist", runs: str = "") -> None:
         raise SwysError(f"'{path}' does not exist; train the set with 'swys study reference' first")
     entries, labels = read_runs(path), study_data(dataset).test.labels
     print(f"{dataset}: {len(entries)} runs, {len(labels)} test images; last epoch of a fixed schedule\n")
-    print(kinds(entries, labels), "\n")
-    print(differences(entries, labels))
+    print(as_table(kinds(entries, labels)), "\n")
+    print(as_table(differences(entries, labels)))
     print(f"\ntrained on {', '.join(sorted({entry['device'] for entry in entries}))}; intervals 95 %")
 
 
-def kinds(entries: list[dict], labels: np.ndarray) -> Rows:
+def kinds(entries: list[dict], labels: np.ndarray) -> list[dict]:
     """One row a kind of run: accuracy with its interval over images and seeds; AUC, and the
     validation-chosen epoch."""
-    rows = Rows()
+    rows = []
     for title, group in grouped(entries).items():
         low, high = accuracy_interval(np.stack([right(entry, labels) for entry in group.values()]))
         runs = list(group.values())
@@ -71,10 +71,10 @@ def kinds(entries: list[dict], labels: np.ndarray) -> Rows:
     return rows
 
 
-def differences(entries: list[dict], labels: np.ndarray) -> Rows:
+def differences(entries: list[dict], labels: np.ndarray) -> list[dict]:
     """Paired by seed (same initial weights, same order of images): accuracy in points, AUC, McNemar of seed
     0."""
-    groups, rows = grouped(entries), Rows()
+    groups, rows = grouped(entries), []
     for a, b in COMPARED:
         seeds = sorted(set(groups.get(a, {})) & set(groups.get(b, {})))
         if not seeds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -144,21 +144,9 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
 
 
-class Rows(list):
-    """A list of dicts, all with the same keys, that prints as a table."""
-
-    def cells(self) -> list[list[str]]:
-        """The header and each row as text."""
-        shown = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in self]
-        return [list(self[0]), *shown] if self else []
-
-    def __str__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(*self.cells())]
-        lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in self.cells())
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head, *body = ["".join(f"<td>{cell}</td>" for cell in line) for line in self.cells()] or [""]
-        return "<table>" + "".join(f"<tr>{line}</tr>" for line in (head, *body)) + "</table>"
+def as_table(rows: Sequence[Mapping]) -> str:
+    """Rows with the same keys, at least one, as text to print."""
+    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(rows[0], *cells)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in (list(rows[0]), *cells))
+    return "\n".join(lines)

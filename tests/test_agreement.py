@@ -13,6 +13,7 @@ from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
 from swys_utils.explain import agreement
 from swys_utils.gradcam import METHODS, heatmaps
+from swys_utils.metrics import as_table
 from swys_utils.models import create_model, load_checkpoint, save_checkpoint
 from swys_utils.training import predict
 
@@ -105,7 +106,7 @@ def test_the_command_writes_the_result_beside_the_checkpoints(study, monkeypatch
     monkeypatch.setattr(module, "agreement_over_runs", lambda folder, data: study)
     rows = measure("pneumoniamnist", "runs of this set")
     found = json.loads((tmp_path / "pneumoniamnist" / "agreement.json").read_text())
-    assert str(rows) in capsys.readouterr().out and str(summary(found)) == str(rows)
+    assert as_table(rows) in capsys.readouterr().out and as_table(summary(found)) == as_table(rows)
 
 
 def test_no_teacher_or_other_data_is_a_line_with_the_way_out(tmp_path, runs):

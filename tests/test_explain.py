@@ -170,7 +170,7 @@ def test_a_ladder_has_chance_and_empty_maps_are_counted():
 @pytest.mark.slow
 def test_measure_writes_every_part_once(drawn_data_dir, tmp_path, monkeypatch, capsys):
     models = {name: small_vit(seed, 2) for seed, name in enumerate(("Base", "Tiny", "KD Tiny"))}
-    kinds = ("empty maps", "retest", "randomisation", "methods")
+    kinds = ("empty maps", "randomisation", "methods")
     chosen = ["agreement, grad_cam", *(f"{kind}, Base" for kind in kinds)]
     few = lambda *args, jobs=study.parts: {key: (8, jobs(*args)[key][1]) for key in chosen}  # noqa: E731
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
@@ -179,7 +179,7 @@ def test_measure_writes_every_part_once(drawn_data_dir, tmp_path, monkeypatch, c
     ids, path = {name: name for name in models}, tmp_path / "found.json"
     found = study.measure(checkpoints=ids, save_path=str(path))["parts"]
     stored = json.loads(path.read_text())["parts"]
-    assert list(stored) == list(found) == chosen and len(capsys.readouterr().out.splitlines()) == 5
+    assert list(stored) == list(found) == chosen and len(capsys.readouterr().out.splitlines()) == 4
     assert stored["agreement, grad_cam"]["rows"][-1]["pair"] == "KD Tiny - Tiny"
     *methods, noise, centre = stored["methods, Base"]["rows"]
     assert {noise["method"], centre["method"]} == {"random", "centre prior"}
