@@ -15,12 +15,13 @@ from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_nam
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.explain import agreement, shuffled
 from swys_utils.gradcam import METHODS, heatmaps
-from swys_utils.metrics import as_table, mean_interval, t_interval
+from swys_utils.metrics import mean_interval, t_interval
 from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
 from .faithfulness import deletion_insertion, random_maps
 from .reference import RUNS, read_runs, study_data
+from .report import as_table
 
 ANOTHER, BOTH = "another teacher", "soft targets + maps"
 # method of a student's run -> its group
@@ -165,7 +166,13 @@ def compare(theirs: np.ndarray, ours: np.ndarray) -> dict:
     same, chance = agreement(theirs, ours), agreement(theirs, shuffled(ours))
     mean, low, high = mean_interval(same.spearman)
     means = {"iou": float(np.nanmean(same.iou)), "chance": float(np.nanmean(chance.spearman))}
-    return {"spearman": mean, "low": low, "high": high, **means, "undefined": same.undefined}
+    return {
+        "spearman": mean,
+        "low": low,
+        "high": high,
+        **means,
+        "undefined": int(np.isnan(same.spearman).sum()),
+    }
 
 
 def facts(model: VisionTransformer, images: np.ndarray, answers: np.ndarray) -> dict[str, float]:

@@ -114,7 +114,7 @@ def benchmark(
         raise SwysError(f"no checkpoint of {dataset} is shipped; name one with --ckpt_path")
     models = {path.removeprefix(f"{dataset}/"): model for path, (model, _) in found.items()}
     rungs = ladder.shrink_ladder(models, data, images)
-    print(metrics.as_table(ladder.ladder_table(rungs)))
+    print(report.as_table(ladder.ladder_table(rungs)))
     chosen, reason = ladder.which_to_ship(rungs)
     print(f"\nship {reason}")
     if json:

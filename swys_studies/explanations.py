@@ -73,7 +73,6 @@ def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
     jobs = {f"agreement, {name}": (0, partial(ladder, models, method)) for name, method in methods.items()}
     for name, model in models.items():
         jobs[f"empty maps, {name}"] = (0, partial(empty, model, class_names))
-        jobs[f"randomisation, {name}"] = (32, partial(randomisation, model))
         jobs[f"methods, {name}"] = (64, partial(rank_methods, model))
     return jobs
 
@@ -93,13 +92,6 @@ def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> list[dict]
     return rows
 
 
-def randomisation(model: nn.Module, sample: Split) -> list[dict]:
-    """What is left of a map when the model is randomised, stage by stage."""
-    keys = ("randomised down to", "spearman", "low", "high", "undefined")
-    stages = randomisation_check(model, sample.images).items()
-    return [dict(zip(keys, (name, *mean_interval(r), int(np.isnan(r).sum())))) for name, r in stages]
-
-
 def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:
     """Empty Grad-CAM maps of one model, for the class that it predicts."""
     logits = predict(model, sample.images)
@@ -113,7 +105,7 @@ def agreement_ladder(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list
     for name, (a, b) in pairs.items():
         for title, found in ((name, agreement(a, b)), (f"{name}, shuffled", agreement(a, shuffled(b)))):
             means = mean_interval(found.spearman) + mean_interval(found.iou)
-            rows.append(dict(zip(keys, (title, *means, len(found.iou), found.undefined))))
+            rows.append(dict(zip(keys, (title, *means, len(found.iou), int(np.isnan(found.iou).sum())))))
     return rows
 
 

@@ -17,14 +17,8 @@ HASH_TOLERANCE = 2  # bits of 64 that a re-saved or re-windowed copy may differ 
 def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     """64-bit perceptual hash: the signs of 64 mid-frequency DCT coefficients (after Zauner 2010).
 
-    Low frequencies are left out on purpose: all chest X-rays share them. Brightness and contrast do not
-        matter.
-
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3); brought to 28 x 28 grey first.
-
-    Returns:
-        uint8 (N, 8), the 64 bits packed.
+    Low frequencies are left out on purpose: chest X-rays share them. Brightness and contrast do not matter.
+    ``images``: uint8 (N, H, W[, 3]), brought to 28 x 28 grey first. Returns uint8 (N, 8), the 64 bits packed.
     """
     order = sorted(np.ndindex(28, 28), key=lambda ij: (sum(ij), ij))[15:79]
     rows, columns = np.array(order).T
@@ -43,11 +37,9 @@ def pack_hashes(hashes: np.ndarray) -> str:
 
 
 def seen_in_training(card: dict, images: np.ndarray) -> np.ndarray:
-    """bool (N,): which images have (within 2 of 64 bits) the fingerprint of a training image of this
-    checkpoint.
+    """bool (N,): which images have (within 2 of 64 bits) the fingerprint of an image of its training.
 
-    Raises:
-        SwysError: the card carries no fingerprints.
+    Raises SwysError when the card carries no fingerprints.
     """
     if not card.get("training_hashes"):
         raise SwysError(f"the card of '{card.get('model')}' carries no fingerprints of its training images")

@@ -110,19 +110,12 @@ def stopped(history: list[dict], patience: int) -> bool:
 
 
 def time_to_original(dataset: str = "pneumoniamnist", folder: str = "") -> dict:
-    """Seconds of training until validation AUC is what the original ends with, as a ratio to the original's
-    seconds.
-
-    Raises:
-        SwysError: a run that is compared is missing.
-    """
+    """How many times sooner validation AUC is what the original ends with; SwysError without both runs."""
     runs = {run["id"]: run for run in read_runs(Path(folder or RUNS / dataset))}
     try:
         theirs, ours = runs[f"{MODEL}/original/seed0"], runs["vit_tiny/scratch/seed0"]
     except KeyError as error:
-        raise SwysError(
-            f"run {error} is missing; train it with 'swys study original' or 'reference'"
-        ) from None
+        raise SwysError(f"run {error} is missing; use 'swys study original' or 'reference'") from None
     reached = next((row for row in ours["history"] if row["val_auc"] >= theirs["val_auc"]), None)
     if reached is None:
         raise SwysError(f"{ours['id']} never reaches a validation AUC of {theirs['val_auc']:.3f}")

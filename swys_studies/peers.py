@@ -13,8 +13,9 @@ from swys_utils.benchmark import Timing, interleaved_latency, random_inputs, spe
 from swys_utils.config import SwysError, default_device, device_name
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.gradcam import grad_cam
-from swys_utils.metrics import as_table
 from swys_utils.models import load_checkpoint
+
+from .report import as_table
 
 
 def compare(ckpt_path: str = f"{DEFAULT_DATASET}/vit_tiny_patch16_224", rounds: int = 20) -> None:

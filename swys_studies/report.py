@@ -3,13 +3,13 @@ test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from swys_utils.config import CHECKPOINTS, SwysError
-from swys_utils.metrics import as_table, mcnemar, t_interval
+from swys_utils.metrics import mcnemar, t_interval
 
 from .reference import read_runs, study_data
 
@@ -132,3 +132,11 @@ def spread(values: list[float], digits: int) -> str:
     """Mean, and standard deviation over runs where there are several."""
     mean = f"{np.mean(values):.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def as_table(rows: Sequence[Mapping]) -> str:
+    """Rows with the same keys, at least one, as text to print."""
+    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(rows[0], *cells)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in (list(rows[0]), *cells))
+    return "\n".join(lines)

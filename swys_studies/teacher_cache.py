@@ -38,8 +38,7 @@ class CachedTeacher(nn.Module):
 def cached_teacher(
     model: VisionTransformer, data: Dataset, recipe: Recipe, folder: Path, device: torch.device
 ) -> CachedTeacher:
-    """Look at the ``recipe.views`` views of each training image; views that are in ``folder`` already are
-    read.
+    """Look at the ``recipe.views`` views of each training image; views that lie in ``folder`` are read.
 
     Raises:
         SwysError: a recipe with new views in each epoch.

@@ -37,29 +37,21 @@ class Profile:
     eval_images: int
     explain_images: int
     latency_seconds: float
+    what: str
 
     def __str__(self) -> str:
-        what = {
-            "smoke": "every cell runs on a few images; the numbers mean nothing",
-            "quick": "minutes of real training, then the shipped checkpoints",
-            "full": "everything is trained by the reference recipe",
-        }
-        return f"{self.name} ({what[self.name]})"
+        return f"{self.name} ({self.what})"
 
 
 PROFILES = {
-    "smoke": Profile("smoke", 1, 32, 8, 0.1),
-    "quick": Profile("quick", 60, 0, 128, 1.5),
-    "full": Profile("full", 0, 0, 0, 5.0),
+    "smoke": Profile("smoke", 1, 32, 8, 0.1, "every cell runs on a few images; the numbers mean nothing"),
+    "quick": Profile("quick", 60, 0, 128, 1.5, "minutes of real training, then the shipped checkpoints"),
+    "full": Profile("full", 0, 0, 0, 5.0, "everything is trained by the reference recipe"),
 }
 
 
 def profile(name: str | None = None) -> Profile:
-    """The profile in force: ``name``, else the environment's ``SWYS_PROFILE``, else ``quick``.
-
-    Raises:
-        SwysError: for a name that is not a profile.
-    """
+    """The profile in force: ``name``, else ``SWYS_PROFILE``, else ``quick``; SwysError for an unknown one."""
     name = name or os.environ.get("SWYS_PROFILE") or "quick"
     if name not in PROFILES:
         raise SwysError(unknown("profile", name, PROFILES, "set SWYS_PROFILE to one of"))

@@ -103,8 +103,7 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
     the default data set at 28 px the embedded synthetic twin comes last. A file that is already on disk is
     taken as it is: it may be re-saved or a split of your own. Arrays over 1 GiB are memory-mapped.
 
-    Raises:
-        SwysError: unknown name or size, damaged or foreign file, or no data to be had.
+    Raises SwysError: unknown name or size, damaged or foreign file, or no data to be had.
     """
     if name not in NAMES:
         raise SwysError(unknown("dataset", name, NAMES, "the 2D MedMNIST sets are"))
@@ -145,12 +144,8 @@ def to_model_input(
 ) -> torch.Tensor:
     """uint8 images to what the ViTs read.
 
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3), NumPy or torch, on any device.
-        img_size: side S of the square model input, px.
-
-    Returns:
-        float32 (N, 3, S, S) in [-1, 1]: grey repeated to three channels, x / 127.5 - 1, bilinear resize.
+    ``images``: uint8 (N, H, W) or (N, H, W, 3), NumPy or torch, on any device. ``img_size``: side S, px.
+    Returns float32 (N, 3, S, S) in [-1, 1]: grey repeated, x / 127.5 - 1, bilinear resize.
     """
     batch = to_planes(images, device)
     if batch.shape[-1] != img_size:

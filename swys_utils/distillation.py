@@ -22,10 +22,8 @@ from .training import SupervisedObjective
 def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) of the softened distributions (Hinton et al. 2015), the mean over the batch.
 
-    The factor T^2 keeps the gradient's size when the temperature changes.
-
-    Args:
-        student_logits, teacher_logits: float (B, C). temperature: T > 0, else SwysError.
+    The factor T^2 keeps the gradient's size when the temperature changes. Logits are float (B, C); a
+    temperature T that is not above 0 is a SwysError.
     """
     if temperature <= 0:
         raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")

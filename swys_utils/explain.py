@@ -1,7 +1,6 @@
 """Measuring explanations: do two models look at the same places, and does a map depend on its model?
 
-Results keep one value an image (nan where it has none); ``metrics.mean_interval`` makes means of them. Models
-are timm ViTs as in ``gradcam``; scores are softmax probabilities.
+Results keep one value an image, nan where it has none; ``metrics.mean_interval`` makes means of them.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ from .training import predict
 
 @dataclass(frozen=True)
 class Agreement:
-    """Per image: Spearman correlation of two maps and overlap (IoU) of their strongest tokens, float (N,)."""
+    """Per image: Spearman correlation of two maps and overlap (IoU) of their strongest tokens, float (N,).
+
+    Both are nan where a map is constant, most often empty, so that nothing can be compared.
+    """
 
     spearman: np.ndarray
     iou: np.ndarray
-
-    @property
-    def undefined(self) -> int:
-        """Images on which a map is constant (most often: empty), so that nothing can be compared."""
-        return int(np.isnan(self.spearman).sum())
 
 
 def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agreement:

@@ -1,8 +1,8 @@
-"""Scores with intervals, paired tests, and the small tables they are shown in."""
+"""Scores with intervals, and paired tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,9 +39,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     """Accuracy and AUC as ``medmnist.Evaluator`` computes them, ECE, and 95 % intervals.
 
     Accuracy's interval is Wilson's (multi-label: bootstrap); AUC's and ECE's are bootstrap over images.
-
-    Args:
-        logits: float (N, C). labels: int (N,) or (N, L), else SwysError. task: MedMNIST's task name.
+    ``logits``: float (N, C). ``labels``: int (N,) or (N, L), else SwysError. ``task``: MedMNIST's name of it.
     """
     point, scores = point_scores(logits, labels, task), probabilities(logits, task)
     multi_label = task.startswith("multi-label")
@@ -142,11 +140,3 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
-
-
-def as_table(rows: Sequence[Mapping]) -> str:
-    """Rows with the same keys, at least one, as text to print."""
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(rows[0], *cells)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in (list(rows[0]), *cells))
-    return "\n".join(lines)

@@ -34,8 +34,7 @@ def create_model(
         name: ``vit_base`` or ``vit_tiny`` (28 px, patches of 4 px), or any timm ViT at its own geometry.
         img_size, patch_size: px; None is what the name says. kwargs: for timm, such as ``drop_path_rate``.
 
-    Raises:
-        SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
+    Raises SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
     """
     known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
     asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
@@ -118,17 +117,14 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     return card
 
 
-def load_checkpoint(
-    path_or_id: str | Path, device: torch.device | str | None = None, num_classes: int | None = None
-) -> tuple[VisionTransformer, dict]:
+def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTransformer, dict]:
     """Load a model (eval mode, float32) and its card.
 
     Args:
         path_or_id: a folder, a .safetensors file, or an id below checkpoints/ ("pneumoniamnist/vit_tiny").
         num_classes: when given, a checkpoint with another number of classes is refused.
 
-    Raises:
-        SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.
+    Raises SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.
     """
     folder, _, card_path = _locate(find_checkpoint(path_or_id))
     card = read_card(card_path)

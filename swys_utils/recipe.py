@@ -44,8 +44,7 @@ def augment(planes: Tensor, img_size: int, how: Augmentation, draws: Tensor) -> 
         planes: float (B, C, H, W) in [-1, 1]. img_size: side S of the views, px.
         draws: (B, 9) in [0, 1), from ``how.draw``; the same numbers give the same views.
 
-    Returns:
-        float (B, C, S, S) in [-1, 1], computed on the device of ``planes``.
+    Returns float (B, C, S, S) in [-1, 1], computed on the device of ``planes``.
     """
     u = draws.to(planes.device).T
     even = u * 2 - 1  # uniform in [-1, 1)

@@ -25,9 +25,7 @@ class Run:
     ``facts`` tell runs apart.
     """
 
-    def __init__(
-        self, path: str | Path | None, model: nn.Module, objective: nn.Module, optimizer, facts: dict
-    ):
+    def __init__(self, path, model: nn.Module, objective: nn.Module, optimizer, facts: dict):
         self.path, self.facts = Path(path) if path else None, json.dumps(facts, sort_keys=True)
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.history: list[dict] = []

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,36 +25,26 @@ from .resume import Run
 
 
 def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -> VisionTransformer:
-    """``create_model`` (``geometry``: img_size, patch_size, ...) with the initial weights of ``seed``: the
-    same for every run of that model and seed."""
+    """``create_model`` (geometry: img_size, patch_size, ...) with the initial weights of ``seed``."""
     seed_everything(seed)
     rates = {"drop_path_rate": recipe.drop_path, "patch_drop_rate": recipe.patch_drop}
     return models.create_model(name, data.info.num_classes, **rates, **geometry)
 
 
 def fit(
-    model: VisionTransformer,
-    data: Dataset,
-    recipe: Recipe,
-    objective: nn.Module | None = None,
-    *,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    state_path: str | Path | None = None,
-    watch: Callable[[nn.Module, float, int], object] | None = None,
+    model, data: Dataset, recipe: Recipe, objective=None, *, seed=0, device=None, state_path=None, watch=None
 ) -> Run:
-    """Train ``model`` by ``recipe`` on a CPU, one GPU, or several under ``accelerate launch``; returns its
-    run.
+    """Train ``model`` by ``recipe`` on a CPU, one GPU, or several under ``accelerate launch``.
 
     Each epoch's randomness follows from (seed, epoch), so a resumed run repeats an uninterrupted one.
 
     Args:
-        objective: called as ``objective(model, batch)``; default: :class:`SupervisedObjective`.
+        model: a timm ViT, trained in place. seed: of the order of images and their views.
+        objective: nn.Module, called as ``objective(model, batch)``; default: :class:`SupervisedObjective`.
         state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
         watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch, and so at its end.
 
-    Raises:
-        SwysError: a state of another recipe or model, an unwritable path, a loss that is not finite.
+    Raises SwysError: a state of another recipe or model, an unwritable path, a loss that is not finite.
     """
     device = torch.device(device or default_device())
     accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
@@ -157,9 +145,7 @@ class ModelAndObjective(nn.Module):
 
 
 @torch.no_grad()
-def predict(
-    model: VisionTransformer, images: np.ndarray, batch_size: int = 64, bf16: bool = False
-) -> np.ndarray:
+def predict(model, images: np.ndarray, batch_size: int = 64, bf16: bool = False) -> np.ndarray:
     """Logits of uint8 images (N, H, W[, 3]) as float32 (N, C), in eval mode, on the model's device.
 
     Args:
@@ -187,15 +173,11 @@ class Trained:
         return predict(self.model, images) if shipped is None else shipped
 
 
-def load_or_train(
-    name: str, data: Dataset, P: Profile, device, objective: nn.Module | None = None, minutes: float = 1
-) -> Trained:
+def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, minutes=1.0) -> Trained:
     """The shipped checkpoint of this data set if there is one, else a model that is trained here.
 
-    Args:
-        name: ``vit_base``, ``vit_tiny``, or a name that starts with one of them, such as ``vit_tiny_soft``.
-        objective: of a student that has to be trained here.
-        minutes: of the profile's, to train where no checkpoint is shipped; in ``full`` the whole recipe.
+    ``name`` starts with ``vit_base`` or ``vit_tiny``. ``minutes`` (the profile's) and ``objective`` are for
+    training where nothing is shipped; in ``full`` it is the whole recipe.
     """
     shipped, folder = f"{data.info.name}/{name}", BUILD / "runs" / f"{data.info.results_name}-{P.name}" / name
     if P.name != "full" and shipped in models.checkpoint_ids():

@@ -9,11 +9,11 @@ import torch
 
 from swys_studies import agreement as module
 from swys_studies.agreement import agreement_over_runs, differences, group_means, measure, split_runs, summary
+from swys_studies.report import as_table
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
 from swys_utils.explain import agreement
 from swys_utils.gradcam import METHODS, heatmaps
-from swys_utils.metrics import as_table
 from swys_utils.models import create_model, load_checkpoint, save_checkpoint
 from swys_utils.training import predict
 

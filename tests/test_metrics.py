@@ -5,6 +5,7 @@ from medmnist import Evaluator
 from scipy import stats
 
 from swys_studies.leaks import pack_hashes, perceptual_hashes, seen_in_training
+from swys_studies.report import as_table
 from swys_utils.config import (
     PROFILES,
     SwysError,
@@ -16,7 +17,6 @@ from swys_utils.config import (
 )
 from swys_utils.data import load_dataset
 from swys_utils.metrics import (
-    as_table,
     bootstrap_interval,
     calibration_error,
     evaluate,
