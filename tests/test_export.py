@@ -103,5 +103,4 @@ def test_bad_input_is_one_line(small, path, tmp_path, monkeypatch):
 
 def test_peers_give_the_same_answers(small):
     pytest.importorskip("pytorch_grad_cam")
-    for rows in (peers.gradcam(small, rounds=1), peers.runtimes(small, rounds=1)):
-        assert len(rows) == 3
+    assert len(peers.gradcam(small, rounds=1)) == 3  # a difference of the maps would be an error
