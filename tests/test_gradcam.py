@@ -1,5 +1,7 @@
 """Grad-CAM against two other libraries on every kind of ViT, what it leaves as it was, and the overlay."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import timm
@@ -9,26 +11,24 @@ from swys_utils import gradcam
 from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps, logits_and_map, overlay
 
-TINY = "vit_tiny_patch16_224"
+TINY, CLASSES = "vit_tiny_patch16_224", torch.tensor([0, 1, 2, 3, 0])
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 4}
-MODELS = {  # timm name and what is special
-    "CLS token": (TINY, {}),
-    "distilled": ("deit_tiny_distilled_patch16_224", {}),
-    "average pooling": (TINY, {"class_token": False, "global_pool": "avg"}),
-    "registers": (TINY, {"reg_tokens": 3}),
-    "registers, average": (TINY, {"reg_tokens": 2, "global_pool": "avg"}),
-    "attention pooling": (TINY, {"class_token": False, "global_pool": "map"}),
-    "oblong grid": (TINY, {"img_size": (24, 40), "pre_norm": True, "init_values": 0.5}),
-    "dynamic size": (TINY, {"dynamic_img_size": True}),
+MODELS = {  # what is special about it
+    "CLS token": {},
+    "distilled": {"model_name": "deit_tiny_distilled_patch16_224"},
+    "average pooling": {"class_token": False, "global_pool": "avg"},
+    "registers": {"reg_tokens": 3},
+    "registers, average": {"reg_tokens": 2, "global_pool": "avg"},
+    "attention pooling": {"class_token": False, "global_pool": "map"},
+    "oblong grid": {"img_size": (24, 40), "pre_norm": True, "init_values": 0.5},
+    "dynamic size": {"dynamic_img_size": True},
 }
-CLASSES = torch.tensor([0, 1, 2, 3, 0])
 
 
 def make(kind="CLS token", **more):
     """A small model with weights large enough for maps that are not all alike, and inputs of its size."""
     torch.manual_seed(0)
-    name, options = MODELS[kind]
-    model = timm.create_model(name, **(SMALL | options | more)).eval()
+    model = timm.create_model(**({"model_name": TINY} | SMALL | MODELS[kind] | more)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -47,47 +47,37 @@ def close(ours, theirs):
     return torch.allclose(ours, torch.as_tensor(theirs), atol=1e-5 * largest, rtol=1e-5)
 
 
-def to_image(model, tokens, grid):
-    """Patch tokens (B, prefix + N, D) as the other libraries want them, (B, D, gh, gw)."""
-    patches = tokens[:, model.num_prefix_tokens :]
-    return patches.reshape(len(patches), *grid, -1).permute(0, 3, 1, 2).contiguous()
+@pytest.mark.parametrize("block", [-1, 0])
+def test_agrees_with_grad_cam_and_torchcam(case, block):
+    cams, torchcams = pytest.importorskip("pytorch_grad_cam"), pytest.importorskip("torchcam.methods")
+    (model, inputs, grid), prefix = case, case[0].num_prefix_tokens
+    ours, layer = grad_cam(model, inputs, CLASSES, block=block, signed=True), model.blocks[block].norm1
+    assert ours.shape == (5, *grid)
 
+    def to_image(tokens):  # patches (B, prefix + N, D) as both libraries want them, (B, D, gh, gw)
+        return tokens[:, prefix:].reshape(5, *grid, -1).permute(0, 3, 1, 2).contiguous()
 
-@pytest.mark.parametrize("block", [-1, 1])
-def test_agrees_with_grad_cam_package(case, block):
-    package = pytest.importorskip("pytorch_grad_cam")
-    model, inputs, grid = case
-    layer = model.blocks[block].norm1
-    with package.GradCAM(model, [layer], reshape_transform=lambda x: to_image(model, x, grid)) as cam:
+    with cams.GradCAM(model, [layer], reshape_transform=to_image) as cam:
         hooks = cam.activations_and_grads
         hooks(inputs).gather(1, CLASSES[:, None]).sum().backward()
         activations, gradients = hooks.activations[0].detach().numpy(), hooks.gradients[0].detach().numpy()
-        theirs = cam.get_cam_image(inputs, layer, None, activations, gradients)  # before its min-max
-    ours = grad_cam(model, inputs, CLASSES, block=block, signed=True)
-    assert ours.shape == (5, *grid) and close(ours, theirs)
-    assert torch.equal(grad_cam(model, inputs, CLASSES, block=block), ours.relu())
-
-
-def test_agrees_with_torchcam(case):
-    """Its hooks expect (B, C, H, W): norm1's patch tokens pass through a layer of that shape."""
-    package = pytest.importorskip("torchcam.methods")
-    model, inputs, grid = case
-    ours = grad_cam(model, inputs, CLASSES, block=0)
-    model.image = torch.nn.Identity()
+        assert close(ours, cam.get_cam_image(inputs, layer, None, activations, gradients))  # not yet min-max
+    model.image = (
+        torch.nn.Identity()
+    )  # torchcam has no reshape: the patches pass through a layer of its shape
 
     def through_image(module, args, tokens):
-        patches = model.image(to_image(model, tokens, grid)).flatten(2).transpose(1, 2)
-        return torch.cat([tokens[:, : model.num_prefix_tokens], patches], dim=1)
+        patches = model.image(to_image(tokens)).flatten(2).transpose(1, 2)
+        return torch.cat([tokens[:, :prefix], patches], dim=1)
 
-    model.blocks[0].norm1.register_forward_hook(through_image)
-    with package.GradCAM(model, model.image) as extractor:
-        assert close(ours, extractor(CLASSES.tolist(), model(inputs), normalized=False)[0])
+    layer.register_forward_hook(through_image)
+    with torchcams.GradCAM(model, model.image) as extractor:
+        assert close(ours.relu(), extractor(CLASSES.tolist(), model(inputs), normalized=False)[0])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_call_shape(case, method):
-    model, inputs, grid = case
-    run = METHODS[method]
+    (model, inputs, grid), run = case, METHODS[method]
     maps = run(model, inputs, CLASSES.numpy(), block=-2)
     assert maps.shape == (5, *grid) and maps.dtype == torch.float32 and not maps.requires_grad
     assert maps.min() >= 0 and close(maps[1:2], run(model, inputs[1:2], 1, block=-2)), "depends on its batch"
@@ -97,7 +87,7 @@ def test_every_method_keeps_the_call_shape(case, method):
 
 
 def test_logits_and_map_are_the_models_own_and_grad_cam(case):
-    model, inputs, grid = case
+    model, inputs, _ = case
     logits, values, kept = logits_and_map(model, inputs, CLASSES)
     assert kept is None and torch.allclose(logits, model(inputs), atol=1e-5)
     assert close(values, grad_cam(model, inputs, CLASSES, signed=True).flatten(1))
@@ -113,26 +103,21 @@ def test_logits_and_map_are_the_models_own_and_grad_cam(case):
 @pytest.mark.parametrize("kind", ["CLS token", "registers, average"])
 def test_patch_dropout_by_hand(kind):
     model, inputs, _ = make(kind, patch_drop_rate=0.6, drop_path_rate=0.5)
+    prefix, seen = model.num_prefix_tokens, []
+    for layer in (model.train().patch_drop, model.blocks[-1].norm1):
+        layer.register_forward_hook(lambda module, args, output: seen.extend((args[0], output)))
     torch.manual_seed(1)
-    expected = model.train()(inputs)
+    expected, (whole, rest, _, tokens) = model(inputs), seen
     torch.manual_seed(1)
     logits, values, kept = logits_and_map(model, inputs, 2)
     assert torch.allclose(logits, expected, atol=1e-5), "timm's layers draw other random numbers"
     assert kept.shape == values.shape == (5, 6) and kept.dtype == torch.int64  # 40 % of 16
-    for block in model.blocks:
-        block.drop_path1 = block.drop_path2 = torch.nn.Identity()
-    torch.manual_seed(1)
-    values = logits_and_map(model, inputs, 2)[1]
-    prefix, seen = model.num_prefix_tokens, []  # now the map of these tokens alone
-    tokens = model._pos_embed(model.patch_embed(inputs))
-    tokens = [torch.cat([image[:prefix], image[prefix + rows]]) for image, rows in zip(tokens, kept)]
-    model.blocks[-1].norm1.register_forward_hook(lambda module, args, output: seen.append(output))
-    score = model.forward_head(model.norm(model.blocks(model.norm_pre(torch.stack(tokens)))))[:, 2].sum()
-    gradient = torch.autograd.grad(score, seen[0])[0][:, prefix:]
-    assert close(values, (gradient.mean(1, keepdim=True) * seen[0][:, prefix:]).sum(-1))
+    assert torch.equal(rest[:, prefix:], torch.stack([x[prefix + rows] for x, rows in zip(whole, kept)]))
+    gradient = torch.autograd.grad(expected[:, 2].sum(), tokens)[0][:, prefix:]
+    assert close(values, (gradient.mean(1, keepdim=True) * tokens[:, prefix:]).sum(-1))
 
 
-def test_hires_cam_and_legrad_of_one_block_by_hand():
+def test_hires_cam_and_legrad_of_one_block_by_hand_and_rollout_shares_add_up():
     model, inputs, grid = make()
     model.blocks, seen = model.blocks[:1], []
     attention = model.blocks[0].attn
@@ -140,54 +125,41 @@ def test_hires_cam_and_legrad_of_one_block_by_hand():
     for layer in (model.blocks[0].norm1, attention.attn_drop):
         layer.register_forward_hook(lambda module, args, output: seen.append(output))
     tokens, weights = torch.autograd.grad(model(inputs)[:, 2].sum(), seen)
-    hires = (tokens * seen[0]).sum(-1)[:, 1:].reshape(5, *grid)
-    assert close(METHODS["hires_cam"](model, inputs, 2, signed=True), hires)
-    legrad = weights.relu().mean(dim=(1, 2))[:, 1:].reshape(5, *grid)
-    assert close(METHODS["legrad"](model, inputs, 2), legrad)
-
-
-def test_rollout_shares_add_up():
-    """Attention to all tokens sums to 1; without prefix tokens the patches get everything."""
+    hires, legrad = (tokens * seen[0]).sum(-1)[:, 1:], weights.relu().mean(dim=(1, 2))[:, 1:]
+    assert close(METHODS["hires_cam"](model, inputs, 2, signed=True), hires.reshape(5, *grid))
+    assert close(METHODS["legrad"](model, inputs, 2), legrad.reshape(5, *grid))
+    # attention to all tokens sums to 1; without prefix tokens the patches get everything
     some, all_ = (METHODS["attention_rollout"](*make(kind)[:2]) for kind in ("registers", "average pooling"))
     assert (some.sum(dim=(1, 2)) < 0.99).all() and torch.allclose(all_.sum(dim=(1, 2)), torch.ones(5))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_model_is_as_before_also_after_an_error(method, monkeypatch):
-    model, inputs, _ = make(patch_drop_rate=0.5, pos_drop_rate=0.5)
-    expected = METHODS[method](model, inputs, 0)
+def test_the_model_is_as_before_without_gradients_in_bf16_and_after_an_error(method, monkeypatch):
+    (model, inputs, _), run = make(patch_drop_rate=0.5, pos_drop_rate=0.5), METHODS[method]
+    expected = run(model, inputs, 0)
     model.train().blocks[1].eval()  # a mixed mode has to survive
     model.blocks[0].requires_grad_(False)
     model.blocks[2].attn.fused_attn = False
 
     def state():
-        layers = [
-            (m.training, getattr(m, "fused_attn", None), len(m._forward_hooks)) for m in model.modules()
-        ]
+        layers = [(m.training, vars(m).get("fused_attn"), len(m._forward_hooks)) for m in model.modules()]
         return layers, [(weight.requires_grad, weight.grad) for weight in model.parameters()]
 
-    before = state()
-    assert torch.equal(METHODS[method](model, inputs, 0), expected), "dropout was on"
-    monkeypatch.setattr(model.blocks[2].mlp, "forward", lambda *args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        METHODS[method](model, inputs)
-    assert state() == before
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_without_gradients_and_in_bf16(method):
-    model, inputs, _ = make()
-    run = METHODS[method]
-    expected = run(model, inputs, 1)
+    before, half = state(), deepcopy(model).bfloat16()
+    assert torch.equal(run(model, inputs, 0), expected), "dropout was on"
     with torch.no_grad(), gradcam.evaluation_mode(model):
-        assert torch.equal(run(model, inputs, 1), expected) and not model(inputs).requires_grad
+        assert torch.equal(run(model, inputs, 0), expected) and not model(inputs).requires_grad
     with torch.inference_mode():
-        assert torch.equal(run(model, inputs.clone(), 1), expected)
+        assert torch.equal(run(model, inputs.clone(), 0), expected)
     with torch.autocast("cpu", torch.bfloat16):
-        under_autocast = run(model, inputs, 1)
-    for maps in (under_autocast, run(model.bfloat16(), inputs, 1)):
+        under_autocast = run(model, inputs, 0)
+    for maps in (under_autocast, run(half, inputs, 0)):
         assert maps.dtype == torch.float32
         assert torch.corrcoef(torch.stack([maps.flatten(), expected.flatten()]))[0, 1] > 0.95
+    monkeypatch.setattr(model.blocks[2].mlp, "forward", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(model, inputs)
+    assert state() == before
 
 
 def test_a_map_is_taught_under_autocast():
@@ -218,15 +190,15 @@ def test_heatmaps_equal_one_big_batch():
 def test_refusals_are_one_line():
     model, inputs, _ = make()
     other = timm.create_model(TINY, **SMALL, block_fn=timm.models.vision_transformer.ResPostBlock)
-    for change, message in (
-        ({"model": torch.nn.Linear(3, 3)}, "Linear is not"),
-        ({"model": other}, "ResPostBlock is not"),
-        ({"block": 3}, "choose 0 to 2"),
-        ({"targets": 4}, "4 for 5 images; give one class from 0 to 3"),
-        ({"targets": [0, 1]}, "[0, 1] for 5 images"),
-        ({"targets": 1.0}, "1.0 for 5 images"),
-        ({"inputs": torch.zeros(5, 3, 224, 224)}, "give a float tensor (B, 3, 32, 32)"),
-    ):
+    for message, change in {
+        "Linear is not": {"model": torch.nn.Linear(3, 3)},
+        "ResPostBlock is not": {"model": other},
+        "choose 0 to 2": {"block": 3},
+        "4 for 5 images; give one class from 0 to 3": {"targets": 4},
+        "[0, 1] for 5 images": {"targets": [0, 1]},
+        "1.0 for 5 images": {"targets": 1.0},
+        "give a float tensor (B, 3, 32, 32)": {"inputs": torch.zeros(5, 3, 224, 224)},
+    }.items():
         with pytest.raises(SwysError) as error:
             grad_cam(**({"model": model, "inputs": inputs} | change))
         assert message in str(error.value) and "\n" not in str(error.value)
@@ -234,7 +206,7 @@ def test_refusals_are_one_line():
 
 def test_overlay_scales_and_empty_maps():
     images, maps = np.full((3, 28, 28), 100, np.uint8), torch.zeros(3, 7, 7)
-    maps[0, 3, 3], maps[1, 3, 3] = 4.0, 1.0
+    maps[:2, 3, 3] = torch.tensor([4.0, 1.0])
     own, shared = overlay(images, maps), overlay(images, maps, scale=4.0)
     assert np.array_equal(own[0], own[1]), "scaled by its own maximum every peak looks alike"
     change = np.abs(shared.astype(int) - 100).sum(axis=(1, 2, 3))
@@ -247,10 +219,9 @@ def test_overlay_scales_and_empty_maps():
 
 def test_overlay_takes_every_kind_of_image():
     grey, maps = np.arange(512).astype(np.uint8).reshape(2, 16, 16), np.eye(4)[None].repeat(2, axis=0)
-    colour = np.repeat(grey[..., None], 3, axis=-1)
-    floats = torch.as_tensor(colour).permute(0, 3, 1, 2) / 127.5 - 1
-    drawn = overlay(grey, maps, size=64)
+    colour, drawn = np.repeat(grey[..., None], 3, axis=-1), overlay(grey, maps, size=64)
     assert drawn.shape == (2, 64, 64, 3) and drawn.dtype == np.uint8
-    assert all(np.array_equal(overlay(images, maps, size=64), drawn) for images in (colour, floats))
+    for images in (colour, torch.as_tensor(colour).permute(0, 3, 1, 2) / 127.5 - 1):
+        assert np.array_equal(overlay(images, maps, size=64), drawn)
     peak = overlay(np.zeros((1, 40, 40), np.uint8), np.eye(4)[None, ::-1] * [0, 0, 0, 1], 1.0, cmap="gray")
     assert peak[0, 0, -1].min() == 255 and peak[0, -1, 0].max() == 0, "the map must not be turned or mirrored"
