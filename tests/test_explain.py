@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from swys_studies import explanations as study
-from swys_studies import faithfulness
+from swys_studies import faithfulness as faith
 from swys_utils import explain
 from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS
@@ -23,11 +23,6 @@ def small_vit(seed=0, classes=3):
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_vit()
 
 
 class BrightCorner(torch.nn.Module):
@@ -48,53 +43,44 @@ def bright_map(model, inputs, targets=None, block=-1, signed=False):
     return torch.nn.functional.adaptive_avg_pool2d(inputs.mean(1), 4) + 1
 
 
-def test_spearman_is_scipys_also_with_ties():
+def test_spearman_is_scipys_also_with_ties_and_the_top_tokens_are_counted_by_hand():
     a, b = np.random.default_rng(0).integers(0, 5, (2, 6, 4, 4)).astype(float)  # many ties
     expected = [spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b)]
     np.testing.assert_allclose(explain.agreement(a, b).spearman, expected, atol=1e-12)
-
-
-def test_agreement_of_equal_opposite_and_empty_maps_and_of_two_grids():
-    maps = np.random.default_rng(0).random((3, 5, 5))
-    result = explain.agreement(maps, np.stack([2 * maps[0] + 1, -maps[1], np.zeros((5, 5))]))
-    np.testing.assert_allclose(result.spearman, [1, -1, np.nan])
-    np.testing.assert_allclose(result.iou, [1, 0, np.nan])
-    assert np.isnan(result.spearman).sum() == 1
-    np.testing.assert_allclose(explain.agreement(maps.repeat(2, 1).repeat(2, 2), maps).spearman, 1)
-    with pytest.raises(SwysError, match="3 maps against 2"):
-        explain.agreement(maps, maps[:2])
-
-
-def test_top_tokens_by_hand():
     a, b = np.zeros((1, 2, 5)), np.zeros((1, 2, 5))
-    a[0, 0, :2] = 3, 2  # top 20 % of 10 tokens: two
-    b[0, 0, 1:3] = 5, 4
+    a[0, 0, :2], b[0, 0, 1:3] = (3, 2), (5, 4)  # top 20 % of 10 tokens: two
     assert explain.agreement(a, b, top=0.2).iou[0] == pytest.approx(1 / 3)
     b[0, 0] = 1, 0, 0, 0, 0  # fewer positive tokens than two: the zeros tied behind them do not count
     assert explain.agreement(a, b, top=0.2).iou[0] == pytest.approx(1 / 2)
 
 
+def test_agreement_of_equal_opposite_and_empty_maps_and_of_two_grids():
+    maps = np.random.default_rng(0).random((3, 5, 5))
+    result = explain.agreement(maps, np.stack([2 * maps[0] + 1, -maps[1], np.zeros((5, 5))]))
+    np.testing.assert_allclose((result.spearman, result.iou), [[1, -1, np.nan], [1, 0, np.nan]])
+    np.testing.assert_allclose(explain.agreement(maps.repeat(2, 1).repeat(2, 2), maps).spearman, 1)
+    with pytest.raises(SwysError, match="3 maps against 2"):
+        explain.agreement(maps, maps[:2])
+
+
 def test_deletion_insertion_rewards_the_right_order():
-    inputs = torch.full((6, 3, 32, 32), -0.6)
-    inputs[:, :, :16, :16] = 0.9
-    right = np.zeros((6, 4, 4))
-    right[:, :2, :2] = 1
-    candidates = (right, -right, faithfulness.random_maps(6, (4, 4)))
-    scores = [
-        faithfulness.deletion_insertion(BrightCorner(), inputs, maps, 1, steps=8) for maps in candidates
-    ]
-    assert scores[0].gap.min() > 0.03 > -0.03 > scores[1].gap.max() and (scores[0].gap > scores[2].gap).all()
-    assert isinstance(scores[0], faithfulness.DeletionInsertion) and len(scores[0].fractions) == 9
-    for score in scores:  # both curves run between the whole picture and the blurred one
+    inputs, right = torch.full((6, 3, 32, 32), -0.6), np.zeros((6, 4, 4))
+    inputs[:, :, :16, :16], right[:, :2, :2] = 0.9, 1
+    maps = {"right": right, "wrong": -right, "random": faith.random_maps(6, (4, 4))}
+    scores = {name: faith.deletion_insertion(BrightCorner(), inputs, map, 1, 8) for name, map in maps.items()}
+    gap = {name: score.gap for name, score in scores.items()}
+    assert gap["right"].min() > 0.03 > -0.03 > gap["wrong"].max() and (gap["right"] > gap["random"]).all()
+    for score in scores.values():  # both curves run between the whole picture and the blurred one
         np.testing.assert_allclose(score.deletion[:, [0, -1]], score.insertion[:, [-1, 0]])
         assert score.deletion.shape == (6, 9) and score.deletion[0, 0] > 0.95 > score.deletion[0, -1]
-    predicted = faithfulness.deletion_insertion(BrightCorner(), inputs, right, steps=8)
-    np.testing.assert_array_equal(predicted.deletion, scores[0].deletion)  # class 1 is predicted
+    predicted = faith.deletion_insertion(BrightCorner(), inputs, right, steps=8)  # class 1 is predicted
+    assert isinstance(predicted, faith.DeletionInsertion) and len(predicted.fractions) == 9
+    np.testing.assert_array_equal(predicted.deletion, scores["right"].deletion)
 
 
 def test_deletion_is_patch_aligned_and_ties_are_random():
     spy, inputs = BrightCorner(), torch.rand(1, 3, 32, 32)
-    faithfulness.deletion_insertion(spy, inputs, np.zeros((1, 4, 4)), targets=0, steps=4)
+    faith.deletion_insertion(spy, inputs, np.zeros((1, 4, 4)), targets=0, steps=4)
     deleted = (spy.seen[2] != inputs).any(1)[0]  # deletion and insertion alternate; this is a quarter deleted
     tokens = deleted.reshape(4, 8, 4, 8).float().mean((1, 3))
     assert sorted(tokens.flatten().tolist()) == [0.0] * 12 + [1.0] * 4
@@ -102,38 +88,34 @@ def test_deletion_is_patch_aligned_and_ties_are_random():
 
 
 def test_blur_and_baselines():
-    assert torch.allclose(
-        faithfulness.blurred(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3), atol=1e-6
-    )
+    assert torch.allclose(faith.blurred(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3), atol=1e-6)
     noise = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    assert faithfulness.blurred(noise, 8).shape == noise.shape and faithfulness.blurred(noise, 8).std() < 0.3
-    centre, maps = faithfulness.centre_prior_maps(2, (5, 7)), faithfulness.random_maps(30, (4, 4))
+    assert faith.blurred(noise, 8).shape == noise.shape and faith.blurred(noise, 8).std() < 0.3
+    centre, maps = faith.centre_prior_maps(2, (5, 7)), faith.random_maps(30, (4, 4))
     assert centre.shape == (2, 5, 7) and np.unravel_index(centre[0].argmax(), (5, 7)) == (2, 3)
     other = explain.shuffled(maps)
     assert not (other == maps).all(axis=(1, 2)).any() and np.array_equal(np.sort(other, 0), np.sort(maps, 0))
 
 
-def test_mosaics_hold_one_target_and_pointing_finds_it(model):
-    labels = np.repeat([0, 1, 2], 4)
-    values = np.array([0, 120, 255], np.uint8)
+def test_mosaics_hold_one_target_and_pointing_finds_it():
+    model, labels, values = small_vit(), np.repeat([0, 1, 2], 4), np.array([0, 120, 255], np.uint8)
     images = values[labels][:, None, None] * np.ones((1, 28, 28), np.uint8)
-    inputs, targets, cells = faithfulness.make_mosaics(model, images, labels, 9)
+    inputs, targets, cells = faith.make_mosaics(model, images, labels, 9)
     tiles = inputs.reshape(9, 3, 2, 16, 2, 16).mean((1, 3, 5)).reshape(9, 4).numpy()
     is_target = np.abs(tiles - (values / 127.5 - 1)[targets][:, None]) < 1e-3
     assert set(targets) == {0, 1, 2} and is_target.sum() == 9 and (is_target.argmax(1) == cells).all()
     two = labels != 1  # black and white: all of a bright map is on the white ones
-    result = faithfulness.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
-    assert isinstance(result, faithfulness.Mosaics)
+    result = faith.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
+    assert isinstance(result, faith.Mosaics) and (result.hit == result.share).all()
     np.testing.assert_allclose(result.share, np.resize([0, 1], 20))
-    assert (result.hit == result.share).all()
     empty = lambda model, x, *args: torch.zeros(len(x), 3, 3)  # noqa: E731 (an odd grid, and empty)
-    assert np.isnan(faithfulness.mosaic_pointing(model, images, labels, empty, count=8).share).all()
+    assert np.isnan(faith.mosaic_pointing(model, images, labels, empty, count=8).share).all()
     with pytest.raises(SwysError, match="two classes"):
-        faithfulness.make_mosaics(model, images, np.zeros(12, int))
+        faith.make_mosaics(model, images, np.zeros(12, int))
 
 
-def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight(model):
-    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight():
+    model, images = small_vit(), np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
     kept, before = [], {key: value.clone() for key, value in model.state_dict().items()}
 
     def spy(copy, inputs, *args, **options):
@@ -154,11 +136,8 @@ def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight(mo
 
 
 def test_a_ladder_has_chance_and_empty_maps_are_counted():
-    maps = np.random.default_rng(0).standard_normal((60, 6, 6))
-    rows = study.agreement_ladder(
-        {"near": (maps, maps + np.random.default_rng(1).standard_normal(maps.shape))}
-    )
-    by = {row["pair"]: row for row in rows}
+    maps, noise = np.random.default_rng(0).standard_normal((2, 60, 6, 6))
+    by = {row["pair"]: row for row in study.agreement_ladder({"near": (maps, maps + noise)})}
     assert by["near"]["low"] > 0.5 and by["near"]["images"] == 60
     assert by["near, shuffled"]["low"] < 0 < by["near, shuffled"]["high"]
     rows = study.empty_maps([[[0]], [[-1]], [[1]], [[1]]], [[9.0, 0], [0, 9], [0, 9], [0.1, 0]], ("a", "b"))
