@@ -36,7 +36,7 @@ def batch():
     return Batch(inputs, torch.eye(2)[[0, 1, 0, 1, 1, 0]], torch.arange(6), 0)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("temperature", [0.5, 4.0])
 def test_soft_target_loss_closed_form(temperature):
     s, t = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     p, q = softmax(t.numpy() / temperature, axis=1), softmax(s.numpy() / temperature, axis=1)
@@ -46,9 +46,7 @@ def test_soft_target_loss_closed_form(temperature):
 
 def test_soft_target_loss_is_zero_at_the_teacher_and_its_gradient_points_there():
     t = torch.tensor([[2.0, -1.0, 0.5]])
-    assert soft_target_loss(t + 3, t, 2.0).item() == pytest.approx(
-        0, abs=1e-6
-    )  # a softmax ignores a constant
+    assert soft_target_loss(t + 3, t, 2.0).abs() < 1e-6  # a softmax ignores a constant
     s = torch.zeros(1, 3, requires_grad=True)
     (gradient,) = torch.autograd.grad(soft_target_loss(s, t, 1.0), s)
     torch.testing.assert_close(gradient, torch.full((1, 3), 1 / 3) - t.softmax(1))
@@ -60,13 +58,14 @@ def test_soft_target_loss_is_zero_at_the_teacher_and_its_gradient_points_there()
 
 def test_alpha_mixes_the_two_losses(batch):
     student, model = vit(), vit(seed=1, width=96)
-    hard = SoftTargets(Teacher(model), LABELS, alpha=0)(student, batch)
-    assert hard.item() == pytest.approx(LABELS(student, batch).item(), rel=1e-5)
-    soft = SoftTargets(Teacher(model), LABELS, alpha=1, temperature=3)(student, batch)
-    expected = soft_target_loss(student(batch.inputs), model(batch.inputs), 3)
-    assert soft.item() == pytest.approx(expected.item(), rel=1e-5)
-    half = SoftTargets(Teacher(model), LABELS, alpha=0.5, temperature=3)(student, batch)
-    assert half.item() == pytest.approx((hard + soft).item() / 2, rel=1e-5)
+
+    def loss(alpha):
+        return SoftTargets(Teacher(model), LABELS, alpha, temperature=3)(student, batch).item()
+
+    expected = soft_target_loss(student(batch.inputs), model(batch.inputs), 3).item()
+    found = [loss(0), loss(1), loss(0.5)]
+    hard = LABELS(student, batch).item()
+    assert found == pytest.approx([hard, expected, (hard + expected) / 2], rel=1e-5)
 
 
 def test_several_labels_are_several_problems_of_two_classes():
@@ -123,7 +122,7 @@ def test_teaching_the_map_brings_the_maps_together(batch, patch_drop):
 
 
 def test_a_coarser_student_is_taught_the_means_of_the_teachers_map(batch):
-    """The teacher reads 56 px on a 4 x 4 grid, the student 28 px on 2 x 2: each of its patches covers four."""
+    """The teacher reads 56 px on a 4 x 4 grid, the student 28 px on 2 x 2: each patch covers four."""
     model, student = vit(img_size=56, seed=1), vit()
     enlarged = F.interpolate(batch.inputs, size=(56, 56), mode="bilinear", align_corners=False)
     classes = model(enlarged).argmax(1)

@@ -7,18 +7,7 @@ import torch
 from swys_utils import models
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
-from swys_utils.models import (
-    count_parameters,
-    create_model,
-    find_checkpoint,
-    image_digests,
-    load_checkpoint,
-    plain_attention,
-    read_card,
-    save_checkpoint,
-    shipped_predictions,
-    weights_digest,
-)
+from swys_utils.models import create_model, load_checkpoint, save_checkpoint, weights_digest
 from swys_utils.training import predict
 
 SMALL = {"img_size": 28, "patch_size": 7, "depth": 2, "embed_dim": 192, "num_heads": 3}
@@ -43,7 +32,7 @@ def test_short_names_are_28_px_and_timm_names_their_own():
         ("vit_base_patch16_224", 196, 85_800_194),
     ):
         model = create_model(name, 2)
-        assert (model.patch_embed.num_patches, count_parameters(model)) == (patches, parameters)
+        assert (model.patch_embed.num_patches, models.count_parameters(model)) == (patches, parameters)
     assert create_model("vit_tiny", 2, patch_size=7).patch_embed.num_patches == 16
     assert create_model("vit_tiny_patch16_224", 2, img_size=112).patch_embed.num_patches == 49
 
@@ -70,7 +59,7 @@ def test_equal_weights_have_equal_digests(model):
 
 def test_plain_attention_gives_the_same_and_leaves_no_trace(model):
     expected, fused = outputs(model), [block.attn.fused_attn for block in model.blocks]
-    with plain_attention(model):
+    with models.plain_attention(model):
         assert not any(block.attn.fused_attn for block in model.blocks)
         torch.testing.assert_close(outputs(model), expected, rtol=0, atol=1e-5)
     assert [block.attn.fused_attn for block in model.blocks] == fused
@@ -107,24 +96,24 @@ def test_damaged_files_are_refused(model, tmp_path):
     with pytest.raises(SwysError, match="model.safetensors is missing"):
         load_checkpoint(tmp_path / "m")
     with pytest.raises(SwysError, match="has no card"):
-        find_checkpoint(tmp_path / "m" / "other.safetensors")
+        models.find_checkpoint(tmp_path / "m" / "other.safetensors")
     (tmp_path / "m" / "card.json").write_text("{}")
     with pytest.raises(SwysError, match="it is no card of a checkpoint"):
-        read_card(tmp_path / "m" / "card.json")
+        models.read_card(tmp_path / "m" / "card.json")
 
 
 def test_foreign_checkpoints_are_refused(model, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "model.pth")
-    with pytest.raises(SwysError, match="is a pickle"):
-        load_checkpoint(tmp_path / "model.pth")
-    with pytest.raises(SwysError, match="unknown checkpoint 'pneumoniamnist/vit_huge'"):
-        load_checkpoint("pneumoniamnist/vit_huge")
     save_checkpoint(model, tmp_path / "m", CARD)
-    with pytest.raises(SwysError, match="has 3 classes, the data has 2"):
-        load_checkpoint(tmp_path / "m", num_classes=2)
     save_checkpoint(model, tmp_path / "n", {"model": "vit_tiny_patch16_224"})
-    with pytest.raises(SwysError, match="does not fit vit_tiny_patch16_224: Missing key"):
-        load_checkpoint(tmp_path / "n")
+    for message, foreign in {
+        "is a pickle": (tmp_path / "model.pth",),
+        "unknown checkpoint 'pneumoniamnist/vit_huge'": ("pneumoniamnist/vit_huge",),
+        "has 3 classes, the data has 2": (tmp_path / "m", "cpu", 2),
+        "does not fit vit_tiny_patch16_224: Missing key": (tmp_path / "n",),
+    }.items():
+        with pytest.raises(SwysError, match=message):
+            load_checkpoint(*foreign)
     with pytest.raises(SwysError, match="cannot write"):
         save_checkpoint(model, tmp_path / "model.pth" / "m", CARD)
 
@@ -152,13 +141,13 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(model, tmp_path, monkeypatc
 def test_shipped_checkpoints_are_whole_and_their_logits_are_theirs(real_data_dir):
     data = load_dataset(root=real_data_dir)
     ids = [name for name in models.checkpoint_ids() if name.startswith("pneumoniamnist/")]
-    assert ids and image_digests(data.test.images[:2]).shape == (2, 8)
+    assert ids and models.image_digests(data.test.images[:2]).shape == (2, 8)
     for name in ids:
         model, card = load_checkpoint(name)
         assert card["training_hashes"] and not card["synthetic"] and card["stored"]["accuracy"] > 0.8
         assert all(entry["bytes"] < 50e6 for entry in card["files"])
-        shipped = shipped_predictions(name, data.test.images)
-        assert shipped_predictions(name, data.test.images + 1) is None
+        shipped = models.shipped_predictions(name, data.test.images)
+        assert models.shipped_predictions(name, data.test.images + 1) is None
         accuracy = (shipped.argmax(axis=1) == data.test.labels).mean()
         assert accuracy == pytest.approx(card["stored"]["accuracy"])
         np.testing.assert_allclose(predict(model, data.test.images[:2]), shipped[:2], atol=0.02)

@@ -4,22 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from swys_utils import resume
+from swys_utils import resume, training
 from swys_utils.config import PROFILES, SwysError
 from swys_utils.data import Dataset, load_dataset, to_model_input, to_planes
 from swys_utils.models import create_model, weights_digest
-from swys_utils.recipe import Augmentation, augment, batches, learning_rate, one_hot, reference_recipe
-from swys_utils.training import (
-    Recipe,
-    best_epoch,
-    build,
-    finished,
-    fit,
-    load_or_train,
-    predict,
-    run_card,
-    validate,
-)
+from swys_utils.recipe import Augmentation, Recipe, augment, batches, learning_rate, one_hot, reference_recipe
+from swys_utils.training import fit, load_or_train, predict
 
 RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=0.5, patch_drop=0.5, views=2)
 SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -30,7 +20,7 @@ def small(data: Dataset, n: int = 48) -> Dataset:
 
 
 def tiny(data: Dataset, seed: int = 0, **kwargs):
-    return build("vit_tiny", data, RECIPE, seed, **{**SMALL, **kwargs})
+    return training.build("vit_tiny", data, RECIPE, seed, **{**SMALL, **kwargs})
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +62,8 @@ def test_a_mirror_is_a_mirror():
 
 
 def test_batches_show_each_image_once_in_views_that_repeat(data):
-    first, other_seed, second_view = (
-        list(batches(data, e, RECIPE, 28, s)) for e, s in ((0, 0), (2, 5), (1, 0))
-    )
+    shown = (list(batches(data, epoch, RECIPE, 28, seed)) for epoch, seed in ((0, 0), (2, 5), (1, 0)))
+    first, other_seed, second_view = shown
     rows = torch.cat([batch.rows for batch in first])
     assert sorted(rows.tolist()) == list(range(48)) and first[0].view == other_seed[0].view == 0
     image = int(rows[0])
@@ -94,7 +83,9 @@ def test_the_rate_rises_then_falls_to_zero_by_steps_or_by_seconds():
     np.testing.assert_allclose(rates, [1 / 11, 10 / 11, 1, 0.5, 0], atol=1e-9)
     timed = replace(recipe, seconds=60.0)
     assert learning_rate(timed, 3, 10, seconds=33.0) == pytest.approx(0.5)
-    assert finished([{"seconds": 61.0}], timed) and not finished([{"seconds": 61.0}], recipe)
+    assert training.finished([{"seconds": 61.0}], timed) and not training.finished(
+        [{"seconds": 61.0}], recipe
+    )
 
 
 def test_it_learns_what_can_be_learnt(drawn_data_dir):
@@ -116,10 +107,10 @@ def test_colour_and_multi_label_train(drawn_data_dir, name):
 
 def test_last_epoch_and_chosen_epoch_are_both_kept(data):
     result = fit(tiny(data), data, replace(RECIPE, epochs=3))
-    chosen, best = validate(result.chosen(), data), best_epoch(result.history)
+    chosen, best = training.validate(result.chosen(), data), training.best_epoch(result.history)
     assert best["val_accuracy"] == max(row["val_accuracy"] for row in result.history)
     assert chosen["val_accuracy"] == pytest.approx(best["val_accuracy"])
-    card = run_card(data, RECIPE, 0, result.history)
+    card = training.run_card(data, RECIPE, 0, result.history)
     assert card["dataset"] == "pneumoniamnist" and len(card["history"]) == 3 and card["splits"]["train"] == 48
 
 
@@ -137,10 +128,12 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch)
     resumed = fit(tiny(data, seed=9), data, recipe, state_path=path)
     assert weights_digest(resumed.model) == weights_digest(straight.model)
     assert weights_digest(resumed.chosen()) == weights_digest(straight.chosen())
-    with pytest.raises(SwysError, match="another recipe or seed"):
-        fit(tiny(data), data, replace(recipe, lr=0.1), state_path=path)
-    with pytest.raises(SwysError, match="another model"):
-        fit(tiny(data, patch_size=7), data, recipe, state_path=path)
+    for message, model, other in (
+        ("another recipe or seed", tiny(data), replace(recipe, lr=0.1)),
+        ("another model", tiny(data, patch_size=7), recipe),
+    ):
+        with pytest.raises(SwysError, match=message):
+            fit(model, data, other, state_path=path)
     path.write_bytes(b"x" * 100)
     with pytest.raises(SwysError, match="cannot be read"):
         fit(tiny(data), data, recipe, state_path=path)
@@ -165,19 +158,15 @@ def test_same_seed_same_start_and_cells_are_turned(data):
     assert not reference_recipe("vit_tiny").augmentation.turns
 
 
-def test_load_or_train_loads_what_is_shipped_and_trains_the_rest_once(
-    data, tmp_path, monkeypatch, drawn_data_dir
-):
-    from swys_utils import training
-
+def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, monkeypatch, drawn_data_dir):
     monkeypatch.setattr(training, "BUILD", tmp_path)
-    monkeypatch.setattr(
-        training, "build", lambda name, data, recipe: create_model(name, data.info.num_classes)
-    )
+    small_build = lambda name, data, recipe: create_model(name, data.info.num_classes)  # noqa: E731
+    monkeypatch.setattr(training, "build", small_build)
     other = small(load_dataset("retinamnist", root=drawn_data_dir))
     smoke = PROFILES["smoke"]
     first, again = (load_or_train("vit_tiny_soft", other, smoke, "cpu", minutes=0.1) for _ in range(2))
-    assert "trained here" in first.how and weights_digest(first.model) == weights_digest(again.model)
+    assert isinstance(first, training.Trained) and "trained here" in first.how
+    assert weights_digest(first.model) == weights_digest(again.model)
     assert first.predict(other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
     shipped = load_or_train("vit_tiny_kd_p7", data, smoke, "cpu")
     assert shipped.shipped == "pneumoniamnist/vit_tiny_kd_p7" and "loaded" in shipped.how
