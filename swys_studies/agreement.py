@@ -59,13 +59,10 @@ def agreement_over_runs(
         folder: finished runs of ``reference``, among them one teacher and its students.
         images: at most so many test images, a fixed sample (0: all). None of them chose anything.
 
-    Returns:
-        ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group besides; ``maps``: method
-        -> ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the
-        deletion/insertion gap; what was measured and where.
+    Returns ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group; ``maps``: method ->
+    ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
 
-    Raises:
-        SwysError: no finished run with its teacher, or runs of another data set.
+    Raises SwysError: no finished run with its teacher, or runs of another data set.
     """
     folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
     taught_by, students = split_runs(folder)

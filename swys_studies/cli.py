@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from swys_utils import metrics
-from swys_utils.config import SwysError, write_json
+from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
-from swys_utils.models import checkpoint_ids, load_checkpoint
+from swys_utils.models import checkpoint_ids, load_checkpoint, read_card
 from swys_utils.plots import heatmap_rows
 from swys_utils.training import predict
 
@@ -36,7 +36,7 @@ def evaluate(
     """Accuracy, AUC and calibration of a checkpoint; and how many of the images it was trained on.
 
     Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny_patch16_224.
         model: refuse a checkpoint of another model.
         json: write the scores to this file, too.
     """
@@ -63,15 +63,16 @@ def explain(
     save_path: str,
     dataset: str = DEFAULT_DATASET,
     size: int = 28,
-    method: Literal["grad_cam", "hires_cam", "legrad", "attention_rollout"] = "grad_cam",
+    method: str = "grad_cam",
     split: Splits = "test",
     images: int = 8,
 ) -> None:
     """Write heatmap overlays of a checkpoint: overlays.png and maps.npz.
 
     Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny_patch16_224.
         save_path: folder to write to.
+        method: grad_cam, hires_cam, legrad or attention_rollout.
         images: how many, a fixed random sample.
     """
     data, folder = load_dataset(dataset, size), Path(save_path)
@@ -125,7 +126,7 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
     """Write a checkpoint as an ONNX file with its card.
 
     Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny_patch16_224.
         save_path: x.onnx.
         int8: quantise the weights and, as they come, the activations.
     """
@@ -144,7 +145,8 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
 def shipped(dataset: str) -> list[str]:
     """Ids of the shipped checkpoints of a data set, the largest file first."""
     ids = [name for name in checkpoint_ids() if name.startswith(f"{dataset}/")]
-    sizes = {name: sum(f["bytes"] for f in load_checkpoint(name)[1]["files"]) for name in ids}
+    cards = {name: read_card(CHECKPOINTS / name / "card.json") for name in ids}
+    sizes = {name: sum(file["bytes"] for file in card["files"]) for name, card in cards.items()}
     return sorted(ids, key=sizes.__getitem__, reverse=True)
 
 

@@ -37,8 +37,7 @@ def measure(
         checkpoints: name -> id, with "Base" and "Tiny"; default: those of ``MODELS`` that are shipped.
         save_path: default: ``checkpoints/<dataset>/explanations.json``.
 
-    Raises:
-        SwysError: no real data, several labels an image, or no checkpoint of Base or of Tiny.
+    Raises SwysError: no real data, several labels an image, or no checkpoint of Base or of Tiny.
     """
     data, device = load_dataset(dataset, download=False), default_device()
     if data.info.synthetic or data.info.multi_label:

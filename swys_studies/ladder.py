@@ -87,8 +87,7 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
         images: so many random test and so many validation images are scored (0: all).
         explain_images: so many random test images are explained (0: all). rounds: of the interleaved latency.
 
-    Raises:
-        SwysError: no models, classes that are not the data's, several labels an image, or no ONNX package.
+    Raises SwysError: no models, classes that are not the data's, several labels an image, no ONNX package.
     """
     found = sorted({model.num_classes for model in models.values()})
     if found != [data.info.num_classes] or data.info.multi_label:

@@ -30,10 +30,9 @@ def compare(ckpt_path: str = f"{DEFAULT_DATASET}/vit_tiny_patch16_224", rounds: 
 
 
 def gradcam(model: VisionTransformer, rounds: int = 20) -> list[dict]:
-    """How much faster is ours than the package grad-cam, used as its documentation shows? Times an image.
+    """Times an image of ours and of the package grad-cam, used as its documentation shows.
 
-    Raises:
-        SwysError: the package is missing, or its maps differ by 1e-5: then a ratio would mean nothing.
+    Raises SwysError: the package is missing, or its maps differ by 1e-5: then a ratio would mean nothing.
     """
     try:
         from pytorch_grad_cam import GradCAM

@@ -1,6 +1,6 @@
 """The reference set: the runs behind every claim about models of the series, over seeds, on two CPU cores.
 
-``swys study reference`` trains what is missing; a kill costs at most a minute, the same command goes on.
+``swys study reference`` trains what is missing; after a kill the same command goes on.
 """
 
 from __future__ import annotations
@@ -172,8 +172,7 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
     if not (out / f"{run.teacher}.run.json").is_file():
         raise SwysError(f"{run.id} needs its teacher; train '--only {run.teacher}' first")
     model, _ = load_checkpoint(out / f"{run.teacher}.safetensors", device, data.info.num_classes)
-    teacher = cached_teacher(model, data, run.recipe, out / "views" / run.teacher, device)
-    config.seed_everything(run.seed)
+    teacher = cached_teacher(model, data, run.recipe, out / "views", device)
     kind = ExplanationDistiller if "gamma" in settings else SoftTargets
     return kind(teacher, labels, **settings), shown
 

@@ -34,11 +34,7 @@ def ship(
         status: what the card calls it.
         note: a sentence for the card.
 
-    Returns:
-        The card of what was written.
-
-    Raises:
-        SwysError: no such run, or one that was not trained on real images.
+    Returns the card of what was written. Raises SwysError: no such run, or not one of real images.
     """
     model, card = load_checkpoint(run)
     data = load_dataset(card["dataset"], card.get("size", 28), download=False)

@@ -3,6 +3,7 @@ TinyViT, Wu et al. 2022), so that a student's epoch costs no pass through the te
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from swys_utils.config import SwysError, fast_bf16
 from swys_utils.data import Dataset, to_planes
 from swys_utils.distillation import Teacher
+from swys_utils.models import weights_digest
 from swys_utils.recipe import Batch, Recipe, augment
 
 
@@ -47,6 +49,8 @@ def cached_teacher(
         raise SwysError(
             "a recipe with views=0 shows new views each epoch; give it a number to cache the teacher"
         )
+    facts = repr(recipe.augmentation) + weights_digest(model)
+    folder = folder / hashlib.sha256(facts.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     teacher, found = Teacher(model.to(device)), []
     for view in tqdm(range(recipe.views), "the teacher looks at each view", disable=None):

@@ -13,24 +13,24 @@ from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
 from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
 from swys_utils.metrics import evaluate
 from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint
-from swys_utils.training import SupervisedObjective, build, fit, predict, reference_recipe, run_card
+from swys_utils.recipe import SupervisedObjective
+from swys_utils.training import build, fit, predict, reference_recipe, run_card
 
 
 @dataclass
-class Train:
-    """Train a model from random weights.
+class Training:
+    """What both commands share; epochs, batch_size and lr are the reference recipe's unless given.
 
     Args:
         save_path: x.safetensors, or a folder.
-        model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of 4 px).
-        dataset: any 2D MedMNIST name. size: stored image size: 28, 64, 128 or 224 px.
-        img_size: pixels that the model reads. patch_size: side of a patch. Defaults: what the name says.
-        epochs: default of this, batch_size and lr: the reference recipe's.
+        dataset: any 2D MedMNIST name.
+        size: stored image size: 28, 64, 128 or 224 px.
+        img_size: pixels that the model reads; default: what its name says.
+        patch_size: side of a patch; default: what its name says.
         resume: go on where a run with this save_path stopped.
     """
 
     save_path: str
-    model: str = "vit_tiny"
     dataset: str = DEFAULT_DATASET
     size: int = 28
     img_size: int | None = None
@@ -41,19 +41,10 @@ class Train:
     seed: int = 0
     resume: bool = False
 
-    def run(self) -> None:
-        """Train on the labels alone."""
-        data = load_dataset(self.dataset, self.size)
-        labels = SupervisedObjective(data.info.multi_label)
-        self.fit(self.model, data, lambda model: labels, {"method": "scratch"})
-
     def fit(self, name: str, data: Dataset, objective, card: dict) -> None:
         """Train by ``objective(model)``; save and print the last epoch and the one validation chooses."""
-        asked = {
-            key: getattr(self, key)
-            for key in ("epochs", "batch_size", "lr")
-            if getattr(self, key) is not None
-        }
+        asked = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
+        asked = {key: value for key, value in asked.items() if value is not None}
         if any(value <= 0 for value in asked.values()):
             raise SwysError(f"{asked}: epochs, batch_size and lr must be above 0")
         path = Path(self.save_path)
@@ -82,17 +73,36 @@ class Train:
 
 
 @dataclass
-class Distill(Train):
-    """Train a student with a teacher. Options of ``train`` hold for the student.
+class Train(Training):
+    """Train a model from random weights.
 
     Args:
-        ckpt_path: the teacher: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_base.
-        student_model: a timm ViT, vit_base or vit_tiny. teacher_model: refuse a teacher of another model.
-        method: taught besides the labels: soft targets, features, or explanations and soft targets.
-        alpha: weight of the soft targets. temperature: of the soft targets.
+        model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of 4 px).
     """
 
-    ckpt_path: str = f"{DEFAULT_DATASET}/vit_base"
+    model: str = "vit_tiny"
+
+    def run(self) -> None:
+        """Train on the labels alone."""
+        data = load_dataset(self.dataset, self.size)
+        labels = SupervisedObjective(data.info.multi_label)
+        self.fit(self.model, data, lambda model: labels, {"method": "scratch"})
+
+
+@dataclass
+class Distill(Training):
+    """Train a student with a teacher.
+
+    Args:
+        ckpt_path: the teacher: a folder, a .safetensors file, or an id below checkpoints/.
+        student_model: a timm ViT, vit_base or vit_tiny.
+        teacher_model: refuse a teacher of another model.
+        method: taught besides the labels: soft targets, features, or explanations and soft targets.
+        alpha: weight of the soft targets.
+        temperature: of the soft targets.
+    """
+
+    ckpt_path: str = f"{DEFAULT_DATASET}/vit_base_patch16_224"
     student_model: str = "vit_tiny"
     teacher_model: str = ""
     method: Literal["soft", "features", "explain"] = "soft"
@@ -112,10 +122,8 @@ class Distill(Train):
             kind = ExplanationDistiller if self.method == "explain" else SoftTargets
             return kind(teacher, labels, self.alpha, self.temperature)
 
-        card = {
-            "method": f"kd_{self.method}",
-            "teacher": {key: teacher_card[key] for key in ("model", "files")},
-        }
+        card = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
+        card["method"] = f"kd_{self.method}"
         self.fit(self.student_model, data, objective, card)
 
 

@@ -44,8 +44,7 @@ def make(steps: int = 3700, seed: int = 0) -> None:
         steps: optimiser steps of the generator.
         seed: of the generator's weights, batches and samples, and of the discriminator's folds.
 
-    Raises:
-        SwysError: no real ``pneumoniamnist.npz`` was found, or a bar is missed.
+    Raises SwysError: no real ``pneumoniamnist.npz`` was found, or a bar is missed.
     """
     data, start, device = study_data("pneumoniamnist"), time.monotonic(), default_device()
     card_path, arrays = TWIN.with_suffix(".json"), generate(data.train, steps, seed, device)

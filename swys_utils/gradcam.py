@@ -102,8 +102,7 @@ def logits_and_map(model: nn.Module, inputs: Tensor, targets=None) -> tuple[Tens
 def heatmaps(model, images, method="grad_cam", targets=None, batch_size=32, **options) -> np.ndarray:
     """Maps of many images, float32 (N, gh, gw); ``targets``, ``options`` (block, signed) as in ``grad_cam``.
 
-    ``images``: uint8 (N, H, W[, 3]) or model input, float (N, 3, S, S). ``method``: a name in ``METHODS``, or
-    a function that is called as they are.
+    ``images``: uint8 (N, H, W[, 3]) or model input, float (N, 3, S, S). ``method``: its name or itself.
     """
     run = method if callable(method) else METHODS.get(method)
     if run is None:
@@ -231,7 +230,7 @@ def _score(logits: Tensor, targets) -> Tensor:
 
 
 def _embedded(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The tokens that enter the blocks, and which patches PatchDropout (Liu et al. 2022) left (None: all)."""
+    """The tokens that enter the blocks, and which patches PatchDropout (Liu et al. 2023) left (None: all)."""
     tokens, first, kept = model._pos_embed(model.patch_embed(x)), model.num_prefix_tokens, None
     share = getattr(model.patch_drop, "prob", 0.0)
     if model.patch_drop.training and share > 0:  # by the random numbers that timm's layer would draw

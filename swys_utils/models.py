@@ -121,7 +121,7 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
     """Load a model (eval mode, float32) and its card.
 
     Args:
-        path_or_id: a folder, a .safetensors file, or an id below checkpoints/ ("pneumoniamnist/vit_tiny").
+        path_or_id: a folder, a .safetensors file, or an id below checkpoints/ (<dataset>/<model>).
         num_classes: when given, a checkpoint with another number of classes is refused.
 
     Raises SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.

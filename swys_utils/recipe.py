@@ -133,10 +133,9 @@ class Batch(NamedTuple):
 
 
 def batches(data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, device="cpu") -> Iterator[Batch]:
-    """The training split once, in an order and in views that follow from (seed, epoch).
+    """The training split once; its order follows from (seed, epoch), and so do views that are not fixed.
 
-    Small sets lie on the device as uint8 while this runs; memory-mapped ones stay on disk and travel by
-    batch. What does not fill a batch at the end of an epoch is not shown.
+    Memory-mapped images stay on disk, others lie on the device. A last batch that is not full is left out.
     """
     labels, on_disk = torch.as_tensor(data.train.labels), isinstance(data.train.images, np.memmap)
     images = data.train.images if on_disk else torch.as_tensor(data.train.images).to(device)

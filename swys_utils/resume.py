@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .config import SwysError
 
-SAVE_SECONDS = 60  # how much work a kill may cost
+SAVE_SECONDS = 60  # how much work, besides the epoch, a kill may cost
 
 
 class Run:

@@ -42,7 +42,7 @@ def fit(
         model: a timm ViT, trained in place. seed: of the order of images and their views.
         objective: nn.Module, called as ``objective(model, batch)``; default: :class:`SupervisedObjective`.
         state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
-        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch, and so at its end.
+        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch.
 
     Raises SwysError: a state of another recipe or model, an unwritable path, a loss that is not finite.
     """
@@ -54,7 +54,9 @@ def fit(
     both = ModelAndObjective(model, objective).to(accelerator.device)
     optimizer = torch.optim.AdamW(param_groups_weight_decay(both, recipe.weight_decay), lr=recipe.lr)
     both, optimizer = accelerator.prepare(both, optimizer)
-    facts = {"recipe": asdict(replace(recipe, epochs=0)), "seed": seed}
+    settings = {key: v for key, v in vars(objective).items() if isinstance(v, float)}  # alpha, temperature
+    facts = {"recipe": asdict(replace(recipe, epochs=0)), "seed": seed, "data": data.info.results_name}
+    facts |= {"images": len(data.train), "objective": type(objective).__name__, **settings}
     run = Run(state_path, model, objective, optimizer, facts)
     while not finished(run.history, recipe):
         row = train_epoch(both, optimizer, accelerator, data, recipe, seed, run.history, watch)
@@ -174,7 +176,7 @@ class Trained:
 
 
 def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, minutes=1.0) -> Trained:
-    """The shipped checkpoint of this data set if there is one, else a model that is trained here.
+    """The shipped checkpoint of this data set, else a model that is trained here or was before.
 
     ``name`` starts with ``vit_base`` or ``vit_tiny``. ``minutes`` (the profile's) and ``objective`` are for
     training where nothing is shipped; in ``full`` it is the whole recipe.
@@ -184,11 +186,12 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
         model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
         return Trained(model, card, f"{name}: loaded checkpoints/{shipped}", shipped)
     if not (folder / "card.json").is_file():
-        short, state = next(key for key in models.SHORT_NAMES if name.startswith(key)), folder / "state.pt"
+        known = sorted([*models.SHORT_NAMES, *models.SHORT_NAMES.values()], key=len, reverse=True)
+        short, state = next(key for key in known if name.startswith(key)), folder / "state.pt"
         recipe = replace(reference_recipe(name, data.info.name), seconds=minutes * P.minute, views=0)
         result = fit(build(short, data, recipe), data, recipe, objective, device=device, state_path=state)
-        card = {"model": models.SHORT_NAMES[short]} | run_card(data, recipe, 0, result.history)
+        card = {"model": models.SHORT_NAMES.get(short, short)} | run_card(data, recipe, 0, result.history)
         models.save_checkpoint(result.model, folder, card, storage="fp32")
         state.unlink()
     model, card = models.load_checkpoint(folder, device, data.info.num_classes)
-    return Trained(model, card, f"{name}: nothing shipped for {data.info.name}; trained here ({P.name})")
+    return Trained(model, card, f"{name}: trained here on {data.info.name}, profile {P.name}")
