@@ -26,7 +26,7 @@ RUNS = [
 VALUES = dict(zip((run["id"] for run in RUNS), (0.1, 0.2, 0.3, 0.2, 0.4, 0.3, 0.8, 0.8, 0.8, 0.4)))
 
 
-def test_differences_are_paired_by_seed():
+def test_differences_are_paired_by_seed_and_group_means_in_the_order_of_the_ladder():
     soft, maps, _ = differences(RUNS, VALUES)
     assert (soft["of"], soft["to"]) == ("soft targets", "alone")
     assert soft["seeds"] == pytest.approx([0.1, 0.2, 0.0]) and soft["mean"] == pytest.approx(0.1)
@@ -35,9 +35,6 @@ def test_differences_are_paired_by_seed():
     assert (soft["low"], soft["high"]) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-4)
     assert maps["mean"] == pytest.approx(0.6)
     assert differences(RUNS[:1] + RUNS[3:4], VALUES) == []  # one pair has no interval
-
-
-def test_group_means_are_in_the_order_of_the_ladder():
     expected = {"alone": 0.2, "soft targets": 0.3, "soft targets + maps": 0.8, "another teacher": 0.4}
     means = group_means(RUNS[::-1], VALUES)
     assert means == pytest.approx(expected) and list(means) == list(expected)

@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from swys_utils.benchmark import (
-    Cost,
-    Timing,
-    count_macs,
-    interleaved_latency,
-    measure_cost,
-    random_inputs,
-    speedup,
-    vit_macs,
-)
+from swys_utils import benchmark
+from swys_utils.benchmark import Timing, count_macs, interleaved_latency, speedup, vit_macs
 from swys_utils.config import SwysError
 from swys_utils.models import create_model
 
@@ -69,9 +61,11 @@ def test_a_speedup_pairs_the_rounds_and_refuses_other_numbers_of_them():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_cost_of_a_model(dtype):
     model = create_model("vit_tiny", 3, img_size=32, patch_size=8, depth=2).to(dtype).train()
-    inputs, cost = random_inputs(model, 2), measure_cost(model, seconds=0.02, batch=4)
+    inputs, cost = benchmark.random_inputs(model, 2), benchmark.measure_cost(model, seconds=0.02, batch=4)
     assert inputs.dtype == dtype and inputs.shape == (2, 3, 32, 32) and model.training
     count = sum(p.numel() for p in model.parameters())
     latency, rate = cost.latency, cost.throughput
-    assert cost == Cost(count, vit_macs(16, 192, 2, 8, classes=3), dtype.itemsize * count, latency, rate, 4)
+    assert cost == benchmark.Cost(
+        count, vit_macs(16, 192, 2, 8, classes=3), dtype.itemsize * count, latency, rate, 4
+    )
     assert rate > 0 and latency.median > 0 and " ms [" in str(cost)

@@ -4,36 +4,20 @@ import torch
 from medmnist import Evaluator
 from scipy import stats
 
+from swys_studies import report
 from swys_studies.leaks import pack_hashes, perceptual_hashes, seen_in_training
-from swys_studies.report import as_table
-from swys_utils.config import (
-    PROFILES,
-    SwysError,
-    device_name,
-    fast_bf16,
-    profile,
-    seed_everything,
-    write_json,
-)
+from swys_utils import config, metrics
+from swys_utils.config import PROFILES, SwysError, profile
 from swys_utils.data import load_dataset
-from swys_utils.metrics import (
-    bootstrap_interval,
-    calibration_error,
-    evaluate,
-    mcnemar,
-    mean_interval,
-    point_scores,
-    probabilities,
-    t_interval,
-    wilson_interval,
-)
 
 
 def test_profile_comes_from_the_environment_and_is_quick_otherwise(monkeypatch):
     monkeypatch.setenv("SWYS_PROFILE", "full")
     assert profile() is PROFILES["full"] and profile("smoke") is PROFILES["smoke"]
     monkeypatch.delenv("SWYS_PROFILE")
-    assert profile() is PROFILES["quick"]
+    assert profile() is PROFILES["quick"] and all(
+        type(sizes) is config.Profile for sizes in PROFILES.values()
+    )
     with pytest.raises(SwysError, match="unknown profile 'quik'; did you mean 'quick'"):
         profile("quik")
 
@@ -41,17 +25,18 @@ def test_profile_comes_from_the_environment_and_is_quick_otherwise(monkeypatch):
 def test_seeds_repeat_all_generators_and_the_device_has_a_name():
     draws = []
     for _ in range(2):
-        seed_everything(3)
+        config.seed_everything(3)
         draws.append((np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
     assert draws[0] == draws[1]
-    assert device_name() and fast_bf16("cpu") in (True, False)
+    assert config.default_device().type in ("cuda", "mps", "cpu") and config.device_name()
+    assert config.fast_bf16("cpu") in (True, False)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "new" / "a.json", {"x": np.float32(1)})
+    config.write_json(tmp_path / "new" / "a.json", {"x": np.float32(1)})
     assert (tmp_path / "new" / "a.json").read_text() == '{\n "x": 1.0\n}\n'
     with pytest.raises(SwysError, match="choose another path"):
-        write_json(tmp_path / "new" / "a.json" / "b.json", {})
+        config.write_json(tmp_path / "new" / "a.json" / "b.json", {})
 
 
 @pytest.mark.parametrize("name", ["pneumoniamnist", "bloodmnist", "retinamnist", "chestmnist"])
@@ -60,59 +45,55 @@ def test_scores_are_those_of_medmnist(drawn_data_dir, name):
     logits = np.random.default_rng(0).normal(size=(len(data.test), data.info.num_classes))
     truth = data.test.labels if data.info.multi_label else np.eye(data.info.num_classes)[data.test.labels]
     logits += 1.5 * truth
-    ours = evaluate(logits, data.test.labels, data.info.task, n_resamples=20)
-    theirs = Evaluator(name, "test", root=drawn_data_dir).evaluate(probabilities(logits, data.info.task))
+    ours = metrics.evaluate(logits, data.test.labels, data.info.task, n_resamples=20)
+    theirs = Evaluator(name, "test", root=drawn_data_dir).evaluate(
+        metrics.probabilities(logits, data.info.task)
+    )
     assert ours.accuracy == pytest.approx(theirs.ACC) and ours.auc == pytest.approx(theirs.AUC)
+    assert isinstance(ours, metrics.Metrics) and ours.n == len(data.test) == len(ours.correct)
     assert ours.accuracy_interval[0] < ours.accuracy < ours.accuracy_interval[1]
     assert ours.auc_interval[0] <= ours.auc <= ours.auc_interval[1]
-    point = point_scores(logits, data.test.labels, data.info.task)
+    point = metrics.point_scores(logits, data.test.labels, data.info.task)
     assert point == {key: getattr(ours, key) for key in ("accuracy", "auc", "ece")}
 
 
-def test_calibration_error_closed_form():
-    scores = np.array([[0.1, 0.9]] * 10)
-    labels = np.array([1] * 6 + [0] * 4)  # 90 % sure, 60 % right
-    assert calibration_error(scores, labels) == pytest.approx(0.3, abs=1e-6)
+def test_calibration_error_closed_form_and_scores_of_other_images_or_of_one_class():
+    scores, labels = np.array([[0.1, 0.9]] * 10), np.array([1] * 6 + [0] * 4)  # 90 % sure, 60 % right
+    assert metrics.calibration_error(scores, labels) == pytest.approx(0.3, abs=1e-6)
+    assert np.isnan(metrics.area_under_roc(np.ones(10, int), scores, "binary-class"))
+    with pytest.raises(SwysError, match="10 predictions for 32 labels"):
+        metrics.evaluate(scores, np.zeros(32, int), "binary-class")
 
 
-def test_scores_of_other_images_are_refused():
-    with pytest.raises(SwysError, match="3 predictions for 32 labels"):
-        evaluate(np.zeros((3, 2)), np.zeros(32, int), "binary-class")
-
-
-def test_wilson_interval_closed_form():
+def test_intervals_and_mcnemar_are_the_closed_forms():
     correct, z = np.repeat([1, 0], [90, 10]), stats.norm.ppf(0.975)
     centre, n = (0.9 + z**2 / 200) / (1 + z**2 / 100), 100
     half = z / (1 + z**2 / n) * np.sqrt(0.9 * 0.1 / n + z**2 / (4 * n**2))
-    np.testing.assert_allclose(wilson_interval(correct), (centre - half, centre + half), rtol=1e-9)
+    np.testing.assert_allclose(metrics.wilson_interval(correct), (centre - half, centre + half), rtol=1e-9)
 
 
 def test_bootstrap_covers_like_the_normal_interval_and_is_paired():
     values = np.random.default_rng(0).normal(5, 2, 400)
-    low, high = bootstrap_interval(np.mean, values)
+    low, high = metrics.bootstrap_interval(np.mean, values)
     np.testing.assert_allclose((low, high), values.mean() + np.array([-1.96, 1.96]) * 2 / 20, atol=0.05)
-    assert (values.mean(), low, high) == mean_interval(np.append(values, np.nan))
-    assert bootstrap_interval(lambda x, y: x.mean() - y.mean(), values + 1, values) == pytest.approx((1, 1))
-    assert np.isnan(bootstrap_interval(lambda x: np.nan, np.arange(5))).all()
-    assert np.isnan(mean_interval([1, 2, 3])[1:]).all()  # too few to resample
-
-
-def test_t_interval_is_students():
+    assert (values.mean(), low, high) == metrics.mean_interval(np.append(values, np.nan))
+    assert metrics.bootstrap_interval(lambda x, y: x.mean() - y.mean(), values + 1, values) == pytest.approx(
+        (1, 1)
+    )
+    assert np.isnan(metrics.bootstrap_interval(lambda x: np.nan, np.arange(5))).all()
+    assert np.isnan(metrics.mean_interval([1, 2, 3])[1:]).all()  # too few to resample
     values = [0.1, 0.4, 0.2, 0.3]
     expected = stats.t.interval(0.95, 3, loc=0.25, scale=stats.sem(values))
-    np.testing.assert_allclose(t_interval(values), expected)
-
-
-def test_mcnemar_is_the_binomial_test_of_the_differing_images():
+    np.testing.assert_allclose(metrics.t_interval(values), expected)
     a = np.array([True] * 8 + [False] * 2 + [True] * 50)
     b = np.array([False] * 8 + [True] * 2 + [True] * 50)
-    assert mcnemar(a, b) == pytest.approx(2 * sum(stats.binom.pmf(k, 10, 0.5) for k in (8, 9, 10)))
-    assert mcnemar(a, a) == 1.0
+    assert metrics.mcnemar(a, b) == pytest.approx(2 * sum(stats.binom.pmf(k, 10, 0.5) for k in (8, 9, 10)))
+    assert metrics.mcnemar(a, a) == 1.0
 
 
 def test_rows_print_as_a_table():
     rows = [{"name": "a", "x": 0.12345}, {"name": "bcd", "x": 2.0}]
-    assert as_table(rows).splitlines() == ["name  x", "a     0.123", "bcd   2.000"]
+    assert report.as_table(rows).splitlines() == ["name  x", "a     0.123", "bcd   2.000"]
 
 
 def test_fingerprints_find_copies_and_nothing_else(drawn_data_dir):

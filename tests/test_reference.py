@@ -14,6 +14,7 @@ from swys_utils.data import Dataset, load_dataset
 from swys_utils.distillation import Teacher
 from swys_utils.models import load_checkpoint
 from swys_utils.recipe import Recipe, batches
+from swys_utils.training import build
 
 SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
 RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, patch_drop=0.5, views=2)
@@ -34,11 +35,8 @@ def small(monkeypatch, data, tmp_path):
     monkeypatch.setattr(reference, "reference_recipe", lambda *args: RECIPE)
     monkeypatch.setattr(reference, "CHECKPOINTS", tmp_path / "shipped")
     kwargs = {"model_kwargs": {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}}
-    monkeypatch.setattr(
-        reference,
-        "save_checkpoint",
-        lambda model, path, card, storage: real_save(model, path, card | kwargs, storage),
-    )
+    save = lambda model, path, card, storage: real_save(model, path, card | kwargs, storage)  # noqa: E731
+    monkeypatch.setattr(reference, "save_checkpoint", save)
     return tmp_path / "runs"
 
 
@@ -60,9 +58,8 @@ def test_runs_are_trained_once_from_the_same_start_and_reported(small, capsys, d
     tiny = [entry for entry in entries if entry["id"].startswith("vit_tiny") and entry["seed"] == 0]
     assert len({entry["initial_weights"] for entry in tiny}) == 1 and len(tiny) == 5
     for entry in entries:
-        assert (
-            len(entry["predicted"]) == len(data.test) and len(entry["history"]) == entry["recipe"]["epochs"]
-        )
+        assert len(entry["predicted"]) == len(data.test)
+        assert len(entry["history"]) == entry["recipe"]["epochs"]
         assert {"test_auc", "val_auc", "seconds"} <= set(entry["history"][-1])
         assert load_checkpoint(small / f"{entry['id']}.safetensors")[1]["seed"] == entry["seed"]
     assert not list(small.rglob("*.state.*")) and not list(small.rglob("*.curve.json"))
@@ -76,8 +73,6 @@ def test_runs_are_trained_once_from_the_same_start_and_reported(small, capsys, d
 
 
 def test_a_cached_teacher_answers_like_the_teacher(data, tmp_path):
-    from swys_utils.training import build
-
     model = build("vit_tiny", data, RECIPE, 1, **SMALL).eval()
     for _ in range(2):  # computed, then read
         cached = cached_teacher(model, data, RECIPE, tmp_path, torch.device("cpu"))
@@ -92,18 +87,9 @@ def test_a_cached_teacher_answers_like_the_teacher(data, tmp_path):
 
 def entry(model: str, method: str, seed: int, right: np.ndarray) -> dict:
     scores = {"accuracy": float(right.mean()), "auc": 0.5, "ece": 0.1}
-    run = {
-        "id": f"{model}/{method}/seed{seed}",
-        "method": method,
-        "seed": seed,
-        "val_auc": 0.5,
-        "device": "drawn",
-    }
-    return run | {
-        "last": scores,
-        "val_chosen": scores,
-        "predicted": "".join("0" if ok else "1" for ok in right),
-    }
+    run = {"id": f"{model}/{method}/seed{seed}", "method": method, "seed": seed, "val_auc": 0.5}
+    predicted = "".join("0" if ok else "1" for ok in right)
+    return run | {"device": "drawn", "last": scores, "val_chosen": scores, "predicted": predicted}
 
 
 def test_report_against_closed_forms():

@@ -37,25 +37,17 @@ def test_predict_is_the_model_in_eval_mode_whatever_the_batch(data):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_augmentation_without_any_amount_is_the_plain_resize():
-    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
-    how = Augmentation()
-    views = augment(to_planes(images), 56, how, how.draw(4, torch.Generator()))
-    torch.testing.assert_close(views.expand(-1, 3, -1, -1), to_model_input(images, 56), atol=2e-3, rtol=0)
-
-
-def test_views_stay_in_range_differ_by_image_and_repeat_with_their_numbers():
-    planes = to_planes(np.random.default_rng(0).integers(0, 256, (1, 28, 28, 3), dtype=np.uint8))
-    how = replace(Recipe().augmentation, turns=True)
+def test_views_repeat_with_their_numbers_and_without_any_amount_are_the_plain_resize():
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8)
+    plain, how, planes = Augmentation(), replace(Recipe().augmentation, turns=True), to_planes(images)
     draws = how.draw(6, torch.Generator().manual_seed(5))
-    one, two = (augment(planes.expand(6, -1, -1, -1), 56, how, draws) for _ in range(2))
+    views = augment(planes, 56, plain, draws)
+    torch.testing.assert_close(views, to_model_input(images, 56), atol=2e-3, rtol=0)
+    one, two = (augment(planes[:1].expand(6, -1, -1, -1), 56, how, draws) for _ in range(2))
     assert one.shape == (6, 3, 56, 56) and one.abs().max() <= 1
     assert torch.equal(one, two) and not torch.equal(one[0], one[1])
-
-
-def test_a_mirror_is_a_mirror():
-    planes, how = torch.rand(32, 1, 28, 28) * 2 - 1, Augmentation(flip=True)
-    views = augment(planes, 28, how, how.draw(32, torch.Generator().manual_seed(0)))
+    planes, flip = torch.rand(32, 1, 28, 28) * 2 - 1, Augmentation(flip=True)
+    views = augment(planes, 28, flip, flip.draw(32, torch.Generator().manual_seed(0)))
     same = (views - planes).abs().amax(dim=(1, 2, 3)) < 1e-3
     mirrored = (views - planes.flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-3
     assert (same ^ mirrored).all() and same.any() and mirrored.any()
@@ -105,8 +97,10 @@ def test_colour_and_multi_label_train(drawn_data_dir, name):
     assert np.isfinite(result.history[0]["train_loss"]) and 0 <= result.history[0]["val_accuracy"] <= 1
 
 
-def test_last_epoch_and_chosen_epoch_are_both_kept(data):
+def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
     result = fit(tiny(data), data, replace(RECIPE, epochs=3))
+    timed = fit(tiny(data), data, replace(RECIPE, seconds=0.5)).history[-1]  # ends in time, the rate with it
+    assert timed["seconds"] >= 0.5 and timed["lr"] < RECIPE.lr
     chosen, best = training.validate(result.chosen(), data), training.best_epoch(result.history)
     assert best["val_accuracy"] == max(row["val_accuracy"] for row in result.history)
     assert chosen["val_accuracy"] == pytest.approx(best["val_accuracy"])
@@ -145,11 +139,6 @@ def test_an_unwritable_path_or_an_exploding_loss_is_one_line(data, tmp_path):
         fit(tiny(data), data, RECIPE, state_path=tmp_path / "file" / "m.safetensors")
     with pytest.raises(SwysError, match="lower the rate"):
         fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3))
-
-
-def test_live_training_ends_in_time_and_the_schedule_with_it(data):
-    result = fit(tiny(data), data, replace(RECIPE, seconds=0.5))
-    assert result.history[-1]["seconds"] >= 0.5 and result.history[-1]["lr"] < RECIPE.lr
 
 
 def test_same_seed_same_start_and_cells_are_turned(data):
