@@ -63,7 +63,7 @@ def test_agreement_of_equal_opposite_and_empty_maps_and_of_two_grids():
         explain.agreement(maps, maps[:2])
 
 
-def test_deletion_insertion_rewards_the_right_order():
+def test_deletion_insertion_rewards_the_right_order_is_patch_aligned_and_ties_are_random():
     inputs, right = torch.full((6, 3, 32, 32), -0.6), np.zeros((6, 4, 4))
     inputs[:, :, :16, :16], right[:, :2, :2] = 0.9, 1
     maps = {"right": right, "wrong": -right, "random": faith.random_maps(6, (4, 4))}
@@ -76,9 +76,6 @@ def test_deletion_insertion_rewards_the_right_order():
     predicted = faith.deletion_insertion(BrightCorner(), inputs, right, steps=8)  # class 1 is predicted
     assert isinstance(predicted, faith.DeletionInsertion) and len(predicted.fractions) == 9
     np.testing.assert_array_equal(predicted.deletion, scores["right"].deletion)
-
-
-def test_deletion_is_patch_aligned_and_ties_are_random():
     spy, inputs = BrightCorner(), torch.rand(1, 3, 32, 32)
     faith.deletion_insertion(spy, inputs, np.zeros((1, 4, 4)), targets=0, steps=4)
     deleted = (spy.seen[2] != inputs).any(1)[0]  # deletion and insertion alternate; this is a quarter deleted

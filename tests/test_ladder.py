@@ -49,23 +49,17 @@ def test_the_rungs_and_those_above_them(rungs):
     assert second.like_above == second.like_first < 0.8  # untrained models
 
 
-def test_scores_are_those_of_evaluate(rungs, data):
+def test_scores_are_those_of_evaluate_and_a_runtime_or_number_format_changes_little(rungs, data, tmp_path):
     test, val, rung = data.test.head(40), data.val.head(40), rungs["Tiny fp32"]
     expected = evaluate(predict(model(1), test.images), test.labels, data.info.task, n_resamples=2)
     assert (rung.n, rung.flips, rung.accuracy_interval) == (40, 0, expected.accuracy_interval)
     assert [rung.accuracy, rung.auc] == pytest.approx([expected.accuracy, expected.auc], abs=1e-5)
     assert rung.val_accuracy == (predict(model(1), val.images).argmax(axis=1) == val.labels).mean()
-
-
-def test_a_runtime_changes_nothing_and_a_number_format_little(rungs):
     same = rungs["Tiny fp32, ONNX Runtime"]
     assert same.flips == 0 and same.like_above > 0.9999
     for name, whole, share in (("Base bf16", "Base", 0.51), ("Tiny int8, ONNX Runtime", "Tiny", 0.35)):
         found, exact = rungs[name], rungs[f"{whole} fp32"]
         assert 0.5 < found.like_above < 1 and found.flips < 10 and found.bytes < share * exact.bytes
-
-
-def test_the_table_and_the_file_hold_every_rung(rungs, tmp_path):
     table = ladder_table(rungs.values())
     assert [row["rung"] for row in table] == [*rungs] and table[3]["flips"] == "0 of 40"
     write(rungs.values(), tmp_path / "ladder.json", dataset="drawn")

@@ -11,7 +11,7 @@ from swys_utils.config import PROFILES, SwysError, profile
 from swys_utils.data import load_dataset
 
 
-def test_profile_comes_from_the_environment_and_is_quick_otherwise(monkeypatch):
+def test_profile_comes_from_the_environment_seeds_repeat_and_the_device_has_a_name(monkeypatch):
     monkeypatch.setenv("SWYS_PROFILE", "full")
     assert profile() is PROFILES["full"] and profile("smoke") is PROFILES["smoke"]
     monkeypatch.delenv("SWYS_PROFILE")
@@ -20,9 +20,6 @@ def test_profile_comes_from_the_environment_and_is_quick_otherwise(monkeypatch):
     )
     with pytest.raises(SwysError, match="unknown profile 'quik'; did you mean 'quick'"):
         profile("quik")
-
-
-def test_seeds_repeat_all_generators_and_the_device_has_a_name():
     draws = []
     for _ in range(2):
         config.seed_everything(3)

@@ -72,7 +72,7 @@ def test_round_trip(model, tmp_path, storage, tolerance, form, monkeypatch):
         monkeypatch.setattr(models, "SHARD_BYTES", 2**19)  # large models are written in shards
     card = save_checkpoint(model, tmp_path / form, CARD, storage)
     loaded, read = load_checkpoint(tmp_path / form, num_classes=3)
-    assert storage != "fp16" or len(card["files"]) > 2
+    assert storage != "fp16" or (len(card["files"]) > 2 and all(x["bytes"] < 2**20 for x in card["files"]))
     assert read == json.loads(json.dumps(card))
     assert (read["num_classes"], read["img_size"], read["patch_size"]) == (3, 28, 7)
     assert not loaded.training and next(loaded.parameters()).dtype == torch.float32

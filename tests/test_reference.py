@@ -92,7 +92,7 @@ def entry(model: str, method: str, seed: int, right: np.ndarray) -> dict:
     return run | {"device": "drawn", "last": scores, "val_chosen": scores, "predicted": predicted}
 
 
-def test_report_against_closed_forms():
+def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_between_seeds():
     # 400 images: alone 80 %; taught 90 %: right wherever alone is right, and on 40 images more
     alone, taught, labels = np.arange(400) < 320, np.arange(400) < 360, np.zeros(400, int)
     entries = [entry("vit_tiny", "scratch", seed, alone) for seed in range(3)]
@@ -106,9 +106,6 @@ def test_report_against_closed_forms():
     assert report.kinds(entries, labels)[0]["accuracy %"] == "80.0 ± 0.0"
     with pytest.raises(SwysError, match="400 predictions for 3 test images"):
         report.right(entries[0], labels[:3])
-
-
-def test_the_interval_widens_with_the_spread_between_seeds():
     rng = np.random.default_rng(0)
     same = np.repeat((rng.random((1, 500)) < 0.8), 4, axis=0)
     varied = rng.random((4, 500)) < np.array([0.6, 0.75, 0.85, 1.0])[:, None]

@@ -28,7 +28,10 @@ def data(drawn_data_dir):
     return small(load_dataset(root=drawn_data_dir))
 
 
-def test_predict_is_the_model_in_eval_mode_whatever_the_batch(data):
+def test_one_start_for_each_seed_and_predict_is_the_model_in_eval_mode(data):
+    assert weights_digest(tiny(data, 4)) == weights_digest(tiny(data, 4)) != weights_digest(tiny(data, 5))
+    assert reference_recipe("vit_tiny", "bloodmnist").augmentation.turns
+    assert not reference_recipe("vit_tiny").augmentation.turns
     model = tiny(data).train()
     logits = predict(model, data.test.images, batch_size=5)
     assert model.training and logits.dtype == np.float32
@@ -64,6 +67,9 @@ def test_batches_show_each_image_once_in_views_that_repeat(data):
         batch = next(batch for batch in shown if image in batch.rows)
         return batch.inputs[batch.rows.tolist().index(image)]
 
+    model = tiny(data).eval()
+    loss = training.SupervisedObjective()
+    assert torch.equal(training.ModelAndObjective(model, loss)(first[0]), loss(model, first[0]))
     assert torch.equal(view_of(first), view_of(other_seed))  # epoch 2 of any seed shows view 0 again
     assert not torch.equal(view_of(first), view_of(second_view))
     assert torch.equal(one_hot(torch.tensor([1, -1]), 2), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
@@ -119,7 +125,11 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch)
 
     with pytest.raises(KeyboardInterrupt):
         fit(tiny(data), data, recipe, state_path=path, watch=kill)
+    real, epochs = training.train_epoch, []
+    count = lambda *args: epochs.append(len(args[6])) or real(*args)  # noqa: E731 (args[6]: the history)
+    monkeypatch.setattr(training, "train_epoch", count)
     resumed = fit(tiny(data, seed=9), data, recipe, state_path=path)
+    assert epochs == [1, 2], "the first epoch is not trained again"
     assert weights_digest(resumed.model) == weights_digest(straight.model)
     assert weights_digest(resumed.chosen()) == weights_digest(straight.chosen())
     for message, model, other in (
@@ -139,12 +149,6 @@ def test_an_unwritable_path_or_an_exploding_loss_is_one_line(data, tmp_path):
         fit(tiny(data), data, RECIPE, state_path=tmp_path / "file" / "m.safetensors")
     with pytest.raises(SwysError, match="lower the rate"):
         fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3))
-
-
-def test_same_seed_same_start_and_cells_are_turned(data):
-    assert weights_digest(tiny(data, 4)) == weights_digest(tiny(data, 4)) != weights_digest(tiny(data, 5))
-    assert reference_recipe("vit_tiny", "bloodmnist").augmentation.turns
-    assert not reference_recipe("vit_tiny").augmentation.turns
 
 
 def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, monkeypatch, drawn_data_dir):
