@@ -135,10 +135,7 @@ def test_a_teacher_that_cannot_be_compared_is_refused():
         FeatureDistiller(Teacher(vit(img_size=56)), LABELS, vit()).check(vit())
     with pytest.raises(SwysError, match=r"the teacher's map is \(2, 2\), the student's \(4, 4\)"):
         ExplanationDistiller(Teacher(vit()), LABELS).check(vit(patch_size=7))
-
-
-def test_a_student_may_read_fewer_pixels_than_its_teacher():
-    """The teacher sees the student's view enlarged exactly as a stored image is enlarged for it."""
+    # the teacher sees the student's view enlarged exactly as a stored image is enlarged for it
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
     model, student, small = vit(img_size=56), vit(), to_model_input(images, 28)
     expected = kd.soft_target_loss(student(small), model(to_model_input(images, 56)), 2.0)

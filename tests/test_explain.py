@@ -43,7 +43,7 @@ def bright_map(model, inputs, targets=None, block=-1, signed=False):
     return torch.nn.functional.adaptive_avg_pool2d(inputs.mean(1), 4) + 1
 
 
-def test_spearman_is_scipys_also_with_ties_and_the_top_tokens_are_counted_by_hand():
+def test_agreement_is_scipys_spearman_and_the_top_tokens_by_hand_also_of_empty_maps():
     a, b = np.random.default_rng(0).integers(0, 5, (2, 6, 4, 4)).astype(float)  # many ties
     expected = [spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b)]
     np.testing.assert_allclose(explain.agreement(a, b).spearman, expected, atol=1e-12)
@@ -52,9 +52,6 @@ def test_spearman_is_scipys_also_with_ties_and_the_top_tokens_are_counted_by_han
     assert explain.agreement(a, b, top=0.2).iou[0] == pytest.approx(1 / 3)
     b[0, 0] = 1, 0, 0, 0, 0  # fewer positive tokens than two: the zeros tied behind them do not count
     assert explain.agreement(a, b, top=0.2).iou[0] == pytest.approx(1 / 2)
-
-
-def test_agreement_of_equal_opposite_and_empty_maps_and_of_two_grids():
     maps = np.random.default_rng(0).random((3, 5, 5))
     result = explain.agreement(maps, np.stack([2 * maps[0] + 1, -maps[1], np.zeros((5, 5))]))
     np.testing.assert_allclose((result.spearman, result.iou), [[1, -1, np.nan], [1, 0, np.nan]])
