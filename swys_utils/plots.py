@@ -49,7 +49,7 @@ class LiveCurve:
 
     def __call__(self, model: nn.Module, seconds: float, step: int = 0) -> None:
         """Score the model, whose mode stays as it is, and redraw."""
-        scores = point_scores(predict(model, self.split.images), self.split.labels, self.task)
+        scores = point_scores(predict(model, self.split.images, bf16=True), self.split.labels, self.task)
         self.history.append({"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]})
         if get_ipython() is not None:
             figure = self.figure()
