@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from accelerate import PartialState
 from torch import nn
 
 from swys_utils.config import SwysError, default_device
@@ -55,21 +56,20 @@ class Training:
         if self.resume and not state.is_file():
             raise SwysError(f"nothing to resume: '{state}' does not exist; run without --resume first")
         if not self.resume and state.is_file():
-            state.unlink()
+            state.unlink(missing_ok=True)  # of several processes one is first
         recipe = replace(reference_recipe(name, self.dataset), **asked)
         model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
         print(f"{name} on {data.info.name}, {data.info.size} px: {data.info.source}")
         result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
+        if not PartialState().is_main_process:
+            return
         card |= {"model": SHORT_NAMES.get(name, name)} | run_card(data, recipe, self.seed, result.history)
-        for title, trained, where in (
-            ("last epoch", result.model, path),
-            ("val-chosen", result.chosen(), chosen),
-        ):
+        saved = {"last epoch": (result.model, path), "val-chosen": (result.chosen(), chosen)}
+        for title, (trained, where) in saved.items():
             save_checkpoint(trained, where, card, storage="fp32")
             scores = evaluate(predict(trained, data.test.images), data.test.labels, data.info.task)
-            print(f"{title}: {scores}")
+            print(f"{title}, {where}: {scores}")
         state.unlink()
-        print(f"wrote {path}")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from .config import SwysError
@@ -21,8 +22,7 @@ class Run:
 
     ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and
     seconds of training so far (validation and watching do not count). The state between epochs lies in one
-    file (a path of None keeps nothing) that is read with ``weights_only=True``: nothing in it can run.
-    ``facts`` tell runs apart.
+    file (if path), read with ``weights_only=True``: nothing in it can run. ``facts`` tell them apart.
     """
 
     def __init__(self, path, model: nn.Module, objective: nn.Module, optimizer, facts: dict):
@@ -33,7 +33,7 @@ class Run:
         self.saved = time.monotonic()
         if self.path and self.path.is_file():
             self.load()
-        elif self.path:
+        elif self.path and PartialState().is_main_process:
             self.save(now=True)  # an unwritable path shows before the training, not after it
 
     def chosen(self) -> nn.Module:
