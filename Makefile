@@ -36,8 +36,8 @@ help:
 	@echo "make lab           open the notebooks in JupyterLab"
 	@echo "make check         format, lint, types, structure and the fast tests (under a minute)"
 	@echo "make test          everything that has to hold (a few minutes)"
-	@echo "make test-browser  the slider in a real JupyterLab (needs Chromium)"
-	@echo "make site          HTML pages from executed or committed notebooks"
+	@echo "make test-browser  the slider in a real JupyterLab, the demo (needs Chromium, npm)"
+	@echo "make site          build/site: landing page, notebooks as pages, the demo in the browser (needs npm)"
 	@echo "make env           only the environment, .venv"
 	@echo "make clean         remove build/ and caches"
 	@echo
@@ -87,12 +87,14 @@ test: static
 	@$(TEST) tests notebooks --ignore=tests/browser $(NBVAL)
 
 test-browser: $(STAMP)
-	@echo "test-browser: the slider in JupyterLab"
+	@echo "test-browser: the slider in JupyterLab, the demo"
 	@$(PIP) -e '.[browser]'
+	@$(BIN)/python site/build_demo.py || true
 	@$(TEST) tests/browser
 
 site: $(STAMP)
-	@$(BIN)/python tools/build_site.py
+	@$(BIN)/python site/build_demo.py || true
+	@$(BIN)/python site/build_pages.py
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache

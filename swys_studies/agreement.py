@@ -3,6 +3,7 @@ ways of teaching and not about one pair of models: ``swys study agreement``."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
 from .faithfulness import deletion_insertion, random_maps
-from .reference import RUNS, read_runs, study_data
+from .reference import RUNS, read_runs, study_data, teacher_path
 from .report import as_table
 
 ANOTHER, BOTH = "another teacher", "soft targets + maps"
@@ -43,21 +44,24 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
     data = study_data(dataset)
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist")
-    found = agreement_over_runs(folder or RUNS / dataset, data)
-    write_json(save_path or CHECKPOINTS / data.info.results_name / "agreement.json", found)
+    path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    found = agreement_over_runs(folder or RUNS / dataset, data, known=known)
+    write_json(path, found)
     rows = summary(found)
     print(as_table(rows))
     return rows
 
 
 def agreement_over_runs(
-    folder: str | Path, data: Dataset, images: int = 0, device: torch.device | str | None = None
+    folder: str | Path, data: Dataset, images: int = 0, device=None, known: Mapping | None = None
 ) -> dict:
     """Agreement of every run's signed heatmaps with its teacher's, for the class that the teacher predicts.
 
     Args:
         folder: finished runs of ``reference``, among them one teacher and its students.
         images: at most so many test images, a fixed sample (0: all). None of them chose anything.
+        known: an earlier result; what it says of runs that are not in ``folder`` is kept.
 
     Returns ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group; ``maps``: method ->
     ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
@@ -66,13 +70,17 @@ def agreement_over_runs(
     """
     folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
     taught_by, students = split_runs(folder)
-    test = data.test.head(images)
-    teacher, card = load_checkpoint(folder / f"{taught_by['id']}.safetensors", device, classes)
+    test, earlier = data.test.head(images), {run["id"]: run for run in (known or {}).get("runs", [])}
+    teacher, card = load_checkpoint(teacher_path(taught_by["id"], data.info.name, folder), device, classes)
     if card["dataset"] != data.info.name:
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")
     answers = predict(teacher, test.images).argmax(axis=1)
     theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
     runs, maps = [], {name: {} for name in METHODS}
+    for key in earlier.keys() - {run["id"] for run in students}:
+        runs.append(earlier[key])
+        for name, rows in maps.items():
+            rows[key] = known["maps"][name]["runs"][key]
     for run in tqdm(students, unit="run"):
         model, _ = load_checkpoint(folder / f"{run['id']}.safetensors", device, classes)
         runs.append(run | facts(model, test.images, answers))

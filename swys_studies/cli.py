@@ -17,7 +17,7 @@ from swys_utils.models import checkpoint_ids, load_checkpoint, read_card
 from swys_utils.plots import heatmap_rows
 from swys_utils.training import predict
 
-from . import agreement, explanations, ladder, original, peers, reference, report, ship, twin
+from . import agreement, explanations, ladder, original, reference, report, ship, twin
 from .export import export_onnx, quantise_onnx_dynamic
 from .leaks import seen_in_training
 from .train import Distill, Train, load_for
@@ -164,7 +164,6 @@ COMMANDS = {
         "report": report.report,
         "agreement": agreement.measure,
         "explanations": explanations.measure,
-        "peers": peers.compare,
         "ship": ship.ship,
         "twin": twin.make,
     },

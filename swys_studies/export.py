@@ -1,4 +1,4 @@
-"""From a trained ViT to one ONNX file that runs without torch, with a card (JSON of the same name) beside it:
+"""From a trained ViT to one ONNX file that answers and explains without torch, with a card (JSON) beside it:
 
     model --export_onnx--> x.onnx, x.json --quantise_onnx_dynamic--> x_int8.onnx, x_int8.json
 
@@ -21,12 +21,14 @@ from types import ModuleType
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from swys_utils.benchmark import random_inputs
 from swys_utils.config import SwysError, write_json
 from swys_utils.data import to_model_input
 from swys_utils.models import file_entry
+
+from .closed_form import WithGradCAM
 
 OPSET = 18  # every ONNX Runtime since 1.14 reads it
 TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
@@ -53,7 +55,17 @@ def export_onnx(
         "classes": list(class_names) or None,
         "input": {"name": "pixels", "shape": ["batch", *pixels.shape[1:]], "dtype": "float32"},
         "preprocessing": PREPROCESSING,
-        "outputs": {"logits": ["batch", model.num_classes]},
+        "target": {
+            "name": "target",
+            "shape": ["batch"],
+            "dtype": "int64",
+            "of": "the map; -1: predicted class",
+        },
+        "outputs": {
+            "logits": ["batch", model.num_classes],
+            "heatmap": ["batch", *model.patch_embed.grid_size],
+        },
+        "heatmap": "signed Grad-CAM at blocks[-1].norm1, unnormalised; negative: evidence against the class",
     }
     with torch.no_grad():
         return write_checked(float32_graph(model, pixels), path, card, pixels, model(pixels).numpy())
@@ -62,7 +74,7 @@ def export_onnx(
 def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations as they come, no calibration.
 
-    Only the matrices of the blocks become int8, each output channel with its own scale. Weights use 7 of the
+    Only matrices of the blocks become int8, each output channel with its own scale. Weights use 7 of the
     8 bits: without that, CPUs that lack VNNI overflow inside the product. Activations are scaled by the range
     of the batch: score such a file at batch 1 when it will serve at batch 1.
 
@@ -88,7 +100,7 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
             weight_type=quantization.QuantType.QInt8,
         )
         graph = onnx.load(f"{folder}/int8.onnx")
-    return write_checked(graph, out, card, pixels, logits_of(onnx_session(path), pixels))
+    return write_checked(graph, out, card, pixels, run_onnx(onnx_session(path), pixels)[0])
 
 
 def onnx_session(path: str | Path):
@@ -107,17 +119,25 @@ def onnx_session(path: str | Path):
         raise SwysError(f"'{path}' cannot be run ({reason}); write it with 'swys export'") from None
 
 
-def logits_of(session, pixels: Tensor) -> np.ndarray:
-    """Logits float32 (B, C) of model input, float32 (B, 3, S, S)."""
-    return session.run(["logits"], {"pixels": pixels.numpy()})[0]
+def run_onnx(session, pixels: Tensor, targets=None) -> list[np.ndarray]:
+    """Logits float32 (B, C) and signed Grad-CAM maps (B, gh, gw) of model input, float32 (B, 3, S, S)."""
+    asked = np.full(len(pixels), -1) if targets is None else np.asarray(targets)
+    return session.run(None, {"pixels": pixels.numpy(), "target": asked.astype(np.int64)})
 
 
-def predict_onnx(session, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Logits float32 (N, C) of uint8 images (N, H, W[, 3]): ``training.predict`` for a session or a path."""
+def predict_onnx(session, images: np.ndarray, batch_size: int = 32, targets=None) -> list[np.ndarray]:
+    """Logits float32 (N, C) and signed Grad-CAM maps (N, gh, gw) of uint8 images (N, H, W[, 3]).
+
+    ``session``: from ``onnx_session``, or a path. ``targets``: int (N,); None: of the predicted classes.
+    """
     session = onnx_session(session) if isinstance(session, (str, Path)) else session
-    size = session.get_inputs()[0].shape[-1]
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([logits_of(session, to_model_input(batch, size)) for batch in batches])
+    size, targets = (
+        session.get_inputs()[0].shape[-1],
+        np.full(len(images), -1) if targets is None else targets,
+    )
+    rows = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
+    parts = [run_onnx(session, to_model_input(images[part], size), targets[part]) for part in rows]
+    return [np.concatenate(part) for part in zip(*parts)]
 
 
 def read_onnx_card(path: str | Path) -> dict:
@@ -134,39 +154,18 @@ def read_onnx_card(path: str | Path) -> dict:
     return card
 
 
-def dequantised_twin(path: str | Path, model: VisionTransformer) -> VisionTransformer:
-    """A float32 copy of ``model`` with the int8 weights of ``path``, for gradients, and so for Grad-CAM.
-
-    It has the rounding of the weights, but not that of the activations.
-
-    Raises SwysError: the file was not quantised from a model of this shape.
-    """
-    onnx = package("onnx")
-    graph = onnx.load(str(path)).graph
-    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    names = [n.input[1].removesuffix("quantized") for n in graph.node if n.op_type == "MatMulInteger"]
-    weights = [torch.from_numpy(stored[f"{name}quantized"] * stored[f"{name}scale"]).T for name in names]
-    twin = deepcopy(model).cpu().float().eval()
-    layers = [layer for layer in twin.blocks.modules() if isinstance(layer, nn.Linear)]
-    if [layer.weight.shape for layer in layers] != [weight.shape for weight in weights]:
-        raise SwysError(f"'{path}' was not quantised from this model: its matrices have other shapes")
-    with torch.no_grad():
-        for layer, weight in zip(layers, weights):
-            layer.weight.copy_(weight)
-    return twin
-
-
 def float32_graph(model: VisionTransformer, pixels: Tensor):
-    """The model as an onnx.ModelProto, by torch's exporter."""
+    """The model with its Grad-CAM as an onnx.ModelProto, by torch's exporter."""
     package("onnxscript")
+    batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter uses deprecated parts of torch
+        warnings.simplefilter("ignore")  # torch's exporter uses deprecated parts of torch, and talks of axes
         program = torch.onnx.export(
-            model,
-            (pixels,),
-            input_names=["pixels"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            WithGradCAM(model).eval(),
+            (pixels, torch.full((len(pixels),), -1)),
+            input_names=["pixels", "target"],
+            output_names=["logits", "heatmap"],
+            dynamic_shapes=(batch, batch),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -190,7 +189,7 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
         checked.write_bytes(model.SerializeToString())
         session = onnx_session(checked)
         card |= file_entry(checked, path.name)
-        difference = max(np.abs(logits_of(session, pixels[:n]) - expected[:n]).max() for n in (1, 3))
+        difference = max(np.abs(run_onnx(session, pixels[:n])[0] - expected[:n]).max() for n in (1, 3))
         if card["precision"] == "float32" and not difference < TOLERANCE:
             raise SwysError(f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}")
         card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}

@@ -26,7 +26,7 @@ from swys_utils.gradcam import heatmaps
 from swys_utils.metrics import point_scores, wilson_interval
 from swys_utils.models import count_parameters
 
-from .export import dequantised_twin, export_onnx, logits_of, onnx_session, quantise_onnx_dynamic
+from .export import export_onnx, onnx_session, predict_onnx, quantise_onnx_dynamic, run_onnx
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,19 @@ class Rung:
 
 @dataclass(frozen=True)
 class Candidate:
-    """How to run a rung: ``run`` takes model input, float32 (B, 3, S, S), to logits (B, C)."""
+    """How to run a rung: ``run`` takes model input, float32 (B, 3, S, S), to logits (B, C); ``explain`` takes
+    uint8 images (N, H, W[, 3]) and classes, int (N,), to signed Grad-CAM maps (N, gh, gw)."""
 
     name: str
     model: str
     bytes: int
     run: Callable[[Tensor], np.ndarray]
-    explained: VisionTransformer  # float32 with the rung's rounded weights, as an ONNX file has no gradients
+    explain: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    trained: VisionTransformer  # in float32, for its size and counts
 
     def inputs(self, images: np.ndarray) -> Tensor:
         """Model input of uint8 images at the size that the rung reads."""
-        return to_model_input(images, self.explained.patch_embed.img_size[0])
+        return to_model_input(images, self.trained.patch_embed.img_size[0])
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits of uint8 images, float32 (N, C), one by one: int8 scales activations by a batch's range."""
@@ -104,7 +106,7 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
         above = floats.get(rung.model) or [name, *floats.values()][-1]
         whole = floats.setdefault(rung.model, name)  # the same model in float32 comes first
         answers[name] = logits.argmax(axis=1)
-        maps[name] = heatmaps(rung.explained, shown, targets=classes, signed=True)
+        maps[name] = rung.explain(shown, classes)
         alike = [np.nanmean(agreement(maps[name], maps[other]).spearman) for other in (above, first)]
         times, *interval = speedup(timings[first], timings[name])
         facts = point_scores(logits, test.labels, data.info.task) | {
@@ -116,7 +118,7 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
             "val_accuracy": float((validated.argmax(axis=1) == val.labels).mean()),
             "flips": int((answers[name] != answers[whole]).sum()),
         }
-        counts = count_parameters(rung.explained), count_macs(rung.explained)
+        counts = count_parameters(rung.trained), count_macs(rung.trained)
         rungs.append(Rung(name, rung.model, rung.bytes, *counts, *map(float, alike), **facts))
     return rungs
 
@@ -174,19 +176,24 @@ def candidates(models: dict, folder: Path) -> list[Candidate]:
         found.append(torch_candidate(f"{name} fp32", name, model))
     first, last, fp32, int8 = found[0], found[-1], folder / "fp32.onnx", folder / "int8.onnx"
     if fast_bf16("cpu"):
-        half = deepcopy(first.explained).bfloat16()
+        half = deepcopy(first.trained).bfloat16()
         found.insert(1, torch_candidate(f"{first.model} bf16", first.model, half))
-    export_onnx(last.explained, fp32)
+    export_onnx(last.trained, fp32)
     quantise_onnx_dynamic(fp32, int8)
-    for path, explained in ((fp32, last.explained), (int8, dequantised_twin(int8, last.explained))):
-        name = f"{last.name.removesuffix(' fp32')} {path.stem}, ONNX Runtime"
-        run = partial(logits_of, onnx_session(path))
-        found.append(Candidate(name, last.model, path.stat().st_size, run, explained))
-    return found
+    return found + [onnx_candidate(path, last) for path in (fp32, int8)]
 
 
 def torch_candidate(name: str, trained: str, model: VisionTransformer) -> Candidate:
-    """A model in PyTorch, in the number format of its weights."""
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    """A model in PyTorch, in the number format of its weights; its maps are computed in float32."""
+    size, whole = sum(tensor.nbytes for tensor in model.state_dict().values()), deepcopy(model).float()
     run = torch.inference_mode()(lambda pixels: model(pixels.to(model.pos_embed.dtype)).float().numpy())
-    return Candidate(name, trained, size, run, deepcopy(model).float())
+    explain = lambda images, classes: heatmaps(whole, images, targets=classes, signed=True)  # noqa: E731
+    return Candidate(name, trained, size, run, explain, whole)
+
+
+def onnx_candidate(path: Path, of: Candidate) -> Candidate:
+    """An exported file of a candidate; one image at a time, as int8 scales activations by a batch's range."""
+    session, name = onnx_session(path), f"{of.name.removesuffix(' fp32')} {path.stem}, ONNX Runtime"
+    explain = lambda images, classes: predict_onnx(session, images, 1, classes)[1]  # noqa: E731
+    run = lambda pixels: run_onnx(session, pixels)[0]  # noqa: E731
+    return Candidate(name, of.model, path.stat().st_size, run, explain, of.trained)

@@ -100,7 +100,7 @@ def test_every_run_is_compared_with_its_teacher(study, runs):
 def test_the_command_writes_the_result_beside_the_checkpoints(study, monkeypatch, runs, tmp_path, capsys):
     monkeypatch.setattr(module, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(module, "study_data", lambda dataset: runs[1])
-    monkeypatch.setattr(module, "agreement_over_runs", lambda folder, data: study)
+    monkeypatch.setattr(module, "agreement_over_runs", lambda folder, data, known: study)
     rows = measure("pneumoniamnist", "runs of this set")
     found = json.loads((tmp_path / "pneumoniamnist" / "agreement.json").read_text())
     assert as_table(rows) in capsys.readouterr().out and as_table(summary(found)) == as_table(rows)

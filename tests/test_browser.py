@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import scipy.stats
 
-from swys_studies.page import save_page
 from swys_utils import browser as module
 from swys_utils.browser import SIDE, Explained, GradCAMBrowser, encode
 from swys_utils.config import SwysError
@@ -109,15 +106,10 @@ def test_real_models_on_multi_label_colour_images():
     np.testing.assert_allclose(data.scores["Tiny"], model.eval()(inputs).sigmoid().detach(), atol=1e-5)
 
 
-def test_contact_sheet_and_page_show_what_the_browser_shows(known, tmp_path):
-    browser = make(known, models={"<b></script>": "Base", "Tiny": "Tiny"}, at=6)
+def test_contact_sheet_shows_what_the_browser_shows(known):
+    browser = make(known, models={"Base": "Base", "Tiny": "Tiny"}, at=6)
     axes = browser.contact_sheet(n=5).axes
     assert len(axes) == 5 * 3 and axes[0].get_title() == "row 6\nnormal" and "normal" in axes[5].get_xlabel()
-    page = save_page(browser, tmp_path / "page.html", title="A & B </script>").read_text("utf-8")
-    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
-    assert data["columns"] == ["image", "<b></script>", "Tiny"] and data["place"] == 7 and "://" not in page
-    assert data["images"][4]["filters"] == ["all", "wrong", "disagree"]
-    assert len({*data["images"][6]["image"], *data["images"][6]["model"]}) == 3  # its maps are the strongest
 
 
 def test_bad_input_is_one_clear_line(known):

@@ -43,14 +43,14 @@ def small(monkeypatch, data, tmp_path):
 def test_a_small_answer_first_then_seeds():
     runs = reference.reference_runs()
     ids = [run.id for run in runs]
-    assert ids[:4] == ["vit_tiny/scratch/seed0", "vit_base/scratch/seed0", "vit_tiny/kd_soft/seed0", ids[3]]
+    assert ids[:3] == ["vit_base/scratch/seed0", "vit_tiny/scratch/seed0", "vit_tiny/kd_soft/seed0"]
     assert len(ids) == len(set(ids)) == 22 and all(run.cost(4708) > 0 for run in runs)
     assert {run.teacher for run in runs} == {None, "vit_base/scratch/seed0"}
     assert len(reference.reference_runs("bloodmnist")) == 2 + 9 + 6
 
 
 def test_runs_are_trained_once_from_the_same_start_and_reported(small, capsys, data, monkeypatch):
-    with pytest.raises(SwysError, match="needs its teacher"):
+    with pytest.raises(SwysError, match="the teacher vit_base/scratch/seed0 is not there"):
         reference.reference(only="kd_soft/seed0", folder=str(small))
     for only in ("scratch/seed0", "kd_soft/seed0", "kd_explain/seed0", "few_scratch/seed0", "few_soft/seed0"):
         reference.reference(only=only, folder=str(small))

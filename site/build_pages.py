@@ -19,17 +19,17 @@ from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
-from setup_cell import CORE, EXTRAS
 
-TOOLS = Path(__file__).resolve().parent
-BUILD = TOOLS.parent / "build"
+ROOT = Path(__file__).resolve().parents[1]
+BUILD, SITE = ROOT / "build", ROOT / "site"
+CORE, EXTRAS = (sorted((ROOT / folder).glob("*.ipynb")) for folder in ("notebooks", "notebooks/extras"))
 TABLE = (
     BUILD / "notebooks" / "benchmark_table.json"
 )  # run_tutorial.py keeps it beside the notebooks that it executed
-STYLE = Markup(
-    HtmlFormatter(style="friendly").get_style_defs(".highlight") + (TOOLS / "site.css").read_text()
-)
-TEMPLATE = jinja2.Environment(autoescape=True).from_string((TOOLS / "site.html").read_text())
+LIGHT, DARK = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
+DARK = f"@media (prefers-color-scheme: dark) {{ {DARK} }}"
+STYLE = Markup(LIGHT + DARK + (SITE / "style.css").read_text())
+TEMPLATE = jinja2.Environment(autoescape=True).from_string((SITE / "page.html").read_text())
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\d)", re.DOTALL)
 
 
@@ -49,7 +49,7 @@ def local_link(href: str, path: Path) -> str:
         return f"{found[1]}.html"
     if re.search(r"README\.md(#.*)?$", href):
         return "index.html"
-    folder = path.parent.relative_to(TOOLS.parent).as_posix()
+    folder = path.parent.relative_to(ROOT).as_posix()
     return f"../../{posixpath.normpath(f'{folder}/{href}')}"
 
 
@@ -109,4 +109,4 @@ def build() -> Path:
 
 
 if __name__ == "__main__":
-    print(f"index: {build().relative_to(TOOLS.parent)}")
+    print(f"pages: {build().relative_to(ROOT)}")

@@ -1,13 +1,9 @@
-"""The browser as a reader moves it, in a system Chromium: in a real JupyterLab, and as the saved web page.
-
-Screenshots go to build/browser/, to be looked at. Without Chromium or Playwright these tests are skipped.
-"""
+"""The Grad-CAM browser as a reader moves it, in a real JupyterLab."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from swys_studies.page import save_page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="apt-get install chromium")]
-sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
-
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "browser"
-# What JupyterLab itself asks for and a bare test server does not have; nothing of ours may be on this list.
-NOISE = ("favicon", "/api/me", "/lsp/status", "/api/contents/.jupyter", "workspaces", "Slow network")
+pytestmark = pytest.mark.browser
 
 # Three small untrained models on drawn images with a bright spot: enough to disagree, and to have maps.
 DRAW = """
@@ -44,44 +33,8 @@ browser.slider.value = 1
 """
 
 
-@pytest.fixture
-def page():
-    """A page that fails the test if anything is written to its console as an error, or thrown."""
-    said = []
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1400, "height": 1000})
-        page.on("console", lambda m: said.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        yield page
-    assert not [one for one in said if one.startswith("error") and not any(noise in one for noise in NOISE)]
-
-
 def sources(page, selector: str) -> list[str]:
     return page.eval_on_selector_all(selector, "all => all.map(image => image.src)")
-
-
-def test_saved_page_moves_and_filters_without_a_network(page, tmp_path):
-    exec(DRAW, names := {})  # the same lines that the notebook runs
-    path = save_page(names["browser"], tmp_path / "page.html")
-    page.context.set_offline(True)
-    page.goto(path.as_uri())
-    first = sources(page, "#columns img")
-    page.keyboard.press("ArrowRight")
-    assert all(old != new for old, new in zip(first, sources(page, "#columns img")))
-    page.get_by_role("button", name="previous").click()
-    assert sources(page, "#columns img") == first
-    page.locator("#place").press("ArrowRight")
-    assert "Image 2 of 40" in page.locator("#status").inner_text()  # one move, not two
-    before = sources(page, "#columns img")
-    page.locator("#scale").select_option("image")
-    assert sources(page, "#columns img")[:2] == before[:2] and sources(page, "#columns img") != before
-    page.locator("#filter").select_option("wrong")
-    assert "✗ wrong" in page.locator("#columns").inner_text()
-    page.screenshot(path=SCREENSHOTS / "page.png")
-    page.set_viewport_size({"width": 420, "height": 900})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 420
-    page.screenshot(path=SCREENSHOTS / "page_narrow.png")
 
 
 @pytest.fixture
