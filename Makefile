@@ -28,7 +28,7 @@ TEST  := env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help env tutorial extras lab static check test test-browser site clean
+.PHONY: help env tutorial extras lab static check test test-browser site badges clean
 
 help:
 	@echo "make tutorial      run the six notebooks, print the final table, leave build/site/index.html"
@@ -39,6 +39,7 @@ help:
 	@echo "make test-browser  the slider in a real JupyterLab, the demo (needs Chromium, npm)"
 	@echo "make site          build/site: landing page, notebooks as pages, the demo in the browser (needs npm)"
 	@echo "make env           only the environment, .venv"
+	@echo "make badges        badges and links, once [tool.swys] in pyproject.toml has an address"
 	@echo "make clean         remove build/ and caches"
 	@echo
 	@echo "switches: SWYS_PROFILE=smoke|quick|full  SWYS_DATASET=bloodmnist  SWYS_DATA_DIR=folder/with/npz  PYTHON=python3.12"
@@ -95,6 +96,9 @@ test-browser: $(STAMP)
 site: $(STAMP)
 	@$(BIN)/python site/build_demo.py || true
 	@$(BIN)/python site/build_pages.py
+
+badges: $(STAMP)
+	@$(BIN)/python tools/setup_cell.py --write
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache

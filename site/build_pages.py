@@ -5,7 +5,9 @@ Executed copies (build/notebooks/) are preferred to the committed notebooks.
 
 from __future__ import annotations
 
+import base64
 import html
+import importlib.util
 import json
 import posixpath
 import re
@@ -66,6 +68,9 @@ def content(path: Path, notebook: nbformat.NotebookNode) -> Markup:
             text.replace_with(BeautifulSoup(math(text), "html.parser"))
     for link in soup.select("a[href]"):
         link["href"] = local_link(link["href"], path)
+    for figure in soup.select("img"):  # described by the words that follow it
+        words = figure.find_next(class_="text_cell_render")
+        figure["alt"] = " ".join(words.get_text().split())[:200] if words else "a figure"
     for area in soup.select(".celltag_setup .input"):
         summary = "<summary>Setup, the same in every notebook</summary>"
         folded = area.wrap(soup.new_tag("details", attrs={"class": "setup"}))
@@ -78,6 +83,7 @@ def describe(path: Path) -> SimpleNamespace:
     executed = BUILD / "notebooks" / path.name
     notebook = nbformat.read(executed if executed.is_file() else path, as_version=4)
     opening = notebook.cells[0].source
+    minutes = re.search(r"\*\*Time:\*\* (.+?)\.$", opening, re.MULTILINE)
     goals = re.search(r"\*\*Goals?\*\*\W*\|(.+?)\|\s*$", opening, re.MULTILINE)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code.sort(key=lambda cell: "card" not in cell.metadata.get("tags", []))  # its figure first
@@ -88,8 +94,19 @@ def describe(path: Path) -> SimpleNamespace:
         notebook=notebook,
         title=re.sub(r"[#`*$]", "", opening.splitlines()[0]).strip(),
         goals=[Markup(math(re.sub(r"[`*]", "", goal))) for goal in goals[1].split(";")] if goals else [],
+        minutes=minutes[1] if minutes else "",
         picture=figures[0].strip() if figures else None,
     )
+
+
+def reference(folder: Path) -> bool:
+    """Pages of the public names of swys_utils, when pdoc is there."""
+    if importlib.util.find_spec("pdoc") is None:
+        return False
+    pdoc = importlib.import_module("pdoc")
+    pdoc.render.configure(docformat="google", show_source=False)
+    pdoc.pdoc("swys_utils", output_directory=folder)
+    return True
 
 
 def build() -> Path:
@@ -103,7 +120,10 @@ def build() -> Path:
         (site / f"{page.name}.html").write_text(whole, encoding="utf-8")
     table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else None
     groups = [("", pages[: len(CORE)]), ("Extras", pages[len(CORE) :])]
-    index = TEMPLATE.render(title="SeeWhatYouShrink", style=STYLE, groups=groups, table=table)
+    hero = base64.b64encode((ROOT / "notebooks" / "images" / "cost_and_kept.png").read_bytes()).decode()
+    facts = {"hero": f"data:image/png;base64,{hero}", "demo": (site / "demo" / "index.html").is_file()}
+    facts |= {"first": f"{pages[0].name}.html", "api": reference(site / "api")}
+    index = TEMPLATE.render(title="SeeWhatYouShrink", style=STYLE, groups=groups, table=table, **facts)
     (site / "index.html").write_text(index, encoding="utf-8")
     return site / "index.html"
 

@@ -156,7 +156,7 @@ function show(model, answer, image, target, first, reference) {
   const heated = draw(canvas, image, answer.map, Number(element("opacity").value));
   const text = `${facts.classes[best]}, ${(100 * answer.probabilities[best]).toFixed(1)} %`;
   canvas.setAttribute("aria-label", `Grad-CAM of ${model.name} for ${explained}; its answer: ${text}`);
-  model.box.querySelector(".answer").textContent = text + (heated ? "" : ` - nothing spoke for ${explained}: the map is empty`);
+  model.box.querySelector(".answer").textContent = text + (heated ? "" : `; no patch raised the score of ${explained}: its map is empty`);
   model.box.querySelector("progress").value = answer.probabilities[best];
   model.box.querySelector(".cost").textContent = `${answer.ms.toFixed(1)} ms, ${(model.bytes / 1e6).toFixed(1)} MB, ${model.tokens} tokens`;
   const alike = model === first ? "" : `map agreement with ${first.name.split(",")[0]}: ${spearman(answer.map, reference).toFixed(2)}`;

@@ -17,7 +17,8 @@ from swys_utils.data import notebook_setup
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
-from setup_cell import CORE, EXTRAS, SOURCE  # noqa: E402
+import setup_cell  # noqa: E402
+from setup_cell import CORE, EXTRAS  # noqa: E402
 
 # The caps of the six notebooks; the extras may have 1.3 times as much.
 CAPS = {
@@ -99,7 +100,22 @@ def test_is_valid_and_opens_with_the_common_setup_cell(notebook):
     assert notebook.metadata.kernelspec.name == "python3"
     assert all(cell.source.strip() for cell in notebook.cells)
     setup = code_cells(notebook)[0]
-    assert setup.source == SOURCE and setup.metadata.get("tags") == ["setup"], "tools/setup_cell.py --write"
+    assert setup.source.startswith("# The same first cell") and setup.metadata.get("tags") == ["setup"]
+
+
+def test_badges_come_with_an_address_and_go_with_it(path, tmp_path, monkeypatch):
+    assert setup_cell.main("--check") == 0, "python tools/setup_cell.py --write"
+    here = "https://github.com/somebody/shrink"
+    named = setup_cell.wanted(path, here)
+    name = path.relative_to(ROOT).as_posix()
+    assert f"/github/somebody/shrink/blob/main/{name})" in named.cells[0].source
+    assert named.cells[0].source.startswith(nbformat.read(path, as_version=4).cells[0].source.splitlines()[0])
+    assert f'"{here}"' in code_cells(named)[0].source
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text())
+    readme.write_text(setup_cell.wanted(readme, here))
+    assert f"{here}/actions/workflows/ci.yml" in readme.read_text()
+    assert setup_cell.wanted(readme, "") == (ROOT / "README.md").read_text()
 
 
 def test_opens_with_title_goals_and_links(path, notebook):
