@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,16 +93,13 @@ class Cost:
     batch: int
 
 
-def measure_cost(model: VisionTransformer, seconds: float = 2.0, batch: int = 8) -> Cost:
-    """Count and time a model where it lies: ``seconds`` with one image and as long with ``batch`` images."""
-    times, threads = [], torch.get_num_threads()
+def measure_cost(model: VisionTransformer, rounds: int = 20, batch: int = 8) -> Cost:
+    """Count and time a model where it lies, with one image and with ``batch`` images."""
     with evaluation_mode(model), torch.no_grad():
-        for count in (1, batch):
-            inputs = {"model": model, "x": random_inputs(model, count)}
-            timer = Timer("model(x)", globals=inputs, num_threads=threads)
-            times.append(Timing(1000 * np.array(timer.blocked_autorange(min_run_time=seconds).times)))
-    size, rate = sum(p.nbytes for p in model.parameters()), 1000 * batch / times[1].median
-    return Cost(count_parameters(model), count_macs(model), size, times[0], rate, batch)
+        calls = {str(count): partial(model, random_inputs(model, count)) for count in (1, batch)}
+        latency, many = interleaved_latency(calls, rounds).values()
+    size, rate = sum(p.nbytes for p in model.parameters()), 1000 * batch / many.median
+    return Cost(count_parameters(model), count_macs(model), size, latency, rate, batch)
 
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:

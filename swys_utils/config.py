@@ -18,6 +18,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent  # of a clone; a wheel wor
 PROJECT_ROOT = PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").is_file() else Path.cwd()
 CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS") or PROJECT_ROOT / "checkpoints")
 BUILD = PROJECT_ROOT / "build"
+CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""  # Linux alone has it
 
 
 class SwysError(ValueError):
@@ -70,7 +71,7 @@ def fast_bf16(device: torch.device | str = "cpu") -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpuinfo().split()))
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(CPUINFO.split()))
 
 
 def device_name(device: torch.device | str = "cpu") -> str:
@@ -78,9 +79,7 @@ def device_name(device: torch.device | str = "cpu") -> str:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = (
-        line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")
-    )
+    names = (line.partition(":")[2].strip() for line in CPUINFO.splitlines() if "model name" in line)
     return next(names, platform.processor() or platform.machine())
 
 
@@ -108,9 +107,3 @@ def write_json(path: str | Path, content: dict) -> None:
         part.replace(path)
     except OSError as error:
         raise SwysError(f"cannot write '{path}': {error.strerror}; choose another path") from None
-
-
-def _cpuinfo() -> str:
-    """What Linux says of its processors; nothing elsewhere."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.is_file() else ""

@@ -149,7 +149,9 @@ def to_model_input(
     """
     batch = to_planes(images, device)
     if batch.shape[-1] != img_size:
-        batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", align_corners=False)
+        batch = F.interpolate(
+            batch, size=(img_size, img_size), mode="bilinear", antialias=batch.shape[-1] > img_size
+        )
     return batch.expand(-1, 3, -1, -1)
 
 
@@ -157,9 +159,7 @@ def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | No
     """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
     tensor = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
     if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
-        raise SwysError(
-            f"images must be uint8 (N, H, W) or (N, H, W, 3), got {tensor.dtype} {tuple(tensor.shape)}"
-        )
+        raise SwysError(f"images {tensor.dtype} {tuple(tensor.shape)}; give uint8 (N, H, W) or (N, H, W, 3)")
     tensor = tensor.to(device) if device is not None else tensor
     tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
     return tensor.float() / 127.5 - 1
@@ -172,8 +172,8 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
     versions = " | ".join(f"{package} {version(package)}" for package in ("torch", "timm", "medmnist"))
     print(f"{versions} | {device.type}: {device_name(device)}, {torch.get_num_threads()} threads")
     sizes = " / ".join(f"{len(getattr(data, split))} {split}" for split in ("train", "val", "test"))
-    print(f"profile {current}\ndata    {name}, {size} px: {sizes}")
-    print(f"source  {data.info.source} | {data.info.licence}")
+    facts = f"{data.info.source} | {data.info.licence}"
+    print(f"profile {current}\ndata    {name}, {size} px: {sizes}\nsource  {facts}")
     return data, current, device
 
 

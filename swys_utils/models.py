@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import timm
 import torch
@@ -22,6 +23,7 @@ from .config import CHECKPOINTS, SwysError, unknown, write_json
 SHORT_NAMES = {"vit_base": "vit_base_patch16_224", "vit_tiny": "vit_tiny_patch16_224"}
 NATIVE = {"img_size": 28, "patch_size": 4}
 SHARD_BYTES = 48 * 2**20  # one file in the repository stays under 50 MB
+CARD_SCHEMA, CARD_BYTES = Path(__file__).parent / "assets" / "card.schema.json", 16 * 2**20
 INT8_MIN_ELEMENTS = 100_000  # smaller matrices stay fp16: they cost nothing
 
 
@@ -131,15 +133,15 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
     if num_classes is not None and card["num_classes"] != num_classes:
         what = f"has {card['num_classes']} classes, the data has {num_classes}"
         raise SwysError(f"checkpoint '{path_or_id}' {what}; use a checkpoint trained on this data set")
-    tensors: dict[str, torch.Tensor] = {}
-    for entry in card["files"]:
-        tensors |= _read_file(folder, entry)
     kwargs = card.get("model_kwargs", {})
     model = create_model(card["model"], card["num_classes"], card["img_size"], card["patch_size"], **kwargs)
+    tensors: dict[str, torch.Tensor] = {}
     try:
+        for entry in card["files"]:
+            tensors |= _read_file(folder, entry)
         model.load_state_dict(_unpack(tensors))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+    except (RuntimeError, KeyError, SafetensorError) as error:
+        reason = str(error).splitlines()[-1].strip()[:160]
         raise SwysError(f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}") from None
     return model.to(device or "cpu").eval(), card
 
@@ -183,14 +185,16 @@ def checkpoint_ids() -> list[str]:
 
 
 def read_card(path: Path) -> dict:
-    """The card at ``path``, refused when it is no card of ours."""
+    """The card at ``path``, refused when it is damaged or not what ``assets/card.schema.json`` says."""
     try:
-        card, problem = json.loads(path.read_text()), "it is no card of a checkpoint"
-        if {"model", "num_classes", "img_size", "patch_size", "files"} <= set(card):
-            return card
-    except (OSError, ValueError, TypeError) as error:
-        problem = str(error)
-    raise SwysError(f"card '{path}' cannot be read ({problem}); restore it with git")
+        if path.stat().st_size > CARD_BYTES:
+            raise ValueError(f"it is larger than {CARD_BYTES / 2**20:.0f} MB")
+        card = json.loads(path.read_text("utf-8"))
+        jsonschema.validate(card, json.loads(CARD_SCHEMA.read_text("utf-8")))
+        return card
+    except (OSError, ValueError, RecursionError, jsonschema.ValidationError) as error:
+        problem = getattr(error, "message", str(error))[:160]
+        raise SwysError(f"card '{path}' cannot be used ({problem}); restore it with git") from None
 
 
 def file_entry(path: Path, name: str) -> dict:
@@ -231,5 +235,9 @@ def _pack(tensors: dict[str, torch.Tensor], storage: str) -> dict[str, torch.Ten
 
 def _unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     scales = {key: value.float()[:, None] for key, value in tensors.items() if key.endswith(".scale")}
-    weights = {key: value.float() for key, value in tensors.items() if key not in scales}
-    return {key: value * scales.get(f"{key}.scale", 1) for key, value in weights.items()}
+    weights = {key: value for key, value in tensors.items() if key not in scales}
+    factors = {key: scales[f"{key}.scale"] for key, value in weights.items() if value.dtype == torch.int8}
+    unpacked = {key: value.float() * factors.get(key, 1) for key, value in weights.items()}
+    if not all(value.isfinite().all() for value in unpacked.values()):
+        raise KeyError("weights that are no finite numbers")
+    return unpacked

@@ -94,7 +94,7 @@ def test_damaged_files_are_refused(model, tmp_path):
     with pytest.raises(SwysError, match="has no card"):
         models.find_checkpoint(tmp_path / "m" / "other.safetensors")
     (tmp_path / "m" / "card.json").write_text("{}")
-    with pytest.raises(SwysError, match="it is no card of a checkpoint"):
+    with pytest.raises(SwysError, match="is a required property"):
         models.read_card(tmp_path / "m" / "card.json")
 
 
