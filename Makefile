@@ -94,8 +94,9 @@ test-browser: $(STAMP)
 	@$(TEST) tests/browser
 
 site: $(STAMP)
+	@$(PIP) -e '.[site]'
 	@$(BIN)/python site/build_demo.py || true
-	@$(BIN)/python site/build_pages.py
+	@PYTHONWARNINGS=ignore $(BIN)/python site/build_pages.py
 
 badges: $(STAMP)
 	@$(BIN)/python tools/setup_cell.py --write

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pooch
 import torch
 import torch.nn.functional as F
 from medmnist.info import INFO
-from torchvision.datasets.utils import download_url
 
 from .config import Profile, SwysError, default_device, device_name, profile, unknown
 
@@ -112,7 +111,8 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
     root = root or os.environ.get("SWYS_DATA_DIR") or None
     if root and not Path(root).is_dir():
         raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
-    file_name = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
+    suffix = "" if size == 28 else f"_{size}"
+    file_name, url, md5 = f"{name}{suffix}.npz", INFO[name]["url" + suffix], INFO[name]["MD5" + suffix]
     home, problem = Path.home() / ".medmnist", "download=False"
     for folder, place in ((Path(root) if root else home, "SWYS_DATA_DIR"), (home, "~/.medmnist")):
         if (folder / file_name).is_file():
@@ -120,7 +120,7 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
             return _read(folder / file_name, name, size, f"real file {file_name} in {place}")
     if download:
         try:
-            return _read(_download(name, size, home / file_name), name, size, f"downloaded {file_name}")
+            return _read(_download(url, md5, home / file_name), name, size, f"downloaded {file_name}")
         except OSError as error:
             problem = f"download failed: {error}"
     if name == DEFAULT_DATASET and size == 28:
@@ -128,7 +128,7 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
         return _read(TWIN, name, size, TWIN_SOURCE)
     raise SwysError(
         f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set SWYS_DATA_DIR"
-        f" to it (file: {INFO[name]['url' + _suffix(size)]}), or use '{DEFAULT_DATASET}' at 28 px"
+        f" to it (file: {url}), or use '{DEFAULT_DATASET}' at 28 px"
     )
 
 
@@ -177,27 +177,19 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
     return data, current, device
 
 
-def _suffix(size: int) -> str:
-    return "" if size == 28 else f"_{size}"
-
-
-def _download(name: str, size: int, target: Path) -> Path:
+def _download(url: str, md5: str, target: Path) -> Path:
     """Fetch with a progress bar and a second try; the file gets its name only when its MD5 is right."""
-    url, md5 = INFO[name]["url" + _suffix(size)], INFO[name]["MD5" + _suffix(size)]
-    scratch, timeout = target.parent / "unfinished", socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        for last_try in (False, True):
-            try:
-                download_url(url, str(scratch), target.name, md5)
-                return (scratch / target.name).replace(target)
-            except (OSError, RuntimeError) as error:  # RuntimeError: the MD5 is wrong
-                if last_try:
-                    raise OSError(f"{url} - {getattr(error, 'reason', error)}") from error
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    finally:
-        socket.setdefaulttimeout(timeout)
+    how = {
+        "fname": target.name,
+        "path": target.parent,
+        "downloader": pooch.HTTPDownloader(True, timeout=TIMEOUT),
+    }
+    for last_try in (False, True):
+        try:
+            return Path(pooch.retrieve(url, f"md5:{md5}", **how))
+        except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
+            if last_try:
+                raise OSError(f"{url} - {error}"[:300].replace("\n", " ")) from error
 
 
 def _read(path: Path, name: str, size: int, source: str) -> Dataset:
@@ -205,37 +197,47 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
     classes = tuple(facts["label"].values())
     info = Info(name, size, facts["task"], classes, facts["n_channels"], source, facts["license"])
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path) as zipped, np.load(path, allow_pickle=False) as archive:
+            if any(part.file_size > 2**26 + 200 * part.compress_size for part in zipped.infolist()):
+                raise ValueError("far larger unpacked than packed")
             for split in ("train", "val", "test"):
-                labels = archive[f"{split}_labels"].astype(np.int64)
-                labels = labels if info.multi_label else labels.reshape(len(labels))
-                splits[split] = Split(_images(path, f"{split}_images", archive), labels)
-    except KeyError as error:
-        reason = error.args[0].strip()
-        raise SwysError(f"'{path}' is no MedMNIST file: {reason}; download it again") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise SwysError(f"'{path}' is damaged ({error}); remove it and download it again") from None
+                labels = archive[f"{split}_labels"]
+                labels = labels.reshape(len(labels), -1)
+                splits[split] = Split(_images(path, f"{split}_images", zipped, archive), labels)
+    except Exception as error:  # for a damaged or hostile file zipfile and numpy raise a dozen kinds
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise SwysError(f"'{path}' is damaged or no MedMNIST file ({reason}); download it again") from None
     for split, part in splits.items():
         shape = (size, size) if info.channels == 1 else (size, size, 3)
-        expected = (np.uint8, shape, (info.num_classes,) if info.multi_label else ())
-        found = (part.images.dtype, part.images.shape[1:], part.labels.shape[1:])
+        expected = (np.uint8, shape, True, (info.num_classes if info.multi_label else 1,))
+        found = (
+            part.images.dtype,
+            part.images.shape[1:],
+            part.labels.dtype.kind in "iu",
+            part.labels.shape[1:],
+        )
         if found != expected or not len(part) == len(part.labels) > 0:
             raise SwysError(f"'{path}' is not {name} at {size} px: {split} is {found}, expected {expected}")
         if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
             raise SwysError(f"'{path}' has {split} labels outside 0..{info.num_classes - 1}; not {name}")
+        labels = part.labels.astype(np.int64)
+        splits[split] = Split(part.images, labels if info.multi_label else labels[:, 0])
     return Dataset(**splits, info=info)
 
 
-def _images(path: Path, key: str, archive) -> np.ndarray:
+def _images(path: Path, key: str, zipped: zipfile.ZipFile, archive) -> np.ndarray:
     """The array, or, when large, a memory map of a cached .npy beside the .npz (NumPy maps no .npz)."""
-    with zipfile.ZipFile(path) as zipped:
-        if f"{key}.npy" not in zipped.namelist() or zipped.getinfo(f"{key}.npy").file_size <= MEMORY_LIMIT:
-            return archive[key]
-        cached = path.with_name(f"{path.stem}.{key}.npy")
-        if not cached.is_file() or cached.stat().st_size != zipped.getinfo(f"{key}.npy").file_size:
-            part = cached.with_suffix(".part")
-            print(f"Unpacking {key} of {path.name} once, to read it memory-mapped ...", file=sys.stderr)
-            with zipped.open(f"{key}.npy") as source, open(part, "wb") as out:
+    member = zipped.getinfo(f"{key}.npy")
+    if member.file_size <= MEMORY_LIMIT:
+        return np.asarray(archive[key])  # bytes, where the header is none
+    cached = path.with_name(f"{path.stem}.{key}.{member.CRC:08x}.npy")  # another file has another name
+    if not cached.is_file():
+        part = cached.with_suffix(f".{os.getpid()}.part")
+        print(f"Unpacking {key} of {path.name} once, to read it memory-mapped ...", file=sys.stderr)
+        try:
+            with zipped.open(member) as source, open(part, "wb") as out:
                 shutil.copyfileobj(source, out, 1 << 24)
             part.replace(cached)
+        finally:
+            part.unlink(missing_ok=True)
     return np.load(cached, mmap_mode="r")

@@ -114,7 +114,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, drawn_data_dir):
     with pytest.raises(SwysError, match="is not pneumoniamnist at 28 px"):
         load_dataset("pneumoniamnist", root=tmp_path)
     np.savez(tmp_path / "pathmnist.npz", a=np.zeros(3))
-    with pytest.raises(SwysError, match="is no MedMNIST file"):
+    with pytest.raises(SwysError, match="no MedMNIST file"):
         load_dataset("pathmnist", root=tmp_path)
 
 
@@ -122,9 +122,9 @@ def test_download_checks_md5_and_leaves_nothing_half_written(no_home, server, mo
     (address, handler), content = server, (drawn_data_dir / "bloodmnist.npz").read_bytes()
     monkeypatch.setitem(INFO["bloodmnist"], "url", f"{address}/bloodmnist.npz")
     monkeypatch.setitem(INFO["bloodmnist"], "MD5", "0" * 32)
-    with pytest.raises(SwysError, match="no data for 'bloodmnist'.*corrupted"):
+    with pytest.raises(SwysError, match="no data for 'bloodmnist'.*hash"):
         load_dataset("bloodmnist")
-    assert handler.tries == 4  # two tries, each asked for a redirect first
+    assert handler.tries == 2
     assert list((no_home / ".medmnist").iterdir()) == []
     monkeypatch.setitem(INFO["bloodmnist"], "MD5", hashlib.md5(content).hexdigest())
     assert "downloaded" in load_dataset("bloodmnist").info.source
