@@ -40,9 +40,6 @@ class Profile:
     latency_seconds: float
     what: str
 
-    def __str__(self) -> str:
-        return f"{self.name} ({self.what})"
-
 
 PROFILES = {
     "smoke": Profile("smoke", 1, 32, 8, 0.1, "every cell runs on a few images; the numbers mean nothing"),
@@ -86,7 +83,7 @@ def device_name(device: torch.device | str = "cpu") -> str:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices). Call it right before each random block."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (libraries still draw from it)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries still draw from it)
     torch.manual_seed(seed)
 
 

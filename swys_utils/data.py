@@ -173,7 +173,7 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
     print(f"{versions} | {device.type}: {device_name(device)}, {torch.get_num_threads()} threads")
     sizes = " / ".join(f"{len(getattr(data, split))} {split}" for split in ("train", "val", "test"))
     facts = f"{data.info.source} | {data.info.licence}"
-    print(f"profile {current}\ndata    {name}, {size} px: {sizes}\nsource  {facts}")
+    print(f"profile {current.name} ({current.what})\ndata    {name}, {size} px: {sizes}\nsource  {facts}")
     return data, current, device
 
 

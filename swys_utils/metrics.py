@@ -94,8 +94,7 @@ def calibration_error(scores: np.ndarray, labels: np.ndarray, n_bins: int = 15) 
 
 def wilson_interval(correct: np.ndarray) -> tuple[float, float]:
     """95 % Wilson score interval (Wilson 1927) of an accuracy, from bool (N,); fractions."""
-    correct = np.asarray(correct)
-    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    interval = stats.binomtest(int(np.sum(correct)), len(correct)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -106,7 +106,7 @@ def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> R
     """The recipe of the shipped runs; images without an up and down are also turned."""
     recipe = Recipe(epochs=40, batch_size=64, patch_drop=0.5, views=8)
     if "base" in model_name:
-        recipe = replace(recipe, epochs=16, lr=3e-4, full_tokens=0.1)
+        recipe = replace(recipe, epochs=12, lr=3e-4, full_tokens=0.1)
     if dataset_name in TURNED:
         recipe = replace(recipe, augmentation=replace(recipe.augmentation, turns=True))
     return recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -63,15 +62,16 @@ class Run:
         """Bring model, objective, optimizer and history to where the run stopped."""
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
+            foreign = state["facts"] != self.facts
+        except Exception as error:  # a damaged file raises a dozen kinds
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise SwysError(f"'{self.path}' cannot be read ({reason}); remove it to start again") from None
-        if state["facts"] != self.facts:
+        if foreign:
             raise SwysError(f"'{self.path}' is a run of another recipe or seed; remove it to start again")
         try:
             self.model.load_state_dict(state["model"])
-        except RuntimeError:
+            self.objective.load_state_dict(state["objective"], strict=False)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.history, self.best = state["history"], state["best"]
+        except (RuntimeError, KeyError, ValueError, TypeError):
             raise SwysError(f"'{self.path}' is a run of another model; remove it to start again") from None
-        self.objective.load_state_dict(state["objective"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history, self.best = state["history"], state["best"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -110,10 +110,19 @@ def train_epoch(
             start = time.perf_counter()
             if recipe.seconds and seconds >= recipe.seconds:
                 break
-    train_loss = torch.stack(losses).mean().item()
-    if not math.isfinite(train_loss):
-        raise SwysError(f"the loss is {train_loss} in epoch {epoch + 1}; lower the rate ({recipe.lr})")
-    return {"epoch": epoch + 1, "steps": step, "seconds": seconds, "lr": rate, "train_loss": train_loss}
+    values = torch.stack(losses).cpu()
+    if not values.isfinite().all():
+        first = int(values.isfinite().int().argmin())
+        rows = next(islice(batches(data, epoch, recipe, 28, seed), first, None)).rows[:4].tolist()
+        where = f"step {first + 1} of epoch {epoch + 1}, training images {rows} and more"
+        raise SwysError(f"the loss is {values[first]} at {where}; lower the rate ({recipe.lr}) or mend them")
+    return {
+        "epoch": epoch + 1,
+        "steps": step,
+        "seconds": seconds,
+        "lr": rate,
+        "train_loss": values.mean().item(),
+    }
 
 
 def validate(model: VisionTransformer, data: Dataset) -> dict[str, float]:

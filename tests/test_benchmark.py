@@ -10,7 +10,6 @@ import torch
 
 from swys_utils import benchmark
 from swys_utils.benchmark import Timing, count_macs, interleaved_latency, speedup, vit_macs
-from swys_utils.config import SwysError
 from swys_utils.models import create_model
 
 
@@ -49,13 +48,11 @@ def test_times_are_milliseconds_with_torchs_threads_as_they_are():
     assert str(Timing(np.array([4.0, 1.0, 2.0, 3.0, 100.0]))) == "3 ms [2, 4]"
 
 
-def test_a_speedup_pairs_the_rounds_and_refuses_other_numbers_of_them():
+def test_a_speedup_pairs_the_rounds():
     noise = np.random.default_rng(0).uniform(1, 5, 40)
     assert speedup(Timing(4 * noise), Timing(noise)) == pytest.approx((4, 4, 4))  # shared noise cancels
     ratio, low, high = speedup(Timing(4 * noise), Timing(noise[::-1]))
     assert low < ratio < high
-    with pytest.raises(SwysError, match="40 rounds against 5; time both in one interleaved_latency call"):
-        speedup(Timing(noise), Timing(noise[:5]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -77,7 +77,7 @@ def main() -> int:
     if not chosen:
         sys.exit(f"tutorial: no notebook's name begins with '{options.only}'")
     try:  # a mistyped profile or a missing data set shows now, not after a notebook
-        print(f"profile {profile()} | {default_device().type}")
+        print(f"profile {profile().name} | {default_device().type}")
         info = load_dataset(os.environ.get("SWYS_DATASET") or "pneumoniamnist").info
     except SwysError as error:
         sys.exit(f"tutorial: {error}")
