@@ -234,7 +234,7 @@ def _embedded(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor | Non
     tokens, first, kept = model._pos_embed(model.patch_embed(x)), model.num_prefix_tokens, None
     share = getattr(model.patch_drop, "prob", 0.0)
     if model.patch_drop.training and share > 0:  # by the random numbers that timm's layer would draw
-        order = torch.randn(tokens[:, first:, 0].shape, device=x.device).argsort(dim=1)
+        order = torch.randn(*tokens[:, first:, 0].shape, device=x.device).argsort(dim=1)
         kept = order[:, : max(1, int(order.shape[1] * (1 - share)))]
         patches = tokens[:, first:].gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
         tokens = torch.cat([tokens[:, :first], patches], dim=1)

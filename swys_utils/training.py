@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from . import models
@@ -48,6 +49,8 @@ def fit(
     """
     device = torch.device(device or default_device())
     accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
+    if min(recipe.batch_size, len(data.train)) < accelerator.num_processes:
+        raise SwysError(f"{accelerator.num_processes} processes share batches of {recipe.batch_size}; enlarge them")
     objective = objective or SupervisedObjective(data.info.multi_label)
     if hasattr(objective, "check"):
         objective.check(model)
@@ -89,28 +92,28 @@ def train_epoch(
         model.patch_drop.prob = recipe.patch_drop if done < 1 - recipe.full_tokens else 0.0
     shown = batches(data, epoch, recipe, model.patch_embed.img_size[0], seed, device)
     process, processes = accelerator.process_index, accelerator.num_processes
-    seed_everything(1_000_003 * seed + epoch + 7919 * process)
+    seed_everything(1_000_003 * seed + epoch)
     model.train()
     start = time.perf_counter()
     with models.plain_attention(both) if device.type == "cpu" else nullcontext():
         for batch in tqdm(shown, f"epoch {epoch + 1} of {recipe.epochs}", steps, leave=False, disable=None):
-            mine = [part.tensor_split(processes)[process] for part in batch[:3]]
+            mine = Share(process, processes, len(batch.rows))
             rate = learning_rate(recipe, step, steps, seconds)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with accelerator.autocast():
-                loss = both(Batch(*mine, view=batch.view))
-            accelerator.backward(loss)
+            with accelerator.autocast(), mine:
+                loss = both(Batch(*(part[mine.rows] for part in batch[:3]), view=batch.view))
+            accelerator.backward(loss * mine.weight)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(loss.detach().float())
+            losses.append(loss.detach().float() * mine.weight)
             step, seconds = step + 1, seconds + time.perf_counter() - start
             if watch and (steps - len(losses)) % max(1, steps // 10) == 0:
                 watch(model, seconds, step)
             start = time.perf_counter()
             if recipe.seconds and seconds >= recipe.seconds:
                 break
-    values = torch.stack(losses).cpu()
+    values = accelerator.reduce(torch.stack(losses), "mean").cpu()
     if not values.isfinite().all():
         first = int(values.isfinite().int().argmin())
         rows = next(islice(batches(data, epoch, recipe, 28, seed), first, None)).rows[:4].tolist()
@@ -153,6 +156,29 @@ class ModelAndObjective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of the batch."""
         return self.objective(self.model, batch)
+
+
+class Share(TorchFunctionMode):
+    """The rows of a batch that are one process's, and inside it their random numbers (of PatchDropout and
+    stochastic depth): drawn for the whole batch, so that several processes train what one trains.
+
+    ``weight`` makes the mean of the shares' losses the mean over the batch when shares differ by an image.
+    """
+
+    def __init__(self, process: int, processes: int, images: int):
+        super().__init__()
+        self.images = images
+        self.rows = slice(images * process // processes, images * (process + 1) // processes)
+        self.weight = (self.rows.stop - self.rows.start) * processes / images
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Each call of a torch function passes here; all but the two that draw pass unchanged."""
+        if function is torch.randn:
+            return function(self.images, *args[1:], **(kwargs or {}))[self.rows]
+        if function is Tensor.bernoulli_:
+            whole = args[0].new_empty(self.images, *args[0].shape[1:])
+            return args[0].copy_(function(whole, *args[1:], **(kwargs or {}))[self.rows])
+        return function(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
