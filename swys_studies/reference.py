@@ -1,6 +1,7 @@
 """The reference set: the runs behind every claim about models of the series, over seeds, on two CPU cores.
 
-``swys study reference`` trains what is missing; after a kill the same command goes on.
+``swys study reference`` trains what is missing; after a kill the same command goes on. Several processes may
+share a folder: each run is locked while it is trained, and the system frees the lock of a process that died.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from swys_utils import config, training
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
@@ -97,16 +99,19 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
     wanted = [run for run in runs if only in run.id]
     if not wanted:
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
-    data, shipped = study_data(dataset), CHECKPOINTS / dataset / "runs.json"
-    known = {entry["id"] for entry in read_runs(out) + (read_runs(shipped) if shipped.is_file() else [])}
+    data = study_data(dataset)
     for run in wanted:
-        done = run.id in known
-        state = "done" if done else f"about {run.cost(len(data.train)) / 60:.0f} min on two cores"
-        print(f"{run.id:28} {run.recipe.epochs:3} epochs  {state}", flush=True)
-        if not (done or list):
-            entry = train(run, data, out)
-            print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
-            write_runs(dataset, out)
+        try:
+            with FileLock(out / f"{run.id}.lock", timeout=0):
+                done = run.id in finished_runs(dataset, out)
+                state = "done" if done else f"about {run.cost(len(data.train)) / 60:.0f} min on two cores"
+                print(f"{run.id:28} {run.recipe.epochs:3} epochs  {state}", flush=True)
+                if not (done or list):
+                    entry = train(run, data, out)
+                    print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
+                    write_runs(dataset, out)
+        except Timeout:
+            print(f"{run.id:28} {run.recipe.epochs:3} epochs  in training by another process", flush=True)
 
 
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
@@ -169,8 +174,11 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
             rows = np.resize(rows, len(data.train))
             shown = replace(data, train=Split(shown.train.images[rows], shown.train.labels[rows]))
         return labels, shown
-    model, _ = load_checkpoint(teacher_path(run.teacher, data.info.name, out), device, data.info.num_classes)
-    teacher = cached_teacher(model, data, run.recipe, out / "views", device)
+    with FileLock(out / f"{run.teacher}.lock"):  # a process that trains the teacher is waited for
+        path = teacher_path(run.teacher, data.info.name, out)
+    model, _ = load_checkpoint(path, device, data.info.num_classes)
+    with FileLock(out / "views.lock"):
+        teacher = cached_teacher(model, data, run.recipe, out / "views", device)
     kind = ExplanationDistiller if "gamma" in settings else SoftTargets
     return kind(teacher, labels, **settings), shown
 
@@ -220,9 +228,16 @@ def read_runs(folder: str | Path) -> list[dict]:
         raise SwysError(f"'{folder}' cannot be read as runs ({error}); remove the damaged file") from None
 
 
+def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
+    """Entries of the runs in checkpoints/<dataset>/runs.json and of those in ``folder``, by id."""
+    path = CHECKPOINTS / dataset / "runs.json"
+    runs = (read_runs(path) if path.is_file() else []) + read_runs(folder)
+    return {run["id"]: run for run in runs}
+
+
 def write_runs(dataset: str, folder: Path) -> None:
     """Add the finished runs of ``folder`` to those in checkpoints/<dataset>/runs.json."""
-    path = CHECKPOINTS / dataset / "runs.json"
-    runs = {run["id"]: run for run in (read_runs(path) if path.is_file() else []) + read_runs(folder)}
-    rounded = json.loads(json.dumps([*runs.values()]), parse_float=lambda text: round(float(text), 5))
-    write_json(path, {"dataset": dataset, "runs": rounded})
+    with FileLock(folder / "runs.lock"):
+        runs = json.dumps([*finished_runs(dataset, folder).values()])
+        rounded = json.loads(runs, parse_float=lambda text: round(float(text), 5))
+        write_json(CHECKPOINTS / dataset / "runs.json", {"dataset": dataset, "runs": rounded})

@@ -1,7 +1,12 @@
 """The reference set: resumable, one start for all kinds, right in its numbers. Drawn data, tiny models."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,23 +25,30 @@ SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
 RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, patch_drop=0.5, views=2)
 
 
+def some(data: Dataset) -> Dataset:
+    return Dataset(data.train.head(64), data.val.head(16), data.test.head(32), data.info)
+
+
+def shrink(replace_by, data: Dataset, shipped: Path) -> None:
+    """Two-block models, short recipes and few images; ``runs.json`` goes elsewhere."""
+    real_build, real_save = reference.build, reference.save_checkpoint
+    kwargs = {"model_kwargs": {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}}
+    save = lambda model, path, card, storage: real_save(model, path, card | kwargs, storage)  # noqa: E731
+    replace_by(reference, "build", lambda *args: real_build(*args, **SMALL))
+    replace_by(reference, "study_data", lambda dataset: data)
+    replace_by(reference, "reference_recipe", lambda *args: RECIPE)
+    replace_by(reference, "CHECKPOINTS", shipped)
+    replace_by(reference, "save_checkpoint", save)
+
+
 @pytest.fixture(scope="module")
 def data(drawn_data_dir):
-    data = load_dataset(root=drawn_data_dir)
-    return Dataset(data.train.head(64), data.val.head(16), data.test.head(32), data.info)
+    return some(load_dataset(root=drawn_data_dir))
 
 
 @pytest.fixture
 def small(monkeypatch, data, tmp_path):
-    """Two-block models and short recipes; runs.json goes to the temporary folder."""
-    real_build, real_save = reference.build, reference.save_checkpoint
-    monkeypatch.setattr(reference, "build", lambda *args: real_build(*args, **SMALL))
-    monkeypatch.setattr(reference, "study_data", lambda dataset: data)
-    monkeypatch.setattr(reference, "reference_recipe", lambda *args: RECIPE)
-    monkeypatch.setattr(reference, "CHECKPOINTS", tmp_path / "shipped")
-    kwargs = {"model_kwargs": {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}}
-    save = lambda model, path, card, storage: real_save(model, path, card | kwargs, storage)  # noqa: E731
-    monkeypatch.setattr(reference, "save_checkpoint", save)
+    shrink(monkeypatch.setattr, data, tmp_path / "shipped")
     return tmp_path / "runs"
 
 
@@ -70,6 +82,37 @@ def test_runs_are_trained_once_from_the_same_start_and_reported(small, capsys, d
     monkeypatch.setattr(report, "study_data", lambda dataset: data)
     report.report(runs=str(small))
     assert "Tiny, soft targets and maps - Tiny alone" in capsys.readouterr().out
+
+
+def worker(folder: str) -> None:
+    """Train the small set in another process; every start of a run leaves a line in fits.txt."""
+    torch.set_num_threads(1)
+    shrink(setattr, some(load_dataset()), Path(folder) / "shipped")
+    fit = reference.fit
+
+    def counted(*args, **kwargs):
+        with open(Path(folder) / "fits.txt", "a") as file:
+            file.write(f"{kwargs['state_path']}\n")
+        return fit(*args, **kwargs)
+
+    reference.fit = counted
+    reference.reference(folder=f"{folder}/runs")
+
+
+def test_four_processes_share_a_folder_and_one_is_killed(drawn_data_dir, tmp_path):
+    env = os.environ | {"SWYS_DATA_DIR": str(drawn_data_dir)}
+    command = [sys.executable, "-c", f"import test_reference; test_reference.worker({str(tmp_path)!r})"]
+    start = lambda: subprocess.Popen(command, env=env, cwd=Path(__file__).parent)  # noqa: E731
+    workers = [start() for _ in range(4)]
+    while not (tmp_path / "fits.txt").is_file() and workers[0].poll() is None:
+        time.sleep(0.05)
+    workers.pop(0).kill()
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert start().wait() == 0  # what the killed one left
+    fits = (tmp_path / "fits.txt").read_text().split()
+    runs = reference.read_runs(tmp_path / "shipped" / "pneumoniamnist" / "runs.json")
+    assert {run["id"] for run in runs} == {run.id for run in reference.reference_runs()}
+    assert len(runs) <= len(fits) <= len(runs) + 1, fits  # no run twice, but for the killed one
 
 
 def test_a_cached_teacher_answers_like_the_teacher(data, tmp_path):
