@@ -28,7 +28,7 @@ TEST  := env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help env tutorial extras lab static check test test-browser site badges clean
+.PHONY: help env tutorial extras lab static check test faults test-browser site badges clean
 
 help:
 	@echo "make tutorial      run the six notebooks, print the final table, leave build/site/index.html"
@@ -36,6 +36,7 @@ help:
 	@echo "make lab           open the notebooks in JupyterLab"
 	@echo "make check         format, lint, types, structure and the fast tests (under a minute)"
 	@echo "make test          everything that has to hold (a few minutes)"
+	@echo "make faults        what was tried to break it, with counts (SWYS_FUZZ=5000 for more cases)"
 	@echo "make test-browser  the slider in a real JupyterLab, the demo (needs Chromium, npm)"
 	@echo "make site          build/site: landing page, notebooks as pages, the demo in the browser (needs npm)"
 	@echo "make env           only the environment, .venv"
@@ -86,6 +87,9 @@ check: static
 test: static
 	@echo "test: the package, its structure, and the notebooks under nbval (the slider: make test-browser)"
 	@$(TEST) tests notebooks --ignore=tests/browser $(NBVAL)
+
+faults: $(STAMP)
+	@$(TEST) tests/test_faults.py tests/test_hostile.py tests/test_processes.py tests/test_reference.py
 
 test-browser: $(STAMP)
 	@echo "test-browser: the slider in JupyterLab, the demo"

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
@@ -32,6 +33,27 @@ METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}} 
 METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
 FEW = 0.01  # share of the training images that keep their label in the few_* runs
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
+
+SCORES = {
+    "type": "object",
+    "required": ["accuracy", "auc", "ece"],
+    "additionalProperties": {"type": "number"},
+}
+RUN_SCHEMA = {  # of an entry of runs.json, as far as a report reads it
+    "type": "object",
+    "required": ["id", "method", "seed", "device", "predicted", "val_auc", "last", "val_chosen"],
+    "properties": {
+        "id": {"type": "string"},
+        "method": {"type": "string"},
+        "seed": {"type": "integer"},
+        "device": {"type": "string"},
+        "predicted": {"type": "string", "pattern": "^[0-9A-Z]+$"},
+        "val_auc": {"type": "number"},
+        "last": SCORES,
+        "val_chosen": SCORES,
+        "history": {"type": "array", "items": {"type": "object"}},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -221,11 +243,15 @@ def read_runs(folder: str | Path) -> list[dict]:
     folder = Path(folder)
     try:
         if folder.is_file():
-            return json.loads(folder.read_text())["runs"]
-        found = sorted(folder.glob("*/*/*.run.json"), key=lambda path: path.stat().st_mtime)
-        return [json.loads(path.read_text()) for path in found]
-    except (OSError, ValueError, KeyError) as error:
-        raise SwysError(f"'{folder}' cannot be read as runs ({error}); remove the damaged file") from None
+            runs = json.loads(folder.read_text("utf-8"))["runs"]
+        else:
+            found = sorted(folder.glob("*/*/*.run.json"), key=lambda path: path.stat().st_mtime)
+            runs = [json.loads(path.read_text("utf-8")) for path in found]
+        jsonschema.validate(runs, {"type": "array", "items": RUN_SCHEMA})
+        return runs
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, jsonschema.ValidationError) as error:
+        problem = getattr(error, "message", str(error))[:160]
+        raise SwysError(f"'{folder}' cannot be read as runs ({problem}); remove the damaged file") from None
 
 
 def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:

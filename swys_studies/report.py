@@ -135,7 +135,9 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def as_table(rows: Sequence[Mapping]) -> str:
-    """Rows with the same keys, at least one, as text to print."""
+    """Rows with the same keys as text to print."""
+    if not rows:
+        return "(nothing to compare yet)"
     cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(rows[0], *cells)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in (list(rows[0]), *cells))

@@ -104,7 +104,7 @@ TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")  # cells and t
 
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
     """The recipe of the shipped runs; images without an up and down are also turned."""
-    recipe = Recipe(epochs=40, batch_size=64, patch_drop=0.5, views=8)
+    recipe = Recipe(epochs=30, batch_size=64, patch_drop=0.5, views=8)
     if "base" in model_name:
         recipe = replace(recipe, epochs=12, lr=3e-4, full_tokens=0.1)
     if dataset_name in TURNED:

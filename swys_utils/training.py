@@ -50,7 +50,9 @@ def fit(
     device = torch.device(device or default_device())
     accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
     if min(recipe.batch_size, len(data.train)) < accelerator.num_processes:
-        raise SwysError(f"{accelerator.num_processes} processes share batches of {recipe.batch_size}; enlarge them")
+        raise SwysError(
+            f"{accelerator.num_processes} processes share batches of {recipe.batch_size}; enlarge them"
+        )
     objective = objective or SupervisedObjective(data.info.multi_label)
     if hasattr(objective, "check"):
         objective.check(model)

@@ -89,6 +89,21 @@ def pytest_configure(config):
         os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(config.drawn_for_notebooks.name)))
 
 
+@pytest.fixture
+def faults(request):
+    """Call it with what was tried and how often it was survived; `make faults` prints the table."""
+    table = request.config.__dict__.setdefault("faults_survived", {})
+    return lambda what, times: table.update({what: table.get(what, 0) + times})
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    table = getattr(config, "faults_survived", {})
+    if table and config.getoption("verbose") >= 0:
+        terminalreporter.section("faults tried and survived")
+        for what, times in sorted(table.items()):
+            terminalreporter.write_line(f"{times:6}  {what}")
+
+
 def pytest_unconfigure(config):
     if hasattr(config, "drawn_for_notebooks"):
         config.drawn_for_notebooks.cleanup()

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from swys_studies import report
+from swys_utils import __main__ as command_line
 from swys_utils import data as data_module
 from swys_utils import models
 from swys_utils.config import SwysError
@@ -67,7 +69,8 @@ def checkpoint(tmp_path_factory):
     file=JSON,
 )
 @FUZZ
-def test_any_field_of_a_card(checkpoint, field, value, file):
+def test_any_field_of_a_card(checkpoint, field, value, file, faults):
+    faults("fuzz: a card with any value in any field", 1)
     folder, card = checkpoint
     changed = card | {field: [card["files"][0] | {"name": file}] if field == "files" and file else value}
     (folder / "card.json").write_text(json.dumps(changed))
@@ -79,7 +82,8 @@ def test_any_field_of_a_card(checkpoint, field, value, file):
     | st.sampled_from([b"[" * 10**5, b"{" * 999, b'{"a":1}', b"null", b"\xff\xfe"])
 )
 @FUZZ
-def test_any_bytes_as_a_card(checkpoint, text):
+def test_any_bytes_as_a_card(checkpoint, text, faults):
+    faults("fuzz: any bytes as a card", 1)
     (checkpoint[0] / "card.json").write_bytes(text)
     assert not given_or_one_line(lambda: load_checkpoint(checkpoint[0]))
 
@@ -113,7 +117,8 @@ def rewrite(folder, card, content: bytes) -> None:
 
 @given(at=st.integers(0, 5000), byte=st.integers(0, 255), cut=st.integers(0, 5000))
 @FUZZ
-def test_damaged_weights_under_a_card_that_fits_them(checkpoint, tmp_path_factory, at, byte, cut):
+def test_damaged_weights_under_a_card_that_fits_them(checkpoint, tmp_path_factory, at, byte, cut, faults):
+    faults("fuzz: weights damaged under a matching sha256", 1)
     folder, card = checkpoint
     whole = tmp_path_factory.getbasetemp() / "whole.safetensors"
     if not whole.is_file():
@@ -209,7 +214,8 @@ def arrays():
     harm=st.sampled_from(["part", "byte", "cut", "bytes"]),
 )
 @FUZZ
-def test_any_npz(arrays, tmp_path_factory, key, value, at, byte, cut, harm):
+def test_any_npz(arrays, tmp_path_factory, key, value, at, byte, cut, harm, faults):
+    faults("fuzz: any .npz", 1)
     content = bytearray(packed(arrays | {key: value} if harm == "part" else arrays, zipfile.ZIP_DEFLATED))
     if harm == "byte":
         content[at % len(content)] = byte
@@ -222,6 +228,51 @@ def test_any_npz(arrays, tmp_path_factory, key, value, at, byte, cut, harm):
     (folder / "pneumoniamnist.npz").write_bytes(content)
     worked = given_or_one_line(lambda: load_dataset(root=folder))
     assert not (worked and harm in ("cut", "bytes", "part"))
+
+
+@given(
+    field=st.sampled_from("id method seed device predicted val_auc last val_chosen history".split())
+    | st.none(),
+    value=JSON,
+    text=st.binary(max_size=40) | st.sampled_from([b"[" * 10**5, b'{"runs": 3}', b'{"runs": [[]]}', b"null"]),
+)
+@FUZZ
+def test_any_runs_json(tmp_path_factory, drawn_data_dir, field, value, text, faults):
+    faults("fuzz: any runs.json", 1)
+    scores = {"accuracy": 0.5, "auc": 0.5, "ece": 0.1}
+    run = {"id": "vit_tiny/scratch/seed0", "method": "scratch", "seed": 0, "device": "x", "val_auc": 0.5}
+    run |= {"predicted": "01" * 64, "last": scores, "val_chosen": scores}
+    path = tmp_path_factory.getbasetemp() / "runs.json"
+    path.write_bytes(json.dumps({"runs": [run | {field: value}]}).encode() if field else text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+        patch.setattr(report, "accuracy_interval", lambda values: (0.0, 0.0))  # not what is tested, and slow
+        given_or_one_line(lambda: report.report(runs=str(path)))
+
+
+WORDS = st.text(max_size=6) | st.sampled_from(
+    "train distill evaluate explain benchmark export study report ship reference --ckpt_path --dataset "
+    "--size --split --images --method --json --save_path --epochs --lr --seed --model --resume --runs "
+    "--list --only pneumoniamnist bloodmnist nothing vit_tiny vit_nothing 28 29 -1 0 1e9 nan 4295000000 "
+    "test ../x x.pt x.onnx /dev/null/x true [] {} null".split()
+)
+
+
+@given(words=st.lists(WORDS, max_size=6))
+@FUZZ
+def test_any_command_line(drawn_data_dir, tmp_path_factory, words, faults):
+    """What would start real work is replaced; everything before it is the command line's own."""
+    faults("fuzz: any command line", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+        patch.chdir(tmp_path_factory.getbasetemp())
+        for place in ("train.fit", "cli.heatmaps", "cli.predict", "reference.train", "ladder.shrink_ladder"):
+            stop = lambda *args, **kwargs: (_ for _ in ()).throw(SwysError("work"))  # noqa: E731
+            patch.setattr(f"swys_studies.{place}", stop)
+        try:
+            assert command_line.main(words) in (0, 2)
+        except SystemExit as end:  # the parser's own refusal
+            assert end.code in (0, 2)
 
 
 def test_a_bomb_and_a_swapped_file(arrays, tmp_path, monkeypatch):

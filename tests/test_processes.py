@@ -1,4 +1,4 @@
-"""Two processes train what one trains: same global batches, views, dropped patches, and so the same weights."""
+"""Two processes train what one trains: same global batches, views, dropped patches, so the same weights."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def train(processes: int, kind: str, data, path, batch_size=16, stop=False) -> d
 
 
 def difference(a: dict, b: dict) -> float:
-    return max(abs(a["logits"] - b["logits"]).max(), max(abs(x - y) for x, y in zip(a["losses"], b["losses"])))
+    return max(
+        abs(a["logits"] - b["logits"]).max(), max(abs(x - y) for x, y in zip(a["losses"], b["losses"]))
+    )
 
 
 @pytest.mark.slow
