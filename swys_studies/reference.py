@@ -207,9 +207,11 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
 
 def teacher_path(run_id: str, dataset: str, out: Path) -> Path:
     """The checkpoint of a run that teaches: the one trained here, or else the shipped one."""
-    for path in (out / f"{run_id}.safetensors", CHECKPOINTS / dataset / run_id.split("/")[0]):
-        if path.exists():
-            return path
+    shipped = CHECKPOINTS / dataset / run_id.split("/")[0]
+    if (out / f"{run_id}.json").is_file():  # its card; the weights may be several files
+        return out / f"{run_id}.safetensors"
+    if shipped.is_dir():
+        return shipped
     raise SwysError(f"the teacher {run_id} is not there; train '--only {run_id}' first")
 
 
