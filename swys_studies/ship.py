@@ -1,18 +1,14 @@
-"""Put a finished run into checkpoints/: weights as stored there, their own scores and logits, one card, and
-the config.json with which timm loads the same model without this package."""
+"""Put a finished run into checkpoints/: weights as stored there, their own scores, one card, and the
+config.json with which timm loads the same model without this package."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-import torch
-from safetensors.torch import save_file
-
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import load_dataset
 from swys_utils.metrics import point_scores
-from swys_utils.models import file_entry, image_digests, load_checkpoint, save_checkpoint
+from swys_utils.models import load_checkpoint, save_checkpoint
 from swys_utils.training import predict
 
 
@@ -23,7 +19,7 @@ def ship(
     status: Literal["reference", "interim"] = "reference",
     note: str = "",
 ) -> dict:
-    """Store a run's last epoch below ``checkpoints/``, with scores and logits of exactly the stored weights.
+    """Store a run's last epoch below ``checkpoints/``, with scores of exactly the stored weights.
 
     Unless they are int8, ``timm.create_model("local-dir:checkpoints/<id>", pretrained=True)`` loads them.
 
@@ -42,19 +38,15 @@ def ship(
         raise SwysError(
             f"'{run}' was trained or would be scored on the synthetic twin; ship runs on real images"
         )
-    folder, name = CHECKPOINTS / checkpoint_id, "predictions.safetensors"
+    folder = CHECKPOINTS / checkpoint_id
     # what a run's card says of its own files is not true of the new ones
-    of_the_run = ("stored", "files", "predictions", "predicted")
+    of_the_run = ("stored", "files", "predicted")
     card = {key: value for key, value in card.items() if key not in of_the_run}
     card |= {"status": status} | ({"note": note} if note else {})
     card = save_checkpoint(model, folder, card, storage)
     stored, _ = load_checkpoint(folder)
-    val, test = (predict(stored, split.images) for split in (data.val, data.test))
-    digests = image_digests(np.concatenate([data.val.images, data.test.images]))
-    save_file({"images": digests, "logits": torch.from_numpy(np.concatenate([val, test]))}, folder / name)
-    scores = point_scores(test, data.test.labels, data.info.task)
+    scores = point_scores(predict(stored, data.test.images), data.test.labels, data.info.task)
     card["stored"] |= scores | {"split": "test", "n": len(data.test)}
-    card["predictions"] = file_entry(folder / name, name)
     if storage != "int8":
         write_json(folder / "config.json", timm_config(card, data.info.class_names))
     write_json(folder / "card.json", card)

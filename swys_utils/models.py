@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import timm
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -143,24 +142,6 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
         reason = str(error).splitlines()[-1].strip()[:160]
         raise SwysError(f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}") from None
     return model.to(device or "cpu").eval(), card
-
-
-def shipped_predictions(path_or_id: str | Path, images: np.ndarray) -> np.ndarray | None:
-    """Logits float32 (N, C) that lie beside a checkpoint, or None if it has not all of these images."""
-    folder, _, card_path = _locate(find_checkpoint(path_or_id))
-    entry = read_card(card_path).get("predictions")
-    if entry is None:
-        return None
-    tensors = _read_file(folder, entry)
-    rows = {bytes(digest.tolist()): row for row, digest in enumerate(tensors["images"])}
-    found = [rows.get(bytes(digest.tolist())) for digest in image_digests(images)]
-    return None if None in found else tensors["logits"].numpy()[found]
-
-
-def image_digests(images: np.ndarray) -> torch.Tensor:
-    """First 8 bytes of each image's SHA-256, uint8 (N, 8)."""
-    digests = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()[:8] for image in images]
-    return torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
 
 
 def find_checkpoint(path_or_id: str | Path) -> Path:

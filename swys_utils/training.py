@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -197,19 +198,12 @@ def predict(model, images: np.ndarray, batch_size: int = 64, bf16: bool = False)
     return torch.cat(logits).cpu().numpy()
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, its card, where it comes from in one sentence, and its id if it is a shipped one."""
+class Trained(NamedTuple):
+    """A trained model, its card, and where it comes from in one sentence."""
 
     model: VisionTransformer
     card: dict
     how: str
-    shipped: str | None = None
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """``predict``, or the logits that are shipped with a checkpoint for exactly these images."""
-        shipped = models.shipped_predictions(self.shipped, images) if self.shipped else None
-        return predict(self.model, images) if shipped is None else shipped
 
 
 def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, minutes=1.0) -> Trained:
@@ -221,7 +215,7 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
     shipped, folder = f"{data.info.name}/{name}", BUILD / "runs" / f"{data.info.results_name}-{P.name}" / name
     if P.name != "full" and shipped in models.checkpoint_ids():
         model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
-        return Trained(model, card, f"{name}: loaded checkpoints/{shipped}", shipped)
+        return Trained(model, card, f"{name}: loaded checkpoints/{shipped}")
     if not (folder / "card.json").is_file():
         known = sorted([*models.SHORT_NAMES, *models.SHORT_NAMES.values()], key=len, reverse=True)
         short, state = next(key for key in known if name.startswith(key)), folder / "state.pt"

@@ -19,7 +19,7 @@ RECIPE = Recipe(epochs=1, batch_size=16, warmup_epochs=0)
 
 
 def draw(name: str, size: int, folder) -> None:
-    """16 / 16 / 16 images of noise with MedMNIST's layout; every class or label occurs where there is room."""
+    """16 / 16 / 16 images of noise with MedMNIST's layout; every class or label occurs if there is room."""
     rng, facts = np.random.default_rng(0), INFO[name]
     shape = (16, size, size) if facts["n_channels"] == 1 else (16, size, size, 3)
     classes = len(facts["label"])

@@ -160,6 +160,5 @@ def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, mon
     first, again = (load_or_train("vit_tiny_soft", other, smoke, "cpu", minutes=0.1) for _ in range(2))
     assert isinstance(first, training.Trained) and "trained here" in first.how
     assert weights_digest(first.model) == weights_digest(again.model)
-    assert first.predict(other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
-    shipped = load_or_train("vit_tiny_kd_p7", data, smoke, "cpu")
-    assert shipped.shipped == "pneumoniamnist/vit_tiny_kd_p7" and "loaded" in shipped.how
+    assert predict(first.model, other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
+    assert "loaded checkpoints/" in load_or_train("vit_tiny_patch16_224", data, smoke, "cpu").how
