@@ -36,7 +36,7 @@ def evaluate(
     """Accuracy, AUC and calibration of a checkpoint; and how many of the images it was trained on.
 
     Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny_patch16_224.
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         model: refuse a checkpoint of another model.
         json: write the scores to this file, too.
     """
@@ -70,7 +70,7 @@ def explain(
     """Write heatmap overlays of a checkpoint: overlays.png and maps.npz.
 
     Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny_patch16_224.
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: folder to write to.
         method: grad_cam, hires_cam, legrad or attention_rollout.
         images: how many, a fixed random sample.
@@ -126,7 +126,7 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
     """Write a checkpoint as an ONNX file with its card.
 
     Args:
-        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny_patch16_224.
+        ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: x.onnx.
         int8: quantise the weights and, as they come, the activations.
     """

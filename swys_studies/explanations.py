@@ -14,9 +14,9 @@ from torch import nn
 
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
-from swys_utils.explain import agreement, randomisation_check, shuffled
+from swys_utils.explain import randomisation_check
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
-from swys_utils.metrics import bootstrap_interval, mean_interval
+from swys_utils.metrics import mean_interval
 from swys_utils.models import checkpoint_ids, load_checkpoint
 from swys_utils.training import predict
 
@@ -28,16 +28,16 @@ MODELS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_soft", "M
 def measure(
     dataset: str = DEFAULT_DATASET, checkpoints: dict[str, str] | None = None, save_path: str | None = None
 ) -> dict:
-    """Measure agreement with Base, empty maps, faithfulness and dependence on the model, on the test split.
+    """Measure empty maps, faithfulness and dependence on the model, on the test split.
 
     The file is written after every part; what it has for the same weights is not measured again.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image.
-        checkpoints: name -> id, with "Base" and "Tiny"; default: those of ``MODELS`` that are shipped.
+        checkpoints: name -> id; default: those of ``MODELS`` that are shipped.
         save_path: default: ``checkpoints/<dataset>/explanations.json``.
 
-    Raises SwysError: no real data, several labels an image, or no checkpoint of Base or of Tiny.
+    Raises SwysError: no real data, several labels an image, or no checkpoint.
     """
     data, device = load_dataset(dataset, download=False), default_device()
     if data.info.synthetic or data.info.multi_label:
@@ -46,8 +46,8 @@ def measure(
     default = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
     shipped = {name: model_id for name, model_id in default.items() if model_id in checkpoint_ids()}
     checkpoints = checkpoints or shipped
-    if not {"Base", "Tiny"} <= set(checkpoints):
-        raise SwysError(f"no 'Base' or no 'Tiny' in checkpoints {checkpoints}; give both: name -> id")
+    if not checkpoints:
+        raise SwysError(f"no checkpoint of '{dataset}' is shipped; name some with --checkpoints")
     loaded = {name: load_checkpoint(model_id, device) for name, model_id in checkpoints.items()}
     weights = {name: [entry["sha256"] for entry in card["files"]] for name, (_, card) in loaded.items()}
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
@@ -67,45 +67,14 @@ def measure(
 
 def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
     """Every measurement: key -> (images of the test split, 0 for all; what to compute of such a sample)."""
-    block = 3 * len(models["Base"].blocks) // 4
-    methods = METHODS | {f"grad_cam, block {block}": partial(grad_cam, block=block)}
-    jobs = {f"agreement, {name}": (0, partial(ladder, models, method)) for name, method in methods.items()}
-    for name, model in models.items():
-        jobs[f"empty maps, {name}"] = (0, partial(empty, model, class_names))
-        jobs[f"methods, {name}"] = (64, partial(rank_methods, model))
-    return jobs
-
-
-def ladder(models: Mapping[str, nn.Module], method, sample: Split) -> list[dict]:
-    """Agreement with Base for the class that Base predicts; the differences from Tiny alone come last."""
-    classes = predict(models["Base"], sample.images).argmax(axis=1)
-    maps = {name: heatmaps(m, sample.images, method, classes, signed=True) for name, m in models.items()}
-    base = maps.pop("Base")
-    rows = agreement_ladder({name: (base, own) for name, own in maps.items()})
-    each = {name: agreement(base, own).spearman for name, own in maps.items()}
-    floor = each.pop("Tiny")
-    for name, values in each.items():
-        low, high = bootstrap_interval(lambda a, b: float(np.nanmean(a) - np.nanmean(b)), values, floor)
-        numbers = {"spearman": float(np.nanmean(values - floor)), "low": low, "high": high}
-        rows.append({"pair": f"{name} - Tiny", **numbers})
-    return rows
+    jobs = {f"empty maps, {name}": (0, partial(empty, m, class_names)) for name, m in models.items()}
+    return jobs | {f"methods, {name}": (64, partial(rank_methods, m)) for name, m in models.items()}
 
 
 def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:
     """Empty Grad-CAM maps of one model, for the class that it predicts."""
     logits = predict(model, sample.images)
     return empty_maps(heatmaps(model, sample.images, targets=logits.argmax(1)), logits, class_names)
-
-
-def agreement_ladder(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
-    """Agreement of named pairs of maps, each above its own chance level: the same maps, images shuffled."""
-    keys = "pair, spearman, low, high, top IoU, IoU low, IoU high, images, undefined".split(", ")
-    rows = []
-    for name, (a, b) in pairs.items():
-        for title, found in ((name, agreement(a, b)), (f"{name}, shuffled", agreement(a, shuffled(b)))):
-            means = mean_interval(found.spearman) + mean_interval(found.iou)
-            rows.append(dict(zip(keys, (title, *means, len(found.iou), int(np.isnan(found.iou).sum())))))
-    return rows
 
 
 def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> list[dict]:

@@ -32,7 +32,7 @@ from .closed_form import WithGradCAM
 
 OPSET = 18  # every ONNX Runtime since 1.14 reads it
 TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
-PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres, no antialias)"
+PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres)"
 FROM_CHECKPOINT = ("model", "dataset", "size", "source", "synthetic", "seed", "last", "val_chosen", "stored")
 
 
@@ -47,7 +47,7 @@ def export_onnx(
     Returns the card. Raises SwysError: a missing package, an unwritable path.
     """
     model = deepcopy(model).cpu().float().eval()
-    pixels = random_inputs(model, 3)
+    pixels, grid = random_inputs(model, 3), model.patch_embed.grid_size
     card = {
         "format": "onnx",
         **{key: source[key] for key in FROM_CHECKPOINT if source and key in source},
@@ -55,16 +55,8 @@ def export_onnx(
         "classes": list(class_names) or None,
         "input": {"name": "pixels", "shape": ["batch", *pixels.shape[1:]], "dtype": "float32"},
         "preprocessing": PREPROCESSING,
-        "target": {
-            "name": "target",
-            "shape": ["batch"],
-            "dtype": "int64",
-            "of": "the map; -1: predicted class",
-        },
-        "outputs": {
-            "logits": ["batch", model.num_classes],
-            "heatmap": ["batch", *model.patch_embed.grid_size],
-        },
+        "target": {"name": "target", "shape": ["batch"], "dtype": "int64", "of": "the map; -1: predicted"},
+        "outputs": {"logits": ["batch", model.num_classes], "heatmap": ["batch", *grid]},
         "heatmap": "signed Grad-CAM at blocks[-1].norm1, unnormalised; negative: evidence against the class",
     }
     with torch.no_grad():
@@ -131,10 +123,8 @@ def predict_onnx(session, images: np.ndarray, batch_size: int = 32, targets=None
     ``session``: from ``onnx_session``, or a path. ``targets``: int (N,); None: of the predicted classes.
     """
     session = onnx_session(session) if isinstance(session, (str, Path)) else session
-    size, targets = (
-        session.get_inputs()[0].shape[-1],
-        np.full(len(images), -1) if targets is None else targets,
-    )
+    size = session.get_inputs()[0].shape[-1]
+    targets = np.full(len(images), -1) if targets is None else targets
     rows = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
     parts = [run_onnx(session, to_model_input(images[part], size), targets[part]) for part in rows]
     return [np.concatenate(part) for part in zip(*parts)]

@@ -31,6 +31,7 @@ RUNS = config.PROJECT_ROOT / "runs"
 SOFT = {"alpha": 0.7, "temperature": 2.0}
 METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}}  # settings of the loss
 METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
+METHODS["kd_coarse"] = METHODS["kd_explain"]  # of a student with 16 tokens
 FEW = 0.01  # share of the training images that keep their label in the few_* runs
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
 
@@ -91,7 +92,7 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
     kinds = ("scratch", "kd_soft", "kd_explain")
     few = ("few_scratch", "few_soft")
     seeds = range(4) if dataset == "pneumoniamnist" else range(3)
-    runs = [spec("vit_base", "scratch", 0)] + [spec("vit_tiny", kind, 0) for kind in kinds]
+    runs = [spec("vit_base", "scratch", 0)] + [spec("vit_tiny", kind, 0) for kind in (*kinds, "kd_coarse")]
     runs += [spec("vit_tiny", kind, seed) for seed in seeds for kind in few]
     runs += [spec("vit_base", "scratch", 1)]
     runs += [spec("vit_tiny", kind, seed) for seed in seeds[1:] for kind in kinds]
@@ -139,7 +140,7 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     """Train, score and write one run below ``out``; returns its entry."""
     device = config.default_device()
-    model = build(run.model, data, run.recipe, run.seed)
+    model = build(run.model, data, run.recipe, run.seed, patch_size=7 if run.method == "kd_coarse" else 4)
     digest, test = weights_digest(model), data.test
     curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
     objective, shown = objective_for(run, data, out, device)
@@ -189,11 +190,8 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
     if run.method.startswith("few"):
         shown = replace(data, train=hide_labels(data.train, FEW, run.seed))
     if not run.teacher:
-        if (
-            run.method == "few_scratch"
-        ):  # repeated until an epoch has as many steps as that of a taught student
-            rows = np.flatnonzero(shown.train.labels >= 0)
-            rows = np.resize(rows, len(data.train))
+        if run.method == "few_scratch":  # repeated: an epoch has as many steps as that of a taught student
+            rows = np.resize(np.flatnonzero(shown.train.labels >= 0), len(data.train))
             shown = replace(data, train=Split(shown.train.images[rows], shown.train.labels[rows]))
         return labels, shown
     with FileLock(out / f"{run.teacher}.lock"):  # a process that trains the teacher is waited for

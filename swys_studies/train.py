@@ -102,7 +102,7 @@ class Distill(Training):
         temperature: of the soft targets.
     """
 
-    ckpt_path: str = f"{DEFAULT_DATASET}/vit_base_patch16_224"
+    ckpt_path: str = f"{DEFAULT_DATASET}/vit_base"
     student_model: str = "vit_tiny"
     teacher_model: str = ""
     method: Literal["soft", "features", "explain"] = "soft"

@@ -149,9 +149,8 @@ def to_model_input(
     """
     batch = to_planes(images, device)
     if batch.shape[-1] != img_size:
-        batch = F.interpolate(
-            batch, size=(img_size, img_size), mode="bilinear", antialias=batch.shape[-1] > img_size
-        )
+        shrinks = batch.shape[-1] > img_size
+        batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", antialias=shrinks)
     return batch.expand(-1, 3, -1, -1)
 
 
@@ -210,12 +209,8 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
     for split, part in splits.items():
         shape = (size, size) if info.channels == 1 else (size, size, 3)
         expected = (np.uint8, shape, True, (info.num_classes if info.multi_label else 1,))
-        found = (
-            part.images.dtype,
-            part.images.shape[1:],
-            part.labels.dtype.kind in "iu",
-            part.labels.shape[1:],
-        )
+        whole = part.labels.dtype.kind in "iu"
+        found = (part.images.dtype, part.images.shape[1:], whole, part.labels.shape[1:])
         if found != expected or not len(part) == len(part.labels) > 0:
             raise SwysError(f"'{path}' is not {name} at {size} px: {split} is {found}, expected {expected}")
         if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):

@@ -56,9 +56,9 @@ def test_a_small_answer_first_then_seeds():
     runs = reference.reference_runs()
     ids = [run.id for run in runs]
     assert ids[:3] == ["vit_base/scratch/seed0", "vit_tiny/scratch/seed0", "vit_tiny/kd_soft/seed0"]
-    assert len(ids) == len(set(ids)) == 22 and all(run.cost(4708) > 0 for run in runs)
+    assert len(ids) == len(set(ids)) == 23 and all(run.cost(4708) > 0 for run in runs)
     assert {run.teacher for run in runs} == {None, "vit_base/scratch/seed0"}
-    assert len(reference.reference_runs("bloodmnist")) == 2 + 9 + 6
+    assert len(reference.reference_runs("bloodmnist")) == 2 + 9 + 6 + 1
 
 
 def test_runs_are_trained_once_from_the_same_start_and_reported(small, capsys, data, monkeypatch):
