@@ -178,14 +178,10 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
 
 def _download(url: str, md5: str, target: Path) -> Path:
     """Fetch with a progress bar and a second try; the file gets its name only when its MD5 is right."""
-    how = {
-        "fname": target.name,
-        "path": target.parent,
-        "downloader": pooch.HTTPDownloader(True, timeout=TIMEOUT),
-    }
+    how = {"path": target.parent, "downloader": pooch.HTTPDownloader(True, timeout=TIMEOUT)}
     for last_try in (False, True):
         try:
-            return Path(pooch.retrieve(url, f"md5:{md5}", **how))
+            return Path(pooch.retrieve(url, f"md5:{md5}", target.name, **how))
         except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
             if last_try:
                 raise OSError(f"{url} - {error}"[:300].replace("\n", " ")) from error

@@ -63,10 +63,8 @@ class Teacher(nn.Module):
 
 
 class SoftTargets(nn.Module):
-    """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets; alpha in [0, 1].
-
-    Of images that have no label (``hide_labels``) only the second part speaks.
-    """
+    """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets; alpha in [0, 1]. Of
+    images that have no label (``hide_labels``) only the second part speaks."""
 
     def __init__(self, teacher: nn.Module, labels: SupervisedObjective, alpha=0.5, temperature=2.0):
         super().__init__()
@@ -125,11 +123,9 @@ class FeatureDistiller(SoftTargets):
 class ExplanationDistiller(SoftTargets):
     """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class).
 
-    As in e2KD (Parchami-Araghi et al. 2024), with Pearson's correlation as the similarity.
-
-    The maps are signed: after a ReLU there is no gradient where all evidence speaks against a class. For a
-    student with larger patches the teacher's map is averaged over each of them; of patches that are dropped
-    in training neither map is compared.
+    As in e2KD (Parchami-Araghi et al. 2024), by Pearson's correlation. The maps are signed:
+    after a ReLU there is no gradient where all evidence speaks against a class. For a student with larger
+    patches the teacher's map is averaged over each; patches that are dropped in training are not compared.
     """
 
     def __init__(self, teacher, labels, alpha=0.5, temperature=2.0, gamma: float = 1.0):

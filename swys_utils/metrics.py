@@ -17,8 +17,7 @@ from .config import SwysError
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores on n images, fractions in [0, 1]; intervals are 95 %. ``correct`` is bool (N,) (multi-label:
-    (N, L))."""
+    """Scores on n images, fractions in [0, 1]; intervals are 95 %; ``correct``: bool (N,) or (N, L)."""
 
     accuracy: float
     accuracy_interval: tuple[float, float]

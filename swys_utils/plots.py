@@ -11,6 +11,10 @@ from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .config import BUILD, write_json
@@ -66,13 +70,21 @@ class LiveCurve:
                 x, y = [row["seconds"] for row in rows], [factor * row[key] for row in rows]
                 ax.plot(x, y, color=colour(name), label=name, **style)
             for name, scores in self.baseline.items():
-                ax.axhline(factor * scores[key], color="black", lw=1, ls="--")
-                ax.text(0.01, factor * scores[key], name, transform=ax.get_yaxis_transform(), va="bottom")
+                ax.axhline(factor * scores[key], color="black", lw=1, ls="--", label=name)
             ax.set(xlabel="training time (s)", ylabel=label, xlim=(0, None))
         ax.legend(frameon=False, fontsize=9)
         said = "after {seconds:.0f} s: accuracy {accuracy:.1%}, AUC {auc:.3f}".format(**self.history[-1])
         figure.suptitle(f"{self.title} {said}", x=0.01, ha="left", fontsize=11)
         return figure
+
+
+def linear_line(data: Dataset, shown: Split) -> dict[str, dict[str, float]]:
+    """Notebook 1's linear model on pixels as a ``baseline``: its scores on ``shown``, fractions."""
+    some, flat = data.train.head(5000), lambda part: part.images.reshape(len(part), -1)
+    model = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.01, max_iter=100)))
+    p = model.fit(flat(some), some.labels).predict_proba(flat(shown)).clip(1e-6, 1 - 1e-6)
+    logits = np.log(p) - data.info.multi_label * np.log(1 - p)
+    return {"linear model on pixels": point_scores(logits, shown.labels, data.info.task)}
 
 
 def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapping]) -> None:

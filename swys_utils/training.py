@@ -188,9 +188,7 @@ class Share(TorchFunctionMode):
 def predict(model, images: np.ndarray, batch_size: int = 64, bf16: bool = False) -> np.ndarray:
     """Logits of uint8 images (N, H, W[, 3]) as float32 (N, C), in eval mode, on the model's device.
 
-    Args:
-        bf16: compute in bfloat16 where the device has it (validation during training).
-    """
+    ``bf16``: compute in bfloat16 where the device has it (validation during training)."""
     size, device = model.patch_embed.img_size[0], next(model.parameters()).device
     starts = tqdm(range(0, len(images), batch_size), "predicting", leave=False, delay=5, disable=None)
     with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, bf16 and fast_bf16(device)):
