@@ -35,25 +35,14 @@ METHODS["kd_coarse"] = METHODS["kd_explain"]  # of a student with 16 tokens
 FEW = 0.01  # share of the training images that keep their label in the few_* runs
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
 
-SCORES = {
-    "type": "object",
-    "required": ["accuracy", "auc", "ece"],
-    "additionalProperties": {"type": "number"},
-}
+TEXT, NUMBER = {"type": "string"}, {"type": "number"}
+SCORES = {"type": "object", "required": ["accuracy", "auc", "ece"], "additionalProperties": NUMBER}
 RUN_SCHEMA = {  # of an entry of runs.json, as far as a report reads it
     "type": "object",
     "required": ["id", "method", "seed", "device", "predicted", "val_auc", "last", "val_chosen"],
-    "properties": {
-        "id": {"type": "string"},
-        "method": {"type": "string"},
-        "seed": {"type": "integer"},
-        "device": {"type": "string"},
-        "predicted": {"type": "string", "pattern": "^[0-9A-Z]+$"},
-        "val_auc": {"type": "number"},
-        "last": SCORES,
-        "val_chosen": SCORES,
-        "history": {"type": "array", "items": {"type": "object"}},
-    },
+    "properties": dict.fromkeys(("id", "method", "device"), TEXT)
+    | {"seed": {"type": "integer"}, "predicted": TEXT | {"pattern": "^[0-9A-Z]+$"}, "val_auc": NUMBER}
+    | {"last": SCORES, "val_chosen": SCORES, "history": {"type": "array", "items": {"type": "object"}}},
 }
 
 

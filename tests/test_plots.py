@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from swys_utils import plots
+from swys_utils.data import load_dataset
 from swys_utils.metrics import evaluate
 from swys_utils.models import create_model
 
@@ -50,6 +51,13 @@ def test_write_live_keeps_other_entries(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "results" / "pneumoniamnist-twin" / "live.json").read_text())
     entry = {"img_size": 28, "patch_size": 4, "history": [{"seconds": 1.0}]}
     assert found == {"base": entry, "tiny": entry}
+
+
+def test_the_linear_line_tells_drawn_classes_apart(drawn_data_dir):
+    for name in ("pneumoniamnist", "chestmnist"):
+        data = load_dataset(name, root=drawn_data_dir)
+        (scores,) = plots.linear_line(data, data.test).values()
+        assert scores["auc"] > 0.95 and set(scores) == {"accuracy", "auc", "ece"}
 
 
 @pytest.mark.filterwarnings("error")

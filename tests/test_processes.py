@@ -9,6 +9,8 @@ import sys
 import pytest
 import torch
 
+from swys_utils.training import Share
+
 SCRIPT = """
 import sys
 import torch
@@ -79,3 +81,9 @@ def test_uneven_shares_and_a_resume_in_another_number_of_processes(drawn_data_di
     assert (tmp_path / "two.state").is_file()
     two = train(1, "labels", drawn_data_dir, tmp_path / "two", batch_size=15)
     assert difference(one, two) < 1e-4, difference(one, two)
+
+
+def test_shares_of_an_uneven_batch_cover_it_once_and_weigh_by_their_images():
+    shares = [Share(process, 3, 16) for process in range(3)]
+    assert [i for share in shares for i in range(16)[share.rows]] == list(range(16))
+    assert sum(share.weight for share in shares) == pytest.approx(3)
