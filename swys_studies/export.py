@@ -66,7 +66,7 @@ def export_onnx(
 def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations as they come, no calibration.
 
-    Only matrices of the blocks become int8, each output channel with its own scale. Weights use 7 of the
+    Only matrix products with weights become int8, each output channel with its own scale. Weights use 7 of the
     8 bits: without that, CPUs that lack VNNI overflow inside the product. Activations are scaled by the range
     of the batch: score such a file at batch 1 when it will serve at batch 1.
 
@@ -78,7 +78,7 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     pixels = torch.rand((3, *card["input"]["shape"][1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
     card |= {
         "precision": "int8",
-        "quantisation": "dynamic, matrices of the blocks: 7-bit weights, a scale per output channel",
+        "quantisation": "dynamic, matrix products: 7-bit weights, a scale per output channel",
         "quantised_from": card["sha256"],
     }
     graph = onnx.load(str(path))
@@ -86,7 +86,7 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
         quantization.quantize_dynamic(
             graph,
             f"{folder}/int8.onnx",
-            nodes_to_quantize=[n.name for n in graph.graph.node if n.op_type == "MatMul"],  # the head is Gemm
+            nodes_to_quantize=[n.name for n in graph.graph.node if n.op_type == "MatMul"],
             per_channel=True,
             reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
