@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import html
 import importlib.util
-import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,11 +23,10 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD, SITE = ROOT / "build", ROOT / "site"
-CORE, EXTRAS = (sorted((ROOT / folder).glob("*.ipynb")) for folder in ("notebooks", "notebooks/extras"))
-TABLE = (
-    BUILD / "notebooks" / "benchmark_table.json"
-)  # run_tutorial.py keeps it beside the notebooks that it executed
+sys.path.insert(0, str(ROOT / "tools"))
+from setup_cell import CORE, EXTRAS, address  # noqa: E402
+
+BUILD, SITE, REPOSITORY = ROOT / "build", ROOT / "site", address()
 LIGHT, DARK = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
 DARK = f"@media (prefers-color-scheme: dark) {{ {DARK} }}"
 STYLE = Markup(LIGHT + DARK + (SITE / "style.css").read_text())
@@ -43,8 +42,9 @@ def math(text: str) -> str:
     return "".join(word + formula for word, formula in zip(words, [*formulas, ""]))
 
 
-def local_link(href: str, path: Path) -> str:
-    """A link as its page needs it: notebooks are pages, the README is the index, files lie two folders up."""
+def local_link(href: str, path: Path) -> str | None:
+    """A link as its page needs it: notebooks are pages, the README is the index, files lie in the repository
+    (None: its address is not set)."""
     if re.match(r"\w+:|#", href):
         return href
     if found := re.search(r"(\d\d_\w+)\.ipynb(#.*)?$", href):
@@ -52,7 +52,7 @@ def local_link(href: str, path: Path) -> str:
     if re.search(r"README\.md(#.*)?$", href):
         return "index.html"
     folder = path.parent.relative_to(ROOT).as_posix()
-    return f"../../{posixpath.normpath(f'{folder}/{href}')}"
+    return f"{REPOSITORY}/blob/main/{posixpath.normpath(f'{folder}/{href}')}" if REPOSITORY else None
 
 
 def content(path: Path, notebook: nbformat.NotebookNode) -> Markup:
@@ -68,6 +68,8 @@ def content(path: Path, notebook: nbformat.NotebookNode) -> Markup:
             text.replace_with(BeautifulSoup(math(text), "html.parser"))
     for link in soup.select("a[href]"):
         link["href"] = local_link(link["href"], path)
+        if not link["href"]:
+            link.unwrap()
     for figure in soup.select("img"):  # described by the words that follow it
         words = figure.find_next(class_="text_cell_render")
         figure["alt"] = " ".join(words.get_text().split())[:200] if words else "a figure"
@@ -84,7 +86,7 @@ def describe(path: Path) -> SimpleNamespace:
     notebook = nbformat.read(executed if executed.is_file() else path, as_version=4)
     opening = notebook.cells[0].source
     minutes = re.search(r"\*\*Time:\*\* (.+?)\.$", opening, re.MULTILINE)
-    goals = re.search(r"\*\*Goals?\*\*\W*\|(.+?)\|\s*$", opening, re.MULTILINE)
+    goals = re.findall(r"^\* (.+(?:\n  .+)*)", opening, re.MULTILINE)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code.sort(key=lambda cell: "card" not in cell.metadata.get("tags", []))  # its figure first
     figures = [o.data["image/png"] for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
@@ -93,7 +95,7 @@ def describe(path: Path) -> SimpleNamespace:
         name=path.stem,
         notebook=notebook,
         title=re.sub(r"[#`*$]", "", opening.splitlines()[0]).strip(),
-        goals=[Markup(math(re.sub(r"[`*]", "", goal))) for goal in goals[1].split(";")] if goals else [],
+        goals=[Markup(math(re.sub(r"[`*]", "", goal))) for goal in goals],
         minutes=minutes[1] if minutes else "",
         picture=figures[0].strip() if figures else None,
     )
@@ -118,10 +120,12 @@ def build() -> Path:
         cells = content(page.path, page.notebook)
         whole = TEMPLATE.render(title=page.title, style=STYLE, content=cells, before=before, after=after)
         (site / f"{page.name}.html").write_text(whole, encoding="utf-8")
-    table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else None
+    outputs = [o for cell in pages[5].notebook.cells for o in cell.get("outputs", [])]
+    table = Markup("".join(o["data"]["text/html"] for o in outputs if "text/html" in o.get("data", {})))
     groups = [("", pages[: len(CORE)]), ("Extras", pages[len(CORE) :])]
     hero = base64.b64encode((ROOT / "notebooks" / "images" / "cost_and_kept.png").read_bytes()).decode()
     facts = {"hero": f"data:image/png;base64,{hero}", "demo": (site / "demo" / "index.html").is_file()}
+    facts |= {"repository": REPOSITORY}
     facts |= {"first": f"{pages[0].name}.html", "api": reference(site / "api")}
     index = TEMPLATE.render(title="SeeWhatYouShrink", style=STYLE, groups=groups, table=table, **facts)
     (site / "index.html").write_text(index, encoding="utf-8")

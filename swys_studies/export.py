@@ -66,7 +66,7 @@ def export_onnx(
 def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations as they come, no calibration.
 
-    Only matrix products with weights become int8, each output channel with its own scale. Weights use 7 of the
+    Only matrix products with weights become int8, each output channel with its own scale. They use 7 of the
     8 bits: without that, CPUs that lack VNNI overflow inside the product. Activations are scaled by the range
     of the batch: score such a file at batch 1 when it will serve at batch 1.
 
