@@ -31,7 +31,7 @@ RUNS = config.PROJECT_ROOT / "runs"
 SOFT = {"alpha": 0.7, "temperature": 2.0}
 METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}}  # settings of the loss
 METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
-METHODS["kd_coarse"] = METHODS["kd_explain"]  # of a student with 16 tokens
+METHODS["kd_coarse"] = SOFT  # of a student with 16 tokens
 FEW = 0.01  # share of the training images that keep their label in the few_* runs
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
 
@@ -112,18 +112,28 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
     if not wanted:
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
     data = study_data(dataset)
-    for run in wanted:
+
+    def step(run: RunSpec, timeout: float) -> None:
+        print(f"{run.id:28} {run.recipe.epochs:3} epochs  ", end="", flush=True)
         try:
-            with FileLock(out / f"{run.id}.lock", timeout=0):
+            with FileLock(out / f"{run.id}.lock", timeout=timeout):
                 done = run.id in finished_runs(dataset, out)
-                state = "done" if done else f"about {run.cost(len(data.train)) / 60:.0f} min on two cores"
-                print(f"{run.id:28} {run.recipe.epochs:3} epochs  {state}", flush=True)
+                print(
+                    "done" if done else f"about {run.cost(len(data.train)) / 60:.0f} min on two cores",
+                    flush=True,
+                )
                 if not (done or list):
                     entry = train(run, data, out)
                     print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
                     write_runs(dataset, out)
         except Timeout:
-            print(f"{run.id:28} {run.recipe.epochs:3} epochs  in training by another process", flush=True)
+            print("in training by another process")
+
+    for run in wanted:
+        for other in wanted:  # a process that trains the teacher is waited for; if it died, this one goes on
+            if other.id == run.teacher and not list and other.id not in finished_runs(dataset, out):
+                step(other, timeout=-1)
+        step(run, timeout=0)
 
 
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
@@ -170,11 +180,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
 
 
 def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
-    """The loss of a run and the data it is trained on.
-
-    Raises:
-        SwysError: the run that teaches is not finished.
-    """
+    """The loss of a run and the data it is trained on; SwysError: the run that teaches is not finished."""
     labels, shown, settings = SupervisedObjective(data.info.multi_label), data, METHODS[run.method]
     if run.method.startswith("few"):
         shown = replace(data, train=hide_labels(data.train, FEW, run.seed))
@@ -224,11 +230,7 @@ class TestCurve:
 
 
 def read_runs(folder: str | Path) -> list[dict]:
-    """Entries of the finished runs in a folder, or of a runs.json; the oldest first.
-
-    Raises:
-        SwysError: a damaged file.
-    """
+    """Entries of the finished runs in a folder, or of a runs.json, the oldest first; SwysError: damaged."""
     folder = Path(folder)
     try:
         if folder.is_file():

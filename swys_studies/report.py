@@ -18,7 +18,7 @@ TITLES = {
     ("vit_tiny", "scratch"): "Tiny alone",
     ("vit_tiny", "kd_soft"): "Tiny, soft targets",
     ("vit_tiny", "kd_explain"): "Tiny, soft targets and maps",
-    ("vit_tiny", "kd_coarse"): "Tiny, soft targets and maps, 16 tokens",
+    ("vit_tiny", "kd_coarse"): "Tiny, soft targets, 16 tokens",
     ("vit_tiny", "few_scratch"): "Tiny alone, 1 % of the labels",
     ("vit_tiny", "few_soft"): "Tiny, soft targets, 1 % of the labels",
     ("vit_tiny_patch16_224", "original"): "Tiny, the earlier project's recipe",

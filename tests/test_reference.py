@@ -34,7 +34,7 @@ def shrink(replace_by, data: Dataset, shipped: Path) -> None:
     real_build, real_save = reference.build, reference.save_checkpoint
     kwargs = {"model_kwargs": {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}}
     save = lambda model, path, card, storage: real_save(model, path, card | kwargs, storage)  # noqa: E731
-    replace_by(reference, "build", lambda *args: real_build(*args, **SMALL))
+    replace_by(reference, "build", lambda *args, **_: real_build(*args, **SMALL))
     replace_by(reference, "study_data", lambda dataset: data)
     replace_by(reference, "reference_recipe", lambda *args: RECIPE)
     replace_by(reference, "CHECKPOINTS", shipped)
