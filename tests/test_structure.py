@@ -53,11 +53,11 @@ def imports(path: Path, nodes=None) -> set[str]:
 
 @pytest.mark.parametrize(
     "folder, budget",
-    [(UTILS, 2200), (STUDIES, 2200), (TOOLS, 200), (SITE, 240), (TESTS, 3800)],
+    [(UTILS, 2200), (STUDIES, 2200), (TOOLS, 300), (SITE, 240), (TESTS, 3650)],
     ids=lambda x: str(x)[-12:],
 )
 def test_folders_stay_within_their_budget(folder, budget):
-    counts = {path.name: lines_of(path) for path in folder.rglob("*.py")}
+    counts = {path.relative_to(folder): lines_of(path) for path in folder.rglob("*.py")}
     assert sum(counts.values()) <= budget, f"{sum(counts.values())} lines: {counts}"
 
 

@@ -27,7 +27,8 @@ import os
 import subprocess
 import sys
 
-sys.path += map(os.path.abspath, ("..", "../..", "SeeWhatYouShrink"))  # a clone need not be installed
+clone = [folder for folder in ("..", "../..") if os.path.isdir(f"{folder}/swys_utils")]  # not installed
+sys.path += map(os.path.abspath, [*clone, "SeeWhatYouShrink"])
 if importlib.util.find_spec("swys_utils") is None:  # as on Colab
     url = os.environ.get("SWYS_REPO_URL", "{repository}")
     assert url, "first run os.environ['SWYS_REPO_URL'] = 'https://...', the address of this repository"

@@ -1,4 +1,4 @@
-"""Training from a file larger than a limit of memory: ``python tests/bench_large_file.py [gigabytes, 6]``.
+"""Training from a file larger than a limit of memory: ``python tools/large_file.py [gigabytes, 6]``.
 
 Writes a drawn pathmnist_224.npz, and trains Tiny at 224 px with batches from disk and from memory in turn.
 """
@@ -42,6 +42,7 @@ def peak() -> dict[str, float]:
 
 
 def main(gigabytes: float = 6, rounds: int = 3, steps: int = 6) -> None:
+    """Train some steps from disk and from memory in turn, and print images a second and peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "pathmnist_224.npz", gigabytes)
         disk = load_dataset("pathmnist", 224, root=folder, download=False)
