@@ -21,7 +21,7 @@ from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
 from .faithfulness import deletion_insertion, random_maps
-from .reference import RUNS, read_runs, study_data, teacher_path
+from .reference import RUNS, finished_runs, run_path, study_data
 from .report import as_table
 
 ANOTHER, BOTH = "another teacher", "soft targets + maps"
@@ -59,7 +59,7 @@ def agreement_over_runs(
     """Agreement of every run's signed heatmaps with its teacher's, for the class that the teacher predicts.
 
     Args:
-        folder: finished runs of ``reference``, among them one teacher and its students.
+        folder: finished runs of ``reference``; they and the shipped ones are one teacher and its students.
         images: at most so many test images, a fixed sample (0: all). None of them chose anything.
         known: an earlier result; what it says of runs that are not in ``folder`` is kept.
 
@@ -69,9 +69,11 @@ def agreement_over_runs(
     Raises SwysError: no finished run with its teacher, or runs of another data set.
     """
     folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
-    taught_by, students = split_runs(folder)
+    entries = finished_runs(data.info.name, folder)
+    paths = {key: run_path(key, data.info.name, folder) for key in entries}
+    taught_by, students = split_runs([entries[key] for key, path in paths.items() if path])
     test, earlier = data.test.head(images), {run["id"]: run for run in (known or {}).get("runs", [])}
-    teacher, card = load_checkpoint(teacher_path(taught_by["id"], data.info.name, folder), device, classes)
+    teacher, card = load_checkpoint(paths[taught_by["id"]], device, classes)
     if card["dataset"] != data.info.name:
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")
     answers = predict(teacher, test.images).argmax(axis=1)
@@ -82,7 +84,7 @@ def agreement_over_runs(
         for name, rows in maps.items():
             rows[key] = known["maps"][name]["runs"][key]
     for run in tqdm(students, unit="run"):
-        model, _ = load_checkpoint(folder / f"{run['id']}.safetensors", device, classes)
+        model, _ = load_checkpoint(paths[run["id"]], device, classes)
         runs.append(run | facts(model, test.images, answers))
         for name, rows in maps.items():
             ours = heatmaps(model, test.images, name, answers, signed=True)
@@ -147,15 +149,13 @@ def summary(study: dict) -> list[dict]:
     return rows
 
 
-def split_runs(folder: Path) -> tuple[dict, list[dict]]:
+def split_runs(runs: list[dict]) -> tuple[dict, list[dict]]:
     """The teacher, and what is compared with it, each with id, seed, accuracy; other methods are left out."""
-    entries = {entry["id"]: entry for entry in read_runs(folder) if entry["method"] in GROUPS}
+    entries = {entry["id"]: entry for entry in runs if entry["method"] in GROUPS}
     teachers = {entry["teacher"] for entry in entries.values()} - {None}
     if len(teachers) != 1 or not teachers <= set(entries):
         named = ", ".join(sorted(teachers)) or "none"
-        raise SwysError(
-            f"'{folder}' needs students of one finished teacher, it names {named}; train them first"
-        )
+        raise SwysError(f"agreement needs students of one finished teacher, found {named}; train them first")
     (teacher,) = teachers
     rows = {}
     for key, entry in entries.items():

@@ -20,7 +20,7 @@ from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import Dataset, Split, load_dataset
 from swys_utils.distillation import ExplanationDistiller, SoftTargets, hide_labels
 from swys_utils.metrics import point_scores
-from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint, weights_digest
+from swys_utils.models import SHORT_NAMES, load_checkpoint, read_card, save_checkpoint, weights_digest
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
 from swys_utils.training import build, fit, predict
 
@@ -190,7 +190,9 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
             shown = replace(data, train=Split(shown.train.images[rows], shown.train.labels[rows]))
         return labels, shown
     with FileLock(out / f"{run.teacher}.lock"):  # a process that trains the teacher is waited for
-        path = teacher_path(run.teacher, data.info.name, out)
+        path = run_path(run.teacher, data.info.name, out)
+    if path is None:
+        raise SwysError(f"the teacher {run.teacher} is not there; train '--only {run.teacher}' first")
     model, _ = load_checkpoint(path, device, data.info.num_classes)
     with FileLock(out / "views.lock"):
         teacher = cached_teacher(model, data, run.recipe, out / "views", device)
@@ -198,14 +200,12 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
     return kind(teacher, labels, **settings), shown
 
 
-def teacher_path(run_id: str, dataset: str, out: Path) -> Path:
-    """The checkpoint of a run that teaches: the one trained here, or else the shipped one."""
-    shipped = CHECKPOINTS / dataset / run_id.split("/")[0]
+def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
+    """The checkpoint of a run: the one trained in ``out``, or the shipped one; None: neither is there."""
     if (out / f"{run_id}.json").is_file():  # its card; the weights may be several files
         return out / f"{run_id}.safetensors"
-    if shipped.is_dir():
-        return shipped
-    raise SwysError(f"the teacher {run_id} is not there; train '--only {run_id}' first")
+    cards = sorted((CHECKPOINTS / dataset).glob("*/card.json"))
+    return next((path.parent for path in cards if read_card(path).get("id") == run_id), None)
 
 
 class TestCurve:

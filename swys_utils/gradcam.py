@@ -118,7 +118,8 @@ def input_batches(model: nn.Module, images, batch_size: int) -> Iterator[tuple[s
     device = next(model.parameters()).device
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
-        x = torch.as_tensor(images[rows]).to(device)
+        x = np.array(images[rows]) if isinstance(images, np.ndarray) else images[rows]  # maps are read-only
+        x = torch.as_tensor(x).to(device)
         yield rows, x if x.is_floating_point() else to_model_input(x, model.patch_embed.img_size[0])
 
 

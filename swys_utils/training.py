@@ -50,10 +50,10 @@ def fit(
     """
     device = torch.device(device or default_device())
     accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
-    if min(recipe.batch_size, len(data.train)) < accelerator.num_processes:
-        raise SwysError(
-            f"{accelerator.num_processes} processes share batches of {recipe.batch_size}; enlarge them"
-        )
+    if (processes := accelerator.num_processes) > min(recipe.batch_size, len(data.train)):
+        raise SwysError(f"{processes} processes share batches of {recipe.batch_size}; enlarge them")
+    if processes > 1 and recipe.seconds:
+        raise SwysError(f"{processes} processes have {processes} clocks; train by epochs, with seconds=0")
     objective = objective or SupervisedObjective(data.info.multi_label)
     if hasattr(objective, "check"):
         objective.check(model)
@@ -122,13 +122,8 @@ def train_epoch(
         rows = next(islice(batches(data, epoch, recipe, 28, seed), first, None)).rows[:4].tolist()
         where = f"step {first + 1} of epoch {epoch + 1}, training images {rows} and more"
         raise SwysError(f"the loss is {values[first]} at {where}; lower the rate ({recipe.lr}) or mend them")
-    return {
-        "epoch": epoch + 1,
-        "steps": step,
-        "seconds": seconds,
-        "lr": rate,
-        "train_loss": values.mean().item(),
-    }
+    row = {"epoch": epoch + 1, "steps": step, "seconds": seconds, "lr": rate}
+    return row | {"train_loss": values.mean().item()}
 
 
 def validate(model: VisionTransformer, data: Dataset) -> dict[str, float]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from swys_studies import agreement as module
+from swys_studies import reference
 from swys_studies.agreement import agreement_over_runs, differences, group_means, measure, split_runs, summary
 from swys_studies.report import as_table
 from swys_utils.config import CHECKPOINTS, SwysError
@@ -74,6 +75,13 @@ def runs(tmp_path_factory, drawn_data_dir):
     return folder, load_dataset("pneumoniamnist", root=drawn_data_dir)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_shipped(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "CHECKPOINTS", tmp_path_factory.mktemp("shipped"))
+        yield
+
+
 @pytest.fixture(scope="module")
 def study(runs):
     return agreement_over_runs(*runs, images=8, device="cpu")
@@ -108,10 +116,10 @@ def test_the_command_writes_the_result_beside_the_checkpoints(study, monkeypatch
     assert as_table(rows) in capsys.readouterr().out and as_table(summary(found)) == as_table(rows)
 
 
-def test_no_teacher_or_other_data_is_a_line_with_the_way_out(tmp_path, runs):
+def test_no_teacher_or_other_data_is_a_line_with_the_way_out(runs):
     folder, data = runs
     other = replace(data, info=replace(data.info, name="breastmnist"))
     with pytest.raises(SwysError, match="holds runs of pneumoniamnist, not breastmnist"):
         agreement_over_runs(folder, other, device="cpu")
-    with pytest.raises(SwysError, match="students of one finished teacher, it names none; train them first"):
-        split_runs(tmp_path)
+    with pytest.raises(SwysError, match="students of one finished teacher, found none; train them first"):
+        split_runs([])

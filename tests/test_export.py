@@ -64,11 +64,8 @@ def test_file_and_card_are_enough_for_any_batch_without_torch(small, path, tmp_p
     assert np.abs(got - expected).max() < 1e-4
     card = export.read_onnx_card(path)
     assert card["input"] == {"name": "pixels", "shape": ["batch", 3, 32, 32], "dtype": "float32"}
-    assert card["outputs"] == {"logits": ["batch", 3], "heatmap": ["batch", 4, 4]} and card["classes"] == [
-        "a",
-        "b",
-        "c",
-    ]
+    assert card["outputs"] == {"logits": ["batch", 3], "heatmap": ["batch", 4, 4]}
+    assert card["classes"] == list("abc")
     assert file_entry(path, "small.onnx").items() <= card.items()
     assert card["dataset"] == "drawn" and "history" not in card
     assert b".py" not in path.read_bytes()  # no stack traces of the machine that exported it
@@ -82,9 +79,8 @@ def test_the_file_returns_the_grad_cam_that_autograd_finds(small, path, targets)
     int8 = path.with_name("maps.onnx")
     export.quantise_onnx_dynamic(path, int8)
     if targets:  # else a class may change
-        assert (
-            np.nanmean(agreement(export.predict_onnx(int8, IMAGES, 1, targets)[1], expected).spearman) > 0.9
-        )
+        _, found = export.predict_onnx(int8, IMAGES, 1, targets)
+        assert np.nanmean(agreement(found, expected).spearman) > 0.9
 
 
 def test_closed_form_needs_a_cls_token_and_no_layer_scale():

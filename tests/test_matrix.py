@@ -23,11 +23,9 @@ def draw(name: str, size: int, folder) -> None:
     rng, facts = np.random.default_rng(0), INFO[name]
     shape = (16, size, size) if facts["n_channels"] == 1 else (16, size, size, 3)
     classes = len(facts["label"])
-    labels = (
-        rng.random((16, classes)) < 0.3
-        if "multi-label" in facts["task"]
-        else np.arange(16)[:, None] % classes
-    )
+    labels = np.arange(16)[:, None] % classes
+    if "multi-label" in facts["task"]:
+        labels = rng.random((16, classes)) < 0.3
     arrays = {}
     for split in ("train", "val", "test"):
         arrays[f"{split}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
