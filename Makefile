@@ -7,6 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check
 ONLY   ?=
+WORKERS ?= 2
 
 # The switches of the package pass through; notebooks run in their own folders, so a relative folder is made absolute.
 export SWYS_PROFILE SWYS_DATASET SWYS_DATA_DIR
@@ -86,7 +87,7 @@ check: static
 
 test: static
 	@echo "test: the package, its structure, and the notebooks under nbval (the slider: make test-browser)"
-	@$(TEST) tests notebooks --ignore=tests/browser $(NBVAL)
+	@$(TEST) tests notebooks --ignore=tests/browser $(NBVAL) -n $(WORKERS) --dist loadfile
 
 faults: $(STAMP)
 	@$(TEST) tests/test_faults.py tests/test_hostile.py tests/test_processes.py tests/test_reference.py
