@@ -68,7 +68,7 @@ def measure(
 def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
     """Every measurement: key -> (images of the test split, 0 for all; what to compute of such a sample)."""
     jobs = {f"empty maps, {name}": (0, partial(empty, m, class_names)) for name, m in models.items()}
-    return jobs | {f"methods, {name}": (64, partial(rank_methods, m)) for name, m in models.items()}
+    return jobs | {f"methods, {name}": (128, partial(rank_methods, m)) for name, m in models.items()}
 
 
 def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:

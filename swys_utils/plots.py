@@ -38,21 +38,24 @@ def colour(name: str) -> str:
 
 
 class LiveCurve:
-    """Accuracy and AUC on a sample of images against seconds of training, redrawn in place during a run.
+    """Accuracy and AUC, fractions, on a sample of images against seconds of training, redrawn in place.
 
-    It is a ``watch`` of ``training.fit``, or called in a loop; a notebook keeps one PNG. ``baseline``
-    has ``{name: {"accuracy", "auc"}}``, a dashed line each; ``others`` has ``{name: history}``, thin lines;
-    ``history`` has rows ``{"seconds", "accuracy", "auc"}``. Accuracy and AUC are fractions.
+    A ``watch`` of ``training.fit``, or called after each step of a loop; it looks at each twelfth of
+    ``seconds`` and at their end (0: each minute). A notebook keeps one PNG. ``baseline``: dashed lines,
+    ``{name: {"accuracy", "auc"}}``; ``others``: thin lines, ``{name: history}``, as in ``history``.
     """
 
-    def __init__(self, split: Split, task: str, title: str = "Base", baseline=None, others=None):
-        self.split, self.task, self.title = split, task, title
+    def __init__(self, split: Split, task: str, title="Base", baseline=None, others=None, seconds=0.0):
+        self.split, self.task, self.title, self.seconds = split, task, title, seconds
         self.baseline, self.others = baseline or {}, others or {}
         self.history: list[dict[str, float]] = []
         self.handle = DisplayHandle()
 
     def __call__(self, model: nn.Module, seconds: float, step: int = 0) -> None:
-        """Score the model, whose mode stays as it is, and redraw."""
+        """Score the model, whose mode stays as it is, and redraw; nothing happens when no look is due."""
+        last = self.history[-1]["seconds"] if self.history else -np.inf
+        if seconds < last + (self.seconds / 12 or 60) and not last < self.seconds <= seconds:
+            return
         scores = point_scores(predict(model, self.split.images, bf16=True), self.split.labels, self.task)
         self.history.append({"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]})
         if get_ipython() is not None:

@@ -44,7 +44,7 @@ def fit(
         model: a timm ViT, trained in place. seed: of the order of images and their views.
         objective: nn.Module, called as ``objective(model, batch)``; default: :class:`SupervisedObjective`.
         state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
-        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch.
+        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch and at the end.
 
     Raises SwysError: a state of another recipe or model, an unwritable path, a loss that is not finite.
     """
@@ -111,10 +111,11 @@ def train_epoch(
             optimizer.zero_grad()
             losses.append(loss.detach().float() * mine.weight)
             step, seconds = step + 1, seconds + time.perf_counter() - start
-            if watch and (steps - len(losses)) % max(1, steps // 10) == 0:
+            ends = 0 < recipe.seconds <= seconds
+            if watch and (ends or (steps - len(losses)) % max(1, steps // 10) == 0):
                 watch(model, seconds, step)
             start = time.perf_counter()
-            if recipe.seconds and seconds >= recipe.seconds:
+            if ends:
                 break
     values = accelerator.reduce(torch.stack(losses), "mean").cpu()
     if not values.isfinite().all():
