@@ -112,12 +112,17 @@ function spearman(a, b) {
 }
 
 function coarse(map, side) {
+  // as torch's adaptive average pooling: a cell is the mean of all fine cells that it touches
   const own = Math.sqrt(map.length);
-  const fine = resized(map, own, side * Math.ceil(own / side) * 4);
-  const many = Math.sqrt(fine.length) / side;
   const out = new Float32Array(side * side);
-  fine.forEach((value, i) => (out[Math.floor(Math.floor(i / (side * many)) / many) * side + Math.floor((i % (side * many)) / many)] += value));
-  return own === side ? map : out;
+  const span = (cell) => [Math.floor((cell * own) / side), Math.ceil(((cell + 1) * own) / side)];
+  out.forEach((_, i) => {
+    const [top, bottom] = span(Math.floor(i / side));
+    const [left, right] = span(i % side);
+    for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) out[i] += map[y * own + x];
+    out[i] /= (bottom - top) * (right - left);
+  });
+  return out;
 }
 
 const COLOURS = INFERNO.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));

@@ -72,7 +72,11 @@ def agreement_over_runs(
     entries = finished_runs(data.info.name, folder)
     paths = {key: run_path(key, data.info.name, folder) for key in entries}
     taught_by, students = split_runs([entries[key] for key, path in paths.items() if path])
-    test, earlier = data.test.head(images), {run["id"]: run for run in (known or {}).get("runs", [])}
+    test, known = data.test.head(images), known or {}
+    facts_of = known.get("images"), known.get("teacher", {}).get("accuracy"), [*known.get("maps", {})]
+    if facts_of != (len(test), taught_by["accuracy"], [*METHODS]):
+        known = {}  # of other images, another teacher, or other methods
+    earlier = {run["id"]: run for run in known.get("runs", [])}
     teacher, card = load_checkpoint(paths[taught_by["id"]], device, classes)
     if card["dataset"] != data.info.name:
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from medmnist import INFO
 
 from swys_utils import metrics
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
@@ -40,6 +41,8 @@ def evaluate(
         model: refuse a checkpoint of another model.
         json: write the scores to this file, too.
     """
+    if json and Path(json) == Path(ckpt_path).with_suffix(".json"):
+        raise SwysError(f"'{json}' is the card of '{ckpt_path}'; give another name to --json")
     data = load_dataset(dataset, size)
     network, card = load_for(ckpt_path, data, model)
     part = getattr(data, split)
@@ -131,12 +134,10 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
         int8: quantise the weights and, as they come, the activations.
     """
     model, card = load_checkpoint(ckpt_path)
-    if "dataset" not in card:
-        raise SwysError(f"the card of '{ckpt_path}' names no data set, and so no classes; train it with swys")
-    data = load_dataset(card["dataset"], card.get("size", 28), download=False)
+    names = tuple(INFO.get(card.get("dataset"), {"label": {}})["label"].values())
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "float32.onnx" if int8 else Path(save_path)
-        written = export_onnx(model, target, data.info.class_names, card)
+        written = export_onnx(model, target, names, card)
         if int8:
             written = quantise_onnx_dynamic(target, save_path)
     print(f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}")

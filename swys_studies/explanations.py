@@ -57,8 +57,8 @@ def measure(
         found = {"dataset": folder, "split": "test", "weights": weights, **facts}
     jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
     for key, (images, compute) in jobs.items():
-        if key not in found["parts"]:
-            sample = data.test.head(images)
+        sample = data.test.head(images)
+        if found["parts"].get(key, {}).get("images") != len(sample):
             found["parts"][key] = {"images": len(sample), "rows": compute(sample)}
             write_json(path, found)
             print(f"{key}: {len(sample)} images", flush=True)
@@ -107,12 +107,13 @@ def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> list[dict]:
     for name, own in maps.items():
         share, last = np.full((2, 1), np.nan)
         if name in methods:
-            share = mosaic_pointing(model, images, sample.labels, methods[name], count).share
+            share = mosaic_pointing(model, images, sample.labels, methods[name], count)
             last = randomisation_check(model, images, methods[name], only_last=True)["embedding"]
         gap = deletion_insertion(model, images, own, classes, steps).gap
         rest = (mean_interval(np.abs(last))[0], float((own.max((1, 2)) <= 0).mean()))
         rows.append(dict(zip(keys, (name, *mean_interval(gap), *mean_interval(share), *rest))))
     values = np.array([(-row["gap"], -row["mosaic"], row["randomised"]) for row in rows])
+    values[[row["method"] not in methods for row in rows]] = np.nan
     ranks = rankdata(values, axis=0, nan_policy="omit").mean(axis=1)
     order = np.argsort(ranks)  # nan, the baselines, comes last
     return [rows[i] | {"rank": float(ranks[i])} for i in order]

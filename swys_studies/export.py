@@ -30,7 +30,7 @@ from swys_utils.models import file_entry
 
 from .closed_form import WithGradCAM
 
-OPSET = 18  # every ONNX Runtime since 1.14 reads it
+OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
 PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres)"
 FROM_CHECKPOINT = ("model", "dataset", "size", "source", "synthetic", "seed", "last", "val_chosen", "stored")
@@ -174,6 +174,9 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
     path = Path(path)
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
+    card_path = path.with_suffix(".json")
+    if card_path.is_file() and json.loads(card_path.read_text()).get("format") != "onnx":
+        raise SwysError(f"'{card_path}' is the card of another file; give another name than '{path.name}'")
     with tempfile.TemporaryDirectory() as folder:
         checked = Path(folder) / path.name
         checked.write_bytes(model.SerializeToString())
@@ -184,7 +187,7 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
             raise SwysError(f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}")
         card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}
         card["versions"] = {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")}
-        write_json(path.with_suffix(".json"), card)  # first: it says when this is no place to write to
+        write_json(card_path, card)  # first: it says when this is no place to write to
         shutil.copyfile(checked, path)
     return card
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -43,7 +44,14 @@ class DeletionInsertion:
 
 
 def deletion_insertion(
-    model: nn.Module, images, maps: np.ndarray, targets=None, steps=14, batch_size=32, seed=0
+    model: nn.Module,
+    images,
+    maps: np.ndarray,
+    targets=None,
+    steps=14,
+    batch_size=32,
+    seed=0,
+    multi_label=False,
 ) -> DeletionInsertion:
     """Take away the hottest tokens first (deletion), or start from nothing and put them in first (insertion).
 
@@ -54,6 +62,7 @@ def deletion_insertion(
         images, targets: as in ``heatmaps``; targets=None is the class predicted on the whole image.
         maps: (N, gh, gw). Ties, so also a whole empty map, are put in random order.
         steps: so many equal steps from no token to all. Each costs two forward passes.
+        multi_label: the model's labels are not exclusive, so a probability is a sigmoid, not a softmax.
     """
     rng = np.random.default_rng(seed)
     order = np.stack([np.lexsort((rng.random(m.size), -m.ravel())) for m in maps])
@@ -61,6 +70,7 @@ def deletion_insertion(
     targets = None if targets is None else torch.as_tensor(targets).long().expand(len(maps))
     fractions = np.linspace(0, 1, steps + 1)
     curves = np.empty((2, len(maps), steps + 1))
+    chances = torch.sigmoid if multi_label else partial(torch.softmax, dim=1)
     with evaluation_mode(model), torch.no_grad():
         for rows, x in input_batches(model, images, batch_size):
             blank = blurred(x, x.shape[-1] // maps.shape[-1])
@@ -69,16 +79,8 @@ def deletion_insertion(
                 hot = (ranks[rows] < round(fraction * order.shape[1])).float().to(x.device)
                 hot = F.interpolate(hot, size=x.shape[-2:]).bool()  # whole patches
                 for curve, picture in zip(curves, (torch.where(hot, blank, x), torch.where(hot, x, blank))):
-                    curve[rows, i] = model(picture).float().softmax(1).gather(1, classes[:, None])[:, 0].cpu()
+                    curve[rows, i] = chances(model(picture).float()).gather(1, classes[:, None])[:, 0].cpu()
     return DeletionInsertion(fractions, *curves, *trapezoid(curves, fractions, axis=2))
-
-
-@dataclass(frozen=True)
-class Mosaics:
-    """Per mosaic: share of the positive map in the target's cell (chance 0.25); bool: is its peak there?"""
-
-    share: np.ndarray
-    hit: np.ndarray
 
 
 def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count: int = 100, seed: int = 0):
@@ -101,15 +103,17 @@ def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count
 
 def mosaic_pointing(
     model: nn.Module, images: np.ndarray, labels: np.ndarray, method="grad_cam", count=100, seed=0, **options
-) -> Mosaics:
-    """Does the map for a class lie on the image of that class? Grid pointing game (Boehle et al. 2021)."""
+) -> np.ndarray:
+    """Share of the positive map for a class that lies on the image of that class in a mosaic, float (count,).
+
+    Chance is 0.25; an empty map has nan. The grid pointing game of Boehle et al. 2021.
+    """
     inputs, targets, cells = make_mosaics(model, images, labels, count, seed)
     maps = np.maximum(heatmaps(model, inputs, method, targets, **options), 0)
     maps = maps.repeat(2, axis=1).repeat(2, axis=2)  # an odd grid has no middle line; doubled, it has one
     quarters = maps.reshape(count, 2, maps.shape[1] // 2, 2, maps.shape[2] // 2)
-    sums, peaks = quarters.sum((2, 4)).reshape(count, 4), quarters.max((2, 4)).reshape(count, 4)
-    total = np.where(sums.any(1), sums.sum(1), np.nan)
-    return Mosaics(sums[np.arange(count), cells] / total, peaks.argmax(1) == cells)
+    sums = quarters.sum((2, 4)).reshape(count, 4)
+    return sums[np.arange(count), cells] / np.where(sums.any(1), sums.sum(1), np.nan)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

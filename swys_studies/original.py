@@ -116,6 +116,8 @@ def time_to_original(dataset: str = "pneumoniamnist", folder: str = "") -> dict:
         theirs, ours = runs[f"{MODEL}/original/seed0"], runs["vit_tiny/scratch/seed0"]
     except KeyError as error:
         raise SwysError(f"run {error} is missing; use 'swys study original' or 'reference'") from None
+    if theirs["device"] != ours["device"]:
+        raise SwysError(f"timed on {theirs['device']} and on {ours['device']}; time both on one machine")
     reached = next((row for row in ours["history"] if row["val_auc"] >= theirs["val_auc"]), None)
     if reached is None:
         raise SwysError(f"{ours['id']} never reaches a validation AUC of {theirs['val_auc']:.3f}")

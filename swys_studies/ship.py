@@ -21,7 +21,8 @@ def ship(
 ) -> dict:
     """Store a run's last epoch below ``checkpoints/``, with scores of exactly the stored weights.
 
-    Unless they are int8, ``timm.create_model("local-dir:checkpoints/<id>", pretrained=True)`` loads them.
+    ``timm.create_model("local-dir:checkpoints/<id>", pretrained=True)`` loads them, unless they are int8 or
+    several files.
 
     Args:
         run: folder or ``.safetensors`` file of the run.
@@ -47,7 +48,11 @@ def ship(
     stored, _ = load_checkpoint(folder)
     scores = point_scores(predict(stored, data.test.images), data.test.labels, data.info.task)
     card["stored"] |= scores | {"split": "test", "n": len(data.test)}
-    if storage != "int8":
+    names = {entry["name"] for entry in card["files"]}
+    for old in [*folder.glob("model*.safetensors"), folder / "config.json"]:
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    if storage != "int8" and len(names) == 1:
         write_json(folder / "config.json", timm_config(card, data.info.class_names))
     write_json(folder / "card.json", card)
     print(f"{checkpoint_id}: {card['stored']}")

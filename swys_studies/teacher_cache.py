@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
@@ -50,6 +51,7 @@ def cached_teacher(
             "a recipe with views=0 shows new views each epoch; give it a number to cache the teacher"
         )
     facts = repr(recipe.augmentation) + weights_digest(model)
+    facts += hashlib.sha256(np.ascontiguousarray(data.train.images)).hexdigest()
     folder = folder / hashlib.sha256(facts.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     teacher, found = Teacher(model.to(device)), []

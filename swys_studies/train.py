@@ -98,8 +98,8 @@ class Distill(Training):
         student_model: a timm ViT, vit_base or vit_tiny.
         teacher_model: refuse a teacher of another model.
         method: taught besides the labels: soft targets, features, or explanations and soft targets.
-        alpha: weight of the soft targets.
-        temperature: of the soft targets.
+        alpha: weight of the soft targets (soft, explain).
+        temperature: of the soft targets (soft, explain).
     """
 
     ckpt_path: str = f"{DEFAULT_DATASET}/vit_base"
@@ -123,7 +123,9 @@ class Distill(Training):
             return kind(teacher, labels, self.alpha, self.temperature)
 
         card = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
-        card["method"] = f"kd_{self.method}"
+        card |= {"method": f"kd_{self.method}", "alpha": self.alpha, "temperature": self.temperature}
+        if self.method == "features":
+            card = {key: value for key, value in card.items() if key not in ("alpha", "temperature")}
         self.fit(self.student_model, data, objective, card)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,14 +52,16 @@ def make(steps: int = 3700, seed: int = 0) -> None:
     card = json.loads(card_path.read_text(encoding="utf-8"))  # what it is made from, and the licence, stay
     card["generator"] |= {"steps": steps, "seed": seed, "device": device_name(device)}
     card["generator"] |= {"seconds": round(time.monotonic() - start), "torch": torch.__version__}
-    np.savez_compressed(TWIN, **arrays)
-    card |= check(arrays, data, seed) | {"sha256": file_entry(TWIN, TWIN.name)["sha256"]}
+    part = TWIN.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    card |= check(arrays, data, seed, part) | {"sha256": file_entry(part, TWIN.name)["sha256"]}
     card["checked_with"] = {name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")}
-    write_json(card_path, card)
     print(json.dumps(card["bars"], indent=1))
     missed = [name for name, found in card["bars"].items() if not found["met"]]
     if missed:
         raise SwysError(f"the twin misses {', '.join(missed)}; try more --steps or another --seed")
+    part.replace(TWIN)
+    write_json(card_path, card)
 
 
 def generate(train: Split, steps: int, seed: int, device: torch.device) -> dict:
@@ -165,7 +168,7 @@ class UNet(nn.Module):
         return self.head(self.up[3](self.up[2](h, emb), emb))
 
 
-def check(twin: dict[str, np.ndarray], real: Dataset, seed: int) -> dict:
+def check(twin: dict[str, np.ndarray], real: Dataset, seed: int, path: Path) -> dict:
     """All bars, and the nearest real training images of the twin's."""
     images = np.concatenate([twin[f"{split}_images"] for split in COUNTS])
     labels = np.concatenate([twin[f"{split}_labels"].ravel() for split in COUNTS])
@@ -179,7 +182,7 @@ def check(twin: dict[str, np.ndarray], real: Dataset, seed: int) -> dict:
         "linear_auc_on_real_test": bar(auc, at_least=0.91),
         "discriminator_auc": bar(discriminator_auc(images, labels, real.train, seed), at_most=0.80),
         "share_of_copies": bar((distance < threshold).mean(), at_most=0.02),
-        "max_megabytes": bar(TWIN.stat().st_size / 1e6, at_most=1.0),
+        "max_megabytes": bar(path.stat().st_size / 1e6, at_most=1.0),
     }
     pairs = [[int(i), int(index[i]), round(float(distance[i]), 1)] for i in distance.argsort()[:10]]
     near = {

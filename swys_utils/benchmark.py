@@ -93,7 +93,7 @@ class Cost:
 def measure_cost(model: VisionTransformer, rounds: int = 20, batch: int = 8) -> Cost:
     """Count and time a model where it lies, with one image and with ``batch`` images."""
     with evaluation_mode(model), torch.no_grad():
-        calls = {str(count): partial(model, random_inputs(model, count)) for count in (1, batch)}
+        calls = {k: partial(model, random_inputs(model, n)) for k, n in (("one", 1), ("many", batch))}
         latency, many = interleaved_latency(calls, rounds).values()
     size, rate = sum(p.nbytes for p in model.parameters()), 1000 * batch / many.median
     return Cost(count_parameters(model), count_macs(model), size, latency, rate, batch)

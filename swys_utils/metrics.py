@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,17 +45,11 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     multi_label = task.startswith("multi-label")
     correct = (scores > 0.5) == labels if multi_label else scores.argmax(axis=1) == labels
 
-    def interval(statistic, *arrays):
-        return bootstrap_interval(statistic, *arrays, n_resamples=n_resamples)
-
-    return Metrics(
-        **point,
-        accuracy_interval=interval(np.mean, correct) if multi_label else wilson_interval(correct),
-        auc_interval=interval(lambda y, s: area_under_roc(y, s, task), labels, scores),
-        ece_interval=interval(calibration_error, scores, labels),
-        n=len(labels),
-        correct=correct,
-    )
+    interval = partial(bootstrap_interval, n_resamples=n_resamples)
+    accuracy = interval(np.mean, correct) if multi_label else wilson_interval(correct)
+    auc = interval(lambda y, s: area_under_roc(y, s, task), labels, scores)
+    ece = interval(calibration_error, scores, labels)
+    return Metrics(point["accuracy"], accuracy, point["auc"], auc, point["ece"], ece, len(labels), correct)
 
 
 def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
@@ -62,11 +57,8 @@ def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str,
     if len(logits) != len(labels):
         raise SwysError(f"{len(logits)} predictions for {len(labels)} labels; score the images you predicted")
     scores = probabilities(logits, task)
-    return {
-        "accuracy": float(getACC(labels, scores, task)),
-        "auc": area_under_roc(labels, scores, task),
-        "ece": calibration_error(scores, labels),
-    }
+    accuracy, auc = float(getACC(labels, scores, task)), area_under_roc(labels, scores, task)
+    return {"accuracy": accuracy, "auc": auc, "ece": calibration_error(scores, labels)}
 
 
 def probabilities(logits: np.ndarray, task: str) -> np.ndarray:

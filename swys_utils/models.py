@@ -100,7 +100,13 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     plan = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES)
     shards = {name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
     embed, stored = model.patch_embed, {**card.get("stored", {}), "dtype": storage}
+    shape = {
+        "depth": len(model.blocks),
+        "embed_dim": model.embed_dim,
+        "num_heads": model.blocks[0].attn.num_heads,
+    }
     card = card | {"num_classes": model.num_classes, "stored": stored}
+    card["model_kwargs"] = shape | card.get("model_kwargs", {})
     card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
     card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
     try:

@@ -46,6 +46,8 @@ def augment(planes: Tensor, img_size: int, how: Augmentation, draws: Tensor) -> 
 
     Returns float (B, C, S, S) in [-1, 1], computed on the device of ``planes``.
     """
+    if planes.shape[-1] > img_size:  # as in to_model_input
+        planes = F.interpolate(planes, size=(img_size, img_size), mode="bilinear", antialias=True)
     u = draws.to(planes.device).T
     even = u * 2 - 1  # uniform in [-1, 1)
     angle = even[0] * math.radians(how.rotate)

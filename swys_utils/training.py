@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
@@ -60,7 +61,9 @@ def fit(
     both = ModelAndObjective(model, objective).to(accelerator.device)
     optimizer = torch.optim.AdamW(param_groups_weight_decay(both, recipe.weight_decay), lr=recipe.lr)
     both, optimizer = accelerator.prepare(both, optimizer)
-    settings = {key: v for key, v in vars(objective).items() if isinstance(v, float)}  # alpha, temperature
+    settings = {key: v for key, v in vars(objective).items() if isinstance(v, (int, float))}  # alpha, ...
+    if teacher := getattr(getattr(objective, "teacher", None), "model", None):
+        settings["teacher"] = models.weights_digest(teacher)
     facts = {"recipe": asdict(replace(recipe, epochs=0)), "seed": seed, "data": data.info.results_name}
     facts |= {"images": len(data.train), "objective": type(objective).__name__, **settings}
     run = Run(state_path, model, objective, optimizer, facts)
@@ -90,9 +93,6 @@ def train_epoch(
     model, device, epoch, losses = accelerator.unwrap_model(both).model, accelerator.device, len(history), []
     step, seconds = (history[-1]["steps"], history[-1]["seconds"]) if history else (0, 0.0)
     steps = max(1, len(data.train) // recipe.batch_size)
-    if hasattr(model.patch_drop, "prob"):
-        done = seconds / recipe.seconds if recipe.seconds else epoch / recipe.epochs
-        model.patch_drop.prob = recipe.patch_drop if done < 1 - recipe.full_tokens else 0.0
     shown = batches(data, epoch, recipe, model.patch_embed.img_size[0], seed, device)
     process, processes = accelerator.process_index, accelerator.num_processes
     seed_everything(1_000_003 * seed + epoch)
@@ -102,6 +102,9 @@ def train_epoch(
         for batch in tqdm(shown, f"epoch {epoch + 1} of {recipe.epochs}", steps, leave=False, disable=None):
             mine = Share(process, processes, len(batch.rows))
             rate = learning_rate(recipe, step, steps, seconds)
+            if hasattr(model.patch_drop, "prob"):
+                done = seconds / recipe.seconds if recipe.seconds else epoch / recipe.epochs
+                model.patch_drop.prob = recipe.patch_drop if done < 1 - recipe.full_tokens else 0.0
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with accelerator.autocast(), mine:
@@ -172,9 +175,10 @@ class Share(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Each call of a torch function passes here; all but the two that draw pass unchanged."""
-        if function is torch.randn:
+        share = self.rows.stop - self.rows.start
+        if function is torch.randn and args and args[0] == share:
             return function(self.images, *args[1:], **(kwargs or {}))[self.rows]
-        if function is Tensor.bernoulli_:
+        if function is Tensor.bernoulli_ and args[0].ndim and len(args[0]) == share:
             whole = args[0].new_empty(self.images, *args[0].shape[1:])
             return args[0].copy_(function(whole, *args[1:], **(kwargs or {}))[self.rows])
         return function(*args, **(kwargs or {}))
@@ -206,7 +210,8 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
     ``name`` starts with ``vit_base`` or ``vit_tiny``. ``minutes`` (the profile's) and ``objective`` are for
     training where nothing is shipped; in ``full`` it is the whole recipe.
     """
-    shipped, folder = f"{data.info.name}/{name}", BUILD / "runs" / f"{data.info.results_name}-{P.name}" / name
+    shipped, seen = f"{data.info.name}/{name}", zlib.crc32(np.ascontiguousarray(data.train.images[:256]))
+    folder = BUILD / "runs" / f"{data.info.results_name}-{P.name}-{minutes:g}-{seen:08x}" / name
     if P.name != "full" and shipped in models.checkpoint_ids():
         model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
         return Trained(model, card, f"{name}: loaded checkpoints/{shipped}")

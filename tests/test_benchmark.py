@@ -65,4 +65,5 @@ def test_the_cost_of_a_model(dtype):
     assert cost == benchmark.Cost(
         count, vit_macs(16, 192, 2, 8, classes=3), dtype.itemsize * count, latency, rate, 4
     )
+    assert benchmark.measure_cost(model, rounds=1, batch=1).batch == 1
     assert rate > 0 and latency.median > 0 and " ms [" in str(cost)

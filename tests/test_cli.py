@@ -101,7 +101,7 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
         ("evaluate --ckpt_path CKPT --dataset bloodmnist", "has 2 classes, the data has 8"),
         ("evaluate --ckpt_path CKPT --model vit_base_patch16_224", "not a vit_base_patch16_224"),
         ("explain --ckpt_path CKPT --save_path /dev/null/x", "choose another --save_path"),
-        ("export --ckpt_path CKPT --save_path tiny.onnx", "names no data set"),
+        ("evaluate --ckpt_path CKPT.safetensors --json CKPT.json", "is the card of"),
         ("benchmark --dataset bloodmnist", "no checkpoint of bloodmnist is shipped"),
         ("study report --runs nowhere", "'nowhere' does not exist"),
         ("study reference --only nothing", "no run matches 'nothing'"),

@@ -11,6 +11,7 @@ from swys_studies import explanations as study
 from swys_studies import faithfulness as faith
 from swys_utils import explain
 from swys_utils.config import SwysError
+from swys_utils.data import Split
 from swys_utils.gradcam import METHODS
 from swys_utils.models import create_model
 
@@ -100,10 +101,9 @@ def test_mosaics_hold_one_target_and_pointing_finds_it():
     assert set(targets) == {0, 1, 2} and is_target.sum() == 9 and (is_target.argmax(1) == cells).all()
     two = labels != 1  # black and white: all of a bright map is on the white ones
     result = faith.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
-    assert isinstance(result, faith.Mosaics) and (result.hit == result.share).all()
-    np.testing.assert_allclose(result.share, np.resize([0, 1], 20))
+    np.testing.assert_allclose(result, np.resize([0, 1], 20))
     empty = lambda model, x, *args: torch.zeros(len(x), 3, 3)  # noqa: E731 (an odd grid, and empty)
-    assert np.isnan(faith.mosaic_pointing(model, images, labels, empty, count=8).share).all()
+    assert np.isnan(faith.mosaic_pointing(model, images, labels, empty, count=8)).all()
     with pytest.raises(SwysError, match="two classes"):
         faith.make_mosaics(model, images, np.zeros(12, int))
 
@@ -134,6 +134,13 @@ def test_empty_maps_are_counted():
     count = {(row["predicted"], row["confidence"]): (row["images"], row["empty"]) for row in rows}
     assert count["all", "all"] == (4, 2) and count["b", "0.95 to 1"] == (2, 1)
     assert count["a", "0.95 to 1"] == (1, 1) and count["a", "below 0.8"] == (1, 0)
+
+
+@pytest.mark.slow
+def test_baselines_take_no_rank_from_the_methods():
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8)
+    rows = study.rank_methods(small_vit(0, 2), Split(images, np.arange(8) % 2))
+    assert np.nanmean([row["rank"] for row in rows]) == pytest.approx(3)  # five methods
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from swys_studies.closed_form import WithGradCAM
 from swys_utils.config import SwysError
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps
-from swys_utils.models import create_model, file_entry
+from swys_utils.models import create_model, file_entry, load_checkpoint, save_checkpoint
 from swys_utils.training import predict
 
 onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("onnxscript")
@@ -84,7 +84,11 @@ def test_the_file_returns_the_grad_cam_that_autograd_finds(small, path, targets)
 
 
 def test_closed_form_needs_a_cls_token_and_no_layer_scale():
-    for options in ({"global_pool": "avg", "class_token": False}, {"init_values": 0.5}, {"qk_norm": True}):
+    for options in (
+        {"global_pool": "avg", "class_token": False},
+        {"init_values": 0.5},
+        {"act_layer": "relu"},
+    ):
         with pytest.raises(SwysError, match="from its CLS token"):
             WithGradCAM(create_model("vit_tiny", 3, depth=1, **options))
 
@@ -106,6 +110,11 @@ def test_bad_input_is_one_line(small, path, tmp_path, monkeypatch):
     for name, message in {"x.pt": "end in .onnx", "x.onnx/y.onnx": "cannot write"}.items():
         with pytest.raises(SwysError, match=message):
             export.export_onnx(small, tmp_path / name)
+    save_checkpoint(small, tmp_path / "m.safetensors", {"model": "vit_tiny"})
+    with pytest.raises(SwysError, match="is the card of another file"):
+        export.export_onnx(small, tmp_path / "m.onnx")
+    assert load_checkpoint(tmp_path / "m.safetensors")[1]["model_kwargs"]["depth"] == 2  # it needs no help
+    [file.unlink() for file in tmp_path.glob("m.*")]
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
     with pytest.raises(SwysError, match="a logit differs from torch's"):
         export.export_onnx(small, tmp_path / "x.onnx")

@@ -154,6 +154,8 @@ def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_bet
     varied = rng.random((4, 500)) < np.array([0.6, 0.75, 0.85, 1.0])[:, None]
     widths = [high - low for low, high in map(report.accuracy_interval, (same, varied))]
     assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 500), rel=0.15) and widths[1] > 2 * widths[0]
+    low, high = report.accuracy_interval(np.repeat([[0.8], [0.9]], 500, axis=1))  # two seeds know little
+    assert (low, high) == pytest.approx((0.85 - 12.706 * 0.05, 0.85 + 12.706 * 0.05), abs=1e-3)
 
 
 def test_the_time_to_the_original_is_a_ratio_of_training_seconds(tmp_path):

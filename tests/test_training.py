@@ -1,4 +1,6 @@
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from swys_utils import resume, training
 from swys_utils.config import PROFILES, SwysError
 from swys_utils.data import Dataset, load_dataset, to_model_input, to_planes
+from swys_utils.distillation import SoftTargets, Teacher
 from swys_utils.models import create_model, weights_digest
 from swys_utils.recipe import Augmentation, Recipe, augment, batches, learning_rate, one_hot, reference_recipe
 from swys_utils.training import fit, load_or_train, predict
@@ -46,6 +49,9 @@ def test_views_repeat_with_their_numbers_and_without_any_amount_are_the_plain_re
     draws = how.draw(6, torch.Generator().manual_seed(5))
     views = augment(planes, 56, plain, draws)
     torch.testing.assert_close(views, to_model_input(images, 56), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        augment(planes, 14, plain, draws), to_model_input(images, 14), atol=2e-3, rtol=0
+    )
     one, two = (augment(planes[:1].expand(6, -1, -1, -1), 56, how, draws) for _ in range(2))
     assert one.shape == (6, 3, 56, 56) and one.abs().max() <= 1
     assert torch.equal(one, two) and not torch.equal(one[0], one[1])
@@ -81,9 +87,8 @@ def test_the_rate_rises_then_falls_to_zero_by_steps_or_by_seconds():
     np.testing.assert_allclose(rates, [1 / 11, 10 / 11, 1, 0.5, 0], atol=1e-9)
     timed = replace(recipe, seconds=60.0)
     assert learning_rate(timed, 3, 10, seconds=33.0) == pytest.approx(0.5)
-    assert training.finished([{"seconds": 61.0}], timed) and not training.finished(
-        [{"seconds": 61.0}], recipe
-    )
+    assert training.finished([{"seconds": 61.0}], timed)
+    assert not training.finished([{"seconds": 61.0}], recipe)
 
 
 def test_it_learns_what_can_be_learnt(drawn_data_dir):
@@ -105,8 +110,9 @@ def test_colour_and_multi_label_train(drawn_data_dir, name):
 
 def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
     result = fit(tiny(data), data, replace(RECIPE, epochs=3))
-    timed = fit(tiny(data), data, replace(RECIPE, seconds=0.5)).history[-1]  # ends in time, the rate with it
-    assert timed["seconds"] >= 0.5 and timed["lr"] < RECIPE.lr
+    live = fit(tiny(data), data, replace(RECIPE, seconds=0.5, full_tokens=0.5))
+    timed = live.history[-1]  # ends in time, the rate with it, and with all tokens
+    assert timed["seconds"] >= 0.5 and timed["lr"] < RECIPE.lr and live.model.patch_drop.prob == 0
     chosen, best = training.validate(result.chosen(), data), training.best_epoch(result.history)
     assert best["val_accuracy"] == max(row["val_accuracy"] for row in result.history)
     assert chosen["val_accuracy"] == pytest.approx(best["val_accuracy"])
@@ -138,17 +144,31 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch)
     ):
         with pytest.raises(SwysError, match=message):
             fit(model, data, other, state_path=path)
+    path.unlink()
+    for teacher, temperature in ((1, 2), (2, 2), (1, 4)):  # the first is trained, the others are not its
+        objective = SoftTargets(
+            Teacher(tiny(data, teacher)), training.SupervisedObjective(), 0.5, temperature
+        )
+        with (
+            nullcontext()
+            if (teacher, temperature) == (1, 2)
+            else pytest.raises(SwysError, match="another recipe")
+        ):
+            fit(tiny(data), data, recipe, objective, state_path=path)
     path.write_bytes(b"x" * 100)
     with pytest.raises(SwysError, match="cannot be read"):
         fit(tiny(data), data, recipe, state_path=path)
 
 
-def test_an_unwritable_path_or_an_exploding_loss_is_one_line(data, tmp_path):
+def test_an_unwritable_path_an_exploding_loss_or_two_clocks_are_one_line(data, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(SwysError, match="choose another folder"):
         fit(tiny(data), data, RECIPE, state_path=tmp_path / "file" / "m.safetensors")
     with pytest.raises(SwysError, match="lower the rate"):
         fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3))
+    monkeypatch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
+    with pytest.raises(SwysError, match="2 processes have 2 clocks"):
+        fit(tiny(data), data, replace(RECIPE, seconds=1.0))
 
 
 def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, monkeypatch, drawn_data_dir):
@@ -161,4 +181,8 @@ def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, mon
     assert isinstance(first, training.Trained) and "trained here" in first.how
     assert weights_digest(first.model) == weights_digest(again.model)
     assert predict(first.model, other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
+    other = replace(other, train=other.train.take(np.arange(40, 8, -1)))  # another file of that name
+    assert weights_digest(
+        load_or_train("vit_tiny_soft", other, smoke, "cpu", minutes=0.1).model
+    ) != weights_digest(first.model)
     assert "loaded checkpoints/" in load_or_train("vit_tiny_patch16_224", data, smoke, "cpu").how
