@@ -61,22 +61,19 @@ def agreement_over_runs(
     Args:
         folder: finished runs of ``reference``; they and the shipped ones are one teacher and its students.
         images: at most so many test images, a fixed sample (0: all). None of them chose anything.
-        known: an earlier result; what it says of runs that are not in ``folder`` is kept.
+        known: an earlier result; what it says of other runs by the same teacher and images is kept.
 
     Returns ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group; ``maps``: method ->
     ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
-
     Raises SwysError: no finished run with its teacher, or runs of another data set.
     """
     folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
     entries = finished_runs(data.info.name, folder)
     paths = {key: run_path(key, data.info.name, folder) for key in entries}
     taught_by, students = split_runs([entries[key] for key, path in paths.items() if path])
-    test, known = data.test.head(images), known or {}
-    facts_of = known.get("images"), known.get("teacher", {}).get("accuracy"), [*known.get("maps", {})]
-    if facts_of != (len(test), taught_by["accuracy"], [*METHODS]):
-        known = {}  # of other images, another teacher, or other methods
-    earlier = {run["id"]: run for run in known.get("runs", [])}
+    test, key_of = data.test.head(images), lambda found: (found["images"], found["teacher"]["accuracy"])
+    same = known and key_of(known) == (len(test), taught_by["accuracy"]) and {*known["maps"]} == {*METHODS}
+    earlier = {run["id"]: run for run in known["runs"]} if same else {}
     teacher, card = load_checkpoint(paths[taught_by["id"]], device, classes)
     if card["dataset"] != data.info.name:
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")

@@ -11,7 +11,7 @@ import numpy as np
 from medmnist import INFO
 
 from swys_utils import metrics
-from swys_utils.config import CHECKPOINTS, SwysError, write_json
+from swys_utils.config import CHECKPOINTS, SwysError, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
 from swys_utils.models import checkpoint_ids, load_checkpoint, read_card
@@ -111,9 +111,8 @@ def benchmark(
         SwysError: no checkpoint of this data set.
     """
     data = load_dataset(dataset)
-    found = {
-        path: load_checkpoint(path, "cpu", data.info.num_classes) for path in ckpt_path or shipped(dataset)
-    }
+    paths = ckpt_path or shipped(dataset)
+    found = {path: load_checkpoint(path, "cpu", data.info.num_classes) for path in paths}
     if not found:
         raise SwysError(f"no checkpoint of {dataset} is shipped; name one with --ckpt_path")
     models = {path.removeprefix(f"{dataset}/"): model for path, (model, _) in found.items()}
@@ -122,7 +121,8 @@ def benchmark(
     chosen, reason = ladder.which_to_ship(rungs)
     print(f"\nship {reason}")
     if json:
-        ladder.write(rungs, json, dataset=dataset, source=data.info.source, ship=chosen.name)
+        facts = {"device": device_name("cpu"), "dataset": dataset, "source": data.info.source}
+        write_json(json, facts | {"ship": chosen.name, "rungs": [asdict(rung) for rung in rungs]})
 
 
 def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:

@@ -24,12 +24,8 @@ class WithGradCAM(nn.Module):
         attn, mlp = block.attn, block.mlp
         absent = nn.ModuleList([model.fc_norm, attn.q_norm, attn.k_norm, mlp.norm, block.ls1, block.ls2])
         plain = isinstance(mlp.act, nn.GELU) and isinstance(model.norm, nn.LayerNorm)
-        if (
-            model.global_pool != "token"
-            or model.num_prefix_tokens != 1
-            or list(absent.parameters())
-            or not plain
-        ):
+        reads_cls = model.global_pool == "token" and model.num_prefix_tokens == 1
+        if not plain or not reads_cls or list(absent.parameters()):
             raise SwysError("only a ViT that classifies from its CLS token can be exported; use vit_tiny")
         self.model = model
         # Copies, for the way back: a matrix that is used both ways would be transposed at every call.

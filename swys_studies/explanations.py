@@ -43,9 +43,8 @@ def measure(
     if data.info.synthetic or data.info.multi_label:
         raise SwysError(f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR")
     folder = data.info.results_name
-    default = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
-    shipped = {name: model_id for name, model_id in default.items() if model_id in checkpoint_ids()}
-    checkpoints = checkpoints or shipped
+    usual = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
+    checkpoints = checkpoints or {name: key for name, key in usual.items() if key in checkpoint_ids()}
     if not checkpoints:
         raise SwysError(f"no checkpoint of '{dataset}' is shipped; name some with --checkpoints")
     loaded = {name: load_checkpoint(model_id, device) for name, model_id in checkpoints.items()}

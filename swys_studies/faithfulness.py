@@ -29,18 +29,16 @@ def centre_prior_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DeletionInsertion:
-    """Curves (N, steps + 1) of the target's probability over ``fractions`` of tokens; their areas (N,)."""
+    """Curves (N, steps + 1) of the target's probability over ``fractions`` of tokens."""
 
     fractions: np.ndarray
     deletion: np.ndarray
     insertion: np.ndarray
-    deletion_auc: np.ndarray
-    insertion_auc: np.ndarray
 
     @property
     def gap(self) -> np.ndarray:
-        """Insertion minus deletion: 0 for an order that says nothing, higher is more faithful."""
-        return self.insertion_auc - self.deletion_auc
+        """Area between both (N,): 0 for an order that says nothing, higher is more faithful."""
+        return trapezoid(self.insertion - self.deletion, self.fractions, axis=1)
 
 
 def deletion_insertion(
@@ -80,7 +78,7 @@ def deletion_insertion(
                 hot = F.interpolate(hot, size=x.shape[-2:]).bool()  # whole patches
                 for curve, picture in zip(curves, (torch.where(hot, blank, x), torch.where(hot, x, blank))):
                     curve[rows, i] = chances(model(picture).float()).gather(1, classes[:, None])[:, 0].cpu()
-    return DeletionInsertion(fractions, *curves, *trapezoid(curves, fractions, axis=2))
+    return DeletionInsertion(fractions, *curves)
 
 
 def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count: int = 100, seed: int = 0):

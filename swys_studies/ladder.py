@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from swys_utils.benchmark import count_macs, interleaved_latency, speedup
-from swys_utils.config import SwysError, device_name, fast_bf16, write_json
+from swys_utils.config import SwysError, fast_bf16
 from swys_utils.data import Dataset, to_model_input
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps
@@ -161,11 +161,6 @@ def which_to_ship(rungs: Sequence[Rung], max_loss=0.005, min_alike=0.95) -> tupl
         f" is {best.speedup:.3g} times as fast as {first.name}, {best.bytes / 1e6:.1f} MB, right on"
         f" {best.accuracy:.1%} of {best.n} test images; its number format changed {best.flips} answers."
     )
-
-
-def write(rungs: Sequence[Rung], path: str | Path, **facts) -> None:
-    """Write the ladder as JSON: the processor, ``facts``, and all rungs."""
-    write_json(path, {"device": device_name("cpu"), **facts, "rungs": [asdict(rung) for rung in rungs]})
 
 
 def candidates(models: dict, folder: Path) -> list[Candidate]:

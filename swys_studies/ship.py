@@ -39,9 +39,7 @@ def ship(
         raise SwysError(
             f"'{run}' was trained or would be scored on the synthetic twin; ship runs on real images"
         )
-    folder = CHECKPOINTS / checkpoint_id
-    # what a run's card says of its own files is not true of the new ones
-    of_the_run = ("stored", "files", "predicted")
+    folder, of_the_run = CHECKPOINTS / checkpoint_id, ("stored", "files", "predicted")
     card = {key: value for key, value in card.items() if key not in of_the_run}
     card |= {"status": status} | ({"note": note} if note else {})
     card = save_checkpoint(model, folder, card, storage)

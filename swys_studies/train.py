@@ -122,10 +122,10 @@ class Distill(Training):
             kind = ExplanationDistiller if self.method == "explain" else SoftTargets
             return kind(teacher, labels, self.alpha, self.temperature)
 
-        card = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
-        card |= {"method": f"kd_{self.method}", "alpha": self.alpha, "temperature": self.temperature}
-        if self.method == "features":
-            card = {key: value for key, value in card.items() if key not in ("alpha", "temperature")}
+        card: dict = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
+        card["method"] = f"kd_{self.method}"
+        if self.method != "features":
+            card |= {"alpha": self.alpha, "temperature": self.temperature}
         self.fit(self.student_model, data, objective, card)
 
 

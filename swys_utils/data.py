@@ -199,11 +199,9 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
                 labels = archive[f"{split}_labels"]
                 labels = labels.reshape(len(labels), -1)
                 splits[split] = Split(_images(path, f"{split}_images", zipped, archive), labels)
-    except SwysError:
-        raise
     except Exception as error:  # for a damaged or hostile file zipfile and numpy raise a dozen kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise SwysError(f"'{path}' is damaged or no MedMNIST file ({reason}); download it again") from None
+        raise SwysError(f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it") from None
     for split, part in splits.items():
         shape = (size, size) if info.channels == 1 else (size, size, 3)
         expected = (np.uint8, shape, True, (info.num_classes if info.multi_label else 1,))
@@ -231,8 +229,6 @@ def _images(path: Path, key: str, zipped: zipfile.ZipFile, archive) -> np.ndarra
             with zipped.open(member) as source, open(part, "wb") as out:
                 shutil.copyfileobj(source, out, 1 << 24)
             part.replace(cached)
-        except OSError as error:
-            raise SwysError(f"cannot unpack {key} beside '{path}' ({error}); move it") from None
         finally:
             part.unlink(missing_ok=True)
     return np.load(cached, mmap_mode="r")

@@ -100,13 +100,10 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     plan = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES)
     shards = {name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
     embed, stored = model.patch_embed, {**card.get("stored", {}), "dtype": storage}
-    shape = {
-        "depth": len(model.blocks),
-        "embed_dim": model.embed_dim,
-        "num_heads": model.blocks[0].attn.num_heads,
-    }
+    sizes = {"depth": len(model.blocks), "embed_dim": model.embed_dim}
+    sizes["num_heads"] = model.blocks[0].attn.num_heads
     card = card | {"num_classes": model.num_classes, "stored": stored}
-    card["model_kwargs"] = shape | card.get("model_kwargs", {})
+    card["model_kwargs"] = sizes | card.get("model_kwargs", {})
     card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
     card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
     try:
@@ -160,8 +157,7 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
             return candidate
     if path.is_file():
         raise SwysError(f"'{path}' has no card '{path.stem}.json' beside it; move both together")
-    known, way_out = checkpoint_ids(), "they come with a clone of the repository:"
-    raise SwysError(unknown("checkpoint", path.as_posix(), known, way_out))
+    raise SwysError(unknown("checkpoint", path.as_posix(), checkpoint_ids(), "a clone of the repository has"))
 
 
 def checkpoint_ids() -> list[str]:

@@ -91,10 +91,8 @@ def linear_line(data: Dataset, shown: Split) -> dict[str, dict[str, float]]:
 
 
 def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapping]) -> None:
-    """Keep a curve for later notebooks: ``build/results/<dataset>/live.json``, one entry for each key.
-
-    An entry holds ``img_size`` and ``patch_size`` (px) of the timm ViT and ``history``, as in `LiveCurve`.
-    """
+    """Keep a curve in ``build/results/<dataset>/live.json`` for later notebooks: key -> ``img_size`` and
+    ``patch_size`` (px) of the ViT, and its ``history``, as in `LiveCurve`."""
     path = BUILD / "results" / data.info.results_name / "live.json"
     entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     geometry = {"img_size": model.patch_embed.img_size[0], "patch_size": model.patch_embed.patch_size[0]}

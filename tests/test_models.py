@@ -101,7 +101,7 @@ def test_damaged_files_are_refused(model, tmp_path):
 def test_foreign_checkpoints_are_refused(model, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "model.pth")
     save_checkpoint(model, tmp_path / "m", CARD)
-    save_checkpoint(model, tmp_path / "n", {"model": "vit_tiny_patch16_224"})
+    save_checkpoint(model, tmp_path / "n", {"model": "vit_tiny_patch16_224", "model_kwargs": {"depth": 3}})
     for message, foreign in {
         "is a pickle": (tmp_path / "model.pth",),
         "unknown checkpoint 'pneumoniamnist/vit_huge'": ("pneumoniamnist/vit_huge",),
