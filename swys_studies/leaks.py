@@ -24,7 +24,7 @@ def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     rows, columns = np.array(order).T
     hashes = []
     for start in range(0, len(images), 1024):
-        grey = torch.as_tensor(np.ascontiguousarray(images[start : start + 1024])).float()
+        grey = torch.as_tensor(np.array(images[start : start + 1024])).float()
         grey = grey.mean(dim=-1) if grey.ndim == 4 else grey
         small = F.interpolate(grey[:, None], size=(28, 28), mode="area")[:, 0].numpy()
         hashes.append(np.packbits(dctn(small, axes=(1, 2))[:, rows, columns] > 0, axis=1))

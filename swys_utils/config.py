@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
 PROJECT_ROOT = Path(__file__).resolve().parent.parent  # of a clone; a wheel works where it is started
 PROJECT_ROOT = PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").is_file() else Path.cwd()
 CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS") or PROJECT_ROOT / "checkpoints")

@@ -151,8 +151,7 @@ class ExplanationDistiller(SoftTargets):
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation of each row of two float (B, N) tensors; (B,) in [-1, 1]."""
-    a, b = a.float(), b.float()
-    return F.cosine_similarity(a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True), dim=1)
+    return F.cosine_similarity(*(x.float() - x.float().mean(1, keepdim=True) for x in (a, b)), dim=1)
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:

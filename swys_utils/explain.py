@@ -52,9 +52,7 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agree
 def shuffled(maps: np.ndarray, seed: int = 0) -> np.ndarray:
     """The same maps (N, gh, gw), each with another image's: one random cycle, so that none stays."""
     order = np.random.default_rng(seed).permutation(len(maps))
-    partner = np.empty(len(maps), int)
-    partner[order] = np.roll(order, 1)
-    return np.asarray(maps)[partner]
+    return np.asarray(maps)[np.roll(order, 1)[order.argsort()]]
 
 
 def randomisation_check(
