@@ -71,9 +71,9 @@ def agreement_over_runs(
     entries = finished_runs(data.info.name, folder)
     paths = {key: run_path(key, data.info.name, folder) for key in entries}
     taught_by, students = split_runs([entries[key] for key, path in paths.items() if path])
-    test, key_of = data.test.head(images), lambda found: (found["images"], found["teacher"]["accuracy"])
-    same = known and key_of(known) == (len(test), taught_by["accuracy"]) and {*known["maps"]} == {*METHODS}
-    earlier = {run["id"]: run for run in known["runs"]} if same else {}
+    test, earlier = data.test.head(images), {}
+    if known and known["images"] == len(test) and known["teacher"]["accuracy"] == taught_by["accuracy"]:
+        earlier = {run["id"]: run for run in known["runs"]} if {*known["maps"]} == {*METHODS} else {}
     teacher, card = load_checkpoint(paths[taught_by["id"]], device, classes)
     if card["dataset"] != data.info.name:
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")

@@ -53,9 +53,9 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     last, logits = deepcopy(model), {"last": predict(model, data.test.images)}
     model.load_state_dict(run.best)
     logits["val_chosen"] = predict(model, data.test.images)
-    geometry = {"model": MODEL, "img_size": 224, "patch_size": 16}
-    entry = {
-        **({"id": run_id, "method": "original", "teacher": None, "seed": 0, "recipe": RECIPE} | geometry),
+    entry = {"id": run_id, "method": "original", "teacher": None, "seed": 0, "recipe": RECIPE}
+    entry |= {"model": MODEL, "img_size": 224, "patch_size": 16}
+    entry |= {
         **{key: run.history[-1][key] for key in ("val_accuracy", "val_auc", "seconds")},
         **{when: point_scores(values, data.test.labels, data.info.task) for when, values in logits.items()},
         "history": run.history,

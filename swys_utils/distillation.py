@@ -151,7 +151,8 @@ class ExplanationDistiller(SoftTargets):
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation of each row of two float (B, N) tensors; (B,) in [-1, 1]."""
-    return F.cosine_similarity(*(x.float() - x.float().mean(1, keepdim=True) for x in (a, b)), dim=1)
+    a, b = (x.float() - x.float().mean(dim=1, keepdim=True) for x in (a, b))
+    return F.cosine_similarity(a, b, dim=1)
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:

@@ -59,6 +59,8 @@ def test_train_evaluate_explain_distil(capsys, tmp_path):
     assert cli.main("explain --ckpt_path out.safetensors --save_path maps --images 3".split()) == 0
     assert np.load(tmp_path / "maps" / "maps.npz")["maps"].shape == (3, 4, 4)
     assert (tmp_path / "maps" / "overlays.png").stat().st_size > 1000
+    assert cli.main("export --ckpt_path out.safetensors --save_path tiny.onnx".split()) == 0
+    assert json.loads((tmp_path / "tiny.json").read_text())["classes"] == ["normal", "pneumonia"]
     for method, student in (("features", "--patch_size 7"), ("explain", "--patch_size 14"), ("soft", "")):
         distil = f"distill --ckpt_path out.safetensors --method {method} --save_path kd {student}"
         assert cli.main([*distil.split(), "--epochs", "1", "--batch_size", "8"]) == 0
