@@ -1,0 +1,40 @@
+"""Small models, few images and the objectives by name: what many test files need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from swys_utils.data import Dataset
+from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
+from swys_utils.models import create_model
+from swys_utils.recipe import Recipe, SupervisedObjective
+
+SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
+RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, patch_drop=0.5, views=2)
+OBJECTIVES = ("labels", "soft", "features", "explain")
+
+
+def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, **size):
+    """A two-block ViT for 28 px in eval mode; ``noise`` spreads its weights, so that logits and maps differ."""
+    torch.manual_seed(seed)
+    model = create_model("vit_tiny", classes, **SMALL | size).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(noise * torch.randn_like(parameter))
+    return model
+
+
+def some(data: Dataset, train: int = 48, val: int = 16, test: int = 32) -> Dataset:
+    """A few images of each split."""
+    return replace(data, train=data.train.head(train), val=data.val.head(val), test=data.test.head(test))
+
+
+def objective(kind: str, student, teacher, multi_label: bool = False):
+    """The loss of that name; ``teacher`` is a model."""
+    labels = SupervisedObjective(multi_label)
+    if kind == "labels":
+        return labels
+    kinds = {"soft": SoftTargets, "features": FeatureDistiller, "explain": ExplanationDistiller}
+    return kinds[kind](Teacher(teacher), labels, *([student] if kind == "features" else []))
