@@ -17,7 +17,7 @@ OBJECTIVES = ("labels", "soft", "features", "explain")
 
 
 def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, **size):
-    """A two-block ViT for 28 px in eval mode; ``noise`` spreads its weights, so that logits and maps differ."""
+    """A two-block ViT for 28 px in eval mode; ``noise`` spreads its weights, so that maps differ."""
     torch.manual_seed(seed)
     model = create_model("vit_tiny", classes, **SMALL | size).eval()
     with torch.no_grad():
