@@ -16,10 +16,10 @@ RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, patch_drop=0.5, views=
 OBJECTIVES = ("labels", "soft", "features", "explain")
 
 
-def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, **size):
+def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, name: str = "vit_tiny", **size):
     """A two-block ViT for 28 px in eval mode; ``noise`` spreads its weights, so that maps differ."""
     torch.manual_seed(seed)
-    model = create_model("vit_tiny", classes, **SMALL | size).eval()
+    model = create_model(name, classes, **SMALL | size).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
@@ -38,3 +38,11 @@ def objective(kind: str, student, teacher, multi_label: bool = False):
         return labels
     kinds = {"soft": SoftTargets, "features": FeatureDistiller, "explain": ExplanationDistiller}
     return kinds[kind](Teacher(teacher), labels, *([student] if kind == "features" else []))
+
+
+def run_entry(run_id: str, predicted: str = "0", accuracy: float = 0.5, **facts) -> dict:
+    """A finished run as ``swys study reference`` lists it; one character of ``predicted`` a test image."""
+    scores = {"accuracy": accuracy, "auc": 0.5, "ece": 0.1}
+    entry = {"id": run_id, "method": run_id.split("/")[1], "seed": int(run_id[-1]), "device": "drawn"}
+    entry |= {"predicted": predicted, "val_auc": 0.5, "last": scores, "val_chosen": scores}
+    return entry | facts
