@@ -7,6 +7,7 @@ drawn images, too.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -54,12 +55,12 @@ def draw_datasets(folder: Path) -> Path:
     """Write small files with MedMNIST's names and layout for all of DRAWN (and bloodmnist at 224 px)."""
     rng = np.random.default_rng(0)
     for name, (classes, colour, counts) in DRAWN.items():
-        _write(folder / f"{name}.npz", name, classes, colour, counts, 28, rng)
-    _write(folder / "bloodmnist_224.npz", "bloodmnist", 8, True, (16, 8, 8), 224, rng)
+        write_npz(folder / f"{name}.npz", name, classes, colour, counts, 28, rng)
+    write_npz(folder / "bloodmnist_224.npz", "bloodmnist", 8, True, (16, 8, 8), 224, rng)
     return folder
 
 
-def _write(path, name, classes, colour, counts, size, rng) -> None:
+def write_npz(path, name, classes, colour, counts, size, rng) -> None:
     arrays = {}
     for split, n in zip(("train", "val", "test"), counts):
         if name == "chestmnist":
@@ -130,3 +131,20 @@ def real_data_dir() -> Path:
 def drawn_data_dir(tmp_path_factory) -> Path:
     """A folder of small drawn .npz files for the names in DRAWN: a class is where its blob is."""
     return draw_datasets(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session")
+def at_once():
+    """``at_once(function, *arguments)`` calls it in one process for each tuple; returns their exit codes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["swys_utils.distillation"])
+
+    def run(function, *arguments: tuple) -> list[int]:
+        processes = [context.Process(target=function, args=each) for each in arguments]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        return [process.exitcode for process in processes]
+
+    return run
