@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ import pytest
 os.environ["SWYS_PROFILE"] = "smoke"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SWYS_DATASET", None)
+matplotlib.use("agg")
 REAL_DATA_DIR = os.environ.get("SWYS_DATA_DIR")
 if REAL_DATA_DIR:  # the notebooks run in another folder
     REAL_DATA_DIR = os.environ["SWYS_DATA_DIR"] = os.path.abspath(REAL_DATA_DIR)
@@ -86,8 +88,9 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     """The notebooks (nbval) inherit the environment: without real data they get drawn images."""
     if not REAL_DATA_DIR:
-        config.drawn_for_notebooks = tempfile.TemporaryDirectory(prefix="swys-drawn-")
-        os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(config.drawn_for_notebooks.name)))
+        folder = tempfile.TemporaryDirectory(prefix="swys-drawn-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(folder.name)))
 
 
 @pytest.fixture
@@ -103,20 +106,6 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("faults tried and survived")
         for what, times in sorted(table.items()):
             terminalreporter.write_line(f"{times:6}  {what}")
-
-
-def pytest_unconfigure(config):
-    if hasattr(config, "drawn_for_notebooks"):
-        config.drawn_for_notebooks.cleanup()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_libraries():
-    import matplotlib
-    import torch
-
-    matplotlib.use("agg")
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
