@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from setup_cell import CORE, EXTRAS, address  # noqa: E402
 
 BUILD, SITE, REPOSITORY = ROOT / "build", ROOT / "site", address()
-LIGHT, DARK = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
+LIGHT, DARK = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
 DARK = f"@media (prefers-color-scheme: dark) {{ {DARK} }}"
 STYLE = Markup(LIGHT + DARK + (SITE / "style.css").read_text())
 TEMPLATE = jinja2.Environment(autoescape=True).from_string((SITE / "page.html").read_text())
