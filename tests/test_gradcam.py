@@ -4,18 +4,18 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-import timm
 import torch
+from small import vit
+from timm.models.vision_transformer import ResPostBlock
 
 from swys_utils import gradcam
 from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps, logits_and_map, overlay
 
-TINY, CLASSES = "vit_tiny_patch16_224", torch.tensor([0, 1, 2, 3, 0])
-SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 4}
+CLASSES = torch.tensor([0, 1, 2, 3, 0])
 MODELS = {  # what is special about it
     "CLS token": {},
-    "distilled": {"model_name": "deit_tiny_distilled_patch16_224"},
+    "distilled": {"name": "deit_tiny_distilled_patch16_224"},
     "average pooling": {"class_token": False, "global_pool": "avg"},
     "registers": {"reg_tokens": 3},
     "registers, average": {"reg_tokens": 2, "global_pool": "avg"},
@@ -27,11 +27,7 @@ MODELS = {  # what is special about it
 
 def make(kind="CLS token", **more):
     """A small model with weights large enough for maps that are not all alike, and inputs of its size."""
-    torch.manual_seed(0)
-    model = timm.create_model(**({"model_name": TINY} | SMALL | MODELS[kind] | more)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = vit(4, noise=0.1, **{"img_size": 32, "patch_size": 8, "depth": 3} | MODELS[kind] | more)
     size = (24, 48) if kind == "dynamic size" else model.patch_embed.img_size
     return model, torch.randn(5, 3, *size), (size[0] // 8, size[1] // 8)
 
@@ -62,9 +58,7 @@ def test_agrees_with_grad_cam_and_torchcam(case, block):
         hooks(inputs).gather(1, CLASSES[:, None]).sum().backward()
         activations, gradients = hooks.activations[0].detach().numpy(), hooks.gradients[0].detach().numpy()
         assert close(ours, cam.get_cam_image(inputs, layer, None, activations, gradients))  # not yet min-max
-    model.image = (
-        torch.nn.Identity()
-    )  # torchcam has no reshape: the patches pass through a layer of its shape
+    model.image = torch.nn.Identity()  # torchcam cannot reshape: the patches pass through this layer
 
     def through_image(module, args, tokens):
         patches = model.image(to_image(tokens)).flatten(2).transpose(1, 2)
@@ -187,10 +181,9 @@ def test_heatmaps_equal_one_big_batch():
 
 def test_refusals_are_one_line():
     model, inputs, _ = make()
-    other = timm.create_model(TINY, **SMALL, block_fn=timm.models.vision_transformer.ResPostBlock)
     for message, change in {
         "Linear is not": {"model": torch.nn.Linear(3, 3)},
-        "ResPostBlock is not": {"model": other},
+        "ResPostBlock is not": {"model": vit(block_fn=ResPostBlock)},
         "choose 0 to 2": {"block": 3},
         "4 for 5 images; give one class from 0 to 3": {"targets": 4},
         "[0, 1] for 5 images": {"targets": [0, 1]},
