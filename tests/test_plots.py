@@ -1,7 +1,5 @@
 """Shared figures: they are drawn without an error, and the live curve leaves one picture in a notebook."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 
@@ -9,31 +7,24 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+from small import vit
 
 from swys_utils import plots
 from swys_utils.data import load_dataset
 from swys_utils.metrics import evaluate
-from swys_utils.models import create_model
 
 LOOP = """
 import numpy as np
 from swys_utils import plots
 from swys_utils.data import Split
 from swys_utils.models import create_model
-split = Split(np.zeros((4, 28, 28), np.uint8), np.arange(4) % 2)
-model = create_model("vit_tiny", 2, depth=1).train()
+split, model = Split(np.zeros((4, 28, 28), np.uint8), np.arange(4) % 2), create_model("vit_tiny", 2, depth=1)
 row = {"seconds": 9, "accuracy": 0.7, "auc": 0.8}
 curve = plots.LiveCurve(split, "binary-class", "Tiny", {"linear model": row}, {"Base": [row]})
-for second in (0, 59, 60, 120): curve(model, second)
+for second in (0, 59, 60, 120): curve(model.train(), second)
 scores = {"accuracy": 0.5, "auc": 0.5}  # all images are the same
 assert curve.history[2] == {"seconds": 120.0} | scores and len(curve.history) == 3 and model.training
 """
-
-
-def test_a_name_has_one_colour_and_different_models_have_different_ones():
-    names = ["Base", "Tiny", "KD Tiny", "Tiny, features", "Tiny, soft targets and maps", "another"]
-    assert len({plots.colour(name) for name in names}) == len(names)
-    assert plots.colour("Base, shipped run") == plots.colour("Base")
 
 
 def test_live_curve_stores_one_plain_picture_in_a_notebook_and_records_scores():
@@ -45,23 +36,23 @@ def test_live_curve_stores_one_plain_picture_in_a_notebook_and_records_scores():
 
 def test_write_live_keeps_other_entries(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "BUILD", tmp_path)
-    data = SimpleNamespace(info=SimpleNamespace(results_name="pneumoniamnist-twin"))
+    data = SimpleNamespace(info=SimpleNamespace(results_name="twin"))
     for key in ("base", "tiny", "base"):
-        plots.write_live(data, key, create_model("vit_tiny", 2, depth=1), [{"seconds": 1.0}])
-    found = json.loads((tmp_path / "results" / "pneumoniamnist-twin" / "live.json").read_text())
-    entry = {"img_size": 28, "patch_size": 4, "history": [{"seconds": 1.0}]}
+        plots.write_live(data, key, vit(), [{"seconds": 1.0}])
+    entry = {"img_size": 28, "patch_size": 14, "history": [{"seconds": 1.0}]}
+    found = json.loads((tmp_path / "results" / "twin" / "live.json").read_text())
     assert found == {"base": entry, "tiny": entry}
 
 
-def test_the_linear_line_tells_drawn_classes_apart(drawn_data_dir):
-    for name in ("pneumoniamnist", "chestmnist"):
-        data = load_dataset(name, root=drawn_data_dir)
-        (scores,) = plots.linear_line(data, data.test).values()
-        assert scores["auc"] > 0.95 and set(scores) == {"accuracy", "auc", "ece"}
+@pytest.mark.parametrize("name", ["pneumoniamnist", "chestmnist"])
+def test_the_linear_line_tells_drawn_classes_apart(drawn_data_dir, name):
+    data = load_dataset(name, root=drawn_data_dir)
+    (scores,) = plots.linear_line(data, data.test).values()
+    assert scores["auc"] > 0.95 and set(scores) == {"accuracy", "auc", "ece"}
 
 
 @pytest.mark.filterwarnings("error")
-def test_figures_are_drawn():
+def test_figures_are_drawn_with_one_colour_for_each_name():
     rng, labels = np.random.default_rng(0), np.arange(24) % 2
     scores = evaluate(rng.normal(size=(24, 2)), labels, "binary-class", n_resamples=20)
     figure = plots.intervals({"Base": scores, "KD Tiny": scores}, {"linear model": 0.8})
@@ -71,3 +62,6 @@ def test_figures_are_drawn():
     figure = plots.heatmap_rows(images, maps, dict.fromkeys(maps, "abc"), "xyz", "model")
     figure.canvas.draw()
     assert [axis.get_xlabel() for axis in figure.axes[3:]] == [*"abc", *(f"{c}\nempty map" for c in "abc")]
+    names = ["Base", "Tiny", "KD Tiny", "Tiny, features", "Tiny, soft targets and maps", "another"]
+    assert len({plots.colour(name) for name in names}) == len(names)
+    assert plots.colour("Base, shipped run") == plots.colour("Base")
