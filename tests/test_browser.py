@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+from small import vit
 
 from swys_utils import browser as module
 from swys_utils.browser import SIDE, Explained, GradCAMBrowser, encode
 from swys_utils.config import SwysError
 from swys_utils.data import Split, to_model_input
 from swys_utils.gradcam import grad_cam, overlay
-from swys_utils.models import create_model
 
 N, NAMES = 24, ["normal", "mild", "severe"]
 MISTAKES = {"Base": [4, 5, 7], "Tiny": [5, 6, 7], "KD Tiny": [7]}  # at 7 all give the same wrong answer
@@ -96,7 +96,7 @@ def test_overlays_are_those_of_gradcam_and_an_empty_map_is_not_drawn(known):
 
 
 def test_real_models_on_multi_label_colour_images():
-    rng, model = np.random.default_rng(0), create_model("vit_tiny", 4, depth=2).train()
+    rng, model = np.random.default_rng(0), vit(4).train()
     split = Split(rng.integers(0, 256, (3, 28, 28, 3), dtype=np.uint8), np.eye(3, 4, -1, dtype=int))
     data, inputs = GradCAMBrowser({"Tiny": model}, split, "abcd").data, to_model_input(split.images)
     assert data.texts(0, 1)[0][0] == "no label" and model.training and isinstance(data, Explained)
