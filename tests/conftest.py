@@ -1,15 +1,16 @@
 """Shared by all tests: the smoke profile, and images to work on.
 
-Real data is used where it is asked for (`real_data_dir`); everything else runs on images that are drawn here,
-so that the suite needs neither a network nor a data set. When SWYS_DATA_DIR is not set, the notebooks run on
-drawn images, too.
+They are drawn here, so that the suite needs neither a network nor a data set; `real_data_dir` has real ones.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sysconfig
 import tempfile
+import venv
 from pathlib import Path
 
 import matplotlib
@@ -25,8 +26,7 @@ REAL_DATA_DIR = os.environ.get("SWYS_DATA_DIR")
 if REAL_DATA_DIR:  # the notebooks run in another folder
     REAL_DATA_DIR = os.environ["SWYS_DATA_DIR"] = os.path.abspath(REAL_DATA_DIR)
 
-# name: (number of classes, colour, images in train / val / test)
-DRAWN = {
+DRAWN = {  # name: (number of classes, colour, images in train / val / test)
     "pneumoniamnist": (2, False, (256, 64, 128)),
     "bloodmnist": (8, True, (256, 64, 128)),
     "pathmnist": (9, True, (256, 64, 128)),
@@ -36,16 +36,11 @@ DRAWN = {
 
 
 def draw(labels: np.ndarray, colour: bool, rng: np.random.Generator, size: int = 28) -> np.ndarray:
-    """Noise with a bright blob for every class that a row of ``labels`` (N, classes; 0 or 1) sets.
-
-    Returns:
-        uint8 (N, size, size), with ``colour`` (N, size, size, 3). Place and hue of the blob tell the class.
-    """
+    """uint8 (N, size, size[, 3]): noise, and a blob in its place and hue for each class that a row sets."""
     n, classes = labels.shape
-    rows, columns = np.mgrid[0:size, 0:size] / size
-    centre_x = (np.arange(classes) + 0.5) / classes
-    centre_y = 0.3 + 0.4 * (np.arange(classes) % 2)
-    blobs = np.exp(-((columns - centre_x[:, None, None]) ** 2 + (rows - centre_y[:, None, None]) ** 2) / 0.01)
+    y, x = np.mgrid[0:size, 0:size] / size
+    centre_x, centre_y = (np.arange(classes) + 0.5) / classes, 0.3 + 0.4 * (np.arange(classes) % 2)
+    blobs = np.exp(-((x - centre_x[:, None, None]) ** 2 + (y - centre_y[:, None, None]) ** 2) / 0.01)
     images = 60 + 12 * rng.standard_normal((n, size, size)) + 130 * np.einsum("nc,chw->nhw", labels, blobs)
     if colour:
         hues = 0.6 + 0.4 * np.cos(2 * np.pi * (centre_x[:, None] + np.array([0, 1 / 3, 2 / 3])))
@@ -137,3 +132,18 @@ def at_once():
         return [process.exitcode for process in processes]
 
     return run
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """``environment(*packages)``: the Python of a new one, with all of this one's but ``swys_utils``, too."""
+
+    def make(*packages: str) -> Path:
+        venv.create(tmp_path / "env", with_pip=False)
+        python, (site,) = tmp_path / "env/bin/python", (tmp_path / "env").glob("lib/python*/site-packages")
+        (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files are not read
+        if subprocess.run([python, "-m", "pip", "install", "-q", *packages]).returncode:
+            pytest.skip("no package index to take them from")
+        return python
+
+    return make
