@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from scipy.special import softmax
 from small import OBJECTIVES, objective, some, vit
 from torch import nn
@@ -16,12 +15,12 @@ from swys_utils.recipe import Batch, Recipe, SupervisedObjective
 from swys_utils.training import fit
 
 LABELS = SupervisedObjective()
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
 
 
 @pytest.fixture
 def batch():
-    inputs = torch.rand(6, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return Batch(inputs, torch.eye(2)[[0, 1, 0, 1, 1, 0]], torch.arange(6), 0)
+    return Batch(to_model_input(IMAGES, 28), torch.eye(2)[[0, 1, 0, 1, 1, 0]], torch.arange(6), 0)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 4.0])
@@ -35,14 +34,11 @@ def test_soft_target_loss_and_its_gradient_are_the_closed_forms(temperature):
 
 def test_alpha_mixes_the_two_losses(batch):
     student, model = vit(), vit(seed=1, embed_dim=96)
-
-    def loss(alpha):
-        return SoftTargets(Teacher(model), LABELS, alpha, temperature=3)(student, batch).item()
-
-    expected = kd.soft_target_loss(student(batch.inputs), model(batch.inputs), 3).item()
-    found = [loss(0), loss(1), loss(0.5)]
+    soft = kd.soft_target_loss(student(batch.inputs), model(batch.inputs), 3).item()
     hard = LABELS(student, batch).item()
-    assert found == pytest.approx([hard, expected, (hard + expected) / 2], rel=1e-5)
+    for alpha, expected in ((0, hard), (1, soft), (0.5, (hard + soft) / 2)):
+        loss = SoftTargets(Teacher(model), LABELS, alpha, temperature=3)
+        assert loss(student, batch).item() == pytest.approx(expected, rel=1e-5)
     # several labels are several problems of two classes
     s, t = torch.tensor([[0.3, -1.0]]), torch.tensor([[1.0, 0.0]])
     p, q = torch.sigmoid(t), torch.sigmoid(s)
@@ -87,9 +83,8 @@ def test_teaching_the_map_brings_the_maps_together(batch, patch_drop):
 
 
 def test_a_coarser_student_is_taught_the_means_of_the_teachers_map(batch):
-    """The teacher reads 56 px on a 4 x 4 grid, the student 28 px on 2 x 2: each patch covers four."""
-    model, student = vit(img_size=56, seed=1), vit()
-    enlarged = F.interpolate(batch.inputs, size=(56, 56), mode="bilinear", align_corners=False)
+    """The teacher reads 56 px, as images are stored for it, on a 4 x 4 grid, the student 28 px on 2 x 2."""
+    model, student, enlarged = vit(img_size=56, seed=1), vit(), to_model_input(IMAGES, 56)
     classes = model(enlarged).argmax(1)
     theirs = grad_cam(model, enlarged, classes, signed=True)
     corners = [theirs[:, i : i + 2, j : j + 2].mean((1, 2)) for i in (0, 2) for j in (0, 2)]
@@ -109,12 +104,6 @@ def test_a_teacher_that_cannot_be_compared_is_refused():
         ExplanationDistiller(Teacher(vit()), LABELS).check(vit(patch_size=7))
     with pytest.raises(SwysError, match="temperature is 0"):
         kd.soft_target_loss(torch.zeros(1, 2), torch.zeros(1, 2), 0)
-
-
-def test_the_teacher_sees_a_view_enlarged_as_a_stored_image_is():
-    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
-    seen = Teacher(vit(img_size=56)).seen(to_model_input(images, 28))
-    torch.testing.assert_close(seen, to_model_input(images, 56))
 
 
 def test_hidden_labels_leave_a_share_of_each_class(drawn_data_dir):

@@ -49,6 +49,7 @@ def test_agreement_is_scipys_spearman_and_the_top_tokens_by_hand_also_of_empty_m
     np.testing.assert_allclose(explain.agreement(maps.repeat(2, 1).repeat(2, 2), maps).spearman, 1)
     with pytest.raises(SwysError, match="3 maps against 2"):
         explain.agreement(maps, maps[:2])
+    assert isinstance(result, explain.Agreement)
 
 
 def test_deletion_insertion_rewards_the_right_order_is_patch_aligned_and_ties_are_random():

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import ResPostBlock
 
 from swys_utils import gradcam
 from swys_utils.config import SwysError
+from swys_utils.data import to_model_input
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps, logits_and_map, overlay
 
 CLASSES = torch.tensor([0, 1, 2, 3, 0])
@@ -49,22 +50,18 @@ def test_agrees_with_grad_cam_and_torchcam(case, block):
     (model, inputs, grid), prefix = case, case[0].num_prefix_tokens
     ours, layer = grad_cam(model, inputs, CLASSES, block=block, signed=True), model.blocks[block].norm1
     assert ours.shape == (5, *grid)
-
-    def to_image(tokens):  # patches (B, prefix + N, D) as both libraries want them, (B, D, gh, gw)
-        return tokens[:, prefix:].reshape(5, *grid, -1).permute(0, 3, 1, 2).contiguous()
-
-    with cams.GradCAM(model, [layer], reshape_transform=to_image) as cam:
-        hooks = cam.activations_and_grads
-        hooks(inputs).gather(1, CLASSES[:, None]).sum().backward()
-        activations, gradients = hooks.activations[0].detach().numpy(), hooks.gradients[0].detach().numpy()
-        assert close(ours, cam.get_cam_image(inputs, layer, None, activations, gradients))  # not yet min-max
-    model.image = torch.nn.Identity()  # torchcam cannot reshape: the patches pass through this layer
+    model.image = torch.nn.Identity()  # the patches as both libraries want them, (B, D, gh, gw)
 
     def through_image(module, args, tokens):
-        patches = model.image(to_image(tokens)).flatten(2).transpose(1, 2)
-        return torch.cat([tokens[:, :prefix], patches], dim=1)
+        patches = tokens[:, prefix:].reshape(5, *grid, -1).permute(0, 3, 1, 2).contiguous()
+        return torch.cat([tokens[:, :prefix], model.image(patches).flatten(2).transpose(1, 2)], dim=1)
 
     layer.register_forward_hook(through_image)
+    with cams.GradCAM(model, [model.image]) as cam:
+        hooks = cam.activations_and_grads
+        hooks(inputs).gather(1, CLASSES[:, None]).sum().backward()
+        seen = (hooks.activations[0].detach().numpy(), hooks.gradients[0].detach().numpy())
+        assert close(ours, cam.get_cam_image(inputs, model.image, None, *seen))  # not yet min-max
     with torchcams.GradCAM(model, model.image) as extractor:
         assert close(ours.relu(), extractor(CLASSES.tolist(), model(inputs), normalized=False)[0])
 
@@ -170,17 +167,13 @@ def test_a_map_is_taught_under_autocast():
     assert torch.corrcoef(torch.stack(gradients))[0, 1] > 0.98
 
 
-def test_heatmaps_equal_one_big_batch():
+def test_heatmaps_equal_one_big_batch_and_what_has_none_is_one_line():
     model, inputs, _ = make()
-    images, targets = ((inputs.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy(), np.arange(5) % 3
-    whole = grad_cam(model, torch.as_tensor(images).permute(0, 3, 1, 2) / 127.5 - 1, targets)
-    assert close(whole, heatmaps(model, images, targets=targets, batch_size=2))
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    whole = grad_cam(model, to_model_input(images, 32), CLASSES)
+    assert close(whole, heatmaps(model, images, targets=CLASSES, batch_size=2))
     assert [len(x) for _, x in gradcam.input_batches(model, images, 2)] == [2, 2, 1]
     assert heatmaps(model, inputs, grad_cam, 1, batch_size=4, signed=True).min() < 0
-
-
-def test_refusals_are_one_line():
-    model, inputs, _ = make()
     for message, change in {
         "Linear is not": {"model": torch.nn.Linear(3, 3)},
         "ResPostBlock is not": {"model": vit(block_fn=ResPostBlock)},
