@@ -3,8 +3,6 @@
 They are drawn here, so that the suite needs neither a network nor a data set; `real_data_dir` has real ones.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import subprocess
@@ -71,7 +69,7 @@ def write_npz(path, name, classes, colour, counts, size, rng) -> None:
 
 
 # Files that `make check` leaves out.
-SLOW = ("test_agreement", "test_cli", "test_export", "test_ladder", "test_plots", "test_reference")
+SLOW = ("test_cli", "test_export", "test_plots", "test_reference")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,7 +1,5 @@
 """The browser's controls driven from Python: what a reader sees after each move."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.stats

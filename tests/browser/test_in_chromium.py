@@ -3,8 +3,6 @@
 Without Chromium or Playwright all is skipped. Screenshots go to build/browser/, to be looked at.
 """
 
-from __future__ import annotations
-
 import functools
 import http.server
 import os
