@@ -4,30 +4,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small import RECIPE, SMALL, objective, some, vit
 
-from swys_utils import resume, training
+from swys_utils import training
 from swys_utils.config import PROFILES, SwysError
-from swys_utils.data import Dataset, load_dataset, to_model_input, to_planes
-from swys_utils.distillation import SoftTargets, Teacher
-from swys_utils.models import create_model, weights_digest
+from swys_utils.data import load_dataset, to_model_input, to_planes
+from swys_utils.models import weights_digest
 from swys_utils.recipe import Augmentation, Recipe, augment, batches, learning_rate, one_hot, reference_recipe
 from swys_utils.training import fit, load_or_train, predict
 
-RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=0.5, patch_drop=0.5, views=2)
-SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
 
-
-def small(data: Dataset, n: int = 48) -> Dataset:
-    return Dataset(data.train.head(n), data.val.head(16), data.test.head(32), data.info)
-
-
-def tiny(data: Dataset, seed: int = 0, **kwargs):
-    return training.build("vit_tiny", data, RECIPE, seed, **{**SMALL, **kwargs})
+def tiny(data, seed: int = 0, **size):
+    return training.build("vit_tiny", data, RECIPE, seed, **SMALL | size)
 
 
 @pytest.fixture(scope="module")
 def data(drawn_data_dir):
-    return small(load_dataset(root=drawn_data_dir))
+    return some(load_dataset(root=drawn_data_dir))
 
 
 def test_one_start_for_each_seed_and_predict_is_the_model_in_eval_mode(data):
@@ -46,11 +39,9 @@ def test_views_repeat_with_their_numbers_and_without_any_amount_are_the_plain_re
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8)
     plain, how, planes = Augmentation(), replace(Recipe().augmentation, turns=True), to_planes(images)
     draws = how.draw(6, torch.Generator().manual_seed(5))
-    views = augment(planes, 56, plain, draws)
-    torch.testing.assert_close(views, to_model_input(images, 56), atol=2e-3, rtol=0)
-    torch.testing.assert_close(
-        augment(planes, 14, plain, draws), to_model_input(images, 14), atol=2e-3, rtol=0
-    )
+    for size in (56, 14):
+        view = augment(planes, size, plain, draws)
+        torch.testing.assert_close(view, to_model_input(images, size), atol=2e-3, rtol=0)
     one, two = (augment(planes[:1].expand(6, -1, -1, -1), 56, how, draws) for _ in range(2))
     assert one.shape == (6, 3, 56, 56) and one.abs().max() <= 1
     assert torch.equal(one, two) and not torch.equal(one[0], one[1])
@@ -62,21 +53,17 @@ def test_views_repeat_with_their_numbers_and_without_any_amount_are_the_plain_re
 
 
 def test_batches_show_each_image_once_in_views_that_repeat(data):
-    shown = (list(batches(data, epoch, RECIPE, 28, seed)) for epoch, seed in ((0, 0), (2, 5), (1, 0)))
-    first, other_seed, second_view = shown
-    rows = torch.cat([batch.rows for batch in first])
-    assert sorted(rows.tolist()) == list(range(48)) and first[0].view == other_seed[0].view == 0
-    image = int(rows[0])
+    def shown(epoch, seed):
+        found = list(batches(data, epoch, RECIPE, 28, seed))
+        rows = torch.cat([batch.rows for batch in found])
+        assert sorted(rows.tolist()) == list(range(48)) and found[0].view == epoch % 2
+        return rows.tolist(), torch.cat([batch.inputs for batch in found])[rows.argsort()]
 
-    def view_of(shown):
-        batch = next(batch for batch in shown if image in batch.rows)
-        return batch.inputs[batch.rows.tolist().index(image)]
-
-    model = tiny(data).eval()
-    loss = training.SupervisedObjective()
-    assert torch.equal(training.ModelAndObjective(model, loss)(first[0]), loss(model, first[0]))
-    assert torch.equal(view_of(first), view_of(other_seed))  # epoch 2 of any seed shows view 0 again
-    assert not torch.equal(view_of(first), view_of(second_view))
+    (order, first), (other_order, other_seed), (_, second_view) = shown(0, 0), shown(2, 5), shown(1, 0)
+    assert torch.equal(first, other_seed) and order != other_order  # epoch 2 of any seed shows view 0 again
+    assert not torch.equal(first, second_view)
+    model, loss, batch = vit(), training.SupervisedObjective(), next(batches(data, 0, RECIPE))
+    assert torch.equal(training.ModelAndObjective(model, loss)(batch), loss(model, batch))
     assert torch.equal(one_hot(torch.tensor([1, -1]), 2), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
 
 
@@ -91,20 +78,13 @@ def test_the_rate_rises_then_falls_to_zero_by_steps_or_by_seconds():
 
 
 def test_it_learns_what_can_be_learnt(drawn_data_dir):
-    data = small(load_dataset(root=drawn_data_dir), n=128)
+    data = some(load_dataset(root=drawn_data_dir), train=128)
     recipe = Recipe(epochs=10, batch_size=8, lr=1e-3, augmentation=Augmentation(jitter=0.1), drop_path=0)
     watched = []
     result = fit(tiny(data, patch_size=7), data, recipe, watch=lambda *call: watched.append(call[1:]))
     assert (predict(result.model, data.test.images).argmax(axis=1) == data.test.labels).mean() > 0.9
     assert [row["steps"] for row in result.history] == [16 * (i + 1) for i in range(10)]
     assert watched[-1][1] == 160 and watched == sorted(watched) and len(watched) == 10 * 16
-
-
-@pytest.mark.parametrize("name", ["bloodmnist", "chestmnist"])
-def test_colour_and_multi_label_train(drawn_data_dir, name):
-    data = small(load_dataset(name, root=drawn_data_dir))
-    result = fit(tiny(data), data, replace(RECIPE, epochs=1))
-    assert np.isfinite(result.history[0]["train_loss"]) and 0 <= result.history[0]["val_accuracy"] <= 1
 
 
 def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
@@ -119,49 +99,24 @@ def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
     assert card["dataset"] == "pneumoniamnist" and len(card["history"]) == 3 and card["splits"]["train"] == 48
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
-    recipe, path = replace(RECIPE, epochs=3), tmp_path / "m.state.pt"
-    straight = fit(tiny(data), data, recipe)
+def test_a_state_goes_on_in_the_run_it_is_of_and_in_no_other(data, tmp_path):
+    def go(recipe=RECIPE, teacher=1, temperature=2.0, **size):
+        loss = objective("soft", None, vit(seed=teacher))
+        loss.temperature = temperature
+        return fit(tiny(data, **size), data, recipe, loss, state_path=tmp_path / "state.pt")
 
-    def kill(model, seconds, step):
-        if step == 5:  # in the second epoch
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(tiny(data), data, recipe, state_path=path, watch=kill)
-    real, epochs = training.train_epoch, []
-    count = lambda *args: epochs.append(len(args[6])) or real(*args)  # noqa: E731 (args[6]: the history)
-    monkeypatch.setattr(training, "train_epoch", count)
-    resumed = fit(tiny(data, seed=9), data, recipe, state_path=path)
-    assert epochs == [1, 2], "the first epoch is not trained again"
-    assert weights_digest(resumed.model) == weights_digest(straight.model)
-    assert weights_digest(resumed.chosen()) == weights_digest(straight.chosen())
-    for message, model, other in (
-        ("another recipe or seed", tiny(data), replace(recipe, lr=0.1)),
-        ("another model", tiny(data, patch_size=7), recipe),
-    ):
-        with pytest.raises(SwysError, match=message):
-            fit(model, data, other, state_path=path)
-    path.unlink()
-
-    def taught(by, temperature):
-        objective = SoftTargets(Teacher(tiny(data, by)), training.SupervisedObjective(), 0.5, temperature)
-        return fit(tiny(data), data, recipe, objective, state_path=path)
-
-    taught(1, 2)
-    for other in ((2, 2), (1, 4)):  # teacher, temperature
-        with pytest.raises(SwysError, match="another recipe"):
-            taught(*other)
-    path.write_bytes(b"x" * 100)
-    with pytest.raises(SwysError, match="cannot be read"):
-        fit(tiny(data), data, recipe, state_path=path)
+    first, again = go(), go(seed=9)  # that was finished: nothing is left to train
+    assert again.history == first.history
+    assert weights_digest(again.model) == weights_digest(first.model)
+    assert weights_digest(again.chosen()) == weights_digest(first.chosen())
+    for other in ({"recipe": replace(RECIPE, lr=0.1)}, {"teacher": 2}, {"temperature": 4.0}):
+        with pytest.raises(SwysError, match="another recipe or seed"):
+            go(**other)
+    with pytest.raises(SwysError, match="another model"):
+        go(patch_size=7)
 
 
-def test_an_unwritable_path_an_exploding_loss_or_two_clocks_are_one_line(data, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SwysError, match="choose another folder"):
-        fit(tiny(data), data, RECIPE, state_path=tmp_path / "file" / "m.safetensors")
+def test_an_exploding_loss_and_two_clocks_are_one_line(data, monkeypatch):
     with pytest.raises(SwysError, match="lower the rate"):
         fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3))
     monkeypatch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
@@ -171,10 +126,8 @@ def test_an_unwritable_path_an_exploding_loss_or_two_clocks_are_one_line(data, t
 
 def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, monkeypatch, drawn_data_dir):
     monkeypatch.setattr(training, "BUILD", tmp_path)
-    small_build = lambda name, data, recipe: create_model(name, data.info.num_classes)  # noqa: E731
-    monkeypatch.setattr(training, "build", small_build)
-    other = small(load_dataset("retinamnist", root=drawn_data_dir))
-    smoke = PROFILES["smoke"]
+    monkeypatch.setattr(training, "build", lambda name, data, recipe: vit(data.info.num_classes))
+    other, smoke = some(load_dataset("retinamnist", root=drawn_data_dir)), PROFILES["smoke"]
     first, again = (load_or_train("vit_tiny_soft", other, smoke, "cpu") for _ in range(2))
     assert isinstance(first, training.Trained) and "trained here" in first.how
     assert weights_digest(first.model) == weights_digest(again.model)
