@@ -1,7 +1,6 @@
 """The reference set: resumable, one start for all kinds, right in its numbers. Drawn data, tiny models."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,45 +10,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import RECIPE, SMALL, run_entry, some, vit
 
-from swys_studies import original, reference, report
+from swys_studies import agreement, original, reference, report
 from swys_studies.teacher_cache import cached_teacher
-from swys_utils.config import SwysError
-from swys_utils.data import Dataset, load_dataset
+from swys_utils import explain
+from swys_utils.config import CHECKPOINTS, SwysError
+from swys_utils.data import load_dataset
 from swys_utils.distillation import Teacher
+from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.models import load_checkpoint
-from swys_utils.recipe import Recipe, batches
-from swys_utils.training import build
-
-SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
-RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, patch_drop=0.5, views=2)
+from swys_utils.recipe import batches
+from swys_utils.training import predict
 
 
-def some(data: Dataset) -> Dataset:
-    return Dataset(data.train.head(64), data.val.head(16), data.test.head(32), data.info)
-
-
-def shrink(replace_by, data: Dataset, shipped: Path) -> None:
-    """Two-block models, short recipes and few images; ``runs.json`` goes elsewhere."""
-    real_build, real_save = reference.build, reference.save_checkpoint
-    kwargs = {"model_kwargs": {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}}
-    save = lambda model, path, card, storage: real_save(model, path, card | kwargs, storage)  # noqa: E731
-    replace_by(reference, "build", lambda *args, **_: real_build(*args, **SMALL))
-    replace_by(reference, "study_data", lambda dataset: data)
-    replace_by(reference, "reference_recipe", lambda *args: RECIPE)
-    replace_by(reference, "CHECKPOINTS", shipped)
-    replace_by(reference, "save_checkpoint", save)
+def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
+    """Two-block models, short recipes and few images; results go elsewhere."""
+    build = reference.build
+    patch.setattr(reference, "build", lambda *args, **_: build(*args, **SMALL))
+    patch.setattr(reference, "reference_recipe", lambda *args: RECIPE)
+    for module in (reference, report, agreement):
+        patch.setattr(module, "study_data", lambda dataset: data)
+        patch.setattr(module, "CHECKPOINTS", shipped)
 
 
 @pytest.fixture(scope="module")
-def data(drawn_data_dir):
-    return some(load_dataset(root=drawn_data_dir))
-
-
-@pytest.fixture
-def small(monkeypatch, data, tmp_path):
-    shrink(monkeypatch.setattr, data, tmp_path / "shipped")
-    return tmp_path / "runs"
+def trained(drawn_data_dir, tmp_path_factory):
+    """A folder with two seeds of each kind of run, and their data."""
+    folder, data = tmp_path_factory.mktemp("trained"), some(load_dataset(root=drawn_data_dir))
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch, data, folder / "shipped")
+        for seed in ("seed0", "seed1"):
+            reference.reference(only=seed, folder=folder)
+        yield folder, data
 
 
 def test_a_small_answer_first_then_seeds():
@@ -61,90 +54,72 @@ def test_a_small_answer_first_then_seeds():
     assert len(reference.reference_runs("bloodmnist")) == 2 + 9 + 6 + 1
 
 
-def test_runs_are_trained_once_from_the_same_start_and_reported(small, capsys, data, monkeypatch):
-    with pytest.raises(SwysError, match="the teacher vit_base/scratch/seed0 is not there"):
-        reference.reference(only="kd_soft/seed0", folder=str(small))
-    for only in ("scratch/seed0", "kd_soft/seed0", "kd_explain/seed0", "few_scratch/seed0", "few_soft/seed0"):
-        reference.reference(only=only, folder=str(small))
-    entries = reference.read_runs(small)
+def test_runs_start_alike_and_are_reported(trained, capsys, monkeypatch, tmp_path):
+    folder, data = trained
+    entries = reference.read_runs(folder)
     tiny = [entry for entry in entries if entry["id"].startswith("vit_tiny") and entry["seed"] == 0]
-    assert len({entry["initial_weights"] for entry in tiny}) == 1 and len(tiny) == 5
+    assert len({entry["initial_weights"] for entry in tiny}) == 1 and len(tiny) == 6
     for entry in entries:
-        assert len(entry["predicted"]) == len(data.test)
         assert len(entry["history"]) == entry["recipe"]["epochs"]
         assert {"test_auc", "val_auc", "seconds"} <= set(entry["history"][-1])
-        assert load_checkpoint(small / f"{entry['id']}.safetensors")[1]["seed"] == entry["seed"]
-    assert not list(small.rglob("*.state.*")) and not list(small.rglob("*.curve.json"))
-    capsys.readouterr()
-    reference.reference(folder=str(small), list=True)
+        assert load_checkpoint(folder / f"{entry['id']}.safetensors")[1]["seed"] == entry["seed"]
+    assert not list(folder.rglob("*.state.*")) and not list(folder.rglob("*.curve.json"))
+    reference.reference(folder=folder, list=True)
     listed = capsys.readouterr().out
     assert listed.count(" done") == len(entries) and "min on two cores" in listed
-    monkeypatch.setattr(report, "study_data", lambda dataset: data)
-    report.report(runs=str(small))
+    report.report(runs=folder)
     assert "Tiny, soft targets and maps - Tiny alone" in capsys.readouterr().out
+    monkeypatch.setattr(reference, "CHECKPOINTS", tmp_path)
+    with pytest.raises(SwysError, match="the teacher vit_base/scratch/seed0 is not there"):
+        reference.reference(only="kd_soft/seed0", folder=tmp_path)
 
 
-def worker(folder: str) -> None:
-    """Train the small set in another process; every start of a run leaves a line in fits.txt."""
+def worker(folder: Path) -> None:
+    """Train the small set in another process."""
     torch.set_num_threads(1)
-    shrink(setattr, some(load_dataset()), Path(folder) / "shipped")
-    fit = reference.fit
-
-    def counted(*args, **kwargs):
-        with open(Path(folder) / "fits.txt", "a") as file:
-            file.write(f"{kwargs['state_path']}\n")
-        return fit(*args, **kwargs)
-
-    reference.fit = counted
-    reference.reference(folder=f"{folder}/runs")
+    shrink(pytest.MonkeyPatch(), some(load_dataset()), folder / "shipped")
+    reference.reference(folder=folder / "runs")
 
 
-def test_four_processes_share_a_folder_and_one_is_killed(drawn_data_dir, tmp_path):
-    env = os.environ | {"SWYS_DATA_DIR": str(drawn_data_dir)}
-    command = [sys.executable, "-c", f"import test_reference; test_reference.worker({str(tmp_path)!r})"]
-    start = lambda: subprocess.Popen(command, env=env, cwd=Path(__file__).parent)  # noqa: E731
-    workers = [start() for _ in range(4)]
-    while not (tmp_path / "fits.txt").is_file() and workers[0].poll() is None:
-        time.sleep(0.05)
-    workers.pop(0).kill()
-    assert [worker.wait() for worker in workers] == [0, 0, 0]
-    assert start().wait() == 0  # what the killed one left
-    fits = (tmp_path / "fits.txt").read_text().split()
+def test_four_processes_share_a_folder_and_one_is_killed(drawn_data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+    monkeypatch.chdir(Path(__file__).parent)
+    script = f"import pathlib, test_reference; test_reference.worker(pathlib.Path({str(tmp_path)!r}))"
+    command, log, begun = [sys.executable, "-c", script], tmp_path / "log.txt", "min on two cores"
+    with log.open("a") as file:
+        first, *others = (subprocess.Popen(command, stdout=file) for _ in range(4))
+        while begun not in log.read_text() and first.poll() is None:
+            time.sleep(0.05)
+        first.kill()
+        assert [other.wait() for other in others] == [0, 0, 0]
+        subprocess.run(command, stdout=file, check=True)  # what the killed one left
     runs = reference.read_runs(tmp_path / "shipped" / "pneumoniamnist" / "runs.json")
     assert {run["id"] for run in runs} == {run.id for run in reference.reference_runs()}
-    assert len(runs) <= len(fits) <= len(runs) + 1, fits  # no run twice, but for the killed one
+    assert len(runs) <= log.read_text().count(begun) <= len(runs) + 1  # none twice, but for the killed one
 
 
-def test_a_cached_teacher_answers_like_the_teacher(data, tmp_path):
-    model = build("vit_tiny", data, RECIPE, 1, **SMALL).eval()
+def test_a_cached_teacher_answers_like_the_teacher(drawn_data_dir, tmp_path):
+    model, data = vit(seed=1, noise=0.02), some(load_dataset(root=drawn_data_dir))
     for _ in range(2):  # computed, then read
         cached = cached_teacher(model, data, RECIPE, tmp_path, torch.device("cpu"))
-    asked = Teacher(model)
     for epoch in (0, 1):
         batch = next(batches(data, epoch, RECIPE))
-        for mine, theirs in zip(cached.logits_and_map(batch), asked.logits_and_map(batch)):
-            torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.02)
+        expected = Teacher(model).logits_and_map(batch)
+        torch.testing.assert_close(cached.logits_and_map(batch), expected, rtol=0.05, atol=0.02)
     with pytest.raises(SwysError, match="views=0"):
         cached_teacher(model, data, replace(RECIPE, views=0), tmp_path, torch.device("cpu"))
 
 
-def entry(model: str, method: str, seed: int, right: np.ndarray) -> dict:
-    scores = {"accuracy": float(right.mean()), "auc": 0.5, "ece": 0.1}
-    run = {"id": f"{model}/{method}/seed{seed}", "method": method, "seed": seed, "val_auc": 0.5}
-    predicted = "".join("0" if ok else "1" for ok in right)
-    return run | {"device": "drawn", "last": scores, "val_chosen": scores, "predicted": predicted}
-
-
 def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_between_seeds():
-    # 400 images: alone 80 %; taught 90 %: right wherever alone is right, and on 40 images more
-    alone, taught, labels = np.arange(400) < 320, np.arange(400) < 360, np.zeros(400, int)
-    entries = [entry("vit_tiny", "scratch", seed, alone) for seed in range(3)]
-    entries += [entry("vit_tiny", "kd_soft", seed, taught) for seed in range(3)]
+    # 400 images of class 0: alone 80 %; taught 90 %: right wherever alone is right, and on 40 images more
+    labels, alone, taught = np.zeros(400, int), "0" * 320 + "1" * 80, "0" * 360 + "1" * 40
+    entries = [run_entry(f"vit_tiny/scratch/seed{seed}", alone, accuracy=0.8) for seed in range(3)]
+    entries += [run_entry(f"vit_tiny/kd_soft/seed{seed}", taught, accuracy=0.9) for seed in range(3)]
     (row,) = report.differences(entries, labels)
     assert (row["pairs"], row["points"]) == (3, "+10.0")
-    low, high = (float(x) for x in row["95 %"].split(" to "))
     half = 196 * np.sqrt(0.1 * 0.9 / 400)  # of a mean of 400 differences, 40 of them 1
-    assert low == pytest.approx(10 - half, abs=0.4) and high == pytest.approx(10 + half, abs=0.4)
+    interval = [float(x) for x in row["95 %"].split(" to ")]
+    assert interval == pytest.approx([10 - half, 10 + half], abs=0.4)
     assert row["McNemar p, first seed"] == pytest.approx(2 * 0.5**40, rel=0.01)
     assert report.kinds(entries, labels)[0]["accuracy %"] == "80.0 ± 0.0"
     with pytest.raises(SwysError, match="400 predictions for 3 test images"):
@@ -160,12 +135,87 @@ def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_bet
 
 def test_the_time_to_the_original_is_a_ratio_of_training_seconds(tmp_path):
     rows = [{"epoch": e, "seconds": 10.0 * e, "val_auc": 0.9 + e / 100, "test_auc": 0.8} for e in (1, 2, 3)]
-    ours = entry("vit_tiny", "scratch", 0, np.ones(3, bool)) | {"history": rows}
-    theirs = entry(original.MODEL, "original", 0, np.ones(3, bool)) | {"seconds": 800.0, "val_auc": 0.915}
-    (tmp_path / "runs.json").write_text(json.dumps({"runs": [ours, theirs]}))
-    found = original.time_to_original(folder=str(tmp_path / "runs.json"))
+    theirs = run_entry(f"{original.MODEL}/original/seed0", seconds=800.0) | {"val_auc": 0.915}
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps({"runs": [theirs, run_entry("vit_tiny/scratch/seed0", history=rows)]}))
+    found = original.time_to_original(folder=path)
     assert (found["epoch"], found["seconds"], found["ratio"]) == (2, 20.0, 40.0)
     flat = [{"val_accuracy": v} for v in (0.7, 0.8, 0.8, 0.8, 0.8)]
     assert original.stopped(flat, 3) and not original.stopped(flat[:4], 3)
     with pytest.raises(SwysError, match="is missing"):
-        original.time_to_original(folder=str(tmp_path))
+        original.time_to_original(folder=tmp_path)
+
+
+GROUPS = ["alone", "soft targets", "soft targets + maps", "another teacher"]
+
+
+def test_agreement_is_that_of_each_student_with_its_teacher(trained, capsys):
+    folder, data = trained
+    rows = agreement.measure("pneumoniamnist", folder)
+    found = json.loads((folder / "shipped" / "pneumoniamnist" / "agreement.json").read_text())
+    assert rows == agreement.summary(found) and report.as_table(rows) in capsys.readouterr().out
+    assert found["teacher"]["id"] == "vit_base/scratch/seed0" and found["images"] == len(data.test)
+    assert sorted(run["group"] for run in found["runs"]) == sorted(2 * GROUPS[:3] + GROUPS[3:])
+    for method in METHODS:
+        assert len(found["maps"][method]["runs"]) == 7 and len(found["maps"][method]["differences"]) == 3
+    images, names = data.test.images, ("vit_base/scratch/seed0", "vit_tiny/kd_explain/seed1")
+    models = [load_checkpoint(folder / f"{name}.safetensors")[0] for name in names]
+    theirs, ours = (predict(model, images).argmax(axis=1) for model in models)
+    run = next(run for run in found["runs"] if run["id"] == names[1])
+    assert run["same_prediction"] == pytest.approx((theirs == ours).mean())
+    maps = [heatmaps(model, images, "grad_cam", theirs, signed=True) for model in models]
+    spearman = found["maps"]["grad_cam"]["runs"][names[1]]["spearman"]
+    assert spearman == pytest.approx(np.nanmean(explain.agreement(*maps).spearman), abs=1e-5)
+    other = replace(data, info=replace(data.info, name="breastmnist"))
+    with pytest.raises(SwysError, match="holds runs of pneumoniamnist, not breastmnist"):
+        agreement.agreement_over_runs(folder, other)
+    with pytest.raises(SwysError, match="students of one finished teacher, found none; train them first"):
+        agreement.split_runs([])
+
+
+def test_differences_are_paired_by_seed_and_group_means_in_the_order_of_the_ladder():
+    runs = [{"id": f"{group}, {seed}", "group": group, "seed": seed} for group in GROUPS for seed in range(3)]
+    scores = (0.1, 0.2, 0.3, 0.2, 0.4, 0.3, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4)
+    values = dict(zip((run["id"] for run in runs), scores))
+    soft, maps, _ = agreement.differences(runs, values)
+    assert (soft["of"], soft["to"]) == ("soft targets", "alone")
+    assert soft["seeds"] == pytest.approx([0.1, 0.2, 0.0]) and soft["mean"] == pytest.approx(0.1)
+    # mean 0.1, standard error 0.1 / sqrt(3), two degrees of freedom: quantile 4.3027
+    half = 4.3027 * 0.1 / 3**0.5
+    assert (soft["low"], soft["high"]) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-4)
+    assert maps["mean"] == pytest.approx(0.6)
+    assert agreement.differences(runs[:1] + runs[3:4], values) == []  # one pair has no interval
+    rows = {key: {"spearman": value, "chance": 0.05} for key, value in values.items()}
+    (row,) = agreement.summary({"runs": runs[::-1], "maps": {"grad_cam": {"runs": rows}}})
+    assert list(row)[:6] == ["map", "chance", *GROUPS]
+    assert list(row.values())[1:6] == pytest.approx([0.05, 0.2, 0.3, 0.8, 0.4])
+    assert row["soft targets + maps - alone"].startswith("+0.60 [")
+
+
+def test_agreement_of_earlier_versions_stays_readable():
+    for path in CHECKPOINTS.glob("*/pocket.json"):
+        table = agreement.summary(json.loads(path.read_text()))
+        assert {"alone", "soft targets + maps", "another teacher"} <= set(table[0]) and len(table) >= 4
+
+
+def test_the_earlier_projects_training_goes_on_where_it_was_killed(tmp_path, monkeypatch, drawn_data_dir):
+    real, done = original.epoch, []
+
+    def killed_once(model, optimizer, split, number, seconds):
+        done.append(number)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return real(model, optimizer, split, number, seconds)
+
+    data = some(load_dataset("pneumoniamnist", root=drawn_data_dir), 8, 8, 8)
+    monkeypatch.setattr(original, "study_data", lambda dataset: data)
+    monkeypatch.setattr(original, "write_runs", lambda dataset, out: None)
+    monkeypatch.setattr(original, "epoch", killed_once)
+    monkeypatch.setitem(original.RECIPE, "epochs", 2)
+    with pytest.raises(KeyboardInterrupt):
+        original.original(folder=tmp_path)
+    original.original(folder=tmp_path)
+    (entry,) = reference.read_runs(tmp_path)
+    assert done == [0, 1, 1] and [row["epoch"] for row in entry["history"]] == [1, 2]
+    assert not list(tmp_path.rglob("*.state.pt")) and set(entry["last"]) == {"accuracy", "auc", "ece"}
+    assert load_checkpoint(tmp_path / f"{entry['id']}.safetensors")[1]["img_size"] == 224
