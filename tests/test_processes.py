@@ -1,89 +1,111 @@
-"""Two processes train what one trains: same global batches, views, dropped patches, so the same weights."""
-
-from __future__ import annotations
+"""Kills and several processes: training and files come out as from one undisturbed process."""
 
 import os
-import subprocess
-import sys
+import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from small import OBJECTIVES, RECIPE, SMALL, objective, some, vit
 
-from swys_utils.training import Share
-
-SCRIPT = """
-import sys
-import torch
-from dataclasses import replace
+from swys_utils import data as data_module
+from swys_utils import resume, training
 from swys_utils.data import load_dataset
-from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
-from swys_utils.recipe import SupervisedObjective, reference_recipe
-from swys_utils import training
-from swys_utils.training import build, fit, predict
 
-kind, path, batch_size, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "stop"
-torch.set_num_threads(1)
-training.fast_bf16 = lambda device: False  # sums of bfloat16 depend on how they are split
-data = load_dataset("pneumoniamnist")
-data = replace(data, train=data.train.head(100))
-recipe = replace(reference_recipe("vit_tiny"), epochs=2, batch_size=batch_size, lr=1e-4, drop_path=0.2)
-small = {"embed_dim": 48, "depth": 3, "num_heads": 3}
-labels, teacher = SupervisedObjective(), Teacher(build("vit_tiny", data, recipe, 5, **small))
-if kind == "features":
-    recipe = replace(recipe, patch_drop=0.0)
-student = build("vit_tiny", data, recipe, 0, **small)
-objectives = {
-    "labels": lambda: labels,
-    "soft": lambda: SoftTargets(teacher, labels),
-    "features": lambda: FeatureDistiller(teacher, labels, student),
-    "explain": lambda: ExplanationDistiller(teacher, labels),
-}
-
-def watch(model, seconds, step):
-    if stop and step > 100 // batch_size:
-        raise KeyboardInterrupt
-
-run = fit(student, data, recipe, objectives[kind](), device="cpu", state_path=path + ".state", watch=watch)
-losses = [row["train_loss"] for row in run.history]
-torch.save({"logits": predict(run.model, data.test.images), "losses": losses}, path)
-"""
+EPOCHS, STEPS = 6, 6  # steps an epoch: 96 images in batches of 15, of which two processes have 7 and 8
 
 
-def train(processes: int, kind: str, data, path, batch_size=16, stop=False) -> dict:
-    script = path.with_suffix(".py")
-    script.write_text(SCRIPT)
-    many = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *many, script, kind, path, batch_size, "stop" if stop else "go"]
-    env = os.environ | {"SWYS_DATA_DIR": str(data), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, command)], env=env, capture_output=True, text=True)
-    assert stop or done.returncode == 0, done.stderr[-3000:]
-    return {} if stop else torch.load(path, weights_only=False)
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def difference(a: dict, b: dict) -> float:
-    return max(
-        abs(a["logits"] - b["logits"]).max(), max(abs(x - y) for x, y in zip(a["losses"], b["losses"]))
-    )
+def save_a_part_and_die(state, path):
+    path.write_bytes(b"x" * 99)
+    die()
+
+
+def train(kind, data_dir, folder, kill, process, processes):
+    """One run, or a process's share of it, to its end or until ``kill``: so many steps, or "in a save"."""
+    torch.set_num_threads(1)
+    if processes > 1:  # as torchrun and accelerate launch do, which meet at a port instead
+        os.environ |= {"RANK": str(process), "LOCAL_RANK": str(process), "WORLD_SIZE": str(processes)}
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        meeting = f"file://{folder}/meeting"
+        torch.distributed.init_process_group("gloo", meeting, rank=process, world_size=processes)
+    resume.SAVE_SECONDS = 0
+    training.fast_bf16 = lambda device: False  # sums of bfloat16 depend on how they are split
+    if kill == "in a save":
+        torch.save = save_a_part_and_die
+    data, trained = some(load_dataset(root=data_dir), train=96), []
+    recipe = replace(RECIPE, epochs=EPOCHS, batch_size=15, lr=1e-4, drop_path=0.2)
+    recipe = replace(recipe, patch_drop=0.0) if kind == "features" else recipe
+    student = training.build("vit_tiny", data, recipe, 0, **SMALL)
+    loss = objective(kind, student, vit(seed=1, noise=0.05))
+
+    def watch(model, seconds, step):
+        trained.append(step)
+        if len(trained) == kill:
+            die()
+
+    run = training.fit(student, data, recipe, loss, device="cpu", state_path=folder / "state.pt", watch=watch)
+    history = [row | {"seconds": 0} for row in run.history]
+    projector = [p for p in loss.parameters() if p.requires_grad]
+    end = {
+        "bits": [run.model.state_dict(), run.chosen().state_dict(), projector, history],
+        "numbers": [training.predict(run.model, data.test.images), [row["train_loss"] for row in history]],
+        "trained": trained,  # the steps of this process
+    }
+    if process == 0:
+        torch.save(end, folder / "end.pt")
+
+
+@pytest.fixture
+def run(at_once, drawn_data_dir, tmp_path):
+    """Trains in the folder of that name by so many processes; returns what they leave at the end."""
+
+    def run(kind, name, kill=None, processes=1):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        each = [(kind, drawn_data_dir, folder, kill, process, processes) for process in range(processes)]
+        codes = at_once(train, *each)
+        if kill:
+            assert -signal.SIGKILL in codes
+            return None
+        assert codes == [0] * processes
+        return torch.load(folder / "end.pt", weights_only=False)
+
+    return run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["labels", "soft", "features", "explain"])
-def test_two_processes_train_what_one_trains(drawn_data_dir, tmp_path, kind):
-    one = train(1, kind, drawn_data_dir, tmp_path / "one")
-    two = train(2, kind, drawn_data_dir, tmp_path / "two")
-    assert difference(one, two) < 1e-4, difference(one, two)
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_kills_and_another_number_of_processes_change_nothing(run, kind, faults):
+    straight = run(kind, "straight")
+    run(kind, "two, then one", kill=3 * STEPS + 2, processes=2)
+    other = run(kind, "two, then one")
+    assert other["trained"][0] == 3 * STEPS + 1
+    torch.testing.assert_close(other["numbers"], straight["numbers"], rtol=0, atol=1e-4)
+    steps = np.random.default_rng(OBJECTIVES.index(kind)).integers(1, 2 * STEPS + 1, size=4).tolist()
+    for kill in (steps[0], "in a save", steps[1], "in a save", *steps[2:]):
+        run(kind, "killed", kill=kill)
+    killed = run(kind, "killed")
+    torch.testing.assert_close(killed["bits"], straight["bits"], rtol=0, atol=0)
+    kept = STEPS * sum(kill > STEPS for kill in steps)  # of whole epochs, which are not trained again
+    assert kept and killed["trained"] == list(range(kept + 1, EPOCHS * STEPS + 1))
+    faults("kill -9 in training, then resumed: the same bits", 4)
+    faults("kill -9 in a save, then resumed: the same bits", 2)
 
 
-@pytest.mark.slow
-def test_uneven_shares_and_a_resume_in_another_number_of_processes(drawn_data_dir, tmp_path):
-    one = train(1, "labels", drawn_data_dir, tmp_path / "one", batch_size=15)
-    train(2, "labels", drawn_data_dir, tmp_path / "two", batch_size=15, stop=True)
-    assert (tmp_path / "two.state").is_file()
-    two = train(1, "labels", drawn_data_dir, tmp_path / "two", batch_size=15)
-    assert difference(one, two) < 1e-4, difference(one, two)
+def unpack(root, killed) -> None:
+    data_module.MEMORY_LIMIT = 1000
+    if killed:
+        data_module.shutil.copyfileobj = die
+    assert len(load_dataset("bloodmnist", root=root).train) == 256
 
 
-def test_shares_of_an_uneven_batch_cover_it_once_and_weigh_by_their_images():
-    shares = [Share(process, 3, 16) for process in range(3)]
-    assert [i for share in shares for i in range(16)[share.rows]] == list(range(16))
-    assert sum(share.weight for share in shares) == pytest.approx(3)
+def test_unpackings_at_once_and_one_killed(at_once, drawn_data_dir, tmp_path, faults):
+    (tmp_path / "bloodmnist.npz").write_bytes((drawn_data_dir / "bloodmnist.npz").read_bytes())
+    codes = at_once(unpack, *[(tmp_path, number == 0) for number in range(5)])
+    assert codes == [-signal.SIGKILL, 0, 0, 0, 0]
+    faults("four unpackings of one file at once, and one killed", 5)
