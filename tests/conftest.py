@@ -68,13 +68,9 @@ def write_npz(path, name, classes, colour, counts, size, rng) -> None:
     np.savez_compressed(path, **arrays)
 
 
-# Files that `make check` leaves out.
-SLOW = ("test_cli", "test_export", "test_plots", "test_reference")
-
-
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.stem in SLOW:
+    for item in items:  # `make check` leaves these files out
+        if item.path.stem in ("test_cli", "test_export", "test_plots", "test_reference"):
             item.add_marker(pytest.mark.slow)
 
 

@@ -1,7 +1,5 @@
 """Small models, few images and the objectives by name: what many test files need."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

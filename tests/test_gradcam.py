@@ -84,11 +84,6 @@ def test_logits_and_map_are_the_models_own_and_grad_cam(case):
     assert close(values, grad_cam(model, inputs, CLASSES, signed=True).flatten(1))
     values.square().mean().backward()
     assert all(block.attn.qkv.weight.grad.abs().max() > 0 for block in model.blocks)
-    with torch.no_grad():
-        quiet = logits_and_map(model, inputs, CLASSES)
-    for found in (quiet, logits_and_map(model.requires_grad_(False), inputs, CLASSES)):
-        assert not found[0].requires_grad and torch.allclose(found[0], logits, atol=1e-5)
-        assert not found[1].requires_grad and close(found[1], values)
 
 
 @pytest.mark.parametrize("kind", ["CLS token", "registers, average"])

@@ -13,7 +13,7 @@ from swys_utils.config import PROFILES, SwysError, profile
 from swys_utils.data import load_dataset
 
 
-def test_profile_comes_from_the_environment_seeds_repeat_and_the_device_has_a_name(monkeypatch):
+def test_profiles_seeds_devices_and_json(monkeypatch, tmp_path):
     monkeypatch.setenv("SWYS_PROFILE", "full")
     assert profile() is PROFILES["full"] and profile("smoke") is PROFILES["smoke"]
     monkeypatch.delenv("SWYS_PROFILE")
@@ -27,9 +27,6 @@ def test_profile_comes_from_the_environment_seeds_repeat_and_the_device_has_a_na
     assert draws[0] == draws[1]
     assert config.default_device().type in ("cuda", "mps", "cpu") and config.device_name()
     assert config.fast_bf16("cpu") in (True, False)
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
     config.write_json(tmp_path / "new" / "a.json", {"x": np.float32(1)})
     assert (tmp_path / "new" / "a.json").read_text() == '{\n "x": 1.0\n}\n'
     with pytest.raises(SwysError, match="choose another path"):

@@ -24,9 +24,9 @@ from setup_cell import CORE, EXTRAS, SOURCE  # noqa: E402
 USE = """
 import ipywidgets
 from swys_utils.browser import GradCAMBrowser
-from swys_utils.models import checkpoint_ids, load_checkpoint
-names = [name for name in checkpoint_ids() if name.startswith("pneumoniamnist/vit_tiny")]
-browser = GradCAMBrowser({"Tiny": load_checkpoint(names[0])[0]}, data.test.head(4), data.info.class_names)
+from swys_utils.models import load_checkpoint
+models = {"Tiny": load_checkpoint("pneumoniamnist/vit_tiny")[0]}
+browser = GradCAMBrowser(models, data.test.head(4), data.info.class_names)
 browser.slider.value = 2
 print(ipywidgets.__version__, "Image 2 of 4" in browser.status.value)
 """
@@ -34,7 +34,6 @@ FOLDED = re.compile(r"<details>(.*?)</details>", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|tmp|root|home|Users|content)/")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\b")
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 @pytest.fixture(params=CORE + EXTRAS, ids=lambda path: path.stem)
@@ -109,7 +108,7 @@ def test_opens_with_title_goals_and_links_and_closes_with_what_you_saw_and_two_e
     opening = "\n".join(cell.source for cell in notebook.cells[:first_code])
     assert re.match(rf"# {int(path.stem[:2])}\. \S", opening), "the first line is the title, with its number"
     assert re.search(r"\bgoals?\b", opening, re.IGNORECASE), "goals come before the first code cell"
-    series, links = EXTRAS if path in EXTRAS else CORE, LINK.findall(text)
+    series, links = EXTRAS if path in EXTRAS else CORE, re.findall(r"\]\(([^)\s]+)\)", text)
     at = series.index(path)
     wanted = [other.name for other in series[max(at - 1, 0) : at + 2] if other != path] + ["README.md"]
     assert not [name for name in wanted if not any(name in link for link in links)]
@@ -135,8 +134,8 @@ def test_was_run_from_top_to_bottom_and_shows_no_error_widget_or_path_of_a_machi
         assert not re.search(r"\d+%\|| \[\d\d:\d\d", text), f"a progress bar stays behind: {text[:80]}"
         is_widget = any("widget-view" in kind for kind in output.get("data", {}))
         assert not (is_widget and re.match(r"\w+\(", text)), "a widget's bare repr, which is all GitHub shows"
-        data = [str(value) for kind, value in output.get("data", {}).items() if "image/" not in kind]
-        everything = re.sub(r"base64,[^\"')]+", "", " ".join([output.get("text", ""), *data]))
+        shown = [str(value) for kind, value in output.get("data", {}).items() if "image/" not in kind]
+        everything = re.sub(r"base64,[^\"')]+", "", " ".join([output.get("text", ""), *shown]))
         assert not MACHINE_PATH.search(everything)
     assert any("nbval-check-output" in cell.metadata.get("tags", []) for cell in cells), "one is compared"
 
@@ -181,9 +180,8 @@ def test_links_of_the_site_lead_somewhere_and_nothing_comes_from_elsewhere():
     assert {"index.html", "01_data.html", "07_is_the_map_true.html"} <= {path.name for path in paths}
     for path in paths:
         page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        parts = page.select("img, script, link, iframe")
-        addresses = [part.get("src") or part.get("href") or "data:" for part in parts]
-        assert all(address.startswith("data:") for address in addresses), path.name
+        for part in page.select("img, script, link, iframe"):
+            assert (part.get("src") or part.get("href") or "data:").startswith("data:"), path.name
         links = [link["href"].split("#")[0] for link in page.select("a[href]")]
         assert not [x for x in links if not re.match(r"\w+:", x) and not (site / x).exists()], path.name
         assert all(picture.get("alt") for picture in page.select(".notebook img, .hero img")), path.name
