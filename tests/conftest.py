@@ -1,7 +1,4 @@
-"""Shared by all tests: the smoke profile, and images to work on.
-
-They are drawn here, so that the suite needs neither a network nor a data set; `real_data_dir` has real ones.
-"""
+"""Shared by all tests: the smoke profile, and images drawn here, so that no network and no data is needed."""
 
 import multiprocessing
 import os

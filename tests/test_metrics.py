@@ -13,7 +13,7 @@ from swys_utils.config import PROFILES, SwysError, profile
 from swys_utils.data import load_dataset
 
 
-def test_profiles_seeds_devices_and_json(monkeypatch, tmp_path):
+def test_profiles_come_from_the_environment_seeds_repeat_and_json_is_written_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("SWYS_PROFILE", "full")
     assert profile() is PROFILES["full"] and profile("smoke") is PROFILES["smoke"]
     monkeypatch.delenv("SWYS_PROFILE")

@@ -1,7 +1,4 @@
-"""What every notebook, and its page, has to be; the folded solutions and the first cell are run.
-
-That the cells themselves run is tested by nbval (`make test`).
-"""
+"""What every notebook and its page have to be; that the cells run is tested by nbval (`make test`)."""
 
 import ast
 import os

@@ -1,16 +1,10 @@
-"""In a system Chromium: the demo, from a server and from disk, and the slider, in JupyterLab and Notebook 6.
+"""The demo and the slider in a system Chromium, with screenshots in build/browser/ to be looked at."""
 
-Without Chromium or Playwright all is skipped. Screenshots go to build/browser/, to be looked at.
-"""
-
-import functools
-import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 
 import nbformat
 import numpy as np
@@ -24,7 +18,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SITE, SCREENSHOTS = BUILD / "site", BUILD / "browser"
 # What JupyterLab itself asks for and a bare test server does not have; nothing of ours may be on this list.
 NOISE = ("favicon", "/api/me", "/lsp/status", "/api/contents/.jupyter", "workspaces", "Slow network")
-pytestmark = pytest.mark.browser
+found = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt-get install chromium)")
+pytestmark = [pytest.mark.browser, found]
 built = pytest.mark.skipif(not (SITE / "demo.html").is_file(), reason="make site builds the demo (needs npm)")
 # Three small untrained models, which disagree on images of noise.
 DRAW = """
@@ -47,8 +42,6 @@ browser.slider.value = 1
 def page():
     """A page that fails the test if anything is written to its console as an error, or thrown."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium (apt-get install chromium)")
     said = []
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -57,16 +50,6 @@ def page():
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         yield page
     assert not [one for one in said if one.startswith("error") and not any(noise in one for noise in NOISE)]
-
-
-@pytest.fixture(scope="module")
-def served():
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=SITE)
-    handler.log_message = lambda *args: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/demo/"
-        server.shutdown()
 
 
 def opened(page, address: str) -> list[str]:
@@ -91,10 +74,12 @@ def drop(page, path) -> None:
 
 
 @built
-def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page(page, served, tmp_path):
+def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page(page, tmp_path):
+    host = "http://localhost/"
+    page.route(f"{host}**", lambda route: route.fulfill(path=SITE / route.request.url.removeprefix(host)))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
-    strange, before = opened(page, served), pictures(page)
+    strange, before = opened(page, f"{host}demo/index.html"), pictures(page)
     assert len(before) == 4
     drop(page, tmp_path / "noise.png")
     page.get_by_text("Shown: noise.png.").wait_for()
