@@ -79,6 +79,7 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("train --dataset pneumonia --save_path x", "did you mean 'pneumoniamnist'"),
         ("train --save_path x.pth", "use .safetensors"),
         ("train --save_path x.safetensors --resume", "nothing to resume"),
         ("train --save_path x --epochs 0", "must be above 0"),

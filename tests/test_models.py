@@ -76,6 +76,8 @@ def test_damaged_and_foreign_files_are_refused(model, tmp_path):
     for message, path in wrong.items():
         with pytest.raises(SwysError, match=message):
             load_checkpoint(path)
+    with pytest.raises(SwysError, match="cannot write"):
+        save_checkpoint(model, renamed / "m", CARD)
 
 
 @pytest.mark.parametrize("killed_at", ["card.json", "model.safetensors"])
