@@ -72,8 +72,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
-    """The notebooks (nbval) inherit the environment: without real data they get drawn images."""
-    if not REAL_DATA_DIR:
+    if not REAL_DATA_DIR:  # the notebooks (nbval) inherit the environment: they get drawn images
         folder = tempfile.TemporaryDirectory(prefix="swys-drawn-")
         config.add_cleanup(folder.cleanup)
         os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(folder.name)))

@@ -149,8 +149,7 @@ def test_folded_solutions_run(path, notebook, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the cell clones the repository")
 def test_the_setup_cell_clones_once_and_finds_its_checkpoints_after_a_restart(environment, tmp_path):
-    """Without a checkout, as on Colab."""
-    python = environment("--no-deps", "ipywidgets==7.7.1")
+    python = environment("--no-deps", "ipywidgets==7.7.1")  # as on Colab, without a checkout
     (tmp_path / "cells.ipy").write_text(SOURCE.replace("{repository}", "") + USE)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SWYS", "PYTHON"))}
     kept |= {"HOME": str(tmp_path), "SWYS_PROFILE": "smoke"}

@@ -22,8 +22,7 @@ split, model = Split(np.zeros((4, 28, 28), np.uint8), np.arange(4) % 2), create_
 row = {"seconds": 9, "accuracy": 0.7, "auc": 0.8}
 curve = plots.LiveCurve(split, "binary-class", "Tiny", {"linear model": row}, {"Base": [row]})
 for second in (0, 59, 60, 120): curve(model.train(), second)
-assert curve.history[2] == {"seconds": 120, "accuracy": 0.5, "auc": 0.5}  # all images are the same
-assert len(curve.history) == 3 and model.training
+assert curve.history[2:] == [{"seconds": 120, "accuracy": 0.5, "auc": 0.5}] and model.training
 """
 
 

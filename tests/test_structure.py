@@ -16,7 +16,7 @@ ORDER = re.findall(r"`(\w+)`", SOURCES[UTILS / "__init__.py"].split("named befor
 
 
 def test_folders_stay_within_their_budget():
-    for folder, budget in {UTILS: 2200, STUDIES: 2200, TOOLS: 300, SITE: 240, TESTS: 3700}.items():
+    for folder, budget in {UTILS: 2200, STUDIES: 2200, TOOLS: 300, SITE: 240, TESTS: 2800}.items():
         counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in folder.rglob("*.py")}
         assert sum(counts.values()) <= budget, f"{folder.name}: {sum(counts.values())} lines: {counts}"
 

@@ -18,8 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SITE, SCREENSHOTS = BUILD / "site", BUILD / "browser"
 # What JupyterLab itself asks for and a bare test server does not have; nothing of ours may be on this list.
 NOISE = ("favicon", "/api/me", "/lsp/status", "/api/contents/.jupyter", "workspaces", "Slow network")
-found = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt-get install chromium)")
-pytestmark = [pytest.mark.browser, found]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no system Chromium")]
 built = pytest.mark.skipif(not (SITE / "demo.html").is_file(), reason="make site builds the demo (needs npm)")
 # Three small untrained models, which disagree on images of noise.
 DRAW = """
@@ -80,10 +79,9 @@ def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     strange, before = opened(page, f"{host}demo/index.html"), pictures(page)
-    assert len(before) == 4
     drop(page, tmp_path / "noise.png")
     page.get_by_text("Shown: noise.png.").wait_for()
-    assert all(old != new for old, new in zip(before, pictures(page)))
+    assert len(before) == 4 and all(old != new for old, new in zip(before, pictures(page)))
     logits, _ = predict_onnx(SITE / "demo" / "assets" / "vit_tiny_maps.onnx", pixels[None])
     odds = np.exp(logits[0] - logits[0].max())
     said = page.locator("#models article").nth(1).locator(".answer").inner_text()
