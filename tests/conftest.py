@@ -110,6 +110,7 @@ def drawn_data_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def at_once():
     """``at_once(function, *arguments)`` calls it in one process for each tuple; returns their exit codes."""
+    pytest.importorskip("resource")  # Windows has none, and no forkserver and no SIGKILL
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["swys_utils.distillation"])
 

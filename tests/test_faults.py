@@ -113,7 +113,6 @@ def fill_the_disk(folder) -> None:
 
 
 def test_a_full_disk_is_one_line_and_the_old_files_stay(at_once, tmp_path, faults):
-    pytest.importorskip("resource")  # not on Windows
     assert at_once(fill_the_disk, (tmp_path,)) == [0]
     faults("no room left while saving: the old file stays", 3)
 
