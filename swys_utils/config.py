@@ -92,7 +92,7 @@ def seed_everything(seed: int) -> None:
 def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:") -> str:
     """One line for a mistyped name, with the nearest known one."""
     near = get_close_matches(str(value), list(known), n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"{way_out} {', '.join(known)}"
+    hint = f"did you mean '{near[0]}'?" if near else f"{way_out} {', '.join([*known][:12])}"
     return f"unknown {kind} '{value}'; {hint}"
 
 

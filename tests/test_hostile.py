@@ -22,8 +22,7 @@ from swys_utils.data import load_dataset, to_model_input
 from swys_utils.models import load_checkpoint, save_checkpoint
 
 CASES = int(os.environ.get("SWYS_FUZZ", 400))  # of each kind
-CHECKS = list(HealthCheck)
-FUZZ = settings(max_examples=CASES, derandomize=True, deadline=None, suppress_health_check=CHECKS)
+FUZZ = settings(max_examples=CASES, derandomize=True, deadline=None, suppress_health_check=[*HealthCheck])
 KNOWN = ["../x", "/etc/passwd", "a/b", "model.safetensors", "pneumoniamnist", "0" * 64, 10**9]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(KNOWN),

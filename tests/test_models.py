@@ -36,6 +36,7 @@ def test_short_names_are_28_px_and_timm_names_their_own():
 def test_what_cannot_be_made_is_one_line():
     for message, arguments in {
         "unknown model .*; did you mean 'vit_tiny_patch16_224'": ("vit_tinny_patch16_224", 2),
+        "unknown model '0'; .* for example vit_base, vit_tiny, .{,200}$": ("0", 2),
         "not a Vision Transformer|cannot be made": ("levit_128", 2, 224),
         "patches do not divide the image|cannot be made": ("vit_tiny", 2, 28, 5),
     }.items():
@@ -128,7 +129,7 @@ def test_a_shipped_run_is_scored_as_it_is_stored_and_timm_loads_it(tmp_path, mon
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(inputs), model(inputs))
-    assert (theirs.pretrained_cfg["mean"], theirs.pretrained_cfg["input_size"][1:]) == ([0.5] * 3, (28, 28))
+    assert (theirs.pretrained_cfg["mean"], [*theirs.pretrained_cfg["input_size"]]) == ([0.5] * 3, [3, 28, 28])
     ship.ship(run, "pneumoniamnist/mine", "int8")
     assert not (folder / "config.json").exists()  # timm is not offered what it would misread
     save_checkpoint(model, run, card | {"synthetic": True})
