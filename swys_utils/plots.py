@@ -28,7 +28,7 @@ COLOURS = {"map": "#CC79A7", "feature": "#56B4E9", "soft": "#009E73", "tiny": "#
 SCORES = {"accuracy": ("accuracy (%)", 100), "auc": ("AUC", 1), "ece": ("calibration error", 1)}
 GREY = "#767676"  # the lightest grey that is readable as text on white
 
-plt.rcParams.update({"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
+plt.rcParams.update({"figure.dpi": 90, "lines.solid_capstyle": "butt", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
 
 
 def colour(name: str) -> str:
