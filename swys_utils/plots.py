@@ -28,7 +28,8 @@ COLOURS = {"map": "#CC79A7", "feature": "#56B4E9", "soft": "#009E73", "tiny": "#
 SCORES = {"accuracy": ("accuracy (%)", 100), "auc": ("AUC", 1), "ece": ("calibration error", 1)}
 GREY = "#767676"  # the lightest grey that is readable as text on white
 
-plt.rcParams.update({"figure.dpi": 90, "lines.solid_capstyle": "butt", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
+plt.rc("axes.spines", top=False, right=False)
+plt.rcParams |= {"figure.dpi": 90, "lines.solid_capstyle": "butt"}  # a bar ends where its interval ends
 
 
 def colour(name: str) -> str:
@@ -47,9 +48,8 @@ class LiveCurve:
 
     def __init__(self, split: Split, task: str, title="Base", baseline=None, others=None, seconds=0.0):
         self.split, self.task, self.title, self.seconds = split, task, title, seconds
-        self.baseline, self.others = baseline or {}, others or {}
+        self.baseline, self.others, self.handle = baseline or {}, others or {}, DisplayHandle()
         self.history: list[dict[str, float]] = []
-        self.handle = DisplayHandle()
 
     def __call__(self, model: nn.Module, seconds: float, step: int = 0) -> None:
         """Score the model, whose mode stays as it is, and redraw; nothing happens when no look is due."""
