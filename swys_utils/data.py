@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 import zipfile
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import pooch
 import torch
 import torch.nn.functional as F
 from medmnist.info import INFO
+from tqdm import tqdm
 
 from .config import Profile, SwysError, default_device, device_name, profile, unknown
 
@@ -25,6 +27,7 @@ TWIN = Path(__file__).parent / "assets" / f"{DEFAULT_DATASET}_twin.npz"
 TWIN_SOURCE = "synthetic twin - not patients, numbers are illustrations"
 MEMORY_LIMIT = 2**30  # bytes; larger image arrays are memory-mapped instead of loaded
 TIMEOUT = 10  # seconds without an answer before a download try is given up
+SLOWEST = 1000  # bytes a second, on average since its start, below which it is given up as well
 
 
 @dataclass(frozen=True)
@@ -176,12 +179,24 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
     return data, current, device
 
 
+class _Patience(tqdm):
+    """The progress bar of a download; raises OSError when the server is too slow to wait for."""
+
+    def update(self, n: int = 1) -> None:
+        """``n``: bytes."""
+        super().update(n)
+        seconds = time.time() - self.start_t
+        if seconds > TIMEOUT and self.n < SLOWEST * seconds:
+            raise OSError(f"only {self.n} bytes in {seconds:.0f} s")
+
+
 def _download(url: str, md5: str, target: Path) -> Path:
     """Fetch with a progress bar and a second try; the file gets its name only when its MD5 is right."""
-    how = {"path": target.parent, "downloader": pooch.HTTPDownloader(True, timeout=TIMEOUT)}
     for last_try in (False, True):
+        bar = _Patience(total=1, unit="B", unit_scale=True)  # pooch sets the total
+        get = pooch.HTTPDownloader(bar, chunk_size=256, timeout=TIMEOUT)
         try:
-            return Path(pooch.retrieve(url, f"md5:{md5}", target.name, **how))
+            return Path(pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, downloader=get))
         except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
             if last_try:
                 raise OSError(f"{url} - {error}"[:300].replace("\n", " ")) from error

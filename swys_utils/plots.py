@@ -20,7 +20,7 @@ from torch import nn
 from .config import BUILD, write_json
 from .data import Dataset, Split
 from .gradcam import overlay
-from .metrics import Metrics, point_scores
+from .metrics import point_scores
 from .training import predict
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the first word found in a name decides
@@ -97,22 +97,6 @@ def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapp
     entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     geometry = {"img_size": model.patch_embed.img_size[0], "patch_size": model.patch_embed.patch_size[0]}
     write_json(path, entries | {key: geometry | {"history": list(history)}})
-
-
-def intervals(scores: Mapping[str, Metrics], reference: Mapping[str, float] | None = None) -> Figure:
-    """Accuracy, AUC and calibration error with 95 % intervals; reference: dashed lines, name -> accuracy."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 0.5 * len(scores) + 1.2), sharey=True, layout="constrained")
-    for ax, (key, (label, factor)) in zip(axes, SCORES.items()):
-        for name, metrics in scores.items():
-            ends = np.multiply(factor, getattr(metrics, f"{key}_interval"))
-            ax.plot(ends, [name, name], color=colour(name), lw=3, alpha=0.5)
-            ax.plot(factor * getattr(metrics, key), name, "o", color=colour(name))
-        ax.set_xlabel(label)
-    for name, value in (reference or {}).items():
-        axes[0].axvline(100 * value, color="black", ls="--", lw=1, label=name)
-        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9)
-    axes[0].set_ylim(len(scores) - 0.5, -0.5)
-    return figure
 
 
 def heatmap_rows(images, maps: Mapping, captions: Mapping, titles: Sequence[str], scale="image") -> Figure:

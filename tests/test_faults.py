@@ -41,7 +41,10 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "abc" if fault == "length" else str(len(body)))
         self.end_headers()
         self.close_connection = fault in ("stalls", "truncates")
-        self.wfile.write(body[: len(body) // 2] if self.close_connection else body)
+        end, size = len(body) // (1 + self.close_connection), 256 if fault == "drips" else len(body)
+        for start in range(0, end, size):
+            self.wfile.write(body[start : min(start + size, end)])
+            time.sleep(0.5 if fault == "drips" else 0)
         self.wfile.flush()
         time.sleep(2 if fault == "stalls" else 0)
 
@@ -69,7 +72,7 @@ def test_a_download_gets_right_and_is_made_once(address, tmp_path, monkeypatch, 
     faults("server: wrong once, then right", 1)
 
 
-WRONG = "truncates corrupts stalls always503 html length circles nobody".split()
+WRONG = "drips truncates corrupts stalls always503 html length circles nobody".split()
 
 
 @pytest.mark.parametrize("fault", WRONG)
