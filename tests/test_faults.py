@@ -45,7 +45,6 @@ class Server(http.server.BaseHTTPRequestHandler):
         for start in range(0, end, size):
             self.wfile.write(body[start : min(start + size, end)])
             time.sleep(0.5 if fault == "drips" else 0)
-        self.wfile.flush()
         time.sleep(2 if fault == "stalls" else 0)
 
 

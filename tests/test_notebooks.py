@@ -193,3 +193,5 @@ def test_the_table_of_the_readme_is_that_of_notebook_6():
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     found = [[cell.text.strip() for cell in row.select("td")] for row in tables.select("tr")]
     assert len(rows) >= 4 and all(row in found for row in rows)
+    alone, taught = (row[-1].split()[0].lstrip("0") for row in rows[1:3])
+    assert f"is {alone} when it was trained alone, and {taught} when Base's" in " ".join(readme.split())
