@@ -28,7 +28,6 @@ ANOTHER, BOTH = "another teacher", "soft targets + maps"
 # method of a student's run -> its group
 GROUPS = {"scratch": "alone", "kd_soft": "soft targets", "kd_explain": BOTH}
 COMPARED = (("soft targets", "alone"), (BOTH, "alone"), (BOTH, "soft targets"))
-RENAMED = {"maps": BOTH}  # in results of earlier versions
 
 
 def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None) -> list[dict]:
@@ -138,8 +137,7 @@ def summary(study: dict) -> list[dict]:
     Args:
         study: result of ``agreement_over_runs``, or a ``pocket.json`` of an earlier version.
     """
-    runs = [run | {"group": RENAMED.get(run["group"], run["group"])} for run in study["runs"]]
-    rows = []
+    runs, rows = study["runs"], []
     for name, part in study["maps"].items():
         values = {key: row["spearman"] for key, row in part["runs"].items()}
         row = {"map": name, "chance": float(np.mean([r["chance"] for r in part["runs"].values()]))}

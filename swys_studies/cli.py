@@ -34,15 +34,14 @@ def evaluate(
     split: Splits = "test",
     json: str = "",
 ) -> None:
-    """Accuracy, AUC and calibration of a checkpoint; and how many of the images it was trained on.
+    """Accuracy, AUC and calibration; and how many of the images it was trained on, if its card knows them.
 
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         model: refuse a checkpoint of another model.
         json: write the scores to this file, too.
     """
-    if json and Path(json) == Path(ckpt_path).with_suffix(".json"):
-        raise SwysError(f"'{json}' is the card of '{ckpt_path}'; give another name to --json")
+    keep_cards(json)
     data = load_dataset(dataset, size)
     network, card = load_for(ckpt_path, data, model)
     part = getattr(data, split)
@@ -104,12 +103,10 @@ def benchmark(
     Args:
         ckpt_path: checkpoints, largest first, the one to ship last; default: all shipped ones of the data
             set.
-        images: so many random test images are scored (0: all).
+        images: so many random test images (0: all).
         json: write the rungs to this file, too.
-
-    Raises:
-        SwysError: no checkpoint of this data set.
     """
+    keep_cards(json)
     data = load_dataset(dataset)
     paths = ckpt_path or shipped(dataset)
     found = {path: load_checkpoint(path, "cpu", data.info.num_classes) for path in paths}
@@ -141,6 +138,12 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
         if int8:
             written = quantise_onnx_dynamic(target, save_path)
     print(f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}")
+
+
+def keep_cards(path: str) -> None:
+    """Refuse to write over a file that holds a checkpoint's card."""
+    if path and Path(path).is_file() and '"sha256"' in Path(path).read_text(errors="replace"):
+        raise SwysError(f"'{path}' is the card of a checkpoint; give another name to --json")
 
 
 def shipped(dataset: str) -> list[str]:

@@ -71,15 +71,10 @@ def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
 
 
 def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:
-    """Empty Grad-CAM maps of one model, for the class that it predicts."""
-    logits = predict(model, sample.images)
-    return empty_maps(heatmaps(model, sample.images, targets=logits.argmax(1)), logits, class_names)
-
-
-def empty_maps(maps: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> list[dict]:
-    """How often does ReLU leave nothing of maps (N, gh, gw)? By class and confidence, from logits (N, C)."""
-    probabilities = torch.as_tensor(logits).softmax(1).numpy()
-    confidence, empty = probabilities.max(1), np.asarray(maps).max(axis=(1, 2)) <= 0
+    """How often does ReLU leave nothing of a map for the predicted class? By class and confidence."""
+    probabilities = torch.as_tensor(predict(model, sample.images)).softmax(1).numpy()
+    maps = heatmaps(model, sample.images, targets=probabilities.argmax(1))
+    confidence, empty = probabilities.max(1), maps.max(axis=(1, 2)) <= 0
     groups = {("all", "all"): np.ones(len(empty), bool)}
     for c, name in enumerate(class_names):
         for band, low, high in (("below 0.8", 0, 0.8), ("0.8 to 0.95", 0.8, 0.95), ("0.95 to 1", 0.95, 2)):

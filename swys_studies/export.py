@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -175,20 +174,26 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
     card_path = path.with_suffix(".json")
-    if card_path.is_file() and json.loads(card_path.read_text()).get("format") != "onnx":
+    if card_path.is_file() and '"format": "onnx"' not in card_path.read_text(errors="replace"):
         raise SwysError(f"'{card_path}' is the card of another file; give another name than '{path.name}'")
-    with tempfile.TemporaryDirectory() as folder:
-        checked = Path(folder) / path.name
-        checked.write_bytes(model.SerializeToString())
-        session = onnx_session(checked)
-        card |= file_entry(checked, path.name)
+    part = path.with_suffix(".onnx.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(model.SerializeToString())
+        session = onnx_session(part)
+        card |= file_entry(part, path.name)
         difference = max(np.abs(run_onnx(session, pixels[:n])[0] - expected[:n]).max() for n in (1, 3))
         if card["precision"] == "float32" and not difference < TOLERANCE:
             raise SwysError(f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}")
         card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}
         card["versions"] = {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")}
-        write_json(card_path, card)  # first: it says when this is no place to write to
-        shutil.copyfile(checked, path)
+        write_json(card_path, card)
+        part.replace(path)
+    except OSError as error:
+        raise SwysError(f"cannot write '{path}' ({error.strerror}); choose another path") from None
+    finally:
+        if part.is_file():
+            part.unlink()
     return card
 
 

@@ -103,8 +103,9 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
     rungs, floats, answers, maps = [], {}, {}, {}
     for rung in every:
         name, logits, validated = rung.name, rung.predict(test.images), rung.predict(val.images)
-        above = floats.get(rung.model) or [name, *floats.values()][-1]
-        whole = floats.setdefault(rung.model, name)  # the same model in float32 comes first
+        step_before = [name, *floats.values()][-1]  # the latest float32 rung; of the first, itself
+        above = floats.get(rung.model, step_before)  # the same model in float32 comes before its int8 file
+        whole = floats.setdefault(rung.model, name)
         answers[name] = logits.argmax(axis=1)
         maps[name] = rung.explain(shown, classes)
         alike = [np.nanmean(agreement(maps[name], maps[other]).spearman) for other in (above, first)]

@@ -4,7 +4,6 @@ how long this series needs to get as far."""
 from __future__ import annotations
 
 import time
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +49,8 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
             run.best = {key: value.clone() for key, value in model.state_dict().items()}
         run.save(now=True)
         print(run.history[-1], flush=True)
-    last, logits = deepcopy(model), {"last": predict(model, data.test.images)}
-    model.load_state_dict(run.best)
-    logits["val_chosen"] = predict(model, data.test.images)
+    trained = {"last": model, "val_chosen": run.chosen()}
+    logits = {when: predict(network, data.test.images) for when, network in trained.items()}
     entry = {"id": run_id, "method": "original", "teacher": None, "seed": 0, "recipe": RECIPE}
     entry |= {"model": MODEL, "img_size": 224, "patch_size": 16}
     entry |= {
@@ -63,7 +61,7 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
         "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
     }
     facts = {"dataset": data.info.name, "source": data.info.source, "size": data.info.size}
-    save_checkpoint(last, out / f"{run_id}.safetensors", facts | entry)
+    save_checkpoint(model, out / f"{run_id}.safetensors", facts | entry)
     write_json(out / f"{run_id}.run.json", entry)
     run.path.unlink()
     write_runs(dataset, out)

@@ -73,8 +73,8 @@ def kinds(entries: list[dict], labels: np.ndarray) -> list[dict]:
 
 
 def differences(entries: list[dict], labels: np.ndarray) -> list[dict]:
-    """Paired by seed (same initial weights, same order of images): accuracy in points, AUC, McNemar of seed
-    0."""
+    """Paired by seed (same initial weights, same order of images): accuracy in points, AUC, McNemar of the
+    first seed."""
     groups, rows = grouped(entries), []
     for a, b in COMPARED:
         seeds = sorted(set(groups.get(a, {})) & set(groups.get(b, {})))

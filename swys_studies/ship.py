@@ -16,7 +16,6 @@ def ship(
     run: str,
     checkpoint_id: str,
     storage: Literal["fp32", "fp16", "int8"] = "fp16",
-    status: Literal["reference", "interim"] = "reference",
     note: str = "",
 ) -> dict:
     """Store a run's last epoch below ``checkpoints/``, with scores of exactly the stored weights.
@@ -28,7 +27,6 @@ def ship(
         run: folder or ``.safetensors`` file of the run.
         checkpoint_id: for example ``pneumoniamnist/vit_tiny_soft``.
         storage: of the weights; int8 is weight-only, in shards under 50 MB, and only this package reads it.
-        status: what the card calls it.
         note: a sentence for the card.
 
     Returns the card of what was written. Raises SwysError: no such run, or not one of real images.
@@ -41,7 +39,7 @@ def ship(
         )
     folder, of_the_run = CHECKPOINTS / checkpoint_id, ("stored", "files", "predicted")
     card = {key: value for key, value in card.items() if key not in of_the_run}
-    card |= {"status": status} | ({"note": note} if note else {})
+    card |= {"status": "reference"} | ({"note": note} if note else {})
     card = save_checkpoint(model, folder, card, storage)
     stored, _ = load_checkpoint(folder)
     scores = point_scores(predict(stored, data.test.images), data.test.labels, data.info.task)

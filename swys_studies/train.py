@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -134,4 +135,6 @@ def load_for(path: str, data: Dataset, model: str = ""):
     loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
     if model and SHORT_NAMES.get(model, model) not in card["model"]:
         raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
+    if card.get("dataset", data.info.name) != data.info.name:
+        print(f"note: '{path}' was trained on {card['dataset']}, not {data.info.name}", file=sys.stderr)
     return loaded, card

@@ -83,7 +83,9 @@ class GradCAMBrowser(widgets.VBox):
         i = self.selection[place - 1]
         self.status.value = f"Image {place} of {len(self.selection)}, row {data.rows[i]} of the split"
         for view, picture in zip(self.views, data.pictures(i, target, self.scale.value, self.opacity.value)):
-            view.value = encode(picture, "PNG")
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "PNG")
+            view.value = buffer.getvalue()
         for box, name, lines in zip(self.texts, ("image", *data.models), data.texts(i, target)):
             lines = [f"<b>{html.escape(name)}</b>", *map(html.escape, lines)]
             box.value = "".join(f'<div style="{LINE}">{line}</div>' for line in lines)
@@ -171,10 +173,3 @@ class Explained:
             top = max(float(maps.max()), 1e-30) if scale == "model" else scale
             drawn.append(overlay(image, maps[i : i + 1], alpha, top, size=SIDE)[0])
         return drawn
-
-
-def encode(picture: np.ndarray, form: str) -> bytes:
-    """An image, uint8 (H, W, 3), as the bytes of a PNG or JPEG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, form)
-    return buffer.getvalue()

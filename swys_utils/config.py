@@ -46,7 +46,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile("smoke", 1, 32, 8, 0.1, "every cell runs on a few images; the numbers mean nothing"),
     "quick": Profile("quick", 60, 1000, 128, 1.5, "minutes of real training, then the shipped checkpoints"),
-    "full": Profile("full", 0, 0, 0, 5.0, "everything is trained by the reference recipe"),
+    "full": Profile("full", 0, 0, 0, 5.0, "models are trained by the reference recipe"),
 }
 
 

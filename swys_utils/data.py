@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -27,7 +28,6 @@ TWIN = Path(__file__).parent / "assets" / f"{DEFAULT_DATASET}_twin.npz"
 TWIN_SOURCE = "synthetic twin - not patients, numbers are illustrations"
 MEMORY_LIMIT = 2**30  # bytes; larger image arrays are memory-mapped instead of loaded
 TIMEOUT = 10  # seconds without an answer before a download try is given up
-SLOWEST = 1000  # bytes a second, on average since its start, below which it is given up as well
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
         raise SwysError(unknown("dataset", name, NAMES, "the 2D MedMNIST sets are"))
     if size not in SIZES:
         raise SwysError(f"unknown image size {size}; MedMNIST has {', '.join(map(str, SIZES))}")
-    root = root or os.environ.get("SWYS_DATA_DIR") or None
+    root, given = (root, "root") if root else (os.environ.get("SWYS_DATA_DIR"), "SWYS_DATA_DIR")
     if root and not Path(root).is_dir():
         raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
     suffix = "" if size == 28 else f"_{size}"
     file_name, url, md5 = f"{name}{suffix}.npz", INFO[name]["url" + suffix], INFO[name]["MD5" + suffix]
     home, problem = Path.home() / ".medmnist", "download=False"
-    for folder, place in ((Path(root) if root else home, "SWYS_DATA_DIR"), (home, "~/.medmnist")):
+    for folder, place in ((Path(root) if root else home, given), (home, "~/.medmnist")):
         if (folder / file_name).is_file():
             place = "~/.medmnist" if folder == home else place
             return _read(folder / file_name, name, size, f"real file {file_name} in {place}")
@@ -180,26 +180,24 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
 
 
 class _Patience(tqdm):
-    """The progress bar of a download; raises OSError when the server is too slow to wait for."""
+    """The progress bar of a download; raises OSError below 1,000 bytes a second, after TIMEOUT."""
 
     def update(self, n: int = 1) -> None:
-        """``n``: bytes."""
         super().update(n)
-        seconds = time.time() - self.start_t
-        if seconds > TIMEOUT and self.n < SLOWEST * seconds:
-            raise OSError(f"only {self.n} bytes in {seconds:.0f} s")
+        if not self.disable and self.n < 1000 * (time.time() - self.start_t - TIMEOUT):
+            raise OSError(f"only {self.n} bytes in {time.time() - self.start_t:.0f} s")
 
 
 def _download(url: str, md5: str, target: Path) -> Path:
     """Fetch with a progress bar and a second try; the file gets its name only when its MD5 is right."""
     for last_try in (False, True):
-        bar = _Patience(total=1, unit="B", unit_scale=True)  # pooch sets the total
-        get = pooch.HTTPDownloader(bar, chunk_size=256, timeout=TIMEOUT)
-        try:
-            return Path(pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, downloader=get))
-        except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
-            if last_try:
-                raise OSError(f"{url} - {error}"[:300].replace("\n", " ")) from error
+        with _Patience(total=1, unit="B", unit_scale=True, delay=1) as bar:  # pooch sets the total
+            get = pooch.HTTPDownloader(bar, chunk_size=256, timeout=TIMEOUT)
+            try:
+                return Path(pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, downloader=get))
+            except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
+                if last_try:
+                    raise OSError(f"{url} - {error}"[:300].replace("\n", " ")) from error
 
 
 def _read(path: Path, name: str, size: int, source: str) -> Dataset:
@@ -216,6 +214,8 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
                 splits[split] = Split(_images(path, f"{split}_images", zipped, archive), labels)
     except Exception as error:  # for a damaged or hostile file zipfile and numpy raise a dozen kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+            raise SwysError(f"cannot unpack '{path}' beside it ({reason}); make room there") from None
         raise SwysError(f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it") from None
     for split, part in splits.items():
         shape = (size, size) if info.channels == 1 else (size, size, 3)

@@ -79,8 +79,6 @@ class SoftTargets(nn.Module):
     def mixed(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
         """Both parts of the loss, from logits, targets and teacher's logits, each (B, C)."""
         loss = self.labels.loss(logits, targets)
-        if not self.alpha:
-            return loss
         if self.labels.multi_label:  # each label is a problem of two classes, [z, 0]
             both = (logits, teacher_logits)
             logits, teacher_logits = (torch.stack([z, 0 * z], dim=-1).flatten(0, 1) for z in both)
@@ -93,14 +91,14 @@ class SoftTargets(nn.Module):
 
 
 class FeatureDistiller(SoftTargets):
-    """Adds beta x the mean of 1 - cosine similarity of last tokens, projected student's and teacher's.
+    """The loss on the labels + the mean of 1 - cosine similarity of last tokens, student's and teacher's.
 
-    The projector is a linear map to the teacher's width that is trained along (FitNets, Romero et al. 2015).
+    The student's are projected by a linear map to the teacher's width, trained along (FitNets, Romero et al.
+    2015).
     """
 
-    def __init__(self, teacher: Teacher, labels, student: VisionTransformer, beta: float = 1.0, alpha=0.0):
-        super().__init__(teacher, labels, alpha)
-        self.beta = beta
+    def __init__(self, teacher: Teacher, labels, student: VisionTransformer):
+        super().__init__(teacher, labels, alpha=0.0)
         self.projector = nn.Linear(student.embed_dim, teacher.model.embed_dim)
 
     def check(self, student: VisionTransformer) -> None:
@@ -115,9 +113,8 @@ class FeatureDistiller(SoftTargets):
         tokens = student.forward_features(batch.inputs)
         with torch.no_grad():
             target = self.teacher.model.forward_features(self.teacher.seen(batch.inputs))
-            teacher_logits = self.teacher.model.forward_head(target)
         distance = 1 - F.cosine_similarity(self.projector(tokens), target, dim=-1).mean()
-        return self.mixed(student.forward_head(tokens), batch.targets, teacher_logits) + self.beta * distance
+        return self.labels.loss(student.forward_head(tokens), batch.targets) + distance
 
 
 class ExplanationDistiller(SoftTargets):

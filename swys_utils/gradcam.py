@@ -108,6 +108,8 @@ def heatmaps(model, images, method="grad_cam", targets=None, batch_size=32, **op
     if run is None:
         raise SwysError(unknown("method", method, METHODS))
     each = targets is not None and np.ndim(targets) > 0
+    if not len(images) or (each and len(targets) != len(images)):
+        raise SwysError(f"targets {targets!s:.40} for {len(images)} images; give an image, a target for each")
     batches = input_batches(model, images, batch_size)
     maps = [run(model, x, targets[rows] if each else targets, **options).cpu() for rows, x in batches]
     return torch.cat(maps).numpy()

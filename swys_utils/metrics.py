@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from medmnist.evaluator import getACC, getAUC
+from medmnist.evaluator import getAUC
 from scipy import stats
 from scipy.special import expit, softmax
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
@@ -42,11 +42,9 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     ``logits``: float (N, C). ``labels``: int (N,) or (N, L), else SwysError. ``task``: MedMNIST's name of it.
     """
     point, scores = point_scores(logits, labels, task), probabilities(logits, task)
-    multi_label = task.startswith("multi-label")
-    correct = (scores > 0.5) == labels if multi_label else scores.argmax(axis=1) == labels
-
+    correct = is_correct(scores, labels)
     interval = partial(bootstrap_interval, n_resamples=n_resamples)
-    accuracy = interval(np.mean, correct) if multi_label else wilson_interval(correct)
+    accuracy = interval(np.mean, correct) if labels.ndim == 2 else wilson_interval(correct)
     auc = interval(lambda y, s: area_under_roc(y, s, task), labels, scores)
     ece = interval(calibration_error, scores, labels)
     return Metrics(point["accuracy"], accuracy, point["auc"], auc, point["ece"], ece, len(labels), correct)
@@ -57,8 +55,13 @@ def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str,
     if len(logits) != len(labels):
         raise SwysError(f"{len(logits)} predictions for {len(labels)} labels; score the images you predicted")
     scores = probabilities(logits, task)
-    accuracy, auc = float(getACC(labels, scores, task)), area_under_roc(labels, scores, task)
+    accuracy, auc = float(is_correct(scores, labels).mean()), area_under_roc(labels, scores, task)
     return {"accuracy": accuracy, "auc": auc, "ece": calibration_error(scores, labels)}
+
+
+def is_correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Is the most probable class, or each label's answer at 0.5, true? bool (N,) or, multi-label, (N, L)."""
+    return (scores > 0.5) == labels if labels.ndim == 2 else scores.argmax(axis=1) == labels
 
 
 def probabilities(logits: np.ndarray, task: str) -> np.ndarray:

@@ -44,7 +44,7 @@ def create_model(
         raise SwysError(unknown("model", name, known, "see timm.list_models('*vit*'), for example"))
     try:
         model = timm.create_model(full_name, num_classes=num_classes, **options)
-    except (TypeError, AssertionError, RuntimeError, OSError) as error:
+    except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SwysError(f"model '{name}' cannot be made with {options} ({reason}); change them") from None
     if not isinstance(model, VisionTransformer):
@@ -106,6 +106,7 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     card["model_kwargs"] = sizes | card.get("model_kwargs", {})
     card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
     card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
+    read_card(card_path, card | {"files": [{"name": name, "sha256": 64 * "0"} for name in shards]})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # New weights are named *.new until the card, renamed in one step, makes them the current ones.
@@ -166,10 +167,11 @@ def checkpoint_ids() -> list[str]:
     return sorted(card.parent.relative_to(CHECKPOINTS).as_posix() for card in cards)
 
 
-def read_card(path: Path) -> dict:
-    """The card at ``path``, refused when it is damaged or not what ``assets/card.schema.json`` says."""
+def read_card(path: Path, card: dict | None = None) -> dict:
+    """The card at ``path``, or ``card``, which will be written there; refused when it is damaged or not what
+    ``assets/card.schema.json`` says."""
     try:
-        card = json.loads(path.open(encoding="utf-8").read(2**24))  # what is longer is no card
+        card = card or json.loads(path.open(encoding="utf-8").read(2**24))  # what is longer is no card
         jsonschema.validate(card, json.loads(CARD_SCHEMA.read_text("utf-8")))
         return card
     except (OSError, ValueError, RecursionError, jsonschema.ValidationError) as error:

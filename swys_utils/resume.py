@@ -21,7 +21,7 @@ class Run:
 
     ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and
     seconds of training so far (validation and watching do not count). The state between epochs lies in one
-    file (if path), read with ``weights_only=True``: nothing in it can run. ``facts`` tell them apart.
+    file (if path), read with ``weights_only=True``: nothing in it can run. Other ``facts`` are refused.
     """
 
     def __init__(self, path, model: nn.Module, objective: nn.Module, optimizer, facts: dict):

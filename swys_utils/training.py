@@ -63,7 +63,7 @@ def fit(
     both, optimizer = accelerator.prepare(both, optimizer)
     settings = {key: v for key, v in vars(objective).items() if isinstance(v, (int, float))}  # alpha, ...
     teacher = getattr(getattr(objective, "teacher", None), "model", None)
-    facts = {"recipe": asdict(replace(recipe, epochs=0)), "seed": seed, "data": data.info.results_name}
+    facts = {"recipe": asdict(recipe), "seed": seed, "data": data.info.results_name}
     facts |= {"images": len(data.train), "objective": type(objective).__name__, **settings}
     facts["teacher"] = models.weights_digest(teacher) if teacher is not None else ""
     run = Run(state_path, model, objective, optimizer, facts)
@@ -204,11 +204,11 @@ class Trained(NamedTuple):
     how: str
 
 
-def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None) -> Trained:
+def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, **geometry) -> Trained:
     """The shipped checkpoint of this data set, else a model that is trained here or was before.
 
-    ``name`` starts with ``vit_base`` or ``vit_tiny``. ``objective``: for training where nothing is shipped,
-    which takes a minute and a half by the profile's clock; in ``full`` it is the whole recipe.
+    ``name`` starts with ``vit_base`` or ``vit_tiny``. ``objective``, ``geometry``: for training where nothing
+    is shipped, a minute and a half by the profile's clock; in ``full`` the whole recipe, each view a new one.
     """
     shipped, seen = f"{data.info.name}/{name}", zlib.crc32(np.ascontiguousarray(data.train.images[:256]))
     folder = BUILD / "runs" / f"{data.info.results_name}-{P.name}-{seen:08x}" / name
@@ -221,9 +221,11 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None) 
         recipe = replace(reference_recipe(name, data.info.name), seconds=1.5 * P.minute, views=0)
         recipe = replace(recipe, batch_size=32) if P.minute else recipe  # more steps in the time
         data = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
-        result = fit(build(short, data, recipe), data, recipe, objective, device=device, state_path=state)
+        model = build(short, data, recipe, **geometry)
+        result = fit(model, data, recipe, objective, device=device, state_path=state)
         card = {"model": models.SHORT_NAMES.get(short, short)} | run_card(data, recipe, 0, result.history)
         models.save_checkpoint(result.model, folder, card, storage="fp32")
         state.unlink(missing_ok=True)  # another process may have been quicker
     model, card = models.load_checkpoint(folder, device, data.info.num_classes)
-    return Trained(model, card, f"{name}: trained here on {data.info.name}, profile {P.name}")
+    taught = "labels" if objective is None else type(objective).__name__
+    return Trained(model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {P.name}")

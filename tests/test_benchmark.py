@@ -13,13 +13,10 @@ from swys_utils.benchmark import Timing, count_macs, interleaved_latency, speedu
 from swys_utils.models import plain_attention
 
 
-def test_the_closed_form_has_the_known_values():
+@pytest.mark.parametrize("size, patch", [(32, 8), (28, 4), (28, 2)])
+def test_counted_macs_are_the_closed_form_with_its_known_values_and_the_model_stays_as_it_was(size, patch):
     gmacs = [vit_macs(196, dim, 12, 16, classes=2) / 1e9 for dim in (192, 768)]
     assert gmacs == pytest.approx([1.2535, 17.563], abs=1e-3)
-
-
-@pytest.mark.parametrize("size, patch", [(32, 8), (28, 4), (28, 2)])
-def test_counted_macs_are_the_closed_form_and_the_model_stays_as_it_was(size, patch):
     model = vit(5, img_size=size, patch_size=patch, depth=3).train()
     model.blocks[1].attn.fused_attn = False
     with plain_attention(model):

@@ -29,7 +29,8 @@ def data(monkeypatch, drawn_data_dir, tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path, data):
     hashes = pack_hashes(perceptual_hashes(data.test.images[:5]))
-    save_checkpoint(vit(), tmp_path / "ckpt", {"model": "vit_tiny", "training_hashes": hashes})
+    card = {"model": "vit_tiny", "dataset": "breastmnist", "training_hashes": hashes}
+    save_checkpoint(vit(), tmp_path / "ckpt", card)
     return str(tmp_path / "ckpt")
 
 
@@ -42,7 +43,8 @@ def test_train_evaluate_explain_export_distil(capsys, tmp_path):
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {"out", "out.val_chosen"}
     assert cli.main("evaluate --ckpt_path out.safetensors --json scores.json".split()) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["n"] == 24 and 0 <= scores["accuracy"] <= 1
+    assert scores["n"] == 24 and 0 <= scores["accuracy"] <= 1 and "note" not in capsys.readouterr().err
+    assert cli.main("evaluate --ckpt_path out.safetensors --json ./out.json".split()) == 2
     assert cli.main("explain --ckpt_path out.safetensors --save_path maps --images 3".split()) == 0
     assert np.load(tmp_path / "maps" / "maps.npz")["maps"].shape == (3, 4, 4)
     assert (tmp_path / "maps" / "overlays.png").stat().st_size > 1000
@@ -72,8 +74,9 @@ def test_a_killed_training_resumes(capsys, monkeypatch, tmp_path):
 
 def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
     assert cli.main(["evaluate", "--ckpt_path", checkpoint]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "5 of 24 images were in its training data" in out and "without them" in out
+    assert f"note: '{checkpoint}' was trained on breastmnist, not pneumoniamnist" in err
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,8 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
         ("evaluate --ckpt_path CKPT --dataset bloodmnist", "has 2 classes, the data has 8"),
         ("evaluate --ckpt_path CKPT --model vit_base_patch16_224", "not a vit_base_patch16_224"),
         ("explain --ckpt_path CKPT --save_path /dev/null/x", "choose another --save_path"),
-        ("evaluate --ckpt_path CKPT.safetensors --json CKPT.json", "is the card of"),
+        ("evaluate --ckpt_path CKPT --json ./ckpt/card.json", "is the card of"),
+        ("benchmark --ckpt_path [CKPT] --json CKPT/../ckpt/card.json", "is the card of"),
         ("benchmark --dataset bloodmnist", "no checkpoint of bloodmnist is shipped"),
         ("study report --runs nowhere", "'nowhere' does not exist"),
         ("study reference --only nothing", "no run matches 'nothing'"),

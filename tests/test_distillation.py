@@ -32,7 +32,7 @@ def test_soft_target_loss_and_its_gradient_are_the_closed_forms(temperature):
     np.testing.assert_allclose(torch.autograd.grad(loss, s)[0], temperature * (q - p) / len(p))
 
 
-def test_alpha_mixes_the_two_losses(batch):
+def test_alpha_mixes_the_two_losses_and_that_of_features_is_zero_when_the_projector_can_copy(batch):
     student, model = vit(), vit(seed=1, embed_dim=96)
     soft = kd.soft_target_loss(student(batch.inputs), model(batch.inputs), 3).item()
     hard = LABELS(student, batch).item()
@@ -45,6 +45,10 @@ def test_alpha_mixes_the_two_losses(batch):
     expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
     loss = SoftTargets(Teacher(vit()), SupervisedObjective(multi_label=True), alpha=1, temperature=1)
     assert loss.mixed(s, t, t).item() == pytest.approx(expected.item(), rel=1e-4)
+    loss = FeatureDistiller(Teacher(model), LABELS, model)
+    nn.init.eye_(loss.projector.weight)
+    nn.init.zeros_(loss.projector.bias)
+    assert loss(model, batch).item() == pytest.approx(LABELS(model, batch).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES[1:])
@@ -58,14 +62,6 @@ def test_the_teacher_stays_as_it_is_and_student_and_projector_learn(drawn_data_d
     assert weights_digest(model) == before and not model.training
     assert all(p.grad is None for p in model.parameters())
     assert not any(weights_digest(learner) == old for learner, old in zip(learners, start))
-
-
-def test_feature_loss_is_zero_when_the_projector_can_copy(batch):
-    model = vit(seed=1)
-    loss = FeatureDistiller(Teacher(model), LABELS, model)
-    nn.init.eye_(loss.projector.weight)
-    nn.init.zeros_(loss.projector.bias)
-    assert loss(model, batch).item() == pytest.approx(LABELS(model, batch).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("patch_drop", [0.0, 0.5])

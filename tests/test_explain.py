@@ -121,8 +121,10 @@ def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight():
     assert not [key for key in before if torch.equal(kept[0][key], kept[-1][key])]
 
 
-def test_empty_maps_are_counted():
-    rows = study.empty_maps([[[0]], [[-1]], [[1]], [[1]]], [[9.0, 0], [0, 9], [0, 9], [0.1, 0]], ("a", "b"))
+def test_empty_maps_are_counted(monkeypatch):
+    monkeypatch.setattr(study, "predict", lambda *_: np.array([[9.0, 0], [0, 9], [0, 9], [0.1, 0]]))
+    monkeypatch.setattr(study, "heatmaps", lambda *_, **__: np.array([[[0]], [[-1]], [[1]], [[1]]]))
+    rows = study.empty(vit(), ("a", "b"), study.Split(None, None))
     count = {(row["predicted"], row["confidence"]): (row["images"], row["empty"]) for row in rows}
     assert count["all", "all"] == (4, 2) and count["b", "0.95 to 1"] == (2, 1)
     assert count["a", "0.95 to 1"] == (1, 1) and count["a", "below 0.8"] == (1, 0)

@@ -38,7 +38,7 @@ def without_torch(path, images):
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    target = tmp_path_factory.mktemp("onnx") / "small.onnx"
+    target = tmp_path_factory.mktemp("onnx") / "new" / "small.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing of what torch says of itself reaches a reader
         export.export_onnx(SMALL, target, ["a", "b", "c"], {"dataset": "drawn", "history": [1]})
@@ -65,13 +65,6 @@ def test_the_file_returns_the_grad_cam_that_autograd_finds(path, targets):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_closed_form_needs_a_cls_token_and_no_layer_scale():
-    average = {"global_pool": "avg", "class_token": False}
-    for options in (average, {"init_values": 0.5}, {"act_layer": "relu"}):
-        with pytest.raises(SwysError, match="from its CLS token"):
-            WithGradCAM(vit(**options))
-
-
 def test_int8_is_small_and_close(path, caplog):
     int8, classes = path.with_name("int8.onnx"), [2, 0, 1, 1, 0]
     card = export.quantise_onnx_dynamic(path, int8)
@@ -85,12 +78,14 @@ def test_int8_is_small_and_close(path, caplog):
         export.quantise_onnx_dynamic(int8, path.with_name("again.onnx"))
 
 
-def test_bad_input_is_one_line(path, tmp_path, monkeypatch):
+def test_bad_input_is_one_line(path, tmp_path, monkeypatch, data):
     monkeypatch.setattr(export, "float32_graph", lambda model, pixels: onnx.load(str(path)))
     save_checkpoint(SMALL, tmp_path / "m.safetensors", {"model": "vit_tiny"})
-    (tmp_path / "x.onnx").write_text("old")
+    for name, text in (("x.onnx", "old"), ("list.json", "[]"), ("broken.json", '{"format')):
+        (tmp_path / name).write_text(text)
     before = sorted(tmp_path.iterdir())
-    wrong = {"x.pt": "end in .onnx", "x.onnx/y.onnx": "cannot write", "m.onnx": "is the card of another file"}
+    wrong = {"x.pt": "end in .onnx", "x.onnx/y.onnx": "cannot write"}
+    wrong |= {f"{name}.onnx": "is the card of another file" for name in ("m", "list", "broken")}
     for name, message in wrong.items():
         with pytest.raises(SwysError, match=message):
             export.export_onnx(SMALL, tmp_path / name)
@@ -102,6 +97,13 @@ def test_bad_input_is_one_line(path, tmp_path, monkeypatch):
     for call, message in ((export.onnx_session, "cannot be run"), (export.read_onnx_card, "not the file")):
         with pytest.raises(SwysError, match=message):
             call(tmp_path / "x.onnx")
+    average = {"global_pool": "avg", "class_token": False}
+    for options in (average, {"init_values": 0.5}, {"act_layer": "relu"}):
+        with pytest.raises(SwysError, match="from its CLS token"):
+            WithGradCAM(vit(**options))
+    for models in ({}, {"Tiny": vit(5)}):
+        with pytest.raises(SwysError, match="give models of pneumoniamnist"):
+            ladder.shrink_ladder(models, data)
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +154,3 @@ def test_which_rung_to_ship(rungs):
     assert chosen.name == "good" and "5 times as fast as Base" in reason and "against KD (92.0%)" in reason
     assert "right on 8.2% of 100 test images" in reason and "changed 3 answers" in reason
     assert ladder.which_to_ship(made, max_loss=0.02)[0].name == "loses"
-
-
-def test_a_ladder_of_no_models_or_of_other_classes_is_refused(data):
-    for models in ({}, {"Tiny": vit(5)}):
-        with pytest.raises(SwysError, match="give models of pneumoniamnist"):
-            ladder.shrink_ladder(models, data)

@@ -175,6 +175,8 @@ def test_heatmaps_equal_one_big_batch_and_what_has_none_is_one_line():
         "choose 0 to 2": {"block": 3},
         "4 for 5 images; give one class from 0 to 3": {"targets": 4},
         "[0, 1] for 5 images": {"targets": [0, 1]},
+        "[0, 1, 2, 3, 0, 1] for 5 images": {"targets": [0, 1, 2, 3, 0, 1], "batch_size": 5},
+        "for 0 images": {"images": inputs[:0]},
         "1.0 for 5 images": {"targets": 1.0},
         "give a float tensor (B, 3, 32, 32)": {"images": torch.zeros(5, 3, 224, 224)},
         "did you mean 'grad_cam'": {"method": "gradcam"},

@@ -1,5 +1,6 @@
 """Files of strangers: whatever they hold, a load gives data or one line, and never more than that."""
 
+import errno
 import hashlib
 import io
 import json
@@ -35,7 +36,7 @@ OF_A_RUN = st.sampled_from("id method seed device predicted val_auc last val_cho
 BYTES = st.binary(max_size=60) | st.sampled_from([b"[" * 10**5, b"{" * 999, *NO_RUNS])
 OPTIONS = [{"checkpoint_path": "/etc/passwd"}, {"pretrained": True}, {"pretrained_cfg": {"file": "x"}}]
 FORBIDDEN = [{"model_kwargs": options} for options in (*OPTIONS, {"depth": 10_000})]
-FORBIDDEN += [{"files": [{"name": name, "sha256": "0" * 64}]} for name in ("../../x", "/etc/passwd")]
+FORBIDDEN += [{"files": [{"name": x, "sha256": "0" * 64}]} for x in r"../../x /etc/passwd .. a\b c:x".split()]
 FORBIDDEN += [{"img_size": 10**6}, {"num_classes": 10**9}]
 
 
@@ -172,6 +173,12 @@ def test_a_bomb_and_a_swapped_file(tmp_path, monkeypatch):
         mapped = load_dataset(root=tmp_path).train.images
         assert isinstance(mapped, np.memmap)
         torch.testing.assert_close(to_model_input(mapped), to_model_input(images), rtol=0, atol=0)
+    path.write_bytes(packed(ARRAYS | {"train_images": NOISE[2]}))
+    full, before = Mock(side_effect=OSError(errno.ENOSPC, "No space left")), sorted(tmp_path.iterdir())
+    monkeypatch.setattr("swys_utils.data.shutil.copyfileobj", full)
+    with pytest.raises(SwysError, match="cannot unpack"):
+        load_dataset(root=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @given(field=OF_A_RUN, value=JSON, text=st.none() | BYTES)

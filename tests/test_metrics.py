@@ -13,7 +13,7 @@ from swys_utils.config import PROFILES, SwysError, profile
 from swys_utils.data import load_dataset
 
 
-def test_profiles_come_from_the_environment_seeds_repeat_and_json_is_written_whole(monkeypatch, tmp_path):
+def test_profiles_come_from_the_environment_seeds_repeat_and_json_and_tables_are_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("SWYS_PROFILE", "full")
     assert profile() is PROFILES["full"] and profile("smoke") is PROFILES["smoke"]
     monkeypatch.delenv("SWYS_PROFILE")
@@ -31,6 +31,8 @@ def test_profiles_come_from_the_environment_seeds_repeat_and_json_is_written_who
     assert (tmp_path / "new" / "a.json").read_text() == '{\n "x": 1.0\n}\n'
     with pytest.raises(SwysError, match="choose another path"):
         config.write_json(tmp_path / "new" / "a.json" / "b.json", {})
+    rows = [{"name": "a", "x": 0.12345}, {"name": "bcd", "x": 2.0}]
+    assert report.as_table(rows).splitlines() == ["name  x", "a     0.123", "bcd   2.000"]
 
 
 @pytest.mark.parametrize("name", ["pneumoniamnist", "bloodmnist", "retinamnist", "chestmnist"])
@@ -47,11 +49,14 @@ def test_scores_are_those_of_medmnist_and_intervals_hold_them(drawn_data_dir, na
     assert ours.auc_interval[0] <= ours.auc <= ours.auc_interval[1]
     point = {key: getattr(ours, key) for key in ("accuracy", "auc", "ece")}
     assert metrics.point_scores(logits, labels, task) == point
+    one, answer = metrics.evaluate(logits[:1], labels[:1], task, n_resamples=2), ours.correct[:1]
+    assert one.accuracy == answer.mean() and (one.correct == answer).all()
 
 
 def test_calibration_intervals_and_mcnemar_are_the_closed_forms_and_other_labels_are_refused():
     scores, labels = np.array([[0.1, 0.9]] * 10), np.array([1] * 6 + [0] * 4)  # 90 % sure, 60 % right
     assert metrics.calibration_error(scores, labels) == pytest.approx(0.3, abs=1e-6)
+    assert metrics.is_correct(scores, labels).tolist() == [True] * 6 + [False] * 4
     assert np.isnan(metrics.area_under_roc(np.ones(10, int), scores, "binary-class"))
     with pytest.raises(SwysError, match="10 predictions for 32 labels"):
         metrics.evaluate(scores, np.zeros(32, int), "binary-class")
@@ -76,11 +81,6 @@ def test_bootstrap_covers_like_the_normal_interval_and_is_paired():
     assert paired == pytest.approx((1, 1))
     assert np.isnan(metrics.bootstrap_interval(lambda x: np.nan, np.arange(5))).all()
     assert np.isnan(metrics.mean_interval([1, 2, 3])[1:]).all()  # too few to resample
-
-
-def test_rows_print_as_a_table():
-    rows = [{"name": "a", "x": 0.12345}, {"name": "bcd", "x": 2.0}]
-    assert report.as_table(rows).splitlines() == ["name  x", "a     0.123", "bcd   2.000"]
 
 
 def test_fingerprints_find_copies_and_nothing_else(drawn_data_dir):

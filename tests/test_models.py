@@ -26,19 +26,18 @@ def outputs(model):
         return model(torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1)))
 
 
-def test_short_names_are_28_px_and_timm_names_their_own():
+def test_short_names_are_28_px_timm_names_their_own_and_what_cannot_be_made_is_one_line():
     sizes = {"vit_tiny": (49, 5_358_338), "vit_tiny_patch16_224": (196, 5_524_802)}
     for name, expected in (sizes | {"vit_base_patch16_224": (196, 85_800_194)}).items():
         model = create_model(name, 2)
         assert (model.patch_embed.num_patches, models.count_parameters(model)) == expected
-
-
-def test_what_cannot_be_made_is_one_line():
     for message, arguments in {
         "unknown model .*; did you mean 'vit_tiny_patch16_224'": ("vit_tinny_patch16_224", 2),
         "unknown model '0'; .* for example vit_base, vit_tiny, .{,200}$": ("0", 2),
         "not a Vision Transformer|cannot be made": ("levit_128", 2, 224),
         "patches do not divide the image|cannot be made": ("vit_tiny", 2, 28, 5),
+        "cannot be made with .*'patch_size': 0}": ("vit_tiny", 2, 28, 0),
+        "cannot be made with .*'img_size': 0,": ("vit_tiny", 2, 0),
     }.items():
         with pytest.raises(SwysError, match=message) as caught:
             create_model(*arguments)
@@ -46,7 +45,7 @@ def test_what_cannot_be_made_is_one_line():
 
 
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 0), ("fp16", 2e-3), ("int8", 5e-2)])
-@pytest.mark.parametrize("form", ["folder", "file.safetensors"])
+@pytest.mark.parametrize("form", ["folder", "my model (1) größe.safetensors"])
 def test_round_trip(model, tmp_path, storage, tolerance, form, monkeypatch):
     if storage == "fp16":
         monkeypatch.setattr(models, "SHARD_BYTES", 2**19)  # large models are written in shards
@@ -57,6 +56,8 @@ def test_round_trip(model, tmp_path, storage, tolerance, form, monkeypatch):
     assert (read["num_classes"], read["img_size"], read["patch_size"]) == (3, 28, 14)
     assert not loaded.training and next(loaded.parameters()).dtype == torch.float32
     torch.testing.assert_close(outputs(loaded), outputs(model), rtol=0, atol=tolerance)
+    save_checkpoint(vit(img_size=4, patch_size=1), tmp_path / form, CARD, storage)
+    assert load_checkpoint(tmp_path / form)[0].patch_embed.grid_size == (4, 4)
     assert not list(tmp_path.rglob("*.new")) and not list(tmp_path.rglob("*.part"))
 
 
@@ -70,15 +71,15 @@ def test_damaged_and_foreign_files_are_refused(model, tmp_path):
             load_checkpoint(tmp_path / "m")
     renamed = weights.rename(tmp_path / "other.safetensors")
     wrong = {"model.safetensors is missing": tmp_path / "m", "has no card": renamed}
-    wrong |= {
-        "is a pickle": "model.pth",
-        "unknown checkpoint 'pneumoniamnist/vit_huge'": "pneumoniamnist/vit_huge",
-    }
+    wrong |= {"is a pickle": "model.pth", "unknown checkpoint 'bloodmnist/vit_huge'": "bloodmnist/vit_huge"}
     for message, path in wrong.items():
         with pytest.raises(SwysError, match=message):
             load_checkpoint(path)
-    with pytest.raises(SwysError, match="cannot write"):
-        save_checkpoint(model, renamed / "m", CARD)
+    refused = {"cannot write": (renamed / "m", CARD), "be used": (tmp_path / "n", CARD | {"dataset": "a/b"})}
+    for message, (path, card) in refused.items():
+        with pytest.raises(SwysError, match=message):
+            save_checkpoint(model, path, card)
+    assert not (tmp_path / "n").exists()
 
 
 @pytest.mark.parametrize("killed_at", ["card.json", "model.safetensors"])

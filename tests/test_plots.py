@@ -25,14 +25,11 @@ assert curve.history[2:] == [{"seconds": 120, "accuracy": 0.5, "auc": 0.5}] and 
 """
 
 
-def test_live_curve_stores_one_plain_picture_in_a_notebook_and_records_scores():
+def test_live_curve_stores_one_plain_picture_in_a_notebook_and_keeps_other_entries(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOOP)])
     (output,) = nbclient.execute(notebook, timeout=240, kernel_name="python3").cells[0].outputs
     assert list(output.data) == ["image/png"] and len(output.data["image/png"]) > 10_000
     assert output.metadata["image/png"]["alt"] == "Tiny after 120 s: accuracy 50.0%, AUC 0.500"
-
-
-def test_write_live_keeps_other_entries(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "BUILD", tmp_path)
     data = SimpleNamespace(info=SimpleNamespace(results_name="twin"))
     for key in ("base", "tiny", "base"):

@@ -103,22 +103,23 @@ def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
 
 
 def test_a_state_goes_on_in_the_run_it_is_of_and_in_no_other(data, tmp_path, monkeypatch):
-    def go(recipe=RECIPE, teacher=1, temperature=2.0, **size):
+    def go(teacher=1, temperature=2.0, model=(), **changed):
         loss = objective("soft", None, vit(seed=teacher))
         loss.temperature = temperature
-        return fit(tiny(data, **size), data, recipe, loss, state_path=tmp_path / "state.pt")
+        recipe = replace(RECIPE, **changed)
+        return fit(tiny(data, **dict(model)), data, recipe, loss, state_path=tmp_path / "state.pt")
 
     first = go()
     monkeypatch.setattr(training, "train_epoch", pytest.fail)  # nothing is left to train
-    again = go(seed=9)
+    again = go(model={"seed": 9})
     assert again.history == first.history
     assert weights_digest(again.model) == weights_digest(first.model)
     assert weights_digest(again.chosen()) == weights_digest(first.chosen())
-    for other in ({"recipe": replace(RECIPE, lr=0.1)}, {"teacher": 2}, {"temperature": 4.0}):
+    for other in ({"lr": 0.1}, {"epochs": 3}, {"teacher": 2}, {"temperature": 4.0}):
         with pytest.raises(SwysError, match="another recipe or seed"):
             go(**other)
     with pytest.raises(SwysError, match="another model"):
-        go(patch_size=7)
+        go(model={"patch_size": 7})
 
 
 def test_an_exploding_loss_and_two_clocks_are_one_line(data, monkeypatch):
@@ -131,12 +132,14 @@ def test_an_exploding_loss_and_two_clocks_are_one_line(data, monkeypatch):
 
 def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, monkeypatch, drawn_data_dir):
     monkeypatch.setattr(training, "BUILD", tmp_path)
-    monkeypatch.setattr(training, "build", lambda name, data, recipe: vit(data.info.num_classes))
+    monkeypatch.setattr(training, "build", lambda _, data, recipe, **size: vit(data.info.num_classes, **size))
     other, smoke = some(load_dataset("retinamnist", root=drawn_data_dir)), PROFILES["smoke"]
     first, again = (load_or_train("vit_tiny_soft", other, smoke, "cpu") for _ in range(2))
-    assert isinstance(first, training.Trained) and "trained here" in first.how
+    assert isinstance(first, training.Trained) and "trained here, retinamnist, labels" in first.how
     assert weights_digest(first.model) == weights_digest(again.model)
     assert predict(first.model, other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
+    finer = load_or_train("vit_tiny_p7", other, smoke, "cpu", patch_size=7)
+    assert finer.card["patch_size"] == 7 and first.card["patch_size"] == 14
     other = replace(other, train=other.train.take(np.arange(40, 8, -1)))  # another file of that name
     third = load_or_train("vit_tiny_soft", other, smoke, "cpu")
     assert weights_digest(third.model) != weights_digest(first.model)
