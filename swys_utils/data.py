@@ -215,7 +215,7 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
     except Exception as error:  # for a damaged or hostile file zipfile and numpy raise a dozen kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-            raise SwysError(f"cannot unpack '{path}' ({reason}); mend room or rights there") from None
+            raise SwysError(f"cannot unpack '{path}' ({reason}); make room or set rights there") from None
         raise SwysError(f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it") from None
     for split, part in splits.items():
         shape = (size, size) if info.channels == 1 else (size, size, 3)
