@@ -117,9 +117,8 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
     suffix = "" if size == 28 else f"_{size}"
     file_name, url, md5 = f"{name}{suffix}.npz", INFO[name]["url" + suffix], INFO[name]["MD5" + suffix]
     home, problem = Path.home() / ".medmnist", "download=False"
-    for folder, place in ((Path(root) if root else home, given), (home, "~/.medmnist")):
+    for folder, place in ((Path(root or home), given if root else "~/.medmnist"), (home, "~/.medmnist")):
         if (folder / file_name).is_file():
-            place = "~/.medmnist" if folder == home else place
             return _read(folder / file_name, name, size, f"real file {file_name} in {place}")
     if download:
         try:
@@ -162,15 +161,13 @@ def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | No
     tensor = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
     if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
         raise SwysError(f"images {tensor.dtype} {tuple(tensor.shape)}; give uint8 (N, H, W) or (N, H, W, 3)")
-    tensor = tensor.to(device) if device is not None else tensor
     tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
-    return tensor.float() / 127.5 - 1
+    return tensor.to(device).float() / 127.5 - 1
 
 
 def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset, Profile, torch.device]:
     """Load the data and print versions, profile, device and source: the first cell of every notebook."""
-    current, device = profile(), default_device()
-    data = load_dataset(name, size)
+    current, device, data = profile(), default_device(), load_dataset(name, size)
     versions = " | ".join(f"{package} {version(package)}" for package in ("torch", "timm", "medmnist"))
     print(f"{versions} | {device.type}: {device_name(device)}, {torch.get_num_threads()} threads")
     sizes = " / ".join(f"{len(getattr(data, split))} {split}" for split in ("train", "val", "test"))
@@ -181,6 +178,9 @@ def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset
 
 class _Patience(tqdm):
     """The progress bar of a download; raises OSError below 1,000 bytes a second, after TIMEOUT."""
+
+    def __bool__(self) -> bool:  # tqdm is false where the server names no length, and pooch would not ask it
+        return True
 
     def update(self, n: int = 1) -> None:
         super().update(n)
