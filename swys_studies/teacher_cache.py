@@ -33,7 +33,7 @@ class CachedTeacher(nn.Module):
         """Logits (B, C)."""
         return self.logits[batch.view, batch.rows].to(batch.inputs)
 
-    def logits_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class."""
         return self(batch), self.maps[batch.view, batch.rows].to(batch.inputs)
 
@@ -74,6 +74,6 @@ def look(
         planes = to_planes(data.train.images[rows.numpy()], device)
         views = augment(planes, size, recipe.augmentation, draws[rows]).expand(-1, 3, -1, -1)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-            answers.append(teacher.logits_and_map(Batch(views, views, rows, view)))
+            answers.append(teacher.explain(Batch(views, views, rows, view)))
     logits, maps = (torch.cat(part).half().cpu() for part in zip(*answers))
     return {"logits": logits, "maps": maps}

@@ -49,7 +49,7 @@ class Teacher(nn.Module):
         """Logits (B, C)."""
         return self.model(self.seen(batch.inputs))
 
-    def logits_and_map(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, detached."""
         with torch.no_grad():
             logits, values, _ = logits_and_map(self.model, self.seen(batch.inputs))
@@ -138,7 +138,7 @@ class ExplanationDistiller(SoftTargets):
 
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
-        teacher_logits, target = self.teacher.logits_and_map(batch)
+        teacher_logits, target = self.teacher.explain(batch)
         logits, values, kept = logits_and_map(student, batch.inputs, teacher_logits.argmax(dim=1))
         target = F.adaptive_avg_pool2d(target.float(), tuple(student.patch_embed.grid_size)).flatten(1)
         target = target if kept is None else target.gather(1, kept)
