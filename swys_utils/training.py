@@ -124,8 +124,8 @@ def train_epoch(
     if not values.isfinite().all():
         first = int(values.isfinite().int().argmin())
         rows = next(islice(batches(data, epoch, recipe, 28, seed), first, None)).rows[:4].tolist()
-        where = f"step {first + 1} of epoch {epoch + 1}, training images {rows} and more"
-        raise SwysError(f"the loss is {values[first]} at {where}; lower the rate ({recipe.lr}) or mend them")
+        found = f"{values[first]} at step {first + 1} of epoch {epoch + 1}, training images {rows} and more"
+        raise SwysError(f"loss {found}; lower the rate ({recipe.lr}) or mend them (a saved state is older)")
     loss = float(values.mean())
     return {"epoch": epoch + 1, "steps": step, "seconds": seconds, "lr": rate, "train_loss": loss}
 

@@ -141,15 +141,11 @@ SPLITS = ("train", "val", "test")
 ARRAYS = {f"{split}_labels": np.array([[0], [1], [0], [1]], np.uint8) for split in SPLITS}
 NOISE = np.random.default_rng(0).integers(0, 256, (3, 4, 28, 28), dtype=np.uint8)
 ARRAYS |= {f"{split}_images": images for split, images in zip(SPLITS, NOISE)}
+HARM = {"key": st.sampled_from(sorted(ARRAYS)), "part": st.sampled_from(PARTS) | st.binary(max_size=200)}
+HARM |= {"at": st.integers(0, 10**4), "byte": st.integers(0, 255)}
 
 
-@given(
-    key=st.sampled_from(sorted(ARRAYS)),
-    part=st.sampled_from(PARTS) | st.binary(max_size=200),
-    at=st.integers(0, 10**4),
-    byte=st.integers(0, 255),
-    harm=st.sampled_from(["part", "byte", "cut"]),
-)
+@given(**HARM, harm=st.sampled_from(["part", "byte", "cut"]))
 @FUZZ
 def test_any_npz(tmp_path_factory, key, part, at, byte, harm, faults):
     faults("fuzz: any .npz", 1)

@@ -122,9 +122,11 @@ def test_a_state_goes_on_in_the_run_it_is_of_and_in_no_other(data, tmp_path, mon
         go(model={"patch_size": 7})
 
 
-def test_an_exploding_loss_and_two_clocks_are_one_line(data, monkeypatch):
-    with pytest.raises(SwysError, match="lower the rate"):
-        fit(tiny(data), data, replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3))
+def test_an_exploding_loss_keeps_the_good_state_and_two_clocks_are_one_line(data, monkeypatch, tmp_path):
+    wild = replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3)
+    with pytest.raises(SwysError, match=r"step \d of epoch \d, training images \[\d.*a saved state is older"):
+        fit(tiny(data), data, wild, state_path=tmp_path / "x.pt")
+    assert all(v.isfinite().all() for v in torch.load(tmp_path / "x.pt")["model"].values())
     monkeypatch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
     with pytest.raises(SwysError, match="2 processes have 2 clocks"):
         fit(tiny(data), data, replace(RECIPE, seconds=1.0))

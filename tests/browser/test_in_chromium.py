@@ -93,6 +93,11 @@ def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page
     drop(page, tmp_path / "x.txt")
     page.get_by_text("x.txt is not an image").wait_for()
     assert pictures(page) == before and strange == []
+    whole = (tmp_path / "noise.png").read_bytes()
+    for at in range(0, len(whole), 10):  # a damaged file is shown, or refused with a sentence
+        (tmp_path / f"{at}.png").write_bytes(whole[:at] + b"?" + whole[at + 1 : len(whole) - at % 3])
+        drop(page, tmp_path / f"{at}.png")
+        page.get_by_text(re.compile(rf"Shown: {at}\.png\.|{at}\.png is not an image")).wait_for()
 
 
 @built
