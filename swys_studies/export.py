@@ -23,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from swys_utils.benchmark import random_inputs
-from swys_utils.config import SwysError, write_json
+from swys_utils.config import SwysError, replacing, write_json
 from swys_utils.data import to_model_input
 from swys_utils.models import file_entry
 
@@ -176,9 +176,7 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
     card_path = path.with_suffix(".json")
     if card_path.is_file() and '"format": "onnx"' not in card_path.read_text(errors="replace"):
         raise SwysError(f"'{card_path}' is the card of another file; give another name than '{path.name}'")
-    part = path.with_suffix(".onnx.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
         part.write_bytes(model.SerializeToString())
         session = onnx_session(part)
         card |= file_entry(part, path.name)
@@ -188,12 +186,6 @@ def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected:
         card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}
         card["versions"] = {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")}
         write_json(card_path, card)
-        part.replace(path)
-    except OSError as error:
-        raise SwysError(f"cannot write '{path}' ({error.strerror}); choose another path") from None
-    finally:
-        if part.is_file():
-            part.unlink()
     return card
 
 

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from swys_utils.config import SwysError, fast_bf16
+from swys_utils.config import SwysError, fast_bf16, replacing
 from swys_utils.data import Dataset, to_planes
 from swys_utils.distillation import Teacher
 from swys_utils.models import weights_digest
@@ -53,13 +53,12 @@ def cached_teacher(
     facts = repr(recipe.augmentation) + weights_digest(model)
     facts += hashlib.sha256(np.ascontiguousarray(data.train.images)).hexdigest()
     folder = folder / hashlib.sha256(facts.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
     teacher, found = Teacher(model.to(device)), []
     for view in tqdm(range(recipe.views), "the teacher looks at each view", disable=None):
         path = folder / f"view-{view}.safetensors"
         if not path.is_file():
-            save_file(look(teacher, data, recipe, view, device), f"{path}.part")
-            Path(f"{path}.part").replace(path)
+            with replacing(path) as part:
+                save_file(look(teacher, data, recipe, view, device), part)
         found.append(load_file(path))
     return CachedTeacher(*(torch.stack([part[key] for part in found]) for key in ("logits", "maps")))
 

@@ -135,9 +135,8 @@ class Explained:
     def maps(self, name: str, target: str | int) -> np.ndarray:
         """Signed maps of a model, float32 (N, gh, gw), made when they are first asked for."""
         if (name, target) not in self.made:
-            which = None if target == "predicted" else target
-            maps = heatmaps(self.models[name], self.images, self.method, targets=which, signed=True)
-            self.made[name, target] = maps
+            k = None if target == "predicted" else target
+            self.made[name, target] = heatmaps(self.models[name], self.images, self.method, k, signed=True)
         return self.made[name, target]
 
     def informative(self) -> np.ndarray:

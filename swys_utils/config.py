@@ -7,7 +7,8 @@ import logging
 import os
 import platform
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -96,13 +97,23 @@ def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:"
     return f"unknown {kind} '{value}'; {hint}"
 
 
-def write_json(path: str | Path, content: dict) -> None:
-    """Write JSON in one step, so that a kill leaves the old or the new file; SwysError if it cannot."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A file to write, which becomes ``path`` in one step at the end of the block: a kill or an error leaves
+    the old file. Raises SwysError when it cannot be written."""
+    part = Path(f"{path}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=1, default=float) + "\n")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        yield part
         part.replace(path)
-    except OSError as error:
-        raise SwysError(f"cannot write '{path}': {error.strerror}; choose another path") from None
+    except (OSError, RuntimeError) as error:  # torch knows a full disk as a RuntimeError
+        raise SwysError(f"cannot write '{path}' ({error}); make room, or choose another path") from None
+    finally:
+        if part.is_file():
+            part.unlink()
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write JSON as ``replacing`` does."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1, default=float) + "\n")

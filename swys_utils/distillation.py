@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from .config import SwysError
 from .data import Split
 from .gradcam import logits_and_map
-from .recipe import Batch
-from .training import SupervisedObjective
+from .recipe import Batch, SupervisedObjective
 
 
 def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

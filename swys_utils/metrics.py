@@ -112,8 +112,7 @@ def bootstrap_interval(
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (of 5 or more)."""
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
+    values = np.array([value for value in values if not np.isnan(value)], float)
     mean = float(values.mean()) if len(values) else float("nan")
     # resampling two or three images gives an interval of almost no width: precise-looking and wrong
     return mean, *(bootstrap_interval(np.mean, values) if len(values) >= 5 else (float("nan"),) * 2)

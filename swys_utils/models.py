@@ -99,10 +99,9 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
     tensors, pattern = _pack(model.state_dict(), storage), f"{stem}{{suffix}}.safetensors"
     plan = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES)
     shards = {name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
-    embed, stored = model.patch_embed, {**card.get("stored", {}), "dtype": storage}
-    sizes = {"depth": len(model.blocks), "embed_dim": model.embed_dim}
-    sizes["num_heads"] = model.blocks[0].attn.num_heads
-    card = card | {"num_classes": model.num_classes, "stored": stored}
+    embed, heads = model.patch_embed, model.blocks[0].attn.num_heads
+    sizes = {"depth": len(model.blocks), "embed_dim": model.embed_dim, "num_heads": heads}
+    card = card | {"num_classes": model.num_classes, "stored": {**card.get("stored", {}), "dtype": storage}}
     card["model_kwargs"] = sizes | card.get("model_kwargs", {})
     card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
     card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
@@ -163,8 +162,7 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
 
 def checkpoint_ids() -> list[str]:
     """Ids of the checkpoints below ``checkpoints/``."""
-    cards = CHECKPOINTS.glob("*/*/card.json")
-    return sorted(card.parent.relative_to(CHECKPOINTS).as_posix() for card in cards)
+    return sorted(c.parent.relative_to(CHECKPOINTS).as_posix() for c in CHECKPOINTS.glob("*/*/card.json"))
 
 
 def read_card(path: Path, card: dict | None = None) -> dict:

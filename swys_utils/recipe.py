@@ -172,9 +172,8 @@ class SupervisedObjective(nn.Module):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of logits and targets, both (B, C)."""
-        if self.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, targets)
-        return F.cross_entropy(logits, targets)
+        kind = F.binary_cross_entropy_with_logits if self.multi_label else F.cross_entropy
+        return kind(logits, targets)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``model`` on ``batch``."""

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from .config import SwysError
+from .config import SwysError, replacing
 
 SAVE_SECONDS = 60  # how much work, besides the epoch, a kill may cost
 
@@ -45,17 +45,11 @@ class Run:
         """Write the state in one step, at most once a minute unless ``now``."""
         if not self.path or not (now or time.monotonic() - self.saved > SAVE_SECONDS):
             return
-        learnt = {name for name, p in self.objective.named_parameters() if p.requires_grad}  # not the teacher
-        objective = {name: p for name, p in self.objective.state_dict().items() if name in learnt}
-        state = {"model": self.model.state_dict(), "objective": objective, "best": self.best}
+        learnt = {name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad}
+        state = {"model": self.model.state_dict(), "objective": learnt, "best": self.best}
         state |= {"optimizer": self.optimizer.state_dict(), "history": self.history, "facts": self.facts}
-        part = self.path.with_name(self.path.name + ".part")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as part:
             torch.save(state, part)
-            part.replace(self.path)
-        except (OSError, RuntimeError) as error:
-            raise SwysError(f"cannot write '{self.path}' ({error}); choose another folder") from None
         self.saved = time.monotonic()
 
     def load(self) -> None:

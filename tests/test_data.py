@@ -32,8 +32,7 @@ def test_results_are_kept_apart_unknown_names_get_the_nearest_and_a_missing_fold
 
 def test_real_data_is_as_its_source_says(real_data_dir):
     data = load_dataset(root=real_data_dir)
-    assert (len(data.train), len(data.val), len(data.test)) == (4708, 524, 624)
-    assert np.bincount(data.test.labels).tolist() == [234, 390]
+    assert [len(data.train), len(data.val), *np.bincount(data.test.labels)] == [4708, 524, 234, 390]
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 28, 28, 3)])

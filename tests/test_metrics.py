@@ -27,10 +27,11 @@ def test_profiles_come_from_the_environment_seeds_repeat_and_json_and_tables_are
     assert draws[0] == draws[1]
     assert config.default_device().type in ("cuda", "mps", "cpu") and config.device_name()
     assert config.fast_bf16("cpu") in (True, False)
-    config.write_json(tmp_path / "new" / "a.json", {"x": np.float32(1)})
-    assert (tmp_path / "new" / "a.json").read_text() == '{\n "x": 1.0\n}\n'
-    with pytest.raises(SwysError, match="choose another path"):
-        config.write_json(tmp_path / "new" / "a.json" / "b.json", {})
+    path = tmp_path / "new" / "a.json"
+    config.write_json(path, {"x": np.float32(1)})
+    with pytest.raises(SwysError, match="choose another path"), config.replacing(path) as part:
+        assert part.write_text("half") and part.rmdir()  # it is no folder: an OSError
+    assert path.read_text() == '{\n "x": 1.0\n}\n' and list(path.parent.iterdir()) == [path]
     rows = [{"name": "a", "x": 0.12345}, {"name": "bcd", "x": 2.0}]
     assert report.as_table(rows).splitlines() == ["name  x", "a     0.123", "bcd   2.000"]
 
