@@ -60,7 +60,7 @@ def agreement_over_runs(
     Args:
         folder: finished runs of ``reference``; they and the shipped ones are one teacher and its students.
         images: at most so many test images, a fixed sample (0: all). None of them chose anything.
-        known: an earlier result; what it says of other runs by the same teacher and images is kept.
+        known: an earlier result; what it says of runs by the same teacher and images is kept.
 
     Returns ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group; ``maps``: method ->
     ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
@@ -79,7 +79,8 @@ def agreement_over_runs(
     answers = predict(teacher, test.images).argmax(axis=1)
     theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
     runs, maps = [], {name: {} for name in METHODS}
-    for key in earlier.keys() - {run["id"] for run in students}:
+    students = [run for run in students if earlier.get(run["id"], {}).get("accuracy") != run["accuracy"]]
+    for key in [key for key in earlier if key not in {run["id"] for run in students}]:
         runs.append(earlier[key])
         for name, rows in maps.items():
             rows[key] = known["maps"][name]["runs"][key]
@@ -96,7 +97,7 @@ def agreement_over_runs(
         "source": data.info.source,
         "images": len(test),
         "device": device_name(device),
-        "teacher": taught_by | facts(teacher, test.images, answers),
+        "teacher": known["teacher"] if earlier else taught_by | facts(teacher, test.images, answers),
         "runs": runs,
         "differences": {what: differences(runs, values) for what, values in scores.items()},
         "maps": {key: {"runs": maps[key], "differences": differences(runs, alike[key])} for key in maps},
