@@ -89,7 +89,7 @@ def agreement_over_runs(
         runs.append(run | facts(model, test.images, answers))
         for name, rows in maps.items():
             ours = heatmaps(model, test.images, name, answers, signed=True)
-            rows[run["id"]] = compare(theirs[name], ours)
+            rows[run["id"]] = compare(theirs[name], ours, answers)
     scores = {what: {run["id"]: run[what] for run in runs} for what in ("accuracy", "gap")}
     alike = {name: {key: row["spearman"] for key, row in rows.items()} for name, rows in maps.items()}
     return {
@@ -141,7 +141,9 @@ def summary(study: dict) -> list[dict]:
     runs, rows = study["runs"], []
     for name, part in study["maps"].items():
         values = {key: row["spearman"] for key, row in part["runs"].items()}
-        row = {"map": name, "chance": float(np.mean([r["chance"] for r in part["runs"].values()]))}
+        row, each = {"map": name}, part["runs"].values()
+        levels = [level for level in ("chance", "chance_in_class") if all(level in r for r in each)]
+        row |= {level: float(np.mean([r[level] for r in each])) for level in levels}
         row |= group_means(runs, values)
         for d in differences(runs, values):
             row[f"{d['of']} - {d['to']}"] = f"{d['mean']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]"
@@ -166,11 +168,13 @@ def split_runs(runs: list[dict]) -> tuple[dict, list[dict]]:
     return rows.pop(teacher) | {"group": "teacher"}, [row for row in rows.values() if row["group"]]
 
 
-def compare(theirs: np.ndarray, ours: np.ndarray) -> dict:
-    """Mean agreement of two models' maps (N, gh, gw), its 95 % interval, and chance (images shuffled)."""
-    same, chance = agreement(theirs, ours), agreement(theirs, shuffled(ours))
+def compare(theirs: np.ndarray, ours: np.ndarray, answers: np.ndarray) -> dict:
+    """Mean agreement of two models' maps (N, gh, gw), its 95 % interval, and chance: the agreement with the
+    map of another image (``chance``), and of another one with the same answer (``chance_in_class``)."""
+    same, *others = (agreement(theirs, maps) for maps in (ours, shuffled(ours), shuffled(ours, answers)))
     mean, low, high = mean_interval(same.spearman)
-    means = {"iou": float(np.nanmean(same.iou)), "chance": float(np.nanmean(chance.spearman))}
+    means = {"iou": float(np.nanmean(same.iou))}
+    means |= {k: float(np.nanmean(x.spearman)) for k, x in zip(("chance", "chance_in_class"), others)}
     return {
         "spearman": mean,
         "low": low,

@@ -60,10 +60,8 @@ def profile(name: str | None = None) -> Profile:
 
 
 def default_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The accelerator that torch finds (CUDA, Apple's MPS), else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def fast_bf16(device: torch.device | str = "cpu") -> bool:
@@ -76,8 +74,7 @@ def fast_bf16(device: torch.device | str = "cpu") -> bool:
 
 def device_name(device: torch.device | str = "cpu") -> str:
     """Name of the processor or GPU, for the caption of a measurement."""
-    device = torch.device(device)
-    if device.type == "cuda":
+    if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     names = (line.partition(":")[2].strip() for line in CPUINFO.splitlines() if "model name" in line)
     return next(names, platform.processor() or platform.machine())

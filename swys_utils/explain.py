@@ -49,10 +49,15 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agree
     return Agreement(spearman, np.where(np.isnan(spearman), np.nan, iou))
 
 
-def shuffled(maps: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The same maps (N, gh, gw), each with another image's: one random cycle, so that none stays."""
-    order = np.random.default_rng(seed).permutation(len(maps))
-    return np.asarray(maps)[np.roll(order, 1)[order.argsort()]]
+def shuffled(maps: np.ndarray, classes=None, seed: int = 0) -> np.ndarray:
+    """The same maps (N, gh, gw), each with another image's: one random cycle, so that none stays; or, with
+    ``classes`` int (N,), one cycle in each class: what maps share that know the class but not the image."""
+    classes = np.zeros(len(maps)) if classes is None else np.asarray(classes)
+    taken, rng = np.arange(len(maps)), np.random.default_rng(seed)
+    for c in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == c))
+        taken[members] = np.roll(members, 1)
+    return np.asarray(maps)[taken]
 
 
 def randomisation_check(

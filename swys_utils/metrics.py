@@ -42,8 +42,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     ``logits``: float (N, C). ``labels``: int (N,) or (N, L), else SwysError. ``task``: MedMNIST's name of it.
     """
     point, scores = point_scores(logits, labels, task), probabilities(logits, task)
-    correct = is_correct(scores, labels)
-    interval = partial(bootstrap_interval, n_resamples=n_resamples)
+    correct, interval = is_correct(scores, labels), partial(bootstrap_interval, n_resamples=n_resamples)
     accuracy = interval(np.mean, correct) if labels.ndim == 2 else wilson_interval(correct)
     auc = interval(lambda y, s: area_under_roc(y, s, task), labels, scores)
     ece = interval(calibration_error, scores, labels)

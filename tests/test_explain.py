@@ -79,8 +79,10 @@ def test_blur_and_baselines():
     assert faith.blurred(noise, 8).shape == noise.shape and faith.blurred(noise, 8).std() < 0.3
     centre, maps = faith.centre_prior_maps(2, (5, 7)), faith.random_maps(30, (4, 4))
     assert centre.shape == (2, 5, 7) and np.unravel_index(centre[0].argmax(), (5, 7)) == (2, 3)
-    other = explain.shuffled(maps)
-    assert not (other == maps).all(axis=(1, 2)).any() and np.array_equal(np.sort(other, 0), np.sort(maps, 0))
+    for classes in (None, np.arange(30) % 3):
+        new = explain.shuffled(maps, classes)
+        assert not (new == maps).all(axis=(1, 2)).any() and np.array_equal(np.sort(new, 0), np.sort(maps, 0))
+    np.testing.assert_array_equal(np.sort(new[::3], 0), np.sort(maps[::3], 0))  # each class keeps its own
 
 
 def test_mosaics_hold_one_target_and_pointing_finds_it():
@@ -108,8 +110,7 @@ def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight():
         kept.append(deepcopy(copy.state_dict()))
         return bright_map(copy, inputs)
 
-    dice = torch.get_rng_state()
-    found = explain.randomisation_check(model, images)
+    dice, found = torch.get_rng_state(), explain.randomisation_check(model, images)
     assert torch.equal(dice, torch.get_rng_state()), "the caller's random numbers must not change"
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert list(found) == ["head", "block 1", "block 0", "embedding"] and found["head"].shape == (10,)
