@@ -27,7 +27,8 @@ SITE, PAGE = PROJECT_ROOT / "site", BUILD / "site" / "demo" / "index.html"
 RUNTIME = "onnxruntime-web@1.30.0"
 FILES = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
 CLASSES = ("normal", "pneumonia")
-MODELS = {"Student": "vit_tiny_maps", "Small student": "vit_tiny_soft_p7", "Tiny": "vit_tiny_patch16_224_kd"}
+MODELS = {"Student of maps": "vit_tiny_maps", "Student of answers": "vit_tiny_soft_p7"}
+MODELS |= {"Tiny": "vit_tiny_patch16_224_kd"}
 
 
 def picture(pixels: np.ndarray) -> str:

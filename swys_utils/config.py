@@ -103,11 +103,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch knows a full disk as a RuntimeError
-        raise SwysError(f"cannot write '{path}' ({error}); make room, or choose another path") from None
-    finally:
+    except BaseException as error:
         if part.is_file():
             part.unlink()
+        if isinstance(error, (OSError, RuntimeError)):  # a full disk is a RuntimeError of torch's
+            raise SwysError(f"cannot write '{path}' ({error}); make room, or choose another path") from None
+        raise
 
 
 def write_json(path: str | Path, content: dict) -> None:

@@ -119,7 +119,7 @@ def test_one_file_works_from_disk_by_keyboard_and_on_a_small_screen(page):
     page.wait_for_function(moved, arg=before[1])
     page.get_by_label("opacity of the map").focus()
     page.keyboard.press("Home")
-    assert page.get_by_role("img", name="Grad-CAM of Student, 49 tokens for normal").count() == 1
+    assert page.get_by_role("img", name="Grad-CAM of Student of maps, 49 tokens for normal").count() == 1
     page.screenshot(path=SCREENSHOTS / "demo_narrow_dark.png", full_page=True)
 
 
