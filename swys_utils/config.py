@@ -61,7 +61,7 @@ def profile(name: str | None = None) -> Profile:
 
 def default_device() -> torch.device:
     """The accelerator that torch finds (CUDA, Apple's MPS), else the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.accelerator.current_accelerator(True) or torch.device("cpu")
 
 
 def fast_bf16(device: torch.device | str = "cpu") -> bool:
