@@ -73,6 +73,8 @@ def content(path: Path, notebook: nbformat.NotebookNode) -> Markup:
     for figure in soup.select("img"):  # described by the words that follow it
         words = figure.find_next(class_="text_cell_render")
         figure["alt"] = " ".join(words.get_text().split())[:200] if words else "a figure"
+    for code in soup.select("pre"):
+        code["tabindex"] = "0"  # a wide one is scrolled by keyboard, too
     for area in soup.select(".celltag_setup .input"):
         summary = "<summary>Setup, the same in every notebook</summary>"
         folded = area.wrap(soup.new_tag("details", attrs={"class": "setup"}))
