@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ COMPARED = (("soft targets", "alone"), (BOTH, "alone"), (BOTH, "soft targets"))
 
 
 def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None) -> list[dict]:
-    """Compare the maps of all finished runs in a folder with their teacher's, on the whole test split.
+    """Compare the maps of all finished runs in a folder with their teacher's, on the whole test split. What
+    is measured is kept after each run, and not measured again.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; the runs have to be of it.
@@ -45,7 +47,7 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
         raise SwysError(f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist")
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
     known = json.loads(path.read_text()) if path.is_file() else {}
-    found = agreement_over_runs(folder or RUNS / dataset, data, known=known)
+    found = agreement_over_runs(folder or RUNS / dataset, data, known=known, save=partial(write_json, path))
     write_json(path, found)
     rows = summary(found)
     print(as_table(rows))
@@ -53,7 +55,7 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
 
 
 def agreement_over_runs(
-    folder: str | Path, data: Dataset, images: int = 0, device=None, known: Mapping | None = None
+    folder: str | Path, data: Dataset, images=0, device=None, known: Mapping | None = None, save=None
 ) -> dict:
     """Agreement of every run's signed heatmaps with its teacher's, for the class that the teacher predicts.
 
@@ -61,6 +63,7 @@ def agreement_over_runs(
         folder: finished runs of ``reference``; they and the shipped ones are one teacher and its students.
         images: at most so many test images, a fixed sample (0: all). None of them chose anything.
         known: an earlier result; what it says of runs by the same teacher and images is kept.
+        save: called with the result so far after each run.
 
     Returns ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group; ``maps``: method ->
     ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
@@ -78,6 +81,7 @@ def agreement_over_runs(
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")
     answers = predict(teacher, test.images).argmax(axis=1)
     theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
+    taught_by = known["teacher"] if known and earlier else taught_by | facts(teacher, test.images, answers)
     runs, maps = [], {name: {} for name in METHODS}
     students = [run for run in students if earlier.get(run["id"], {}).get("accuracy") != run["accuracy"]]
     for key in [key for key in earlier if key not in {run["id"] for run in students}]:
@@ -90,18 +94,20 @@ def agreement_over_runs(
         for name, rows in maps.items():
             ours = heatmaps(model, test.images, name, answers, signed=True)
             rows[run["id"]] = compare(theirs[name], ours, answers)
+        if save:
+            save(result(data, len(test), device, taught_by, runs, maps))
+    return result(data, len(test), device, taught_by, runs, maps)
+
+
+def result(data: Dataset, images: int, device: torch.device, teacher: dict, runs: list, maps: dict) -> dict:
+    """What ``agreement_over_runs`` returns, of the runs so far; ``maps``: method -> run id -> ``compare``."""
     scores = {what: {run["id"]: run[what] for run in runs} for what in ("accuracy", "gap")}
     alike = {name: {key: row["spearman"] for key, row in rows.items()} for name, rows in maps.items()}
-    return {
-        "dataset": data.info.name,
-        "source": data.info.source,
-        "images": len(test),
-        "device": device_name(device),
-        "teacher": known["teacher"] if earlier else taught_by | facts(teacher, test.images, answers),
-        "runs": runs,
-        "differences": {what: differences(runs, values) for what, values in scores.items()},
-        "maps": {key: {"runs": maps[key], "differences": differences(runs, alike[key])} for key in maps},
-    }
+    found = {"dataset": data.info.name, "source": data.info.source, "images": images}
+    found |= {"device": device_name(device), "teacher": teacher, "runs": runs}
+    found["differences"] = {what: differences(runs, values) for what, values in scores.items()}
+    by_map = {key: {"runs": maps[key], "differences": differences(runs, alike[key])} for key in maps}
+    return found | {"maps": by_map}
 
 
 def differences(runs: list[dict], values: Mapping[str, float]) -> list[dict]:
@@ -175,13 +181,8 @@ def compare(theirs: np.ndarray, ours: np.ndarray, answers: np.ndarray) -> dict:
     mean, low, high = mean_interval(same.spearman)
     means = {"iou": float(np.nanmean(same.iou))}
     means |= {k: float(np.nanmean(x.spearman)) for k, x in zip(("chance", "chance_in_class"), others)}
-    return {
-        "spearman": mean,
-        "low": low,
-        "high": high,
-        **means,
-        "undefined": int(np.isnan(same.spearman).sum()),
-    }
+    undefined = int(np.isnan(same.spearman).sum())
+    return {"spearman": mean, "low": low, "high": high, **means, "undefined": undefined}
 
 
 def facts(model: VisionTransformer, images: np.ndarray, answers: np.ndarray) -> dict[str, float]:
