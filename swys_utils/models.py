@@ -50,7 +50,7 @@ def create_model(
     if not isinstance(model, VisionTransformer):
         kind = type(model).__name__
         raise SwysError(f"model '{name}' is a {kind}, not a Vision Transformer; use vit_tiny or vit_base")
-    if model.patch_embed.img_size[0] % model.patch_embed.patch_size[0]:
+    if model.patch_embed.img_size[0] % model.patch_embed.patch_size[0] or not model.patch_embed.num_patches:
         raise SwysError(f"model '{name}': patches do not divide the image ({options}); choose a divisor")
     return model
 

@@ -37,7 +37,7 @@ def test_short_names_are_28_px_timm_names_their_own_and_what_cannot_be_made_is_o
         "not a Vision Transformer|cannot be made": ("levit_128", 2, 224),
         "patches do not divide the image|cannot be made": ("vit_tiny", 2, 28, 5),
         "cannot be made with .*'patch_size': 0}": ("vit_tiny", 2, 28, 0),
-        "cannot be made with .*'img_size': 0,": ("vit_tiny", 2, 0),
+        "'img_size': 0,": ("vit_tiny", 2, 0),
     }.items():
         with pytest.raises(SwysError, match=message) as caught:
             create_model(*arguments)
