@@ -111,7 +111,7 @@ def fill_the_disk(folder) -> None:
             save_checkpoint(changed, path, {"model": "vit_tiny"})
     with pytest.raises(SwysError, match="cannot write"):
         run.save(now=True)
-    assert len(old) == 3 and old == {path: path.read_bytes() for path in old} and not [*folder.rglob("*.part")]
+    assert len(old) == 3 and old == {p: p.read_bytes() for p in old} and not list(folder.glob("*.part"))
 
 
 def test_a_full_disk_is_one_line_and_the_old_files_stay(at_once, tmp_path, faults):
