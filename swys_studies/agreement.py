@@ -82,12 +82,10 @@ def agreement_over_runs(
     answers = predict(teacher, test.images).argmax(axis=1)
     theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
     taught_by = known["teacher"] if known and earlier else taught_by | facts(teacher, test.images, answers)
-    runs, maps = [], {name: {} for name in METHODS}
     students = [run for run in students if earlier.get(run["id"], {}).get("accuracy") != run["accuracy"]]
-    for key in [key for key in earlier if key not in {run["id"] for run in students}]:
-        runs.append(earlier[key])
-        for name, rows in maps.items():
-            rows[key] = known["maps"][name]["runs"][key]
+    missing = {run["id"] for run in students}
+    runs = [run for key, run in earlier.items() if key not in missing]
+    maps = {name: {run["id"]: known["maps"][name]["runs"][run["id"]] for run in runs} for name in METHODS}
     for run in tqdm(students, unit="run"):
         model, _ = load_checkpoint(paths[run["id"]], device, classes)
         runs.append(run | facts(model, test.images, answers))

@@ -70,10 +70,8 @@ def interleaved_latency(calls: Mapping[str, Callable], rounds: int = 20, repeats
 
 
 def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
-    """How many times faster? (ratio, low, high): median ratio of paired rounds, its 95 % bootstrap interval.
-
-    ``slow``, ``fast``: of one ``interleaved_latency``.
-    """
+    """How many times faster? (ratio, low, high): median ratio of the paired rounds of one
+    ``interleaved_latency``, and its 95 % bootstrap interval."""
     ratios = slow.samples / fast.samples
     return float(np.median(ratios)), *bootstrap_interval(np.median, ratios, n_resamples=1000)
 

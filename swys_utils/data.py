@@ -84,7 +84,8 @@ class Info:
     @property
     def results_name(self) -> str:
         """Folder name for results: the twin's are kept apart."""
-        return self.name + f"_{self.size}" * (self.size != 28) + "-twin" * self.synthetic
+        name = self.name if self.size == 28 else f"{self.name}_{self.size}"
+        return f"{name}-twin" if self.synthetic else name
 
 
 @dataclass(frozen=True)

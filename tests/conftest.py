@@ -17,7 +17,7 @@ os.environ["SWYS_PROFILE"] = "smoke"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SWYS_DATASET", None)
 matplotlib.use("agg")
-REAL_DATA_DIR = "" if "swys-drawn-" in (given := os.environ.get("SWYS_DATA_DIR", "")) else given
+REAL_DATA_DIR = "" if "swys-drawn-" in (given := os.environ.get("SWYS_DATA_DIR", "")) else given  # workers
 if REAL_DATA_DIR:  # the notebooks run in another folder
     REAL_DATA_DIR = os.environ["SWYS_DATA_DIR"] = os.path.abspath(REAL_DATA_DIR)
 
