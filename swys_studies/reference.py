@@ -22,6 +22,7 @@ from swys_utils.distillation import ExplanationDistiller, SoftTargets, hide_labe
 from swys_utils.metrics import point_scores
 from swys_utils.models import SHORT_NAMES, load_checkpoint, read_card, save_checkpoint, weights_digest
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
+from swys_utils.resume import Run
 from swys_utils.training import build, fit, predict
 
 from .leaks import pack_hashes, perceptual_hashes
@@ -140,42 +141,40 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     """Train, score and write one run below ``out``; returns its entry."""
     device = config.default_device()
     model = build(run.model, data, run.recipe, run.seed, patch_size=7 if run.method == "kd_coarse" else 4)
-    digest, test = weights_digest(model), data.test
+    digest = weights_digest(model)
     curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
     objective, shown = objective_for(run, data, out, device)
     state = out / f"{run.id}.state.pt"
     result = fit(
         model, shown, run.recipe, objective, seed=run.seed, device=device, state_path=state, watch=curve
     )
-    chosen = result.chosen()
-    logits = {"last": predict(result.model, test.images), "val_chosen": predict(chosen, test.images)}
+    facts = {key: getattr(run, key) for key in ("id", "method", "teacher", "seed")}
+    facts |= {"model": SHORT_NAMES[run.model], "recipe": asdict(run.recipe) | METHODS[run.method]}
+    facts |= {"initial_weights": digest, "history": curve.beside(result.history)}
+    entry = finish(result, facts, data, out)
+    state.unlink(missing_ok=True)
+    curve.path.unlink(missing_ok=True)
+    return entry
+
+
+def finish(result: Run, facts: dict, data: Dataset, out: Path) -> dict:
+    """Score a trained model; write its checkpoint and its entry, ``facts`` and scores; returns the entry."""
+    test, history, patches = data.test, facts["history"], result.model.patch_embed
+    logits = {"last": predict(result.model, test.images), "val_chosen": predict(result.chosen(), test.images)}
     scores = {when: point_scores(values, test.labels, data.info.task) for when, values in logits.items()}
-    entry = {
-        "id": run.id,
-        "model": SHORT_NAMES[run.model],
-        "img_size": model.patch_embed.img_size[0],
-        "patch_size": model.patch_embed.patch_size[0],
-        "method": run.method,
-        "teacher": run.teacher,
-        "seed": run.seed,
-        "recipe": asdict(run.recipe) | METHODS[run.method],
-        "initial_weights": digest,
-        "val_accuracy": result.history[-1]["val_accuracy"],
-        "val_auc": result.history[-1]["val_auc"],
+    entry = facts | {
+        **{"img_size": patches.img_size[0], "patch_size": patches.patch_size[0]},
+        **{key: history[-1][key] for key in ("val_accuracy", "val_auc", "seconds")},
         "last": scores["last"],
-        "val_chosen": scores["val_chosen"] | {"epoch": training.best_epoch(result.history)["epoch"]},
-        "seconds": result.history[-1]["seconds"],
-        "device": f"{config.device_name(device)}, {torch.get_num_threads()} threads",
-        "history": curve.beside(result.history),
+        "val_chosen": scores["val_chosen"] | {"epoch": training.best_epoch(history)["epoch"]},
+        "device": f"{config.device_name(config.default_device())}, {torch.get_num_threads()} threads",
         # the predicted class of each test image, one character each, for paired tests
         "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
     }
-    card = training.run_card(data, run.recipe, run.seed, result.history) | entry
+    card = training.run_card(data, Recipe(), facts["seed"], history) | entry  # facts have the recipe
     card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
-    save_checkpoint(result.model, out / f"{run.id}.safetensors", card, "fp32")
-    write_json(out / f"{run.id}.run.json", entry)  # last: this file says that the run is done
-    state.unlink(missing_ok=True)
-    curve.path.unlink(missing_ok=True)
+    save_checkpoint(result.model, out / f"{facts['id']}.safetensors", card, "fp32")
+    write_json(out / f"{facts['id']}.run.json", entry)  # last: this file says that the run is done
     return entry
 
 

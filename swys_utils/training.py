@@ -59,7 +59,8 @@ def fit(
     if hasattr(objective, "check"):
         objective.check(model)
     both = ModelAndObjective(model, objective).to(accelerator.device)
-    optimizer = torch.optim.AdamW(param_groups_weight_decay(both, recipe.weight_decay), lr=recipe.lr)
+    groups = param_groups_weight_decay(both, recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     both, optimizer = accelerator.prepare(both, optimizer)
     settings = {key: v for key, v in vars(objective).items() if isinstance(v, (int, float))}  # alpha, ...
     teacher = getattr(getattr(objective, "teacher", None), "model", None)

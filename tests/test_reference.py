@@ -133,17 +133,22 @@ def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_bet
     assert (low, high) == pytest.approx((0.85 - 12.706 * 0.05, 0.85 + 12.706 * 0.05), abs=1e-3)
 
 
-def test_the_time_to_the_original_is_a_ratio_of_training_seconds(tmp_path):
-    rows = [{"epoch": e, "seconds": 10.0 * e, "val_auc": 0.9 + e / 100, "test_auc": 0.8} for e in (1, 2, 3)]
-    theirs = run_entry(f"{original.MODEL}/original/seed0", seconds=800.0) | {"val_auc": 0.915}
+def test_the_time_to_the_original_is_a_ratio_of_training_seconds(drawn_data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(original, "study_data", lambda name: some(load_dataset(root=drawn_data_dir)))
+    monkeypatch.setattr(original, "epoch", lambda *args: {"seconds": 3.0})
     path = tmp_path / "runs.json"
-    path.write_text(json.dumps({"runs": [theirs, run_entry("vit_tiny/scratch/seed0", history=rows)]}))
-    found = original.time_to_original(folder=path)
-    assert (found["epoch"], found["seconds"], found["ratio"]) == (2, 20.0, 40.0)
+    theirs = run_entry(f"{original.MODEL}/original/seed0", history=[{}] * 7) | {"val_auc": 0.0}
+    path.write_text(json.dumps({"runs": [theirs]}))
+    found = original.time_to_original(runs=path, seconds=0.5)
+    assert found["ratio"] * found["tiny"]["seconds"] == pytest.approx(7 * 3.0)
+    path.write_text(json.dumps({"runs": [theirs | {"val_auc": 1.1}]}))
+    with pytest.raises(SwysError, match="0.1 s do not reach validation AUC 1.100; raise --seconds"):
+        original.time_to_original(runs=path, seconds=0.1)
+    path.write_text('{"runs": []}')
+    with pytest.raises(SwysError, match="has no run vit_tiny_patch16_224/original/seed0"):
+        original.time_to_original(runs=path)
     flat = [{"val_accuracy": v} for v in (0.7, 0.8, 0.8, 0.8, 0.8)]
     assert original.stopped(flat, 3) and not original.stopped(flat[:4], 3)
-    with pytest.raises(SwysError, match="is missing"):
-        original.time_to_original(folder=tmp_path)
 
 
 GROUPS = ["alone", "soft targets", "soft targets + maps", "another teacher"]
