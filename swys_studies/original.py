@@ -1,5 +1,5 @@
-"""The earlier project of this name as it trained: ViT-Tiny at 224 px from its own loader, in float32; and
-how long this series needs to get as far."""
+"""The earlier project of this name as it trained: ViT-Tiny at 224 px from its own loader; and how long this
+series needs to get as far."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, seed_everything
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, fast_bf16, seed_everything
 from swys_utils.data import Split
 from swys_utils.metrics import point_scores
-from swys_utils.models import create_model
+from swys_utils.models import create_model, plain_attention
 from swys_utils.recipe import Augmentation, Recipe
 from swys_utils.resume import Run
 from swys_utils.training import best_epoch, build, fit, predict, validate
@@ -28,8 +28,8 @@ RECIPE = {"epochs": 30, "batch_size": 64, "lr": 1e-5, "step_epochs": 5, "patienc
 
 
 def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
-    """Train the earlier project's Tiny with its own pipeline; hours on a CPU, safe to kill, goes on where it
-    stopped.
+    """Train the earlier project's Tiny with its own pipeline, but in bfloat16 where the device has it, three
+    times faster on a CPU; safe to kill, goes on where it stopped.
 
     Args:
         dataset: any data set of the reference set.
@@ -43,7 +43,8 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     run = Run(out / f"{run_id}.state.pt", model, torch.nn.Module(), optimizer, RECIPE)
     while len(run.history) < RECIPE["epochs"] and not stopped(run.history, RECIPE["patience"]):
         before = run.history[-1]["seconds"] if run.history else 0.0
-        row = epoch(model, optimizer, data.train, len(run.history), before)
+        with plain_attention(model), torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+            row = epoch(model, optimizer, data.train, len(run.history), before)
         run.history.append(row | validate(model, data))
         if run.history[-1] is best_epoch(run.history):
             run.best = {key: value.clone() for key, value in model.state_dict().items()}
@@ -92,8 +93,8 @@ def stopped(history: list[dict], patience: int) -> bool:
 def time_to_original(dataset: str = "pneumoniamnist", runs: str = "", seconds: float = 60) -> dict:
     """How many times sooner Tiny's validation AUC is what the original ends with, both timed here.
 
-    The original's time is that of one epoch, measured, times the epochs of its run. Tiny is trained as in
-    notebook 3: 28 px in patches of 7.
+    The original's time is that of one epoch in float32, measured, times the epochs of its run. Tiny is trained
+    as in notebook 3: 28 px in patches of 7.
 
     Args:
         dataset: any data set of the reference set.
