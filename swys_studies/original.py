@@ -93,8 +93,8 @@ def stopped(history: list[dict], patience: int) -> bool:
 def time_to_original(dataset: str = "pneumoniamnist", runs: str = "", seconds: float = 60) -> dict:
     """How many times sooner Tiny's validation AUC is what the original ends with, both timed here.
 
-    The original's time is that of one epoch in float32, measured, times the epochs of its run. Tiny is trained
-    as in notebook 3: 28 px in patches of 7.
+    The original's time is that of one epoch in float32, measured, times the epochs of its run. Tiny is
+    trained as in notebook 3: 28 px in patches of 7.
 
     Args:
         dataset: any data set of the reference set.
