@@ -43,8 +43,8 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     run = Run(out / f"{run_id}.state.pt", model, torch.nn.Module(), optimizer, RECIPE)
     while len(run.history) < RECIPE["epochs"] and not stopped(run.history, RECIPE["patience"]):
         before = run.history[-1]["seconds"] if run.history else 0.0
-        with plain_attention(model), torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-            row = epoch(model, optimizer, data.train, len(run.history), before)
+        with plain_attention(model):
+            row = epoch(model, optimizer, data.train, len(run.history), before, fast_bf16(device))
         run.history.append(row | validate(model, data))
         if run.history[-1] is best_epoch(run.history):
             run.best = {key: value.clone() for key, value in model.state_dict().items()}
@@ -56,11 +56,9 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     write_runs(dataset, out)
 
 
-def epoch(model, optimizer, split: Split, number: int, seconds: float) -> dict:
-    """One epoch of the earlier project's loop, ``seconds`` after the start; returns its row of the history.
-
-    Images are resized one by one on the host, as torchvision's transforms do it.
-    """
+def epoch(model, optimizer, split: Split, number: int, seconds: float, bf16: bool) -> dict:
+    """One epoch of the earlier project's loop, which resizes images one by one on the host; returns its row
+    of the history. ``seconds``: of training before it."""
     seed_everything(number)
     resize = Compose([Resize((224, 224)), ToTensor(), Normalize([0.5] * 3, [0.5] * 3)])
 
@@ -74,7 +72,8 @@ def epoch(model, optimizer, split: Split, number: int, seconds: float) -> dict:
     model.train()
     start, total, device = time.perf_counter(), 0.0, next(model.parameters()).device
     for inputs, targets in loader:
-        loss = F.cross_entropy(model(inputs.to(device)), targets.to(device))
+        with torch.autocast(device.type, torch.bfloat16, bf16):
+            loss = F.cross_entropy(model(inputs.to(device)), targets.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,13 +92,12 @@ def stopped(history: list[dict], patience: int) -> bool:
 def time_to_original(dataset: str = "pneumoniamnist", runs: str = "", seconds: float = 60) -> dict:
     """How many times sooner Tiny's validation AUC is what the original ends with, both timed here.
 
-    The original's time is that of one epoch in float32, measured, times the epochs of its run. Tiny is
-    trained as in notebook 3: 28 px in patches of 7.
+    The original's time is that of one epoch in float32, measured, times the epochs of its run.
 
     Args:
         dataset: any data set of the reference set.
         runs: where the original's run is; default: checkpoints/<dataset>/runs.json.
-        seconds: of Tiny's schedule.
+        seconds: of Tiny's schedule, which is that of notebook 3 (28 px in patches of 7).
     """
     path, run_id = Path(runs or CHECKPOINTS / dataset / "runs.json"), f"{MODEL}/original/seed0"
     theirs = next((run for run in read_runs(path) if run["id"] == run_id), None)
@@ -108,7 +106,7 @@ def time_to_original(dataset: str = "pneumoniamnist", runs: str = "", seconds: f
     data, device, curve = study_data(dataset), default_device(), []
     model = create_model(MODEL, data.info.num_classes).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE["lr"])
-    one_epoch = epoch(model, optimizer, data.train, 0, 0.0)["seconds"]
+    one_epoch = epoch(model, optimizer, data.train, 0, 0.0, bf16=False)["seconds"]
 
     def watch(tiny, at: float, step: int) -> None:
         test = point_scores(predict(tiny, data.test.images), data.test.labels, data.info.task)

@@ -60,9 +60,10 @@ class Training:
             state.unlink(missing_ok=True)  # of several processes one is first
         recipe = replace(reference_recipe(name, self.dataset), **asked)
         model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
-        print(f"{name} on {data.info.name}, {data.info.size} px: {data.info.source}")
+        here = PartialState()
+        print(f"process {here.process_index + 1} of {here.num_processes}: {name} on {data.info.source}")
         result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
-        if not PartialState().is_main_process:
+        if not here.is_main_process:
             return
         card |= {"model": SHORT_NAMES.get(name, name)} | run_card(data, recipe, self.seed, result.history)
         saved = {"last epoch": (result.model, path), "val-chosen": (result.chosen(), chosen)}
