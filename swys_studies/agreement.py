@@ -168,7 +168,8 @@ def split_runs(runs: list[dict]) -> tuple[dict, list[dict]]:
         group = GROUPS[entry["method"]]
         if key.split("/")[0] == teacher.split("/")[0]:
             group = ANOTHER if group == "alone" else ""
-        rows[key] = {"id": key, "seed": entry["seed"], "accuracy": entry["last"]["accuracy"], "group": group}
+        accuracy = round(entry["last"]["accuracy"], 5)  # as in runs.json
+        rows[key] = {"id": key, "seed": entry["seed"], "accuracy": accuracy, "group": group}
     return rows.pop(teacher) | {"group": "teacher"}, [row for row in rows.values() if row["group"]]
 
 
