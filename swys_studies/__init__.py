@@ -1,1 +1,1 @@
-"""The command line, and where the shipped numbers come from; the notebooks do not need any of it."""
+"""The command line, and where the shipped numbers come from; what a notebook needs of it, it imports."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
@@ -46,63 +44,61 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist")
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    found = agreement_over_runs(folder or RUNS / dataset, data, known=known, save=partial(write_json, path))
-    write_json(path, found)
-    rows = summary(found)
+    rows = summary(agreement_over_runs(folder or RUNS / dataset, data, path))
     print(as_table(rows))
     return rows
 
 
-def agreement_over_runs(
-    folder: str | Path, data: Dataset, images=0, device=None, known: Mapping | None = None, save=None
-) -> dict:
+def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     """Agreement of every run's signed heatmaps with its teacher's, for the class that the teacher predicts.
 
     Args:
         folder: finished runs of ``reference``; they and the shipped ones are one teacher and its students.
-        images: at most so many test images, a fixed sample (0: all). None of them chose anything.
-        known: an earlier result; what it says of runs by the same teacher and images is kept.
-        save: called with the result so far after each run.
+        data: all of its test images are explained; none of them chose anything.
+        path: the result, written after each run; what it says of the same runs is kept.
 
-    Returns ``teacher`` (id, seed, accuracy, ``facts``); ``runs``, each with its group; ``maps``: method ->
+    Returns ``teacher`` (id, seed, scores, ``facts``); ``runs``, each with its group; ``maps``: method ->
     ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
     Raises SwysError: no finished run with its teacher, or runs of another data set.
     """
-    folder, device, classes = Path(folder), torch.device(device or default_device()), data.info.num_classes
+    folder, device, images = Path(folder), default_device(), data.test.images
     entries = finished_runs(data.info.name, folder)
     paths = {key: run_path(key, data.info.name, folder) for key in entries}
     taught_by, students = split_runs([entries[key] for key, path in paths.items() if path])
-    test, earlier = data.test.head(images), {}
-    if known and known["images"] == len(test) and known["teacher"]["accuracy"] == taught_by["accuracy"]:
-        earlier = {run["id"]: run for run in known["runs"]} if {*known["maps"]} == {*METHODS} else {}
-    teacher, card = load_checkpoint(paths[taught_by["id"]], device, classes)
+    known, earlier = json.loads(path.read_text()) if path.is_file() else {}, {}
+    if known and same_run(known["teacher"], taught_by) and {*known["maps"]} == {*METHODS}:
+        earlier = {run["id"]: run for run in known["runs"]}
+    teacher, card = load_checkpoint(paths[taught_by["id"]], device, data.info.num_classes)
     if card["dataset"] != data.info.name:
         raise SwysError(f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another")
-    answers = predict(teacher, test.images).argmax(axis=1)
-    theirs = {name: heatmaps(teacher, test.images, name, answers, signed=True) for name in METHODS}
-    taught_by = known["teacher"] if known and earlier else taught_by | facts(teacher, test.images, answers)
-    students = [run for run in students if earlier.get(run["id"], {}).get("accuracy") != run["accuracy"]]
+    answers = predict(teacher, images).argmax(axis=1)
+    theirs = {name: heatmaps(teacher, images, name, answers, signed=True) for name in METHODS}
+    taught_by = known["teacher"] if earlier else taught_by | facts(teacher, images, answers)
+    students = [run for run in students if not same_run(earlier.get(run["id"], {}), run)]
     missing = {run["id"] for run in students}
     runs = [run for key, run in earlier.items() if key not in missing]
     maps = {name: {run["id"]: known["maps"][name]["runs"][run["id"]] for run in runs} for name in METHODS}
     for run in tqdm(students, unit="run"):
-        model, _ = load_checkpoint(paths[run["id"]], device, classes)
-        runs.append(run | facts(model, test.images, answers))
+        model, _ = load_checkpoint(paths[run["id"]], device, data.info.num_classes)
+        runs.append(run | facts(model, images, answers))
         for name, rows in maps.items():
-            ours = heatmaps(model, test.images, name, answers, signed=True)
+            ours = heatmaps(model, images, name, answers, signed=True)
             rows[run["id"]] = compare(theirs[name], ours, answers)
-        if save:
-            save(result(data, len(test), device, taught_by, runs, maps))
-    return result(data, len(test), device, taught_by, runs, maps)
+        write_json(path, result(data, taught_by, runs, maps))
+    return result(data, taught_by, runs, maps)
 
 
-def result(data: Dataset, images: int, device: torch.device, teacher: dict, runs: list, maps: dict) -> dict:
+def same_run(known: Mapping, run: Mapping) -> bool:
+    """Has a row of an earlier result the scores of ``run``? A run can be trained anew under its id."""
+    return all(known.get(key) == run[key] for key in ("accuracy", "auc"))
+
+
+def result(data: Dataset, teacher: dict, runs: list, maps: dict) -> dict:
     """What ``agreement_over_runs`` returns, of the runs so far; ``maps``: method -> run id -> ``compare``."""
     scores = {what: {run["id"]: run[what] for run in runs} for what in ("accuracy", "gap")}
     alike = {name: {key: row["spearman"] for key, row in rows.items()} for name, rows in maps.items()}
-    found = {"dataset": data.info.name, "source": data.info.source, "images": images}
-    found |= {"device": device_name(device), "teacher": teacher, "runs": runs}
+    found = {"dataset": data.info.name, "source": data.info.source, "images": len(data.test)}
+    found |= {"device": device_name(default_device()), "teacher": teacher, "runs": runs}
     found["differences"] = {what: differences(runs, values) for what, values in scores.items()}
     by_map = {key: {"runs": maps[key], "differences": differences(runs, alike[key])} for key in maps}
     return found | {"maps": by_map}
@@ -156,7 +152,7 @@ def summary(study: dict) -> list[dict]:
 
 
 def split_runs(runs: list[dict]) -> tuple[dict, list[dict]]:
-    """The teacher, and what is compared with it, each with id, seed, accuracy; other methods are left out."""
+    """The teacher, and what is compared with it, with id, seed and scores; other methods are left out."""
     entries = {entry["id"]: entry for entry in runs if entry["method"] in GROUPS}
     teachers = {entry["teacher"] for entry in entries.values()} - {None}
     if len(teachers) != 1 or not teachers <= set(entries):
@@ -168,8 +164,8 @@ def split_runs(runs: list[dict]) -> tuple[dict, list[dict]]:
         group = GROUPS[entry["method"]]
         if key.split("/")[0] == teacher.split("/")[0]:
             group = ANOTHER if group == "alone" else ""
-        accuracy = round(entry["last"]["accuracy"], 5)  # as in runs.json
-        rows[key] = {"id": key, "seed": entry["seed"], "accuracy": accuracy, "group": group}
+        scores = {name: round(entry["last"][name], 5) for name in ("accuracy", "auc")}  # as in runs.json
+        rows[key] = {"id": key, "seed": entry["seed"], "group": group, **scores}
     return rows.pop(teacher) | {"group": "teacher"}, [row for row in rows.values() if row["group"]]
 
 

@@ -51,7 +51,7 @@ def evaluate(
     found = {"checkpoint": ckpt_path, "dataset": dataset, "source": data.info.source, "split": split}
     found |= {key: value for key, value in asdict(scores).items() if key != "correct"}
     if split != "train" and card.get("training_hashes"):
-        seen = seen_in_training(card, part.images)
+        seen = seen_in_training(card["training_hashes"], part.images)
         found["seen_in_training"] = int(seen.sum())
         print(f"{seen.sum()} of {len(seen)} images were in its training data (64-bit fingerprint)")
         if seen.any() and not seen.all():
@@ -75,7 +75,7 @@ def explain(
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: folder to write to.
         method: grad_cam, hires_cam, legrad or attention_rollout.
-        images: how many, a fixed random sample.
+        images: how many, a fixed random sample (0: all).
     """
     data, folder = load_dataset(dataset, size), Path(save_path)
     network, card = load_for(ckpt_path, data)

@@ -99,7 +99,7 @@ def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> list[dict]:
     maps = {name: heatmaps(model, images, method, classes) for name, method in methods.items()}
     maps |= {"random": random_maps(count, grid), "centre prior": centre_prior_maps(count, grid)}
     for name, own in maps.items():
-        share, last = np.full((2, 1), np.nan)
+        share = last = np.array([np.nan])
         if name in methods:
             share = mosaic_pointing(model, images, sample.labels, methods[name], count)
             last = randomisation_check(model, images, methods[name], only_last=True)["embedding"]

@@ -16,9 +16,9 @@ from swys_utils.data import to_model_input
 from swys_utils.gradcam import evaluation_mode, heatmaps, input_batches
 
 
-def random_maps(count: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
+def random_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
     """The first baseline of every faithfulness score: uniform noise (N, gh, gw)."""
-    return np.random.default_rng(seed).random((count, *grid), dtype=np.float32)
+    return np.random.default_rng(0).random((count, *grid), dtype=np.float32)
 
 
 def centre_prior_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
@@ -47,8 +47,6 @@ def deletion_insertion(
     maps: np.ndarray,
     targets=None,
     steps=14,
-    batch_size=32,
-    seed=0,
     multi_label=False,
 ) -> DeletionInsertion:
     """Take away the hottest tokens first (deletion), or start from nothing and put them in first (insertion).
@@ -62,7 +60,7 @@ def deletion_insertion(
         steps: so many equal steps from no token to all. Each costs two forward passes.
         multi_label: the model's labels are not exclusive, so a probability is a sigmoid, not a softmax.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     order = np.stack([np.lexsort((rng.random(m.size), -m.ravel())) for m in maps])
     ranks = torch.as_tensor(order.argsort(axis=1).reshape(maps.shape))[:, None]  # 0 is the hottest token
     targets = None if targets is None else torch.as_tensor(targets).long().expand(len(maps))
@@ -70,7 +68,7 @@ def deletion_insertion(
     curves = np.empty((2, len(maps), steps + 1))
     chances = torch.sigmoid if multi_label else partial(torch.softmax, dim=1)
     with evaluation_mode(model), torch.no_grad():
-        for rows, x in input_batches(model, images, batch_size):
+        for rows, x in input_batches(model, images, 32):
             blank = blurred(x, x.shape[-1] // maps.shape[-1])
             classes = model(x).argmax(dim=1) if targets is None else targets[rows].to(x.device)
             for i, fraction in enumerate(fractions):
@@ -81,7 +79,7 @@ def deletion_insertion(
     return DeletionInsertion(fractions, *curves)
 
 
-def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count: int = 100, seed: int = 0):
+def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count: int = 100):
     """2 x 2 mosaics of uint8 images: one of the target class, three of others, at half the model's side S.
 
     Returns inputs float32 (count, 3, S, S); target classes (count,), each class in turn; the cell (count,)
@@ -90,7 +88,7 @@ def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count
     labels, half = np.asarray(labels), model.patch_embed.img_size[0] // 2
     if labels.ndim != 1 or len(np.unique(labels)) < 2:
         raise SwysError(f"labels of shape {labels.shape}; give one label an image, and two classes or more")
-    targets, rng = np.resize(np.unique(labels), count), np.random.default_rng(seed)
+    targets, rng = np.resize(np.unique(labels), count), np.random.default_rng(0)
     cells = rng.integers(0, 4, count)
     picks = np.stack([rng.choice(np.flatnonzero(labels != t), 4) for t in targets])
     picks[np.arange(count), cells] = [rng.choice(np.flatnonzero(labels == t)) for t in targets]
@@ -100,14 +98,14 @@ def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count
 
 
 def mosaic_pointing(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, method="grad_cam", count=100, seed=0, **options
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, method="grad_cam", count=100
 ) -> np.ndarray:
     """Share of the positive map for a class that lies on the image of that class in a mosaic, float (count,).
 
     Chance is 0.25; an empty map has nan. The grid pointing game of Boehle et al. 2021.
     """
-    inputs, targets, cells = make_mosaics(model, images, labels, count, seed)
-    maps = np.maximum(heatmaps(model, inputs, method, targets, **options), 0)
+    inputs, targets, cells = make_mosaics(model, images, labels, count)
+    maps = np.maximum(heatmaps(model, inputs, method, targets), 0)
     maps = maps.repeat(2, axis=1).repeat(2, axis=2)  # an odd grid has no middle line; doubled, it has one
     quarters = maps.reshape(count, 2, maps.shape[1] // 2, 2, maps.shape[2] // 2)
     sums = quarters.sum((2, 4)).reshape(count, 4)

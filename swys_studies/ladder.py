@@ -100,12 +100,12 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
     timings = interleaved_latency(calls, rounds)
     test, val, shown = data.test.head(images), data.val.head(images), data.test.head(explain_images).images
     classes, first = every[0].predict(shown).argmax(axis=1), every[0].name
-    rungs, floats, answers, maps = [], {}, {}, {}
+    rungs, floats, answers, maps, before = [], {}, {}, {}, first
     for rung in every:
         name, logits, validated = rung.name, rung.predict(test.images), rung.predict(val.images)
-        step_before = [name, *floats.values()][-1]  # the latest float32 rung; of the first, itself
-        above = floats.get(rung.model, step_before)  # the same model in float32 comes before its int8 file
-        whole = floats.setdefault(rung.model, name)
+        whole = floats.setdefault(rung.model, name)  # the same model in float32, which comes first
+        above = before if whole == name else whole
+        before = whole
         answers[name] = logits.argmax(axis=1)
         maps[name] = rung.explain(shown, classes)
         alike = [np.nanmean(agreement(maps[name], maps[other]).spearman) for other in (above, first)]
@@ -145,15 +145,15 @@ def ladder_table(rungs: Sequence[Rung]) -> list[dict]:
     ]
 
 
-def which_to_ship(rungs: Sequence[Rung], max_loss=0.005, min_alike=0.95) -> tuple[Rung, str]:
+def which_to_ship(rungs: Sequence[Rung], max_loss=0.005) -> tuple[Rung, str]:
     """The fastest rung that is as good as the last model in float32, and a sentence that says why.
 
-    As good: on *validation* images an accuracy at most ``max_loss`` below it, and heatmaps that agree at
-    least ``min_alike`` with those of the rung's own model in float32. Test images choose nothing.
+    As good: on *validation* images an accuracy at most ``max_loss`` below it, and heatmaps that agree by
+    at least .95 with those of the rung's own model in float32. Test images choose nothing.
     """
     floats = {rung.model: rung for rung in rungs[::-1]}  # the first rung of each model
     first, last = rungs[0], floats[rungs[-1].model]
-    exact = [rung for rung in rungs if rung in floats.values() or rung.like_above >= min_alike]
+    exact = [rung for rung in rungs if rung in floats.values() or rung.like_above >= 0.95]
     good = [rung for rung in exact if rung.val_accuracy >= last.val_accuracy - max_loss]
     best = min(good, key=lambda rung: rung.latency_ms)
     return best, (

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from scipy.fft import dctn
 
-from swys_utils.config import SwysError
-
 HASH_TOLERANCE = 2  # bits of 64 that a re-saved or re-windowed copy may differ in
 
 
@@ -36,14 +34,9 @@ def pack_hashes(hashes: np.ndarray) -> str:
     return base64.b64encode(np.unique(hashes, axis=0).tobytes()).decode()
 
 
-def seen_in_training(card: dict, images: np.ndarray) -> np.ndarray:
-    """bool (N,): which images have (within 2 of 64 bits) the fingerprint of an image of its training.
-
-    Raises SwysError when the card carries no fingerprints.
-    """
-    if not card.get("training_hashes"):
-        raise SwysError(f"the card of '{card.get('model')}' carries no fingerprints of its training images")
-    known = np.frombuffer(base64.b64decode(card["training_hashes"]), dtype=np.uint8).reshape(-1, 8)
+def seen_in_training(training_hashes: str, images: np.ndarray) -> np.ndarray:
+    """bool (N,): which images have (within 2 of 64 bits) a fingerprint of a card's ``training_hashes``."""
+    known = np.frombuffer(base64.b64decode(training_hashes), dtype=np.uint8).reshape(-1, 8)
     signs = 2.0 * np.unpackbits(known, axis=1).astype(np.float32) - 1  # (K, 64) of +-1
     seen = []
     for rows in np.array_split(perceptual_hashes(images), max(1, len(images) // 1024)):

@@ -52,8 +52,8 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
         print(run.history[-1], flush=True)
     facts = {"id": run_id, "model": MODEL, "method": "original", "teacher": None, "seed": 0, "recipe": RECIPE}
     finish(run, facts | {"history": run.history}, data, out)
-    run.path.unlink()
     write_runs(dataset, out)
+    run.path.unlink()
 
 
 def epoch(model, optimizer, split: Split, number: int, seconds: float, bf16: bool) -> dict:

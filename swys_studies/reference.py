@@ -64,9 +64,8 @@ class RunSpec:
 
     def cost(self, images: int) -> float:
         """Estimated seconds on two CPU cores."""
-        half, all_tokens = 1 - self.recipe.full_tokens, self.recipe.full_tokens
-        epochs = self.recipe.epochs * (half + 2 * all_tokens if self.recipe.patch_drop else 2)
-        return epochs * images / IMAGES_PER_S[self.model]
+        slow = self.recipe.full_tokens if self.recipe.patch_drop else 1  # share of epochs with all tokens
+        return self.recipe.epochs * (1 + slow) * images / IMAGES_PER_S[self.model]
 
 
 def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
@@ -135,6 +134,8 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
             if other.id == run.teacher and not list and other.id not in finished_runs(dataset, out):
                 step(other, timeout=-1)
         step(run, timeout=0)
+    if not list:
+        write_runs(dataset, out)  # also of a run after which the process was killed
 
 
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
@@ -171,7 +172,7 @@ def finish(result: Run, facts: dict, data: Dataset, out: Path) -> dict:
         # the predicted class of each test image, one character each, for paired tests
         "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
     }
-    card = training.run_card(data, Recipe(), facts["seed"], history) | entry  # facts have the recipe
+    card = training.run_card(data, facts["recipe"], facts["seed"], history) | entry
     card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
     save_checkpoint(result.model, out / f"{facts['id']}.safetensors", card, "fp32")
     write_json(out / f"{facts['id']}.run.json", entry)  # last: this file says that the run is done

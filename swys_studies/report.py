@@ -114,17 +114,17 @@ def right(entry: dict, labels: np.ndarray) -> np.ndarray:
     return predicted == labels
 
 
-def accuracy_interval(values: np.ndarray, n_resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
+def accuracy_interval(values: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean over seeds and images (of one seed: over images alone): percentile bootstrap,
     both drawn anew, images together for all seeds; at least as wide as the t interval over seeds.
 
     Args:
         values: (S, N), 0/1 for right, or the difference of two such.
     """
-    values, rng = np.asarray(values, dtype=float), np.random.default_rng(seed)
+    values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
     seeds, n = values.shape
-    seed_share = rng.multinomial(seeds, [1 / seeds] * seeds, size=n_resamples) / seeds
-    image_share = rng.multinomial(n, [1 / n] * n, size=n_resamples) / n
+    seed_share = rng.multinomial(seeds, [1 / seeds] * seeds, size=4000) / seeds
+    image_share = rng.multinomial(n, [1 / n] * n, size=4000) / n
     low, high = np.percentile(((seed_share @ values) * image_share).sum(axis=1), [2.5, 97.5])
     if seeds == 1:
         return float(low), float(high)

@@ -57,8 +57,9 @@ def cached_teacher(
     for view in tqdm(range(recipe.views), "the teacher looks at each view", disable=None):
         path = folder / f"view-{view}.safetensors"
         if not path.is_file():
+            seen = look(teacher, data, recipe, view, device)
             with replacing(path) as part:
-                save_file(look(teacher, data, recipe, view, device), part)
+                save_file(seen, part)
         found.append(load_file(path))
     return CachedTeacher(*(torch.stack([part[key] for part in found]) for key in ("logits", "maps")))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +15,8 @@ from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
 from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
 from swys_utils.metrics import evaluate
 from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint
-from swys_utils.recipe import SupervisedObjective
-from swys_utils.training import build, fit, predict, reference_recipe, run_card
+from swys_utils.recipe import SupervisedObjective, reference_recipe
+from swys_utils.training import build, fit, predict, run_card
 
 
 @dataclass
@@ -43,12 +43,13 @@ class Training:
     seed: int = 0
     resume: bool = False
 
-    def fit(self, name: str, data: Dataset, objective, card: dict) -> None:
-        """Train by ``objective(model)``; save and print the last epoch and the one validation chooses."""
+    def fit(self, name: str, data: Dataset, objective, card: dict, **changes) -> None:
+        """Train by ``objective(model)``; save and print the last epoch and the one validation chooses.
+        ``changes``: to the recipe."""
         asked = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
         asked = {key: value for key, value in asked.items() if value is not None}
-        if any(value <= 0 for value in asked.values()):
-            raise SwysError(f"{asked}: epochs, batch_size and lr must be above 0")
+        if self.seed < 0 or any(value <= 0 for value in asked.values()):
+            raise SwysError(f"{asked}, seed {self.seed}: numbers must be above 0, the seed not below")
         path = Path(self.save_path)
         if path.suffix not in ("", ".safetensors"):
             raise SwysError(f"--save_path '{path}' ends in {path.suffix}; use .safetensors or a folder")
@@ -58,14 +59,16 @@ class Training:
             raise SwysError(f"nothing to resume: '{state}' does not exist; run without --resume first")
         if not self.resume and state.is_file():
             state.unlink(missing_ok=True)  # of several processes one is first
-        recipe = replace(reference_recipe(name, self.dataset), **asked)
+        recipe = replace(reference_recipe(name, self.dataset), **asked, **changes)
         model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
         here = PartialState()
         print(f"process {here.process_index + 1} of {here.num_processes}: {name} on {data.info.source}")
         result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
         if not here.is_main_process:
             return
-        card |= {"model": SHORT_NAMES.get(name, name)} | run_card(data, recipe, self.seed, result.history)
+        card |= {"model": SHORT_NAMES.get(name, name)} | run_card(
+            data, asdict(recipe), self.seed, result.history
+        )
         saved = {"last epoch": (result.model, path), "val-chosen": (result.chosen(), chosen)}
         for title, (trained, where) in saved.items():
             save_checkpoint(trained, where, card, storage="fp32")
@@ -119,15 +122,15 @@ class Distill(Training):
 
         def objective(student) -> nn.Module:
             if self.method == "features":
-                student.patch_drop = nn.Identity()  # features are compared token by token
                 return FeatureDistiller(teacher, labels, student)
             kind = ExplanationDistiller if self.method == "explain" else SoftTargets
             return kind(teacher, labels, self.alpha, self.temperature)
 
         card: dict = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
         card["method"] = f"kd_{self.method}"
-        if self.method != "features":
-            card |= {"alpha": self.alpha, "temperature": self.temperature}
+        if self.method == "features":  # they are compared token by token
+            return self.fit(self.student_model, data, objective, card, patch_drop=0.0)
+        card |= {"alpha": self.alpha, "temperature": self.temperature}
         self.fit(self.student_model, data, objective, card)
 
 

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from swys_utils.config import SwysError, default_device, device_name, write_json
+from swys_utils.config import BUILD, SwysError, default_device, device_name, write_json
 from swys_utils.data import TWIN, Dataset, Split
 from swys_utils.models import file_entry, load_checkpoint
 from swys_utils.training import predict
@@ -52,7 +52,8 @@ def make(steps: int = 3700, seed: int = 0) -> None:
     card = json.loads(card_path.read_text(encoding="utf-8"))  # what it is made from, and the licence, stay
     card["generator"] |= {"steps": steps, "seed": seed, "device": device_name(device)}
     card["generator"] |= {"seconds": round(time.monotonic() - start), "torch": torch.__version__}
-    part = TWIN.with_suffix(".part.npz")
+    BUILD.mkdir(exist_ok=True)
+    part = BUILD / TWIN.name
     np.savez_compressed(part, **arrays)
     card |= check(arrays, data, seed, part) | {"sha256": file_entry(part, TWIN.name)["sha256"]}
     card["checked_with"] = {name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")}
@@ -141,11 +142,11 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Velocity field v(x_t, t, class) on (B, 1, 28, 28), at 28, 14 and 7 px, with attention at 7 px."""
 
-    def __init__(self, width: int = 64):
+    def __init__(self):
         super().__init__()
-        a, b, c, emb = width, 2 * width, 3 * width, 4 * width
-        self.register_buffer("freqs", torch.exp(torch.linspace(0, 6, width // 2)))
-        self.time = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        a, b, c, emb = 64, 128, 192, 256  # channels at each size, and of time and class
+        self.register_buffer("freqs", torch.exp(torch.linspace(0, 6, 32)))
+        self.time = nn.Sequential(nn.Linear(64, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.label, self.stem = nn.Embedding(2, emb), nn.Conv2d(1, a, 3, padding=1)
         steps = (a, a), (a, a), (a, b), (b, b), (b, c), (c, c)
         self.down = nn.ModuleList(Block(*channels, emb) for channels in steps)

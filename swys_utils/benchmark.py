@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates (MACs), bytes, latency in milliseconds, throughput.
+"""What a model costs: multiply-accumulates (MACs) by formula and by count, latency in milliseconds.
 
 One MAC is two floating-point operations. On a machine that others use, compare models with
 ``interleaved_latency``: two measurements made one after the other differ by more than many models do.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .gradcam import evaluation_mode
 from .metrics import bootstrap_interval
-from .models import count_parameters, plain_attention
+from .models import plain_attention
 
 
 def vit_macs(tokens: int, dim: int, depth: int, patch_size: int = 16, classes: int = 1000) -> int:
@@ -74,27 +73,6 @@ def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
     ``interleaved_latency``, and its 95 % bootstrap interval."""
     ratios = slow.samples / fast.samples
     return float(np.median(ratios)), *bootstrap_interval(np.median, ratios, n_resamples=1000)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a model costs where it lies: ``bytes`` of its weights, ``throughput`` in images a second."""
-
-    parameters: int
-    macs: int
-    bytes: int
-    latency: Timing
-    throughput: float
-    batch: int
-
-
-def measure_cost(model: VisionTransformer, rounds: int = 20, batch: int = 8) -> Cost:
-    """Count and time a model where it lies, with one image and with ``batch`` images."""
-    with evaluation_mode(model), torch.no_grad():
-        calls = {k: partial(model, random_inputs(model, n)) for k, n in (("one", 1), ("many", batch))}
-        latency, many = interleaved_latency(calls, rounds).values()
-    size, rate = sum(p.nbytes for p in model.parameters()), 1000 * batch / many.median
-    return Cost(count_parameters(model), count_macs(model), size, latency, rate, batch)
 
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:

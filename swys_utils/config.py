@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
 PROJECT_ROOT = Path(__file__).resolve().parent.parent  # of a clone; a wheel works where it is started
 PROJECT_ROOT = PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").is_file() else Path.cwd()
-CHECKPOINTS = Path(os.environ.get("SWYS_CHECKPOINTS") or PROJECT_ROOT / "checkpoints")
+CHECKPOINTS = PROJECT_ROOT / "checkpoints"
 BUILD = PROJECT_ROOT / "build"
 CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""  # Linux alone has it
 
@@ -106,7 +107,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         if part.is_file():
             part.unlink()
-        if isinstance(error, (OSError, RuntimeError)):  # a full disk is a RuntimeError of torch's
+        if isinstance(error, (OSError, RuntimeError, SafetensorError)):  # torch, safetensors: no room
             raise SwysError(f"cannot write '{path}' ({error}); make room, or choose another path") from None
         raise
 

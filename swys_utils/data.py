@@ -40,18 +40,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, n: int, seed: int = 0) -> np.ndarray:
+    def rows(self, n: int) -> np.ndarray:
         """Positions int64 of at most ``n`` images (0: all), a fixed random sample in the original order."""
         count = min(n, len(self)) or len(self)
-        return np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        return np.sort(np.random.default_rng(0).permutation(len(self))[:count])
 
     def take(self, rows: np.ndarray) -> Split:
         """The images at ``rows``, int (n,) or bool (N,)."""
         return Split(self.images[rows], self.labels[rows])
 
-    def head(self, n: int, seed: int = 0) -> Split:
+    def head(self, n: int) -> Split:
         """At most ``n`` images (0: all), a fixed random sample in the original order."""
-        return self.take(self.rows(n, seed)) if 0 < n < len(self) else self
+        return self.take(self.rows(n)) if 0 < n < len(self) else self
 
 
 @dataclass(frozen=True)

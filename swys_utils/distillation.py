@@ -26,8 +26,8 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
     """
     if temperature <= 0:
         raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")
-    student = F.log_softmax(student_logits / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
+    student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
@@ -67,6 +67,8 @@ class SoftTargets(nn.Module):
 
     def __init__(self, teacher: nn.Module, labels: SupervisedObjective, alpha=0.5, temperature=2.0):
         super().__init__()
+        if not 0 <= alpha <= 1:
+            raise SwysError(f"alpha is {alpha}; a share of the loss lies between 0 and 1")
         self.teacher, self.labels, self.alpha, self.temperature = teacher, labels, alpha, temperature
 
     def check(self, student: VisionTransformer) -> None:
@@ -152,7 +154,8 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:
-    """The same images with labels for ``share`` of each class (at least two images), -1 for the others."""
+    """The same images with labels for ``share`` of each class (at least two images), -1 for the others; of
+    data with one label an image."""
     labels, rng = np.full_like(split.labels, -1), np.random.default_rng(seed)
     for c in np.unique(split.labels):
         members = rng.permutation(np.flatnonzero(split.labels == c))

@@ -49,19 +49,22 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agree
     return Agreement(spearman, np.where(np.isnan(spearman), np.nan, iou))
 
 
-def shuffled(maps: np.ndarray, classes=None, seed: int = 0) -> np.ndarray:
+def shuffled(maps: np.ndarray, classes=None) -> np.ndarray:
     """The same maps (N, gh, gw), each with another image's: one random cycle, so that none stays; or, with
-    ``classes`` int (N,), one cycle in each class: what maps share that know the class but not the image."""
+    ``classes`` int (N,), one cycle in each class: what maps share that know the class but not the image. Nan
+    where there is no other image."""
     classes = np.zeros(len(maps)) if classes is None else np.asarray(classes)
-    taken, rng = np.arange(len(maps)), np.random.default_rng(seed)
+    taken, rng = np.arange(len(maps)), np.random.default_rng(0)
     for c in np.unique(classes):
         members = rng.permutation(np.flatnonzero(classes == c))
         taken[members] = np.roll(members, 1)
-    return np.asarray(maps)[taken]
+    others = np.asarray(maps, dtype=float)[taken]
+    others[taken == np.arange(len(maps))] = np.nan
+    return others
 
 
 def randomisation_check(
-    model: nn.Module, images: np.ndarray, method="grad_cam", seed=0, only_last=False, **options
+    model: nn.Module, images: np.ndarray, method="grad_cam", seed=0, only_last=False
 ) -> dict[str, np.ndarray]:
     """Cascading randomisation (Adebayo et al. 2018): head, block by block from the top, then the embedding.
 
@@ -72,8 +75,8 @@ def randomisation_check(
     ``images`` are uint8 (N, H, W[, 3]); ``only_last`` measures the last stage, where nothing trained is left.
     """
     targets = predict(model, images).argmax(1)
-    options, copy, spearman = {"signed": True} | options, deepcopy(model), {}
-    original = heatmaps(model, images, method, targets, **options).reshape(len(images), -1)
+    copy, spearman = deepcopy(model), {}
+    original = heatmaps(model, images, method, targets, signed=True).reshape(len(images), -1)
     parts = {"head": ["norm", "attn_pool", "fc_norm", "head", "head_dist"]}
     parts |= {f"block {i}": [f"blocks.{i}"] for i in reversed(range(len(copy.blocks)))}
     parts["embedding"] = ["patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token", "dist_token"]
@@ -83,7 +86,7 @@ def randomisation_check(
             for name in names:
                 _reinitialise(copy, name)
             if stage == "embedding" or not only_last:
-                maps = heatmaps(copy, images, method, targets, **options).reshape(len(images), -1)
+                maps = heatmaps(copy, images, method, targets, signed=True).reshape(len(images), -1)
                 spearman[stage] = _rank_correlation(original, maps)
     return spearman
 

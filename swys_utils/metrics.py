@@ -51,8 +51,10 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
 
 def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
     """Accuracy, AUC and ECE, fractions, of logits (N, C) without intervals; raises as ``evaluate`` does."""
-    if len(logits) != len(labels):
-        raise SwysError(f"{len(logits)} predictions for {len(labels)} labels; score the images you predicted")
+    if labels.shape not in (logits.shape, logits.shape[:1]):
+        raise SwysError(
+            f"labels {labels.shape} of predictions {logits.shape}; give (N,), or (N, L) of several"
+        )
     scores = probabilities(logits, task)
     accuracy, auc = float(is_correct(scores, labels).mean()), area_under_roc(labels, scores, task)
     return {"accuracy": accuracy, "auc": auc, "ece": calibration_error(scores, labels)}
@@ -77,12 +79,12 @@ def area_under_roc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
     return float(getAUC(labels, scores, task))
 
 
-def calibration_error(scores: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> float:
+def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error, 15 equal bins of confidence, L1 (Guo et al. 2017), by torchmetrics."""
     p, y = torch.as_tensor(scores), torch.as_tensor(labels)
     if y.ndim == 2:
-        return binary_calibration_error(p.flatten(), y.flatten(), n_bins=n_bins).item()
-    return multiclass_calibration_error(p, y, num_classes=p.shape[1], n_bins=n_bins).item()
+        return binary_calibration_error(p.flatten(), y.flatten(), n_bins=15).item()
+    return multiclass_calibration_error(p, y, num_classes=p.shape[1], n_bins=15).item()
 
 
 def wilson_interval(correct: np.ndarray) -> tuple[float, float]:

@@ -36,11 +36,11 @@ def create_model(
 
     Raises SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
     """
-    known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
     asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
     options = (NATIVE if name in SHORT_NAMES else {}) | {k: v for k, v in asked.items() if v is not None}
     full_name = SHORT_NAMES.get(name, name)
     if not timm.is_model(full_name):
+        known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
         raise SwysError(unknown("model", name, known, "see timm.list_models('*vit*'), for example"))
     try:
         model = timm.create_model(full_name, num_classes=num_classes, **options)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from filelock import FileLock
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
@@ -54,7 +55,8 @@ class LiveCurve:
     def __call__(self, model: nn.Module, seconds: float, step: int = 0) -> None:
         """Score the model, whose mode stays as it is, and redraw; nothing happens when no look is due."""
         last = self.history[-1]["seconds"] if self.history else -np.inf
-        if seconds < last + (self.seconds / 12 or 60) and not last < self.seconds <= seconds:
+        end = self.seconds if last < self.seconds else np.inf  # looked at once
+        if seconds < min(last + (self.seconds / 12 or 60), end):
             return
         scores = point_scores(predict(model, self.split.images, bf16=True), self.split.labels, self.task)
         self.history.append({"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]})
@@ -94,9 +96,10 @@ def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapp
     """Keep a curve in ``build/results/<dataset>/live.json`` for later notebooks: key -> ``img_size`` and
     ``patch_size`` (px) of the ViT, and its ``history``, as in `LiveCurve`."""
     path = BUILD / "results" / data.info.results_name / "live.json"
-    entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     geometry = {"img_size": model.patch_embed.img_size[0], "patch_size": model.patch_embed.patch_size[0]}
-    write_json(path, entries | {key: geometry | {"history": list(history)}})
+    with FileLock(BUILD / "live.lock"):  # notebooks may run at once
+        entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        write_json(path, entries | {key: geometry | {"history": list(history)}})
 
 
 def heatmap_rows(images, maps: Mapping, captions: Mapping, titles: Sequence[str], scale="image") -> Figure:

@@ -171,9 +171,9 @@ class SupervisedObjective(nn.Module):
         self.multi_label = multi_label
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Of logits and targets, both (B, C)."""
+        """Of logits and targets, both (B, C), in float32: bfloat16 rounds small differences away."""
         kind = F.binary_cross_entropy_with_logits if self.multi_label else F.cross_entropy
-        return kind(logits, targets)
+        return kind(logits.float(), targets)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``model`` on ``batch``."""

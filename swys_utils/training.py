@@ -47,10 +47,14 @@ def fit(
         state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
         watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch and at the end.
 
-    Raises SwysError: a state of another recipe or model, an unwritable path, a loss that is not finite.
+    One process trains on one device (of several GPUs, Accelerate chooses). Raises SwysError: a state of
+    another recipe or model, an objective that does not fit the model, an unwritable path, a loss that is not
+    finite, more processes than images in a batch.
     """
     device = torch.device(device or default_device())
     accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
+    if accelerator.device.type != device.type:
+        raise SwysError(f"this process trains on {accelerator.device} already; restart it to use {device}")
     if (processes := accelerator.num_processes) > min(recipe.batch_size, len(data.train)):
         raise SwysError(f"{processes} processes share batches of {recipe.batch_size}; enlarge them")
     if processes > 1 and recipe.seconds:
@@ -63,6 +67,7 @@ def fit(
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     both, optimizer = accelerator.prepare(both, optimizer)
     settings = {key: v for key, v in vars(objective).items() if isinstance(v, (int, float))}  # alpha, ...
+    settings.pop("training", None)
     teacher = getattr(getattr(objective, "teacher", None), "model", None)
     facts = {"recipe": asdict(recipe), "seed": seed, "data": data.info.results_name}
     facts |= {"images": len(data.train), "objective": type(objective).__name__, **settings}
@@ -79,11 +84,11 @@ def fit(
     return run
 
 
-def run_card(data: Dataset, recipe: Recipe, seed: int, history: list[dict]) -> dict:
-    """What a checkpoint's card says of a run."""
+def run_card(data: Dataset, recipe: dict, seed: int, history: list[dict]) -> dict:
+    """What a checkpoint's card says of a run; ``recipe``: its fields."""
     facts = {key: getattr(data.info, key) for key in ("size", "source", "synthetic")}
     splits = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
-    run = {"seed": seed, "recipe": asdict(recipe), "history": history}
+    run = {"seed": seed, "recipe": recipe, "history": history}
     return {"dataset": data.info.name, **facts, "splits": splits, **run}
 
 
@@ -108,7 +113,7 @@ def train_epoch(
                 model.patch_drop.prob = recipe.patch_drop if done < 1 - recipe.full_tokens else 0.0
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with accelerator.autocast(), mine:
+            with mine:  # in bfloat16 where Accelerator was told so
                 loss = both(Batch(*(part[mine.rows] for part in batch[:3]), view=batch.view))
             accelerator.backward(loss * mine.weight)
             optimizer.step()
@@ -217,14 +222,16 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
         model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
         return Trained(model, card, f"{name}: loaded checkpoints/{shipped}")
     if not (folder / "card.json").is_file():
-        known = sorted([*models.SHORT_NAMES, *models.SHORT_NAMES.values()], key=len, reverse=True)
+        known = (*models.SHORT_NAMES.values(), *models.SHORT_NAMES)  # the longer ones first
         short, state = next(key for key in known if name.startswith(key)), folder / "state.pt"
         recipe = replace(reference_recipe(name, data.info.name), seconds=1.5 * P.minute, views=0)
         recipe = replace(recipe, batch_size=32) if P.minute else recipe  # more steps in the time
         data = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
         model = build(short, data, recipe, **geometry)
         result = fit(model, data, recipe, objective, device=device, state_path=state)
-        card = {"model": models.SHORT_NAMES.get(short, short)} | run_card(data, recipe, 0, result.history)
+        card = {"model": models.SHORT_NAMES.get(short, short)} | run_card(
+            data, asdict(recipe), 0, result.history
+        )
         models.save_checkpoint(result.model, folder, card, storage="fp32")
         state.unlink(missing_ok=True)  # another process may have been quicker
     model, card = models.load_checkpoint(folder, device, data.info.num_classes)

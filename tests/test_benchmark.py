@@ -49,11 +49,7 @@ def test_a_speedup_pairs_the_rounds():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_cost_of_a_model(dtype):
-    model = vit(3).to(dtype).train()
-    inputs, cost = benchmark.random_inputs(model, 2), benchmark.measure_cost(model, rounds=2, batch=4)
-    assert inputs.dtype == dtype and inputs.shape == (2, 3, 28, 28) and model.training
-    count, macs = sum(p.numel() for p in model.parameters()), vit_macs(4, 48, 2, 14, classes=3)
-    latency, rate = cost.latency, cost.throughput
-    assert cost == benchmark.Cost(count, macs, dtype.itemsize * count, latency, rate, 4)
-    assert rate > 0 and latency.median > 0 and " ms [" in str(cost)
+def test_inputs_are_in_the_models_dtype_and_a_timing_prints_its_unit(dtype):
+    inputs = benchmark.random_inputs(vit(3).to(dtype), 2)
+    assert inputs.dtype == dtype and inputs.shape == (2, 3, 28, 28) and inputs.abs().max() <= 1
+    assert repr(Timing(np.array([1.0, 2.0, 3.0]))) == "2 ms [1.5, 2.5]"

@@ -87,6 +87,7 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
         ("train --save_path x.pth", "use .safetensors"),
         ("train --save_path x.safetensors --resume", "nothing to resume"),
         ("train --save_path x --epochs 0", "must be above 0"),
+        ("train --save_path x --seed -1", "the seed not below"),
         ("train --save_path /dev/null/x.safetensors", "choose another path"),
         ("evaluate --ckpt_path CKPT --dataset bloodmnist", "has 2 classes, the data has 8"),
         ("evaluate --ckpt_path CKPT --model vit_base_patch16_224", "not a vit_base_patch16_224"),

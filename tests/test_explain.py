@@ -83,6 +83,7 @@ def test_blur_and_baselines():
         new = explain.shuffled(maps, classes)
         assert not (new == maps).all(axis=(1, 2)).any() and np.array_equal(np.sort(new, 0), np.sort(maps, 0))
     np.testing.assert_array_equal(np.sort(new[::3], 0), np.sort(maps[::3], 0))  # each class keeps its own
+    assert np.isnan(explain.shuffled(maps, np.arange(30) == 0)).all(axis=(1, 2)).sum() == 1  # no other image
 
 
 def test_mosaics_hold_one_target_and_pointing_finds_it():

@@ -59,8 +59,8 @@ def test_calibration_intervals_and_mcnemar_are_the_closed_forms_and_other_labels
     assert metrics.calibration_error(scores, labels) == pytest.approx(0.3, abs=1e-6)
     assert metrics.is_correct(scores, labels).tolist() == [True] * 6 + [False] * 4
     assert np.isnan(metrics.area_under_roc(np.ones(10, int), scores, "binary-class"))
-    with pytest.raises(SwysError, match="10 predictions for 32 labels"):
-        metrics.evaluate(scores, np.zeros(32, int), "binary-class")
+    with pytest.raises(SwysError, match=r"labels \(10, 1\) of predictions \(10, 2\)"):
+        metrics.evaluate(scores, np.zeros((10, 1), int), "binary-class")
     correct, z, n = np.repeat([1, 0], [90, 10]), stats.norm.ppf(0.975), 100
     centre = (0.9 + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(0.9 * 0.1 / n + z**2 / (4 * n**2))
@@ -86,17 +86,15 @@ def test_bootstrap_covers_like_the_normal_interval_and_is_paired():
 
 def test_fingerprints_find_copies_and_nothing_else(drawn_data_dir):
     images = load_dataset("bloodmnist", root=drawn_data_dir).train.images
-    card = {"training_hashes": pack_hashes(perceptual_hashes(images))}
+    known = pack_hashes(perceptual_hashes(images))
     brighter = np.clip(images * 0.9 + 10, 0, 255).round().astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
-    assert seen_in_training(card, images).all() and seen_in_training(card, brighter).mean() > 0.8
-    assert not seen_in_training(card, noise).any()
-    with pytest.raises(SwysError, match="no fingerprints"):
-        seen_in_training({}, noise)
+    assert seen_in_training(known, images).all() and seen_in_training(known, brighter).mean() > 0.8
+    assert not seen_in_training(known, noise).any()
 
 
 def test_fingerprints_on_real_images(real_data_dir):
     data = load_dataset(root=real_data_dir)
-    card = {"training_hashes": pack_hashes(perceptual_hashes(data.train.images))}
-    assert not seen_in_training(card, data.test.images).any()
-    assert seen_in_training(card, data.val.images).sum() == 8  # identical pixels in both splits
+    known = pack_hashes(perceptual_hashes(data.train.images))
+    assert not seen_in_training(known, data.test.images).any()
+    assert seen_in_training(known, data.val.images).sum() == 8  # identical pixels in both splits

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,7 +98,7 @@ def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
     chosen, best = training.validate(result.chosen(), data), training.best_epoch(result.history)
     assert best["val_accuracy"] == max(row["val_accuracy"] for row in result.history)
     assert chosen["val_accuracy"] == pytest.approx(best["val_accuracy"])
-    card = training.run_card(data, RECIPE, 0, result.history)
+    card = training.run_card(data, asdict(RECIPE), 0, result.history)
     assert card["dataset"] == "pneumoniamnist" and len(card["history"]) == 3 and card["splits"]["train"] == 48
 
 
@@ -126,7 +126,8 @@ def test_an_exploding_loss_keeps_the_good_state_and_two_clocks_are_one_line(data
     with pytest.raises(SwysError, match=r"step \d of epoch \d, training images \[\d.*a saved state is older"):
         fit(tiny(data), data, wild, state_path=tmp_path / "x.pt")
     assert all(v.isfinite().all() for v in torch.load(tmp_path / "x.pt")["model"].values())
-    monkeypatch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
+    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    monkeypatch.setattr(training, "Accelerator", lambda **_: two)
     with pytest.raises(SwysError, match="2 processes have 2 clocks"):
         fit(tiny(data), data, replace(RECIPE, seconds=1.0))
 

@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from setup_cell import CORE, EXTRAS
 
+from swys_studies.report import as_table
 from swys_utils.config import BUILD, PROJECT_ROOT, SwysError, default_device, profile
 from swys_utils.data import load_dataset
 
@@ -61,10 +62,8 @@ def execute(path: Path, target: Path) -> None:
 def final_table(path: Path) -> str:
     """A table that notebook 6 wrote as {title, columns, rows, note}, as aligned text."""
     table = json.loads(path.read_text(encoding="utf-8"))
-    rows = [[str(value) for value in row] for row in (table["columns"], *table["rows"])]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(value.rjust(width) for value, width in zip(row, widths)) for row in rows]
-    return "\n".join([table.get("title", ""), *lines, table.get("note", "")])
+    text = as_table([dict(zip(table["columns"], row)) for row in table["rows"]])
+    return "\n".join([table.get("title", ""), text, table.get("note", "")])
 
 
 def main() -> int:
