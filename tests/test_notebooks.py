@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from swys_studies.reference import read_runs
 from swys_utils.data import notebook_setup
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,3 +195,6 @@ def test_the_table_of_the_readme_is_that_of_notebook_6():
     assert len(rows) >= 4 and all(row in found for row in rows)
     alone, taught = (row[-1].split()[0].lstrip("0") for row in rows[1:3])
     assert f"is {alone} when it was trained alone, and {taught} when Base's" in " ".join(readme.split())
+    runs = read_runs(ROOT / "checkpoints" / "pneumoniamnist" / "runs.json")
+    (theirs,) = (run["last"] for run in runs if run["method"] == "original")
+    assert f"original`,\n{100 * theirs['accuracy']:.1f} % ({theirs['auc']:.3f});" in readme

@@ -15,7 +15,7 @@ from small import RECIPE, SMALL, run_entry, some, vit
 from swys_studies import agreement, original, reference, report
 from swys_studies.teacher_cache import cached_teacher
 from swys_utils import explain
-from swys_utils.config import CHECKPOINTS, SwysError
+from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import Teacher
 from swys_utils.gradcam import METHODS, heatmaps
@@ -174,7 +174,7 @@ def test_agreement_is_that_of_each_student_with_its_teacher(trained, capsys, mon
         agreement.split_runs([])
 
 
-def test_differences_are_paired_by_seed_group_means_in_the_ladders_order_and_the_shipped_file_readable():
+def test_differences_are_paired_by_seed_group_means_in_the_ladders_order():
     runs = [{"id": f"{group}, {seed}", "group": group, "seed": seed} for group in GROUPS for seed in range(3)]
     scores = (0.1, 0.2, 0.3, 0.2, 0.4, 0.3, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4)
     values = dict(zip((run["id"] for run in runs), scores))
@@ -189,9 +189,6 @@ def test_differences_are_paired_by_seed_group_means_in_the_ladders_order_and_the
     assert list(row)[:6] == ["map", "chance", *GROUPS]
     assert list(row.values())[1:6] == pytest.approx([0.05, 0.2, 0.3, 0.8, 0.4])
     assert row["soft targets + maps - alone"].startswith("+0.60 [")
-    for path in CHECKPOINTS.glob("*/pocket.json"):
-        table = agreement.summary(json.loads(path.read_text()))
-        assert set(GROUPS) - {"soft targets"} <= set(table[0]) and len(table) >= 4
 
 
 def test_the_earlier_projects_training_goes_on_where_it_was_killed(tmp_path, monkeypatch, drawn_data_dir):
