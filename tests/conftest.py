@@ -12,9 +12,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-# Before torch is imported by a test module: the models here are too small to gain from a second thread.
 os.environ["SWYS_PROFILE"] = "smoke"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the models are small
 os.environ.pop("SWYS_DATASET", None)
 matplotlib.use("agg")
 REAL_DATA_DIR = "" if "swys-drawn-" in (given := os.environ.get("SWYS_DATA_DIR", "")) else given  # workers

@@ -49,7 +49,6 @@ def test_a_speedup_pairs_the_rounds():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inputs_are_in_the_models_dtype_and_a_timing_prints_its_unit(dtype):
+def test_inputs_are_in_the_models_dtype_and_range(dtype):
     inputs = benchmark.random_inputs(vit(3).to(dtype), 2)
     assert inputs.dtype == dtype and inputs.shape == (2, 3, 28, 28) and inputs.abs().max() <= 1
-    assert repr(Timing(np.array([1.0, 2.0, 3.0]))) == "2 ms [1.5, 2.5]"

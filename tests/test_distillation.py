@@ -40,7 +40,6 @@ def test_alpha_mixes_the_two_losses_and_that_of_features_is_zero_when_the_projec
     for alpha, expected in ((0, hard), (1, soft), (0.5, (hard + soft) / 2)):
         loss = SoftTargets(Teacher(model), LABELS, alpha, temperature=3)
         assert loss(student, batch).item() == pytest.approx(expected, rel=1e-5)
-    # several labels are several problems of two classes
     s, t = torch.tensor([[0.3, -1.0]]), torch.tensor([[1.0, 0.0]])
     p, q = torch.sigmoid(t), torch.sigmoid(s)
     expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()

@@ -114,7 +114,6 @@ def test_hires_cam_and_legrad_of_one_block_by_hand_and_rollout_shares_add_up():
     hires, legrad = (tokens * seen[0]).sum(-1)[:, 1:], weights.relu().mean(dim=(1, 2))[:, 1:]
     assert close(METHODS["hires_cam"](model, inputs, 2, signed=True), hires.reshape(5, *grid))
     assert close(METHODS["legrad"](model, inputs, 2), legrad.reshape(5, *grid))
-    # attention to all tokens sums to 1; without prefix tokens the patches get everything
     some, all_ = (METHODS["attention_rollout"](*make(kind)[:2]) for kind in ("registers", "average pooling"))
     assert (some.sum(dim=(1, 2)) < 0.99).all() and torch.allclose(all_.sum(dim=(1, 2)), torch.ones(5))
 

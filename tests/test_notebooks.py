@@ -1,6 +1,7 @@
 """What every notebook and its page have to be; that the cells run is tested by nbval (`make test`)."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from swys_studies.agreement import ANOTHER, BOTH, summary
 from swys_studies.reference import read_runs
 from swys_utils.data import notebook_setup
 
@@ -194,6 +196,9 @@ def test_the_table_of_the_readme_is_that_of_notebook_6():
     assert len(rows) >= 4 and all(row in found for row in rows)
     alone, taught = (row[-1].split()[0].lstrip("0") for row in rows[1:3])
     assert f"is {alone} when it was trained alone, and {taught} when Base's" in " ".join(readme.split())
-    runs = read_runs(ROOT / "checkpoints" / "pneumoniamnist" / "runs.json")
-    (theirs,) = (run["last"] for run in runs if run["method"] == "original")
+    shipped = ROOT / "checkpoints" / "pneumoniamnist"
+    r = summary(json.loads((shipped / "agreement.json").read_text()))[0]  # of Grad-CAM maps
+    said = f": {r['alone']:.2f} alone, {r[BOTH]:.2f} with heatmaps; a second Base has {r[ANOTHER]:.2f}."
+    assert said.replace("0.", ".") in readme
+    theirs = {run["method"]: run["last"] for run in read_runs(shipped / "runs.json")}["original"]
     assert f"original`,\n{100 * theirs['accuracy']:.1f} % ({theirs['auc']:.3f});" in readme

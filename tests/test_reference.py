@@ -113,7 +113,6 @@ def test_a_cached_teacher_answers_like_the_teacher(drawn_data_dir, tmp_path):
 
 
 def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_between_seeds():
-    # 400 images of class 0: alone 80 %; taught 90 %: right wherever alone is right, and on 40 images more
     labels, alone, taught = np.zeros(400, int), "0" * 320 + "1" * 80, "0" * 360 + "1" * 40
     entries = [run_entry(f"vit_tiny/scratch/seed{seed}", alone, accuracy=0.8) for seed in range(3)]
     entries += [run_entry(f"vit_tiny/kd_soft/seed{seed}", taught, accuracy=0.9) for seed in range(3)]
