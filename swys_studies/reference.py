@@ -33,7 +33,7 @@ SOFT = {"alpha": 0.7, "temperature": 2.0}
 METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}}  # settings of the loss
 METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
 METHODS["kd_coarse"] = SOFT  # of a student with 16 tokens
-FEW = 0.01  # share of the training images that keep their label in the few_* runs
+FEW = 0.01  # share of the training split that keeps its label in the few_* runs
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
@@ -80,22 +80,25 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
 
     kinds = ("scratch", "kd_soft", "kd_explain")
     few = ("few_scratch", "few_soft")
-    seeds = range(4) if dataset == "pneumoniamnist" else range(3)
-    runs = [spec("vit_base", "scratch", 0)] + [spec("vit_tiny", kind, 0) for kind in (*kinds, "kd_coarse")]
+    seeds, coarse = (range(4), ["kd_coarse"]) if dataset == "pneumoniamnist" else (range(3), [])
+    runs = [spec("vit_base", "scratch", 0)] + [spec("vit_tiny", kind, 0) for kind in (*kinds, *coarse)]
     runs += [spec("vit_tiny", kind, seed) for seed in seeds for kind in few]
     runs += [spec("vit_base", "scratch", 1)]
     runs += [spec("vit_tiny", kind, seed) for seed in seeds[1:] for kind in kinds]
     return runs
 
 
+def trained_on(dataset: str) -> float:
+    """Share of the training split that the runs see: all of PneumoniaMNIST, half of a larger set."""
+    return 1.0 if dataset == "pneumoniamnist" else 0.5
+
+
 def study_data(dataset: str) -> Dataset:
-    """The data of the set: all of PneumoniaMNIST; of other sets a fixed random half of what is trained on."""
+    """The data of the set; of what is trained on, a fixed random sample, see ``trained_on``."""
     data = load_dataset(dataset, download=False)
     if data.info.synthetic:
         raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
-    if dataset == "pneumoniamnist":
-        return data
-    return replace(data, train=data.train.head(len(data.train) // 2))
+    return replace(data, train=data.train.head(int(trained_on(dataset) * len(data.train))))
 
 
 def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "", list: bool = False) -> None:
@@ -183,7 +186,7 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
     """The loss of a run and the data it is trained on; SwysError: the run that teaches is not finished."""
     labels, shown, settings = SupervisedObjective(data.info.multi_label), data, METHODS[run.method]
     if run.method.startswith("few"):
-        shown = replace(data, train=hide_labels(data.train, FEW, run.seed))
+        shown = replace(data, train=hide_labels(data.train, FEW / trained_on(data.info.name), run.seed))
     if not run.teacher:
         if run.method == "few_scratch":  # repeated: an epoch has as many steps as that of a taught student
             rows = np.resize(np.flatnonzero(shown.train.labels >= 0), len(data.train))
