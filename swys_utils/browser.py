@@ -95,7 +95,7 @@ class GradCAMBrowser(widgets.VBox):
         data, target = self.data, self.target.value
         chosen = [i for i in data.informative() if i in self.selection][:n]
         texts = [data.texts(i, target) for i in chosen]
-        titles = [f"row {data.rows[i]}\n{lines[0][0]:.20}" for i, lines in zip(chosen, texts)]
+        titles = [f"row {data.rows[i]}, truth:\n{lines[0][0]:.20}" for i, lines in zip(chosen, texts)]
         captions, maps = {}, {}
         for k, name in enumerate(data.models, 1):
             captions[name] = [f"{lines[k][0]:.20}\n{lines[k][1]:.28}" for lines in texts]
