@@ -85,7 +85,7 @@ def test_texts_and_the_contact_sheet_say_answer_verdict_map_and_agreement(known)
     assert f"mild {p.max():.1%}" in tiny and "map for mild" in tiny and "peak 0.002" in tiny
     assert f"agreement {rho:+.2f}" in tiny
     axes = browser.contact_sheet(n=5).axes
-    assert len(axes) == 5 * 4 and axes[0].get_title() == "row 6, truth:\nnormal" and "normal" in axes[5].get_xlabel()
+    assert len(axes) == 20 and "6, truth:\nnormal" in axes[0].get_title() and "normal" in axes[5].get_xlabel()
 
 
 def test_overlays_are_those_of_gradcam_and_an_empty_map_is_not_drawn(known):
