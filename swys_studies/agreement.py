@@ -21,10 +21,9 @@ from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
 from .faithfulness import deletion_insertion, random_maps
-from .reference import RUNS, finished_runs, run_path, study_data
+from .reference import RUNS, TEST_SAMPLE, finished_runs, run_path, study_data
 from .report import as_table
 
-IMAGES = 624  # of the test split at most: all of PneumoniaMNIST's, a fixed random sample of a larger one
 ANOTHER, BOTH = "another teacher", "soft targets + maps"
 # method of a student's run -> its group
 GROUPS = {"scratch": "alone", "kd_soft": "soft targets", "kd_explain": BOTH}
@@ -32,7 +31,7 @@ COMPARED = (("soft targets", "alone"), (BOTH, "alone"), (BOTH, "soft targets"))
 
 
 def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None) -> list[dict]:
-    """Compare the maps of all finished runs in a folder with their teacher's, on ``IMAGES`` test images. What
+    """Compare the maps of all finished runs in a folder with their teacher's, on ``TEST_SAMPLE`` images. What
     is measured is kept after each run, and not measured again.
 
     Args:
@@ -43,7 +42,7 @@ def measure(dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | N
     Returns the printed table, see ``summary``. Raises SwysError: no real data, several labels an image.
     """
     data = study_data(dataset)
-    data = replace(data, test=data.test.head(IMAGES))
+    data = replace(data, test=data.test.head(TEST_SAMPLE))
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist")
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
