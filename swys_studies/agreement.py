@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, fast_bf16, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.explain import agreement, shuffled
 from swys_utils.gradcam import METHODS, heatmaps
@@ -193,7 +194,8 @@ def facts(model: VisionTransformer, images: np.ndarray, answers: np.ndarray) -> 
     own = predict(model, images).argmax(axis=1)
     maps = heatmaps(model, images, "grad_cam", own)
     candidates = {"gap": maps, "gap_random": random_maps(len(maps), maps.shape[1:])}
-    scores = {name: deletion_insertion(model, images, m, own, steps=7).gap for name, m in candidates.items()}
+    with torch.autocast(default_device().type, torch.bfloat16, fast_bf16(default_device())):  # 4 times faster
+        scores = {key: deletion_insertion(model, images, m, own, steps=7) for key, m in candidates.items()}
     empty = float((maps.max(axis=(1, 2)) <= 0).mean())
     same = {"same_prediction": float((own == answers).mean()), "empty": empty}
-    return same | {name: float(gap.mean()) for name, gap in scores.items()}
+    return same | {name: float(score.gap.mean()) for name, score in scores.items()}

@@ -122,10 +122,8 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
         try:
             with FileLock(out / f"{run.id}.lock", timeout=timeout):
                 done = run.id in finished_runs(dataset, out)
-                print(
-                    "done" if done else f"about {run.cost(len(data.train)) / 60:.0f} min on two cores",
-                    flush=True,
-                )
+                minutes = run.cost(len(data.train)) / 60
+                print("done" if done else f"about {minutes:.0f} min on two cores", flush=True)
                 if not (done or list):
                     entry = train(run, data, out)
                     print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
