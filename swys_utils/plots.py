@@ -35,7 +35,7 @@ plt.rcParams |= {"figure.dpi": 90, "lines.solid_capstyle": "butt"}  # a bar ends
 
 def colour(name: str) -> str:
     """The colour of a model, the same in every figure and notebook; grey for a name without one."""
-    said = name.lower().replace("kd", "soft")  # KD Tiny learns from soft targets
+    said = name.lower().replace("kd", "soft").replace("answers", "soft")  # both learn from soft targets
     return next((found for word, found in COLOURS.items() if word in said), GREY)
 
 
