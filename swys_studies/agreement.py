@@ -139,14 +139,13 @@ def summary(study: dict) -> list[dict]:
     """One row a method: chance, the mean of each group, and what soft targets and maps change (t intervals).
 
     Args:
-        study: result of ``agreement_over_runs``, or a ``pocket.json`` of an earlier version.
+        study: result of ``agreement_over_runs``.
     """
     runs, rows = study["runs"], []
     for name, part in study["maps"].items():
         values = {key: row["spearman"] for key, row in part["runs"].items()}
         row, each = {"map": name}, part["runs"].values()
-        levels = [level for level in ("chance", "chance_in_class") if all(level in r for r in each)]
-        row |= {level: float(np.mean([r[level] for r in each])) for level in levels}
+        row |= {key: float(np.mean([r[key] for r in each])) for key in ("chance", "chance_in_class")}
         row |= group_means(runs, values)
         for d in differences(runs, values):
             row[f"{d['of']} - {d['to']}"] = f"{d['mean']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]"

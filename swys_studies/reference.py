@@ -34,6 +34,7 @@ METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}} 
 METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
 METHODS["kd_coarse"] = SOFT  # of a student with 16 tokens
 TEST_SAMPLE = 624  # for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
+TRAINED_ON = {"pneumoniamnist": 1.0}  # share of the training split; half of other sets
 FEW = 0.01  # share of the training split that keeps its label in the few_* runs
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
 
@@ -89,17 +90,12 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
     return runs
 
 
-def trained_on(dataset: str) -> float:
-    """Share of the training split that the runs see: all of PneumoniaMNIST, half of a larger set."""
-    return 1.0 if dataset == "pneumoniamnist" else 0.5
-
-
 def study_data(dataset: str) -> Dataset:
-    """The data of the set; of what is trained on, a fixed random sample, see ``trained_on``."""
+    """The data of the set; of what is trained on, a fixed random sample, see ``TRAINED_ON``."""
     data = load_dataset(dataset, download=False)
     if data.info.synthetic:
         raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
-    return replace(data, train=data.train.head(int(trained_on(dataset) * len(data.train))))
+    return replace(data, train=data.train.head(int(TRAINED_ON.get(dataset, 0.5) * len(data.train))))
 
 
 def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "", list: bool = False) -> None:
@@ -185,7 +181,9 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
     """The loss of a run and the data it is trained on; SwysError: the run that teaches is not finished."""
     labels, shown, settings = SupervisedObjective(data.info.multi_label), data, METHODS[run.method]
     if run.method.startswith("few"):
-        shown = replace(data, train=hide_labels(data.train, FEW / trained_on(data.info.name), run.seed))
+        shown = replace(
+            data, train=hide_labels(data.train, FEW / TRAINED_ON.get(data.info.name, 0.5), run.seed)
+        )
     if not run.teacher:
         if run.method == "few_scratch":  # repeated: an epoch has as many steps as that of a taught student
             rows = np.resize(np.flatnonzero(shown.train.labels >= 0), len(data.train))
