@@ -121,7 +121,7 @@ def time_to_original(dataset: str = "pneumoniamnist", runs: str = "", seconds: f
     if ours is None:
         best, goal = max(row["val_auc"] for row in curve), theirs["val_auc"]
         raise SwysError(f"{seconds} s reach validation AUC {best:.3f}, not {goal:.3f}; raise --seconds")
-    found = {"device": f"{device_name(device)}, {torch.get_num_threads()} threads"}
+    found: dict = {"device": f"{device_name(device)}, {torch.get_num_threads()} threads"}
     found |= {"tiny": ours, "tiny_at_its_end": curve[-1]}
     found["original"] = {"epochs": len(theirs["history"]), "epoch_seconds": one_epoch, **theirs["last"]}
     found["ratio"] = one_epoch * len(theirs["history"]) / ours["seconds"]
