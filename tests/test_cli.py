@@ -94,7 +94,7 @@ def test_evaluate_counts_images_seen_in_training(checkpoint, capsys):
         ("explain --ckpt_path CKPT --save_path /dev/null/x", "choose another --save_path"),
         ("evaluate --ckpt_path CKPT --json ./ckpt/card.json", "is the card of"),
         ("benchmark --ckpt_path [CKPT] --json CKPT/../ckpt/card.json", "is the card of"),
-        ("benchmark --dataset bloodmnist", "no checkpoint of bloodmnist is shipped"),
+        ("benchmark --dataset pathmnist", "no checkpoint of pathmnist is shipped"),
         ("study report --runs nowhere", "'nowhere' does not exist"),
         ("study reference --only nothing", "no run matches 'nothing'"),
     ],

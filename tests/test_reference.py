@@ -183,9 +183,9 @@ def test_differences_are_paired_by_seed_group_means_in_the_ladders_order():
     assert soft["seeds"] == pytest.approx([0.1, 0.2, 0.0]) and soft["mean"] == pytest.approx(0.1)
     assert soft["high"] - 0.1 == pytest.approx(4.3027 * 0.1 / 3**0.5, abs=1e-4)  # t quantile, standard error
     assert maps["mean"] == pytest.approx(0.6) and not agreement.differences(runs[:1] + runs[3:4], values)
-    rows = {key: {"spearman": value, "chance": 0.05} for key, value in values.items()}
+    rows = {k: {"spearman": v, "chance": 0.05, "chance_in_class": 0.1} for k, v in values.items()}
     (row,) = agreement.summary({"runs": runs[::-1], "maps": {"grad_cam": {"runs": rows}}})
-    assert list(row)[:6] == ["map", "chance", *GROUPS]
+    assert list(row)[:7] == ["map", "chance", "chance_in_class", *GROUPS]
     assert list(row.values())[1:6] == pytest.approx([0.05, 0.2, 0.3, 0.8, 0.4])
     assert row["soft targets + maps - alone"].startswith("+0.60 [")
 
