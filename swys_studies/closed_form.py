@@ -59,8 +59,7 @@ class WithGradCAM(nn.Module):
         d_last = norm_backward(norm, last, (chosen @ self.head)[:, None])
         d_hidden = d_last @ self.fc2 * gelu_slope(hidden)
         d_middle = d_last + norm_backward(norm2, middle, d_hidden @ self.fc1)
-        d_read = d_middle @ self.proj
-        d_read = d_read.reshape(batch, 1, attn.num_heads, -1).transpose(1, 2)  # (B, heads, 1, d)
+        d_read = (d_middle @ self.proj).reshape(batch, 1, attn.num_heads, -1).transpose(1, 2)
         by_value = d_read @ value.mT
         d_scores = attention * (by_value - (attention * by_value).sum(dim=-1, keepdim=True))
         d_value = attention[..., 1:].mean(dim=-1, keepdim=True) * d_read  # means over patch tokens

@@ -51,14 +51,15 @@ def measure(
     weights = {name: [entry["sha256"] for entry in card["files"]] for name, (_, card) in loaded.items()}
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     found = json.loads(path.read_text()) if path.is_file() else {}
-    if found.get("weights") != weights:
-        facts = {"device": device_name(device), "torch": torch.__version__, "parts": {}}
-        found = {"dataset": folder, "split": "test", "weights": weights, **facts}
+    same = {name for name, files in found.get("weights", {}).items() if weights.get(name) == files}
+    kept = {key: part for key, part in found.get("parts", {}).items() if key.split(", ")[1] in same}
+    found = {"dataset": folder, "split": "test", "weights": weights, "parts": kept}
     jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
     for key, (images, compute) in jobs.items():
         sample = data.test.head(images)
         if found["parts"].get(key, {}).get("images") != len(sample):
-            found["parts"][key] = {"images": len(sample), "rows": compute(sample)}
+            facts = {"images": len(sample), "device": device_name(device), "torch": torch.__version__}
+            found["parts"][key] = facts | {"rows": compute(sample)}
             write_json(path, found)
             print(f"{key}: {len(sample)} images", flush=True)
     return found
