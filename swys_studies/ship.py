@@ -37,7 +37,7 @@ def ship(
         raise SwysError(
             f"'{run}' was trained or would be scored on the synthetic twin; ship runs on real images"
         )
-    folder, of_the_run = CHECKPOINTS / checkpoint_id, ("stored", "files", "predicted")
+    folder, of_the_run = CHECKPOINTS / checkpoint_id, ("files", "predicted")
     card = {key: value for key, value in card.items() if key not in of_the_run}
     card |= {"status": "reference"} | ({"note": note} if note else {})
     card = save_checkpoint(model, folder, card, storage)

@@ -131,11 +131,11 @@ class ExplanationDistiller(SoftTargets):
         self.gamma = gamma
 
     def check(self, student: VisionTransformer) -> None:
-        """As in ``SoftTargets``; refuses a patch grid that does not divide the teacher's, too."""
+        """As in ``SoftTargets``; refuses a student with a finer patch grid, too."""
         super().check(student)
         fine, coarse = self.teacher.grid, tuple(student.patch_embed.grid_size)
-        if any(many % few for many, few in zip(fine, coarse)):
-            raise SwysError(f"the teacher's map is {fine}, the student's {coarse}; choose a divisor")
+        if any(many < few for many, few in zip(fine, coarse)):
+            raise SwysError(f"the teacher's map is {fine}, the student's {coarse}; give it larger patches")
 
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import Dataset, to_model_input, to_planes
+from .data import Dataset, to_planes
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,7 @@ def batches(data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, devi
     draws = how.draw(len(labels), generator)
     for rows in order[: len(order) // size * size].split(size):
         pixels = images[rows.numpy()] if on_disk else images[rows.to(device)]
-        if how == Augmentation():
-            inputs = to_model_input(pixels, img_size, device)
-        else:
-            inputs = augment(to_planes(pixels, device), img_size, how, draws[rows]).expand(-1, 3, -1, -1)
+        inputs = augment(to_planes(pixels, device), img_size, how, draws[rows]).expand(-1, 3, -1, -1)
         yield Batch(inputs, one_hot(labels[rows], data.info.num_classes).to(device), rows, view)
 
 

@@ -108,8 +108,6 @@ def test_a_cached_teacher_answers_like_the_teacher(drawn_data_dir, tmp_path):
         batch = next(batches(data, epoch, RECIPE))
         expected = Teacher(model).explain(batch)
         torch.testing.assert_close(cached.explain(batch), expected, rtol=0.05, atol=0.02)
-    with pytest.raises(SwysError, match="views=0"):
-        cached_teacher(model, data, replace(RECIPE, views=0), tmp_path, torch.device("cpu"))
 
 
 def test_report_against_closed_forms_and_its_interval_widens_with_the_spread_between_seeds():

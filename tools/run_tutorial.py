@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -87,7 +86,6 @@ def main() -> int:
         execute(path, BUILD / "notebooks" / path.name)
     print(f"\n{len(chosen)} notebooks in {(time.time() - started) / 60:.1f} minutes")
     if table.is_file() and table.stat().st_mtime >= started:  # of this run; tests write it, too
-        shutil.copyfile(table, BUILD / "notebooks" / table.name)  # where the landing page finds it
         print(f"\n{final_table(table)}\n")
     print("executed notebooks: build/notebooks/")
     subprocess.run([sys.executable, PROJECT_ROOT / "site" / "build_pages.py"], check=True)

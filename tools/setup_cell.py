@@ -37,7 +37,7 @@ if importlib.util.find_spec("swys_utils") is None:  # as on Colab
     importlib.invalidate_caches()
 from swys_utils.data import notebook_setup
 
-DATASET = os.environ.get("SWYS_DATASET", "pneumoniamnist")  # or the name of any other 2D MedMNIST set
+DATASET = os.environ.get("SWYS_DATASET") or "pneumoniamnist"  # or the name of any other 2D MedMNIST set
 data, P, device = notebook_setup(DATASET)"""
 
 
