@@ -53,7 +53,7 @@ def measure(
     found = json.loads(path.read_text()) if path.is_file() else {}
     same = {name for name, files in found.get("weights", {}).items() if weights.get(name) == files}
     kept = {key: part for key, part in found.get("parts", {}).items() if key.split(", ")[1] in same}
-    kept = {key: part for key, part in kept.items() if "empty" in key or has_all_methods(part)}
+    kept = {key: part for key, part in kept.items() if key.startswith("empty") or has_all_methods(part)}
     found = {"dataset": folder, "split": "test", "weights": weights, "parts": kept}
     jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
     for key, (images, compute) in jobs.items():

@@ -111,9 +111,8 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
         raise SwysError(unknown("dataset", name, NAMES, "the 2D MedMNIST sets are"))
     if size not in SIZES:
         raise SwysError(f"unknown image size {size}; MedMNIST has {', '.join(map(str, SIZES))}")
-    root, given = (
-        (root, "root") if root else (os.path.expanduser(os.environ.get("SWYS_DATA_DIR", "")), "SWYS_DATA_DIR")
-    )
+    root, given = (root, "root") if root else (os.environ.get("SWYS_DATA_DIR"), "SWYS_DATA_DIR")
+    root = root and Path(root).expanduser()
     if root and not Path(root).is_dir():
         raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
     suffix = "" if size == 28 else f"_{size}"
