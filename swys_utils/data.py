@@ -30,7 +30,7 @@ MEMORY_LIMIT = 2**30  # bytes; larger image arrays are memory-mapped instead of 
 TIMEOUT = 10  # seconds without an answer before a download try is given up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split: ``images`` uint8 (N, H, W) or (N, H, W, 3); ``labels`` int64 (N,), multi-label (N, L)."""
 

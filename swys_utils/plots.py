@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,8 +15,8 @@ from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
 from .config import BUILD, write_json
@@ -85,11 +86,16 @@ class LiveCurve:
 
 def linear_line(data: Dataset, shown: Split) -> dict[str, dict[str, float]]:
     """Notebook 1's linear model on pixels as a ``baseline``: its scores on ``shown``, fractions."""
-    some, flat = data.train.head(5000), lambda part: part.images.reshape(len(part), -1)
-    model = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.01, max_iter=100)))
-    p = model.fit(flat(some), some.labels).predict_proba(flat(shown)).clip(1e-6, 1 - 1e-6)
+    p = _linear_model(data.train).predict_proba(shown.images).clip(1e-6, 1 - 1e-6)
     logits = np.log(p) - data.info.multi_label * np.log(1 - p)
     return {"linear model on pixels": point_scores(logits, shown.labels, data.info.task)}
+
+
+@lru_cache(maxsize=1)
+def _linear_model(train: Split) -> Pipeline:
+    some, flat = train.head(5000), FunctionTransformer(lambda x: x.reshape(len(x), -1).astype(np.float32))
+    linear = OneVsRestClassifier(LogisticRegression(C=0.01, max_iter=100))
+    return make_pipeline(flat, StandardScaler(), linear).fit(some.images, some.labels)
 
 
 def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapping]) -> None:

@@ -210,30 +210,30 @@ class Trained(NamedTuple):
     how: str
 
 
-def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, **geometry) -> Trained:
+def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, live=None, **size) -> Trained:
     """The shipped checkpoint of this data set, else a model that is trained here or was before.
 
-    ``name`` starts with ``vit_base`` or ``vit_tiny``. ``objective``, ``geometry``: for training where nothing
-    is shipped, a minute and a half by the profile's clock; in ``full`` the whole recipe, each view a new one.
+    ``name`` starts with ``vit_base`` or ``vit_tiny``. ``objective``, ``size`` (patch_size, ...): for training
+    where nothing is shipped, a minute by the profile's clock; in ``full`` the whole recipe, each view a new
+    one. ``live``: model, recipe and history, kept and taken instead of that minute.
     """
     shipped, seen = f"{data.info.name}/{name}", zlib.crc32(np.ascontiguousarray(data.train.images[:256]))
     folder = BUILD / "runs" / f"{data.info.results_name}-{P.name}-{seen:08x}" / name
     if P.name != "full" and shipped in models.checkpoint_ids():
         model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
         return Trained(model, card, f"{name}: loaded checkpoints/{shipped}")
-    if not (folder / "card.json").is_file():
-        known = (*models.SHORT_NAMES.values(), *models.SHORT_NAMES)  # the longer ones first
-        short, state = next(key for key in known if name.startswith(key)), folder / "state.pt"
-        recipe = replace(reference_recipe(name, data.info.name), seconds=1.5 * P.minute, views=0)
-        recipe = replace(recipe, batch_size=32) if P.minute else recipe  # more steps in the time
-        data = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
-        model = build(short, data, recipe, **geometry)
-        result = fit(model, data, recipe, objective, device=device, state_path=state)
-        card = {"model": models.SHORT_NAMES.get(short, short)} | run_card(
-            data, asdict(recipe), 0, result.history
-        )
-        models.save_checkpoint(result.model, folder, card, storage="fp32")
-        state.unlink(missing_ok=True)  # another process may have been quicker
-    model, card = models.load_checkpoint(folder, device, data.info.num_classes)
+    live, long = None if P.name == "full" else live, models.SHORT_NAMES[name[:8]]
+    if live is None and not (folder / "card.json").is_file():
+        recipe = replace(reference_recipe(name, data.info.name), seconds=P.minute, views=0)
+        model = build(long if name.startswith(long) else name[:8], data, recipe, **size)
+        few = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
+        result = fit(model, few, recipe, objective, device=device, state_path=folder / "state.pt")
+        live = model, recipe, result.history
+    if live:
+        model, known = live[0].eval(), {"model": long} | run_card(data, asdict(live[1]), 0, live[2])
+        card = models.save_checkpoint(model, folder, known, storage="fp32")
+        (folder / "state.pt").unlink(missing_ok=True)  # another process may have been quicker
+    else:
+        model, card = models.load_checkpoint(folder, device, data.info.num_classes)
     taught = "labels" if objective is None else type(objective).__name__
     return Trained(model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {P.name}")

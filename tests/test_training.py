@@ -141,7 +141,8 @@ def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, mon
     assert weights_digest(first.model) == weights_digest(again.model)
     assert predict(first.model, other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
     finer = load_or_train("vit_tiny_p7", other, smoke, "cpu", patch_size=7)
-    assert finer.card["patch_size"] == 7 and first.card["patch_size"] == 14
+    live = load_or_train("vit_tiny", other, smoke, "cpu", live=(finer.model, RECIPE, []))
+    assert live.card["patch_size"] == finer.card["patch_size"] == 7 and first.card["patch_size"] == 14
     other = replace(other, train=other.train.take(np.arange(40, 8, -1)))  # another file of that name
     third = load_or_train("vit_tiny_soft", other, smoke, "cpu")
     assert weights_digest(third.model) != weights_digest(first.model)
