@@ -175,10 +175,9 @@ def compare(theirs: np.ndarray, ours: np.ndarray, answers: np.ndarray) -> dict:
     """Mean agreement of two models' maps (N, gh, gw), its 95 % interval, and chance: the agreement with the
     map of another image (``chance``), and of another one with the same answer (``chance_in_class``)."""
     same, *others = (agreement(theirs, maps) for maps in (ours, shuffled(ours), shuffled(ours, answers)))
-    mean, low, high = mean_interval(same.spearman)
-    means = {"iou": float(np.nanmean(same.iou))}
-    means |= {k: float(np.nanmean(x.spearman)) for k, x in zip(("chance", "chance_in_class"), others)}
-    undefined = int(np.isnan(same.spearman).sum())
+    mean, low, high = mean_interval(same)
+    means = {k: float(np.nanmean(x)) for k, x in zip(("chance", "chance_in_class"), others)}
+    undefined = int(np.isnan(same).sum())
     return {"spearman": mean, "low": low, "high": high, **means, "undefined": undefined}
 
 

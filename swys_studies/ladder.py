@@ -108,7 +108,7 @@ def shrink_ladder(models: dict, data: Dataset, images=0, explain_images=64, roun
         before = whole
         answers[name] = logits.argmax(axis=1)
         maps[name] = rung.explain(shown, classes)
-        alike = [np.nanmean(agreement(maps[name], maps[other]).spearman) for other in (above, first)]
+        alike = [np.nanmean(agreement(maps[name], maps[other])) for other in (above, first)]
         times, *interval = speedup(timings[first], timings[name])
         facts = point_scores(logits, test.labels, data.info.task) | {
             "latency_ms": timings[name].median,

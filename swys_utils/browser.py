@@ -158,7 +158,7 @@ class Explained:
             explained = names[scores[i].argmax() if predicted else target]
             lines = [answer or "no label", verdict, f"map for {explained}", peak]
             if model != first:
-                alike = agreement(self.maps(first, target)[i : i + 1], one).spearman[0]
+                alike = agreement(self.maps(first, target)[i : i + 1], one)[0]
                 lines.append(f"agreement {alike:+.2f}")
             columns.append(lines)
         return columns

@@ -6,7 +6,6 @@ Results keep one value an image, nan where it has none; ``metrics.mean_interval`
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,33 +19,18 @@ from .gradcam import heatmaps
 from .training import predict
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Per image: Spearman correlation of two maps and overlap (IoU) of their strongest tokens, float (N,).
-
-    Both are nan where a map is constant, most often empty, so that nothing can be compared.
-    """
-
-    spearman: np.ndarray
-    iou: np.ndarray
-
-
-def agreement(maps_a: np.ndarray, maps_b: np.ndarray, top: float = 0.2) -> Agreement:
-    """Compare the maps of two models image by image.
+def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
+    """Spearman correlation of two models' maps, image by image: float (N,), nan where a map is constant.
 
     Args:
         maps_a, maps_b: (N, gh, gw) of the same images, or SwysError. Ranks use every value: give signed maps,
             or the zeros that ReLU leaves are one large tie. Of two grids the finer is averaged down.
-        top: share of tokens that counts as "where the model looks"; tied lowest values never count.
     """
     a, b = (torch.as_tensor(maps).float() for maps in (maps_a, maps_b))
     if len(a) != len(b):
         raise SwysError(f"{len(a)} maps against {len(b)}; give maps of the same images in the same order")
     grid = tuple(min(sides) for sides in zip(a.shape[1:], b.shape[1:]))
-    a, b = (F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy() for maps in (a, b))
-    spearman, in_a, in_b = _rank_correlation(a, b), _strongest(a, top), _strongest(b, top)
-    iou = (in_a & in_b).sum(1) / np.maximum((in_a | in_b).sum(1), 1)
-    return Agreement(spearman, np.where(np.isnan(spearman), np.nan, iou))
+    return _rank_correlation(*(F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy() for maps in (a, b)))
 
 
 def shuffled(maps: np.ndarray, classes=None) -> np.ndarray:
@@ -110,10 +94,3 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return (a * b).sum(1) / np.where(scale > 0, scale, np.nan)
-
-
-def _strongest(values: np.ndarray, top: float) -> np.ndarray:
-    """Which tokens are among the ``top`` share of their row? bool (N, T); the tied lowest value never is."""
-    kept = max(1, round(top * values.shape[1]))
-    threshold = np.partition(values, -kept, axis=1)[:, -kept, None]
-    return (values >= threshold) & (values > values.min(1, keepdims=True))

@@ -225,6 +225,7 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
     live, long = None if P.name == "full" else live, models.SHORT_NAMES[name[:8]]
     if live is None and not (folder / "card.json").is_file():
         recipe = replace(reference_recipe(name, data.info.name), seconds=P.minute, views=0)
+        recipe = replace(recipe, batch_size=32) if P.minute else recipe  # more steps in the time
         model = build(long if name.startswith(long) else name[:8], data, recipe, **size)
         few = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
         result = fit(model, few, recipe, objective, device=device, state_path=folder / "state.pt")
