@@ -1,7 +1,7 @@
 """Knowledge distillation: what a student can be taught besides the labels.
 
 Each objective is called as ``objective(student, batch)`` by ``training.fit`` and returns a scalar loss.
-Student and teacher always see the same augmented view ("function matching", Beyer et al. 2022).
+Student and teacher usually see the same augmented view ("function matching", Beyer et al. 2022).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
@@ -213,9 +214,10 @@ class Trained(NamedTuple):
 def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, live=None, **size) -> Trained:
     """The shipped checkpoint of this data set, else a model that is trained here or was before.
 
-    ``name`` starts with ``vit_base`` or ``vit_tiny``. ``objective``, ``size`` (patch_size, ...): for training
-    where nothing is shipped, a minute by the profile's clock; in ``full`` the whole recipe, each view a new
-    one. ``live``: model, recipe and history, kept and taken instead of that minute.
+    ``name`` starts with ``vit_base`` or ``vit_tiny``; ``_p7`` at its end: patches of 7 px. ``objective``,
+    ``size`` (patch_size, ...): for training where nothing is shipped, a minute by the profile's clock; in
+    ``full`` the whole recipe, each view a new one. ``live``: model, recipe and history, kept and taken
+    instead of that minute (not in ``full``).
     """
     shipped, seen = f"{data.info.name}/{name}", zlib.crc32(np.ascontiguousarray(data.train.images[:256]))
     folder = BUILD / "runs" / f"{data.info.results_name}-{P.name}-{seen:08x}" / name
@@ -226,15 +228,17 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
     if live is None and not (folder / "card.json").is_file():
         recipe = replace(reference_recipe(name, data.info.name), seconds=P.minute, views=0)
         recipe = replace(recipe, batch_size=32) if P.minute else recipe  # more steps in the time
+        data = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
+        size = {"patch_size": 7} | size if name.endswith("_p7") else size
         model = build(long if name.startswith(long) else name[:8], data, recipe, **size)
-        few = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
-        result = fit(model, few, recipe, objective, device=device, state_path=folder / "state.pt")
+        result = fit(model, data, recipe, objective, device=device, state_path=folder / "state.pt")
         live = model, recipe, result.history
-    if live:
-        model, known = live[0].eval(), {"model": long} | run_card(data, asdict(live[1]), 0, live[2])
-        card = models.save_checkpoint(model, folder, known, storage="fp32")
-        (folder / "state.pt").unlink(missing_ok=True)  # another process may have been quicker
-    else:
-        model, card = models.load_checkpoint(folder, device, data.info.num_classes)
+    with FileLock(BUILD / "runs.lock"):  # notebooks may run at once
+        if live:
+            model, known = live[0].eval(), {"model": long} | run_card(data, asdict(live[1]), 0, live[2])
+            card = models.save_checkpoint(model, folder, known, storage="fp32")
+            (folder / "state.pt").unlink(missing_ok=True)  # another process may have been quicker
+        else:
+            model, card = models.load_checkpoint(folder, device, data.info.num_classes)
     taught = "labels" if objective is None else type(objective).__name__
     return Trained(model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {P.name}")

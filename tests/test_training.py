@@ -139,10 +139,12 @@ def test_what_is_shipped_is_loaded_and_the_rest_trained_once(data, tmp_path, mon
     first, again = (load_or_train("vit_tiny_soft", other, smoke, "cpu") for _ in range(2))
     assert isinstance(first, training.Trained) and "trained here, retinamnist, labels" in first.how
     assert weights_digest(first.model) == weights_digest(again.model)
-    assert predict(first.model, other.test.images).shape == (32, 5) and not list(tmp_path.rglob("*.state.*"))
-    finer = load_or_train("vit_tiny_p7", other, smoke, "cpu", patch_size=7)
+    assert predict(first.model, other.test.images).shape == (32, 5) and not list(tmp_path.rglob("state.pt"))
+    finer = load_or_train("vit_tiny_p7", other, smoke, "cpu")
+    assert finer.card["patch_size"] == 7 and first.card["patch_size"] == 14
     live = load_or_train("vit_tiny", other, smoke, "cpu", live=(finer.model, RECIPE, []))
-    assert live.card["patch_size"] == finer.card["patch_size"] == 7 and first.card["patch_size"] == 14
+    assert live.model is finer.model and not live.model.training
+    assert load_or_train("vit_tiny", other, smoke, "cpu").card["patch_size"] == 7
     other = replace(other, train=other.train.take(np.arange(40, 8, -1)))  # another file of that name
     third = load_or_train("vit_tiny_soft", other, smoke, "cpu")
     assert weights_digest(third.model) != weights_digest(first.model)
