@@ -18,16 +18,16 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from swys_studies.export import export_onnx, quantise_onnx_dynamic
 from swys_utils.config import BUILD, PROJECT_ROOT
 from swys_utils.data import TWIN
 from swys_utils.models import load_checkpoint
+from swys_utils.onnx_export import export_onnx, quantise_onnx_dynamic
 
 SITE, PAGE = PROJECT_ROOT / "site", BUILD / "site" / "demo" / "index.html"
 RUNTIME = "onnxruntime-web@1.30.0"
 FILES = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
 CLASSES = ("normal", "pneumonia")
-MODELS = {"Student of maps": "vit_tiny_maps", "Student of answers": "vit_tiny_soft_p7"}
+MODELS = {"Student of maps": "vit_tiny_maps", "Student of answers": "vit_tiny_answers_p7"}
 MODELS |= {"Tiny": "vit_tiny_patch16_224_kd"}
 
 
@@ -43,7 +43,12 @@ def samples() -> list[dict]:
     twin, (y, x) = np.load(TWIN), np.mgrid[:112, :112]
     names = [f"synthetic X-ray, {CLASSES[label]}" for label in twin["test_labels"][:6, 0]]
     cell, red, violet = np.full((112, 112, 3), 240, np.uint8), (226, 150, 150), (96, 60, 140)
-    drawn = ((20, 20, 17, red), (90, 92, 19, red), (56, 54, 33, (200, 180, 220)), (54, 50, 20, violet))
+    drawn = (
+        (20, 20, 17, red),
+        (90, 92, 19, red),
+        (56, 54, 33, (200, 180, 220)),
+        (54, 50, 20, violet),
+    )
     for row, column, radius, colour in drawn:
         cell[np.hypot(y - row, x - column) < radius] = colour
     pictures = [*twin["test_images"][:6], cell]
@@ -75,15 +80,22 @@ def build() -> None:
                 (assets / name).write_bytes(archive.extractfile(f"package/dist/{member}").read())
         packed.unlink()
     models = [export(name, title, assets) for title, name in MODELS.items()]
-    inside = {name: gzip.compress((assets / name).read_bytes()) for name in (*FILES, models[0]["file"])}
+    inside = {
+        name: gzip.compress((assets / name).read_bytes()) for name in (*FILES, models[0]["file"])
+    }
     inside = {name: base64.b64encode(content).decode() for name, content in inside.items()}
     template, shown = jinja2.Template((SITE / "demo.html").read_text("utf-8")), samples()
     parts = {
         "style": (SITE / "style.css").read_text("utf-8"),
         "script": (SITE / "demo.js").read_text("utf-8"),
     }
-    for path, those, inline in ((PAGE, models, {}), (PAGE.parents[1] / "demo.html", models[:1], inside)):
-        facts = json.dumps({"models": those, "samples": shown, "classes": CLASSES}).replace("<", "\\u003c")
+    for path, those, inline in (
+        (PAGE, models, {}),
+        (PAGE.parents[1] / "demo.html", models[:1], inside),
+    ):
+        facts = json.dumps({"models": those, "samples": shown, "classes": CLASSES}).replace(
+            "<", "\\u003c"
+        )
         home = "index.html" if inline else "../index.html"
         path.write_text(template.render(facts=facts, inline=inline, home=home, **parts), "utf-8")
         print(f"demo: {path.relative_to(PROJECT_ROOT)}, {path.stat().st_size / 1e6:.1f} MB")

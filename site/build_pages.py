@@ -27,7 +27,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 from setup_cell import CORE, EXTRAS, address  # noqa: E402
 
 BUILD, SITE, REPOSITORY = ROOT / "build", ROOT / "site", address()
-LIGHT, DARK = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
+LIGHT, DARK = (
+    HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")
+)
 DARK = f"@media (prefers-color-scheme: dark) {{ {DARK} }}"
 STYLE = Markup(LIGHT + DARK + (SITE / "style.css").read_text())
 TEMPLATE = jinja2.Environment(autoescape=True).from_string((SITE / "page.html").read_text())
@@ -37,7 +39,9 @@ MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\d)"
 def math(text: str) -> str:
     """Text as HTML, with TeX between dollars as MathML, which needs no script."""
     parts = MATH.split(text)  # words, block formula or None, inline formula or None, words, ...
-    formulas = [convert(b, display="block") if b else convert(i) for b, i in zip(parts[1::3], parts[2::3])]
+    formulas = [
+        convert(b, display="block") if b else convert(i) for b, i in zip(parts[1::3], parts[2::3])
+    ]
     words = [html.escape(part) for part in parts[::3]]
     return "".join(word + formula for word, formula in zip(words, [*formulas, ""]))
 
@@ -52,14 +56,18 @@ def local_link(href: str, path: Path) -> str | None:
     if re.search(r"README\.md(#.*)?$", href):
         return "index.html"
     folder = path.parent.relative_to(ROOT).as_posix()
-    return f"{REPOSITORY}/blob/main/{posixpath.normpath(f'{folder}/{href}')}" if REPOSITORY else None
+    return (
+        f"{REPOSITORY}/blob/main/{posixpath.normpath(f'{folder}/{href}')}" if REPOSITORY else None
+    )
 
 
 def content(path: Path, notebook: nbformat.NotebookNode) -> Markup:
     """The cells as HTML; ``path`` is the committed notebook, from whose folder links are meant."""
     for cell in notebook.cells:
         if cell.cell_type == "code":  # a widget needs Jupyter; a static figure follows each
-            cell.outputs = [o for o in cell.outputs if "widget-view" not in " ".join(o.get("data", {}))]
+            cell.outputs = [
+                o for o in cell.outputs if "widget-view" not in " ".join(o.get("data", {}))
+            ]
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, embed_images=True)
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(path.parent)}})
     soup = BeautifulSoup(body, "html.parser")
@@ -91,7 +99,12 @@ def describe(path: Path) -> SimpleNamespace:
     goals = re.findall(r"^\* (.+(?:\n  .+)*)", opening, re.MULTILINE)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code.sort(key=lambda cell: "card" not in cell.metadata.get("tags", []))  # its figure first
-    figures = [o.data["image/png"] for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
+    figures = [
+        o.data["image/png"]
+        for cell in code
+        for o in cell.outputs
+        if "image/png" in o.get("data", {})
+    ]
     return SimpleNamespace(
         path=path,
         name=path.stem,
@@ -120,16 +133,27 @@ def build() -> Path:
     pages = [describe(path) for path in CORE + EXTRAS]
     for before, page, after in zip([None, *pages], pages, [*pages[1:], None]):
         cells = content(page.path, page.notebook)
-        whole = TEMPLATE.render(title=page.title, style=STYLE, content=cells, before=before, after=after)
+        whole = TEMPLATE.render(
+            title=page.title, style=STYLE, content=cells, before=before, after=after
+        )
         (site / f"{page.name}.html").write_text(whole, encoding="utf-8")
     outputs = [o for cell in pages[5].notebook.cells for o in cell.get("outputs", [])]
-    table = Markup("".join(o["data"]["text/html"] for o in outputs if "text/html" in o.get("data", {})))
+    table = Markup(
+        "".join(o["data"]["text/html"] for o in outputs if "text/html" in o.get("data", {}))
+    )
     groups = [("", pages[: len(CORE)]), ("Extras", pages[len(CORE) :])]
-    hero = base64.b64encode((ROOT / "notebooks" / "images" / "cost_and_kept.png").read_bytes()).decode()
-    facts = {"hero": f"data:image/png;base64,{hero}", "demo": (site / "demo" / "index.html").is_file()}
+    hero = base64.b64encode(
+        (ROOT / "notebooks" / "images" / "cost_and_kept.png").read_bytes()
+    ).decode()
+    facts = {
+        "hero": f"data:image/png;base64,{hero}",
+        "demo": (site / "demo" / "index.html").is_file(),
+    }
     facts |= {"repository": REPOSITORY}
     facts |= {"first": f"{pages[0].name}.html", "api": reference(site / "api")}
-    index = TEMPLATE.render(title="SeeWhatYouShrink", style=STYLE, groups=groups, table=table, **facts)
+    index = TEMPLATE.render(
+        title="SeeWhatYouShrink", style=STYLE, groups=groups, table=table, **facts
+    )
     (site / "index.html").write_text(index, encoding="utf-8")
     return site / "index.html"
 

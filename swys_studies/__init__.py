@@ -1,1 +1,1 @@
-"""The command line, and where the shipped numbers come from; what a notebook needs of it, it imports."""
+"""The long measurements behind the shipped numbers, each a command of ``swys study``."""

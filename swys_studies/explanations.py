@@ -15,18 +15,29 @@ from torch import nn
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
 from swys_utils.explain import randomisation_check
+from swys_utils.faithfulness import (
+    centre_prior_maps,
+    deletion_insertion,
+    mosaic_pointing,
+    random_maps,
+)
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
 from swys_utils.metrics import mean_interval
 from swys_utils.models import checkpoint_ids, load_checkpoint
 from swys_utils.training import predict
 
-from .faithfulness import centre_prior_maps, deletion_insertion, mosaic_pointing, random_maps
-
-MODELS = {"Base": "vit_base", "Tiny": "vit_tiny", "KD Tiny": "vit_tiny_soft", "Map Tiny": "vit_tiny_maps"}
+MODELS = {
+    "Base": "vit_base",
+    "Tiny": "vit_tiny",
+    "KD Tiny": "vit_tiny_answers",
+    "Map Tiny": "vit_tiny_maps",
+}
 
 
 def measure(
-    dataset: str = DEFAULT_DATASET, checkpoints: dict[str, str] | None = None, save_path: str | None = None
+    dataset: str = DEFAULT_DATASET,
+    checkpoints: dict[str, str] | None = None,
+    save_path: str | None = None,
 ) -> dict:
     """Measure empty maps, faithfulness and dependence on the model, on the test split.
 
@@ -41,25 +52,37 @@ def measure(
     """
     data, device = load_dataset(dataset, download=False), default_device()
     if data.info.synthetic or data.info.multi_label:
-        raise SwysError(f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR")
+        raise SwysError(
+            f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR"
+        )
     folder = data.info.results_name
     usual = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
-    checkpoints = checkpoints or {name: key for name, key in usual.items() if key in checkpoint_ids()}
+    checkpoints = checkpoints or {
+        name: key for name, key in usual.items() if key in checkpoint_ids()
+    }
     if not checkpoints:
         raise SwysError(f"no checkpoint of '{dataset}' is shipped; name some with --checkpoints")
     loaded = {name: load_checkpoint(model_id, device) for name, model_id in checkpoints.items()}
-    weights = {name: [entry["sha256"] for entry in card["files"]] for name, (_, card) in loaded.items()}
+    weights = {
+        name: [entry["sha256"] for entry in card["files"]] for name, (_, card) in loaded.items()
+    }
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     found = json.loads(path.read_text()) if path.is_file() else {}
     same = {name for name, files in found.get("weights", {}).items() if weights.get(name) == files}
     kept = {key: part for key, part in found.get("parts", {}).items() if key.split(", ")[1] in same}
-    kept = {key: part for key, part in kept.items() if key.startswith("empty") or has_all_methods(part)}
+    kept = {
+        key: part for key, part in kept.items() if key.startswith("empty") or has_all_methods(part)
+    }
     found = {"dataset": folder, "split": "test", "weights": weights, "parts": kept}
     jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
     for key, (images, compute) in jobs.items():
         sample = data.test.head(images)
         if found["parts"].get(key, {}).get("images") != len(sample):
-            facts = {"images": len(sample), "device": device_name(device), "torch": torch.__version__}
+            facts = {
+                "images": len(sample),
+                "device": device_name(device),
+                "torch": torch.__version__,
+            }
             found["parts"][key] = facts | {"rows": compute(sample)}
             write_json(path, found)
             print(f"{key}: {len(sample)} images", flush=True)
@@ -73,8 +96,12 @@ def has_all_methods(part: dict) -> bool:
 
 def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
     """Every measurement: key -> (images of the test split, 0 for all; what to compute of such a sample)."""
-    jobs = {f"empty maps, {name}": (0, partial(empty, m, class_names)) for name, m in models.items()}
-    return jobs | {f"methods, {name}": (128, partial(rank_methods, m)) for name, m in models.items()}
+    jobs = {
+        f"empty maps, {name}": (0, partial(empty, m, class_names)) for name, m in models.items()
+    }
+    return jobs | {
+        f"methods, {name}": (128, partial(rank_methods, m)) for name, m in models.items()
+    }
 
 
 def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:
@@ -84,7 +111,11 @@ def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[d
     confidence, empty = probabilities.max(1), maps.max(axis=(1, 2)) <= 0
     groups = {("all", "all"): np.ones(len(empty), bool)}
     for c, name in enumerate(class_names):
-        for band, low, high in (("below 0.8", 0, 0.8), ("0.8 to 0.95", 0.8, 0.95), ("0.95 to 1", 0.95, 2)):
+        for band, low, high in (
+            ("below 0.8", 0, 0.8),
+            ("0.8 to 0.95", 0.8, 0.95),
+            ("0.95 to 1", 0.95, 2),
+        ):
             within = (confidence >= low) & (confidence < high)
             groups[name, band] = within & (probabilities.argmax(1) == c)
     keys = ("predicted", "confidence", "images", "empty", "share")
@@ -98,10 +129,22 @@ def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> list[dict]:
     gap: insertion - deletion; mosaic: share in the target's cell; randomised: mean absolute Spearman with the
     map of the fully randomised model (lower is better); empty: share of empty maps. Baselines have no rank.
     """
-    keys = "method, gap, gap low, gap high, mosaic, mosaic low, mosaic high, randomised, empty".split(", ")
+    keys = [
+        "method",
+        "gap",
+        "gap low",
+        "gap high",
+        "mosaic",
+        "mosaic low",
+        "mosaic high",
+        "randomised",
+        "empty",
+    ]
     images, count, depth = sample.images, len(sample), len(model.blocks)
     classes, grid = predict(model, images).argmax(1), model.patch_embed.grid_size
-    methods = {f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)}
+    methods = {
+        f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)
+    }
     rows, methods = [], METHODS | methods
     maps = {name: heatmaps(model, images, method, classes) for name, method in methods.items()}
     maps |= {"random": random_maps(count, grid), "centre prior": centre_prior_maps(count, grid)}

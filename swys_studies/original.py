@@ -12,7 +12,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, fast_bf16, seed_everything
+from swys_utils.config import (
+    CHECKPOINTS,
+    SwysError,
+    default_device,
+    device_name,
+    fast_bf16,
+    seed_everything,
+)
 from swys_utils.data import Split
 from swys_utils.metrics import point_scores
 from swys_utils.models import create_model, plain_attention
@@ -52,7 +59,14 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
             run.best = {key: value.clone() for key, value in model.state_dict().items()}
         run.save(now=True)
         print(run.history[-1], flush=True)
-    facts = {"id": run_id, "model": MODEL, "method": "original", "teacher": None, "seed": 0, "recipe": RECIPE}
+    facts = {
+        "id": run_id,
+        "model": MODEL,
+        "method": "original",
+        "teacher": None,
+        "seed": 0,
+        "recipe": RECIPE,
+    }
     finish(run, facts | {"history": run.history}, data, out)
     write_runs(dataset, out)
     run.path.unlink()
@@ -82,7 +96,12 @@ def epoch(model, optimizer, split: Split, number: int, seconds: float, bf16: boo
         total += loss.item()
     seconds += time.perf_counter() - start
     steps = (number + 1) * len(loader)
-    return {"epoch": number + 1, "steps": steps, "seconds": seconds, "train_loss": total / len(loader)}
+    return {
+        "epoch": number + 1,
+        "steps": steps,
+        "seconds": seconds,
+        "train_loss": total / len(loader),
+    }
 
 
 def stopped(history: list[dict], patience: int) -> bool:
@@ -110,20 +129,32 @@ def time_to_original(dataset: str = "pneumoniamnist", runs: str = "", seconds: f
     optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE["lr"])
     one_epoch = epoch(model, optimizer, data.train, 0, 0.0, bf16=False)["seconds"]
 
-    def watch(tiny, at: float, step: int) -> None:
+    def callback(tiny, at: float, step: int) -> None:
         test = point_scores(predict(tiny, data.test.images), data.test.labels, data.info.task)
         curve.append({"seconds": at, "test_auc": test["auc"]} | validate(tiny, data))
 
     gentle = Augmentation(flip=True, shift=0.1)
     recipe = Recipe(batch_size=32, lr=5e-4, augmentation=gentle, drop_path=0, seconds=seconds)
-    fit(build("vit_tiny", data, recipe, patch_size=7), data, recipe, device=device, watch=watch)
+    fit(
+        build("vit_tiny", data, recipe, patch_size=7),
+        data,
+        recipe,
+        device=device,
+        callback=callback,
+    )
     ours = next((row for row in curve if row["val_auc"] >= theirs["val_auc"]), None)
     if ours is None:
         best, goal = max(row["val_auc"] for row in curve), theirs["val_auc"]
-        raise SwysError(f"{seconds} s reach validation AUC {best:.3f}, not {goal:.3f}; raise --seconds")
+        raise SwysError(
+            f"{seconds} s reach validation AUC {best:.3f}, not {goal:.3f}; raise --seconds"
+        )
     found: dict = {"device": f"{device_name(device)}, {torch.get_num_threads()} threads"}
     found |= {"tiny": ours, "tiny_at_its_end": curve[-1]}
-    found["original"] = {"epochs": len(theirs["history"]), "epoch_seconds": one_epoch, **theirs["last"]}
+    found["original"] = {
+        "epochs": len(theirs["history"]),
+        "epoch_seconds": one_epoch,
+        **theirs["last"],
+    }
     found["ratio"] = one_epoch * len(theirs["history"]) / ours["seconds"]
     print(found)
     return found

@@ -15,28 +15,42 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils import config, training
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import Dataset, Split, load_dataset
-from swys_utils.distillation import ExplanationDistiller, SoftTargets, hide_labels
+from swys_utils.distillation import MapDistiller, SoftTargets, hide_labels
 from swys_utils.metrics import point_scores
-from swys_utils.models import SHORT_NAMES, load_checkpoint, read_card, save_checkpoint, weights_digest
+from swys_utils.models import (
+    SHORT_NAMES,
+    load_checkpoint,
+    read_card,
+    save_checkpoint,
+    weights_digest,
+)
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
 from swys_utils.resume import Run
+from swys_utils.teacher_cache import cached_teacher
 from swys_utils.training import build, fit, predict
-
-from .leaks import pack_hashes, perceptual_hashes
-from .teacher_cache import cached_teacher
 
 RUNS = config.PROJECT_ROOT / "runs"
 SOFT = {"alpha": 0.7, "temperature": 2.0}
-METHODS = {"scratch": {}, "kd_soft": SOFT, "kd_explain": SOFT | {"gamma": 1.0}}  # settings of the loss
+METHODS = {
+    "scratch": {},
+    "kd_soft": SOFT,
+    "kd_explain": SOFT | {"gamma": 1.0},
+}  # settings of the loss
 METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
 METHODS["kd_coarse"] = SOFT  # of a student with 16 tokens
-TEST_SAMPLE = 624  # for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
+TEST_SAMPLE = (
+    624  # for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
+)
 TRAINED_ON = {"pneumoniamnist": 1.0}  # share of the training split; half of other sets
 FEW = 0.01  # share of the training split that keeps its label in the few_* runs
-IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}  # with half of the tokens, two cores of an AMD EPYC
+IMAGES_PER_S = {
+    "vit_base": 31,
+    "vit_tiny": 330,
+}  # with half of the tokens, two cores of an AMD EPYC
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 SCORES = {"type": "object", "required": ["accuracy", "auc", "ece"], "additionalProperties": NUMBER}
@@ -44,8 +58,16 @@ RUN_SCHEMA = {  # of an entry of runs.json, as far as a report reads it
     "type": "object",
     "required": ["id", "method", "seed", "device", "predicted", "val_auc", "last", "val_chosen"],
     "properties": dict.fromkeys(("id", "method", "device"), TEXT)
-    | {"seed": {"type": "integer"}, "predicted": TEXT | {"pattern": "^[0-9A-Z]+$"}, "val_auc": NUMBER}
-    | {"last": SCORES, "val_chosen": SCORES, "history": {"type": "array", "items": {"type": "object"}}},
+    | {
+        "seed": {"type": "integer"},
+        "predicted": TEXT | {"pattern": "^[0-9A-Z]+$"},
+        "val_auc": NUMBER,
+    }
+    | {
+        "last": SCORES,
+        "val_chosen": SCORES,
+        "history": {"type": "array", "items": {"type": "object"}},
+    },
 }
 
 
@@ -66,7 +88,9 @@ class RunSpec:
 
     def cost(self, images: int) -> float:
         """Estimated seconds on two CPU cores."""
-        slow = self.recipe.full_tokens if self.recipe.patch_drop else 1  # share of epochs with all tokens
+        slow = (
+            self.recipe.full_tokens if self.recipe.patch_drop else 1
+        )  # share of epochs with all tokens
         return self.recipe.epochs * (1 + slow) * images / IMAGES_PER_S[self.model]
 
 
@@ -83,7 +107,9 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
     kinds = ("scratch", "kd_soft", "kd_explain")
     few = ("few_scratch", "few_soft")
     seeds, coarse = (range(4), ["kd_coarse"]) if dataset == "pneumoniamnist" else (range(3), [])
-    runs = [spec("vit_base", "scratch", 0)] + [spec("vit_tiny", kind, 0) for kind in (*kinds, *coarse)]
+    runs = [spec("vit_base", "scratch", 0)] + [
+        spec("vit_tiny", kind, 0) for kind in (*kinds, *coarse)
+    ]
     runs += [spec("vit_tiny", kind, seed) for seed in seeds for kind in few]
     runs += [spec("vit_base", "scratch", 1)]
     runs += [spec("vit_tiny", kind, seed) for seed in seeds[1:] for kind in kinds]
@@ -98,7 +124,9 @@ def study_data(dataset: str) -> Dataset:
     return replace(data, train=data.train.head(int(TRAINED_ON.get(dataset, 0.5) * len(data.train))))
 
 
-def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "", list: bool = False) -> None:
+def reference(
+    dataset: str = "pneumoniamnist", only: str = "", folder: str = "", list: bool = False
+) -> None:
     """Train the reference set; what is done is skipped, and an unfinished run goes on.
 
     Args:
@@ -128,7 +156,9 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
             print("in training by another process")
 
     for run in wanted:
-        for other in wanted:  # a process that trains the teacher is waited for; if it died, this one goes on
+        for other in (
+            wanted
+        ):  # a process that trains the teacher is waited for; if it died, this one goes on
             if other.id == run.teacher and not list and other.id not in finished_runs(dataset, out):
                 step(other, timeout=-1)
         step(run, timeout=0)
@@ -139,13 +169,22 @@ def reference(dataset: str = "pneumoniamnist", only: str = "", folder: str = "",
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     """Train, score and write one run below ``out``; returns its entry."""
     device = config.default_device()
-    model = build(run.model, data, run.recipe, run.seed, patch_size=7 if run.method == "kd_coarse" else 4)
+    model = build(
+        run.model, data, run.recipe, run.seed, patch_size=7 if run.method == "kd_coarse" else 4
+    )
     digest = weights_digest(model)
     curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
     objective, shown = objective_for(run, data, out, device)
     state = out / f"{run.id}.state.pt"
     result = fit(
-        model, shown, run.recipe, objective, seed=run.seed, device=device, state_path=state, watch=curve
+        model,
+        shown,
+        run.recipe,
+        objective,
+        seed=run.seed,
+        device=device,
+        state_path=state,
+        callback=curve,
     )
     facts = {key: getattr(run, key) for key in ("id", "method", "teacher", "seed")}
     facts |= {"model": SHORT_NAMES[run.model], "recipe": asdict(run.recipe) | METHODS[run.method]}
@@ -159,8 +198,13 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
 def finish(result: Run, facts: dict, data: Dataset, out: Path) -> dict:
     """Score a trained model; write its checkpoint and its entry, ``facts`` and scores; returns the entry."""
     test, history, patches = data.test, facts["history"], result.model.patch_embed
-    logits = {"last": predict(result.model, test.images), "val_chosen": predict(result.chosen(), test.images)}
-    scores = {when: point_scores(values, test.labels, data.info.task) for when, values in logits.items()}
+    logits = {
+        "last": predict(result.model, test.images),
+        "val_chosen": predict(result.chosen(), test.images),
+    }
+    scores = {
+        when: point_scores(values, test.labels, data.info.task) for when, values in logits.items()
+    }
     entry = facts | {
         **{"img_size": patches.img_size[0], "patch_size": patches.patch_size[0]},
         **{key: history[-1][key] for key in ("val_accuracy", "val_auc", "seconds")},
@@ -185,18 +229,22 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
             data, train=hide_labels(data.train, FEW / TRAINED_ON.get(data.info.name, 0.5), run.seed)
         )
     if not run.teacher:
-        if run.method == "few_scratch":  # repeated: an epoch has as many steps as that of a taught student
+        if (
+            run.method == "few_scratch"
+        ):  # repeated: an epoch has as many steps as that of a taught student
             rows = np.resize(np.flatnonzero(shown.train.labels >= 0), len(data.train))
             shown = replace(data, train=Split(shown.train.images[rows], shown.train.labels[rows]))
         return labels, shown
     with FileLock(out / f"{run.teacher}.lock"):  # a process that trains the teacher is waited for
         path = run_path(run.teacher, data.info.name, out)
     if path is None:
-        raise SwysError(f"the teacher {run.teacher} is not there; train '--only {run.teacher}' first")
+        raise SwysError(
+            f"the teacher {run.teacher} is not there; train '--only {run.teacher}' first"
+        )
     model, _ = load_checkpoint(path, device, data.info.num_classes)
     with FileLock(out / "views.lock"):
         teacher = cached_teacher(model, data, run.recipe, out / "views", device)
-    kind = ExplanationDistiller if "gamma" in settings else SoftTargets
+    kind = MapDistiller if "gamma" in settings else SoftTargets
     return kind(teacher, labels, **settings), shown
 
 
@@ -213,7 +261,11 @@ class TestCurve:
     kill."""
 
     def __init__(self, path: Path, data: Dataset, steps: int):
-        self.path, self.data, self.steps = path, replace(data, test=data.test.head(TEST_SAMPLE)), steps
+        self.path, self.data, self.steps = (
+            path,
+            replace(data, test=data.test.head(TEST_SAMPLE)),
+            steps,
+        )
         self.rows = json.loads(path.read_text()) if path.is_file() else {}
 
     def __call__(self, model, seconds: float, step: int) -> None:
@@ -240,9 +292,18 @@ def read_runs(folder: str | Path) -> list[dict]:
             runs = [json.loads(path.read_text("utf-8")) for path in found]
         jsonschema.validate(runs, {"type": "array", "items": RUN_SCHEMA})
         return runs
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, jsonschema.ValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        jsonschema.ValidationError,
+    ) as error:
         problem = getattr(error, "message", str(error))[:160]
-        raise SwysError(f"'{folder}' cannot be read as runs ({problem}); remove the damaged file") from None
+        raise SwysError(
+            f"'{folder}' cannot be read as runs ({problem}); remove the damaged file"
+        ) from None
 
 
 def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:

@@ -3,13 +3,14 @@ test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from swys_utils.config import CHECKPOINTS, SwysError
-from swys_utils.metrics import mcnemar, t_interval
+from swys_utils.metrics import accuracy_interval, mcnemar, t_interval
+from swys_utils.results import as_table
 
 from .reference import read_runs, study_data
 
@@ -44,10 +45,14 @@ def report(dataset: str = "pneumoniamnist", runs: str = "") -> None:
     if not path.exists():
         raise SwysError(f"'{path}' does not exist; train the set with 'swys study reference' first")
     entries, labels = read_runs(path), study_data(dataset).test.labels
-    print(f"{dataset}: {len(entries)} runs, {len(labels)} test images; last epoch of a fixed schedule\n")
+    print(
+        f"{dataset}: {len(entries)} runs, {len(labels)} test images; last epoch of a fixed schedule\n"
+    )
     print(as_table(kinds(entries, labels)), "\n")
     print(as_table(differences(entries, labels)))
-    print(f"\ntrained on {', '.join(sorted({entry['device'] for entry in entries}))}; intervals 95 %")
+    print(
+        f"\ntrained on {', '.join(sorted({entry['device'] for entry in entries}))}; intervals 95 %"
+    )
 
 
 def kinds(entries: list[dict], labels: np.ndarray) -> list[dict]:
@@ -84,10 +89,18 @@ def differences(entries: list[dict], labels: np.ndarray) -> list[dict]:
         gained = np.stack([right(x, labels).astype(float) - right(y, labels) for x, y in pairs])
         low, high = accuracy_interval(gained)
         auc = [x["last"]["auc"] - y["last"]["auc"] for x, y in pairs]
-        row = {"difference": f"{a} - {b}", "pairs": len(seeds), "points": f"{100 * gained.mean():+.1f}"}
+        row = {
+            "difference": f"{a} - {b}",
+            "pairs": len(seeds),
+            "points": f"{100 * gained.mean():+.1f}",
+        }
         row |= {"95 %": f"{100 * low:+.1f} to {100 * high:+.1f}", "AUC": f"{np.mean(auc):+.4f}"}
-        row["95 % over seeds"] = "{:+.4f} to {:+.4f}".format(*t_interval(auc)) if len(auc) > 1 else "one seed"
-        row["McNemar p, first seed"] = mcnemar(right(pairs[0][0], labels), right(pairs[0][1], labels))
+        row["95 % over seeds"] = (
+            "{:+.4f} to {:+.4f}".format(*t_interval(auc)) if len(auc) > 1 else "one seed"
+        )
+        row["McNemar p, first seed"] = mcnemar(
+            right(pairs[0][0], labels), right(pairs[0][1], labels)
+        )
         rows.append(row)
     return rows
 
@@ -110,39 +123,13 @@ def right(entry: dict, labels: np.ndarray) -> np.ndarray:
     """
     predicted = np.array([int(character, 36) for character in entry["predicted"]])
     if len(predicted) != len(labels):
-        raise SwysError(f"{entry['id']} has {len(predicted)} predictions for {len(labels)} test images")
+        raise SwysError(
+            f"{entry['id']} has {len(predicted)} predictions for {len(labels)} test images"
+        )
     return predicted == labels
-
-
-def accuracy_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over seeds and images (of one seed: over images alone): percentile bootstrap,
-    both drawn anew, images together for all seeds; at least as wide as the t interval over seeds.
-
-    Args:
-        values: (S, N), 0/1 for right, or the difference of two such.
-    """
-    values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
-    seeds, n = values.shape
-    seed_share = rng.multinomial(seeds, [1 / seeds] * seeds, size=4000) / seeds
-    image_share = rng.multinomial(n, [1 / n] * n, size=4000) / n
-    low, high = np.percentile(((seed_share @ values) * image_share).sum(axis=1), [2.5, 97.5])
-    if seeds == 1:
-        return float(low), float(high)
-    a, b = t_interval(values.mean(axis=1))  # few seeds: the bootstrap alone is too narrow
-    return float(min(low, a)), float(max(high, b))
 
 
 def spread(values: list[float], digits: int) -> str:
     """Mean, and standard deviation over runs where there are several."""
     mean = f"{np.mean(values):.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
-
-
-def as_table(rows: Sequence[Mapping]) -> str:
-    """Rows with the same keys as text to print."""
-    if not rows:
-        return "(nothing to compare yet)"
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(rows[0], *cells)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in (list(rows[0]), *cells))
-    return "\n".join(lines)

@@ -25,7 +25,7 @@ def ship(
 
     Args:
         run: folder or ``.safetensors`` file of the run.
-        checkpoint_id: for example ``pneumoniamnist/vit_tiny_soft``.
+        checkpoint_id: for example ``pneumoniamnist/vit_tiny_answers``.
         storage: of the weights; int8 is weight-only, in shards under 50 MB, and only this package reads it.
         note: a sentence for the card.
 

@@ -49,14 +49,18 @@ def make(steps: int = 3700, seed: int = 0) -> None:
     """
     data, start, device = study_data("pneumoniamnist"), time.monotonic(), default_device()
     card_path, arrays = TWIN.with_suffix(".json"), generate(data.train, steps, seed, device)
-    card = json.loads(card_path.read_text(encoding="utf-8"))  # what it is made from, and the licence, stay
+    card = json.loads(
+        card_path.read_text(encoding="utf-8")
+    )  # what it is made from, and the licence, stay
     card["generator"] |= {"steps": steps, "seed": seed, "device": device_name(device)}
     card["generator"] |= {"seconds": round(time.monotonic() - start), "torch": torch.__version__}
     BUILD.mkdir(exist_ok=True)
     part = BUILD / TWIN.name
     np.savez_compressed(part, **arrays)
     card |= check(arrays, data, seed, part) | {"sha256": file_entry(part, TWIN.name)["sha256"]}
-    card["checked_with"] = {name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")}
+    card["checked_with"] = {
+        name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")
+    }
     print(json.dumps(card["bars"], indent=1))
     missed = [name for name, found in card["bars"].items() if not found["met"]]
     if missed:
@@ -91,7 +95,9 @@ def fit(train: Split, steps: int, seed: int, device: torch.device) -> UNet:
     for step in trange(steps, leave=False):
         index = torch.randint(len(x_all), (min(256, len(x_all)),), device=device)
         x, y = x_all[index], y_all[index]
-        t = torch.sigmoid(torch.randn(len(x), device=device))  # most effort in the middle (Esser et al. 2024)
+        t = torch.sigmoid(
+            torch.randn(len(x), device=device)
+        )  # most effort in the middle (Esser et al. 2024)
         noise, at = torch.randn_like(x), t[:, None, None, None]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             velocity = net((1 - at) * x + at * noise, t, y)
@@ -110,7 +116,9 @@ def fit(train: Split, steps: int, seed: int, device: torch.device) -> UNet:
 def sample(net: UNet, labels: np.ndarray, seed: int, steps: int = 40) -> np.ndarray:
     """Follow the velocity from noise (t = 1) to image (t = 0) with Heun's method: float32 (N, 28, 28)."""
     device = net.stem.weight.device
-    x = torch.randn(len(labels), 1, 28, 28, generator=torch.Generator().manual_seed(seed)).to(device)
+    x = torch.randn(len(labels), 1, 28, 28, generator=torch.Generator().manual_seed(seed)).to(
+        device
+    )
     y = torch.as_tensor(labels).long().to(device)
     times = torch.linspace(1, 0, steps + 1, device=device)
     for now, then in zip(times[:-1], times[1:]):
@@ -163,7 +171,9 @@ class UNet(nn.Module):
         h2 = self.down[3](self.down[2](F.avg_pool2d(h1, 2), emb), emb)
         h = self.down[4](F.avg_pool2d(h2, 2), emb)
         tokens = self.norm(h).flatten(2).transpose(1, 2)
-        h = h + self.attend(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2).reshape(h.shape)
+        h = h + self.attend(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2).reshape(
+            h.shape
+        )
         h = torch.cat([F.interpolate(self.down[5](h, emb), scale_factor=2), h2], 1)
         h = torch.cat([F.interpolate(self.up[1](self.up[0](h, emb), emb), scale_factor=2), h1], 1)
         return self.head(self.up[3](self.up[2](h, emb), emb))
@@ -197,7 +207,11 @@ def check(twin: dict[str, np.ndarray], real: Dataset, seed: int, path: Path) -> 
 def bar(value: float, **limit: float) -> dict:
     """A value beside its limit, ``at_least`` or ``at_most``, and whether it is met."""
     value, ((side, number),) = round(float(value), 4), limit.items()
-    return {"value": value, side: number, "met": value >= number if side == "at_least" else value <= number}
+    return {
+        "value": value,
+        side: number,
+        "met": value >= number if side == "at_least" else value <= number,
+    }
 
 
 def nearest(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,18 +224,25 @@ def nearest(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def linear_auc(images: np.ndarray, labels: np.ndarray, test: Split) -> float:
     """AUC on ``test`` of logistic regression on standardised pixels, trained on the images."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(flat(images), labels)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(
+        flat(images), labels
+    )
     return roc_auc_score(test.labels, model.decision_function(flat(test.images)))
 
 
 def discriminator_auc(images: np.ndarray, labels: np.ndarray, real: Split, seed: int) -> float:
     """5-fold AUC of boosted trees on pixels: twin images against as many real ones of the same classes."""
     rng = np.random.default_rng(seed)
-    pick = [rng.choice(np.flatnonzero(real.labels == c), (labels == c).sum(), replace=False) for c in (0, 1)]
+    pick = [
+        rng.choice(np.flatnonzero(real.labels == c), (labels == c).sum(), replace=False)
+        for c in (0, 1)
+    ]
     x = flat(np.concatenate([images, real.images[np.concatenate(pick)]]))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     trees = HistGradientBoostingClassifier(random_state=seed)
-    return cross_val_score(trees, x, np.repeat([1, 0], len(images)), scoring="roc_auc", cv=folds).mean()
+    return cross_val_score(
+        trees, x, np.repeat([1, 0], len(images)), scoring="roc_auc", cv=folds
+    ).mean()
 
 
 def flat(images: np.ndarray) -> np.ndarray:

@@ -28,7 +28,11 @@ def vit_macs(tokens: int, dim: int, depth: int, patch_size: int = 16, classes: i
     are left out (well under 1 %). ``patch_size`` is the side of the patch embedding's kernel in pixels.
     """
     n = tokens + 1
-    return tokens * 3 * patch_size**2 * dim + depth * (12 * n * dim**2 + 2 * n**2 * dim) + dim * classes
+    return (
+        tokens * 3 * patch_size**2 * dim
+        + depth * (12 * n * dim**2 + 2 * n**2 * dim)
+        + dim * classes
+    )
 
 
 def count_macs(model: VisionTransformer) -> int:
@@ -54,13 +58,19 @@ class Timing:
         return "{1:.3g} ms [{0:.3g}, {2:.3g}]".format(*np.percentile(self.samples, [25, 50, 75]))
 
 
-def interleaved_latency(calls: Mapping[str, Callable], rounds: int = 20, repeats=3) -> dict[str, Timing]:
+def interleaved_latency(
+    calls: Mapping[str, Callable], rounds: int = 20, repeats=3
+) -> dict[str, Timing]:
     """Time several models in turns, so that whatever else the machine does hits all of them alike.
 
     calls: name -> a function that runs the model once. In each round every model has its turn in random
     order: two calls to warm up, then the mean of ``repeats`` calls. Torch's CPU threads stay as they are.
     """
-    rng, samples, threads = np.random.default_rng(0), {name: [] for name in calls}, torch.get_num_threads()
+    rng, samples, threads = (
+        np.random.default_rng(0),
+        {name: [] for name in calls},
+        torch.get_num_threads(),
+    )
     for _ in range(rounds):
         for name in rng.permutation(list(calls)):
             timer = Timer("call()", globals={"call": calls[name]}, num_threads=threads)
@@ -77,5 +87,7 @@ def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:
     """Random model input (batch, 3, S, S) in [-1, 1], where the model is and in the dtype of its weights."""
-    pixels = torch.rand(batch, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(
+        batch, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(0)
+    )
     return (2 * pixels - 1).to(model.patch_embed.proj.weight)

@@ -43,20 +43,33 @@ class GradCAMBrowser(widgets.VBox):
         self.slider = widgets.IntSlider(description="image", style=LABEL, **ends)
         self.play = widgets.Play(interval=600, show_repeat=False, **ends)
         widgets.link((self.play, "value"), (self.slider, "value"))
-        self.previous, self.next = (widgets.Button(description=word) for word in ("previous", "next"))
+        self.previous, self.next = (
+            widgets.Button(description=word) for word in ("previous", "next")
+        )
         filters = [(f"{key} ({kept.sum()})", key) for key, kept in data.kept.items() if kept.any()]
         self.filter = widgets.Dropdown(description="show", options=filters, style=LABEL)
-        targets = [("predicted class", "predicted"), *((name, k) for k, name in enumerate(data.class_names))]
+        targets = [
+            ("predicted class", "predicted"),
+            *((name, k) for k, name in enumerate(data.class_names)),
+        ]
         self.target = widgets.Dropdown(description="map explains", options=targets, style=LABEL)
         scales = [("one for a model", "model"), ("one for each map", "image")]
         self.scale = widgets.Dropdown(description="scale", options=scales, style=LABEL)
-        self.opacity = widgets.FloatSlider(value=0.75, max=1, step=0.05, description="opacity", style=LABEL)
-        self.views = [widgets.Image(format="png", layout={"width": "100%"}) for _ in ("image", *data.models)]
-        self.texts = [widgets.HTML(layout={"height": "132px"}) for _ in self.views]  # so that nothing moves
+        self.opacity = widgets.FloatSlider(
+            value=0.75, max=1, step=0.05, description="opacity", style=LABEL
+        )
+        self.views = [
+            widgets.Image(format="png", layout={"width": "100%"}) for _ in ("image", *data.models)
+        ]
+        self.texts = [
+            widgets.HTML(layout={"height": "132px"}) for _ in self.views
+        ]  # so that nothing moves
         self.status = widgets.HTML()
         row, column = {"flex_flow": "row wrap"}, {"width": f"{SIDE}px", "margin": "0 14px 0 0"}
         columns = [widgets.VBox(parts, layout=column) for parts in zip(self.views, self.texts)]
-        move = widgets.HBox([self.play, self.previous, self.next, self.slider, self.filter], layout=row)
+        move = widgets.HBox(
+            [self.play, self.previous, self.next, self.slider, self.filter], layout=row
+        )
         look = widgets.HBox([self.target, self.scale, self.opacity], layout=row)
         super().__init__([move, self.status, widgets.HBox(columns, layout=row), look])
         self.previous.on_click(lambda _: self.slider.set_trait("value", self.slider.value - 1))
@@ -81,8 +94,12 @@ class GradCAMBrowser(widgets.VBox):
         """Draw the current image: a new value for each picture and text."""
         data, target, place = self.data, self.target.value, self.slider.value
         i = self.selection[place - 1]
-        self.status.value = f"Image {place} of {len(self.selection)}, row {data.rows[i]} of the split"
-        for view, picture in zip(self.views, data.pictures(i, target, self.scale.value, self.opacity.value)):
+        self.status.value = (
+            f"Image {place} of {len(self.selection)}, row {data.rows[i]} of the split"
+        )
+        for view, picture in zip(
+            self.views, data.pictures(i, target, self.scale.value, self.opacity.value)
+        ):
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")
             view.value = buffer.getvalue()
@@ -95,7 +112,9 @@ class GradCAMBrowser(widgets.VBox):
         data, target = self.data, self.target.value
         chosen = [i for i in data.informative() if i in self.selection][:n]
         texts = [data.texts(i, target) for i in chosen]
-        titles = [f"row {data.rows[i]}, truth:\n{lines[0][0]:.20}" for i, lines in zip(chosen, texts)]
+        titles = [
+            f"row {data.rows[i]}, truth:\n{lines[0][0]:.20}" for i, lines in zip(chosen, texts)
+        ]
         captions, maps = {}, {}
         for k, name in enumerate(data.models, 1):
             captions[name] = [f"{lines[k][0]:.20}\n{lines[k][1]:.28}" for lines in texts]
@@ -113,20 +132,30 @@ class Explained:
     """
 
     def __init__(self, models, split, class_names, images, method):
-        self.models, self.method, self.class_names = dict(models), method, [str(name) for name in class_names]
+        self.models, self.method, self.class_names = (
+            dict(models),
+            method,
+            [str(name) for name in class_names],
+        )
         self.rows, c = split.rows(images), len(self.class_names)
         if not self.models or not len(self.rows):
-            raise SwysError(f"{len(self.models)} models, {len(self.rows)} images; give at least one of each")
+            raise SwysError(
+                f"{len(self.models)} models, {len(self.rows)} images; give at least one of each"
+            )
         self.images, labels = split.images[self.rows], split.labels[self.rows]
         logits = {name: predict(model, self.images) for name, model in self.models.items()}
         several, one_hot = labels.ndim == 2, np.eye(c, dtype=bool)
         fits = labels.shape[1] == c if several else labels.max() < c
         if not fits or labels.min() < 0 or any(one.shape[1] != c for one in logits.values()):
-            raise SwysError(f"{c} class names; labels {labels.min()} to {labels.max()} or a model do not fit")
+            raise SwysError(
+                f"{c} class names; labels {labels.min()} to {labels.max()} or a model do not fit"
+            )
         task = "multi-label" if several else "multi-class"
         self.scores = {name: probabilities(one, task) for name, one in logits.items()}
         self.truth = labels > 0 if several else one_hot[labels]
-        self.said = {k: p > 0.5 if several else one_hot[p.argmax(axis=1)] for k, p in self.scores.items()}
+        self.said = {
+            k: p > 0.5 if several else one_hot[p.argmax(axis=1)] for k, p in self.scores.items()
+        }
         answers = np.stack(list(self.said.values()))
         wrong, disagree = ((answers != one).any(axis=(0, 2)) for one in (self.truth, answers[0]))
         self.kept = {"all": np.ones(len(labels), bool), "wrong": wrong, "disagree": disagree}
@@ -136,7 +165,9 @@ class Explained:
         """Signed maps of a model, float32 (N, gh, gw), made when they are first asked for."""
         if (name, target) not in self.made:
             k = None if target == "predicted" else target
-            self.made[name, target] = heatmaps(self.models[name], self.images, self.method, k, signed=True)
+            self.made[name, target] = heatmaps(
+                self.models[name], self.images, self.method, k, signed=True
+            )
         return self.made[name, target]
 
     def informative(self) -> np.ndarray:
@@ -148,7 +179,11 @@ class Explained:
 
     def texts(self, i: int, target: str | int) -> list[list[str]]:
         """Lines on image i and each model at it: answer, verdict, the map's class and peak, agreement."""
-        names, first, predicted = np.array(self.class_names), next(iter(self.models)), target == "predicted"
+        names, first, predicted = (
+            np.array(self.class_names),
+            next(iter(self.models)),
+            target == "predicted",
+        )
         columns = [[", ".join(names[self.truth[i]]) or "no label", "true class"]]
         for model, scores in self.scores.items():
             said, one = self.said[model][i], self.maps(model, target)[i : i + 1]

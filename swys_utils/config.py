@@ -17,12 +17,18 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
-PROJECT_ROOT = Path(__file__).resolve().parent.parent  # of a clone; a wheel works where it is started
+logging.getLogger("torch.utils.cpp_extension").setLevel(
+    logging.ERROR
+)  # it warns where there is no CUDA
+PROJECT_ROOT = (
+    Path(__file__).resolve().parent.parent
+)  # of a clone; a wheel works where it is started
 PROJECT_ROOT = PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").is_file() else Path.cwd()
 CHECKPOINTS = PROJECT_ROOT / "checkpoints"
 BUILD = PROJECT_ROOT / "build"
-CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""  # Linux alone has it
+CPUINFO = (
+    Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+)  # Linux alone has it
 
 
 class SwysError(ValueError):
@@ -46,8 +52,12 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile("smoke", 1, 32, 8, 3, "every cell runs on a few images; the numbers mean nothing"),
-    "quick": Profile("quick", 60, 1000, 128, 24, "minutes of real training, then the shipped checkpoints"),
+    "smoke": Profile(
+        "smoke", 1, 32, 8, 3, "every cell runs on a few images; the numbers mean nothing"
+    ),
+    "quick": Profile(
+        "quick", 60, 1000, 128, 24, "minutes of real training, then the shipped checkpoints"
+    ),
     "full": Profile("full", 0, 0, 0, 80, "models are trained by the reference recipe"),
 }
 
@@ -77,7 +87,9 @@ def device_name(device: torch.device | str = "cpu") -> str:
     """Name of the processor or GPU, for the caption of a measurement."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = (line.partition(":")[2].strip() for line in CPUINFO.splitlines() if "model name" in line)
+    names = (
+        line.partition(":")[2].strip() for line in CPUINFO.splitlines() if "model name" in line
+    )
     return next(names, platform.processor() or platform.machine())
 
 
@@ -107,8 +119,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         if part.is_file():
             part.unlink()
-        if isinstance(error, (OSError, RuntimeError, SafetensorError)):  # torch, safetensors: no room
-            raise SwysError(f"cannot write '{path}' ({error}); make room, or choose another path") from None
+        if isinstance(
+            error, (OSError, RuntimeError, SafetensorError)
+        ):  # torch, safetensors: no room
+            raise SwysError(
+                f"cannot write '{path}' ({error}); make room, or choose another path"
+            ) from None
         raise
 
 

@@ -114,20 +114,34 @@ def load_dataset(name=DEFAULT_DATASET, size: int = 28, root=None, download: bool
     root, given = (root, "root") if root else (os.environ.get("SWYS_DATA_DIR"), "SWYS_DATA_DIR")
     root = root and Path(root).expanduser()
     if root and not Path(root).is_dir():
-        raise SwysError(f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root")
+        raise SwysError(
+            f"data folder '{root}' does not exist; create it, or unset SWYS_DATA_DIR / root"
+        )
     suffix = "" if size == 28 else f"_{size}"
-    file_name, url, md5 = f"{name}{suffix}.npz", INFO[name]["url" + suffix], INFO[name]["MD5" + suffix]
+    file_name, url, md5 = (
+        f"{name}{suffix}.npz",
+        INFO[name]["url" + suffix],
+        INFO[name]["MD5" + suffix],
+    )
     home, problem = Path.home() / ".medmnist", "download=False"
-    for folder, place in ((Path(root or home), given if root else "~/.medmnist"), (home, "~/.medmnist")):
+    for folder, place in (
+        (Path(root or home), given if root else "~/.medmnist"),
+        (home, "~/.medmnist"),
+    ):
         if (folder / file_name).is_file():
             return _read(folder / file_name, name, size, f"real file {file_name} in {place}")
     if download:
         try:
-            return _read(_download(url, md5, home / file_name), name, size, f"downloaded {file_name}")
+            return _read(
+                _download(url, md5, home / file_name), name, size, f"downloaded {file_name}"
+            )
         except OSError as error:
             problem = f"download failed: {error}"
     if name == DEFAULT_DATASET and size == 28:
-        print(f"No {file_name} on disk ({problem}).\nUsing the {TWIN_SOURCE.upper()}.", file=sys.stderr)
+        print(
+            f"No {file_name} on disk ({problem}).\nUsing the {TWIN_SOURCE.upper()}.",
+            file=sys.stderr,
+        )
         return _read(TWIN, name, size, TWIN_SOURCE)
     raise SwysError(
         f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set SWYS_DATA_DIR"
@@ -157,30 +171,42 @@ def to_model_input(
     return batch.expand(-1, 3, -1, -1)
 
 
-def to_planes(images: np.ndarray | torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
+def to_planes(
+    images: np.ndarray | torch.Tensor, device: torch.device | str | None = None
+) -> torch.Tensor:
     """uint8 (N, H, W[, 3]) to float32 (N, 1 or 3, H, W) in [-1, 1] at the stored size."""
     tensor = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
     if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
-        raise SwysError(f"images {tensor.dtype} {tuple(tensor.shape)}; give uint8 (N, H, W) or (N, H, W, 3)")
+        raise SwysError(
+            f"images {tensor.dtype} {tuple(tensor.shape)}; give uint8 (N, H, W) or (N, H, W, 3)"
+        )
     tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
     return tensor.to(device).float() / 127.5 - 1
 
 
-def notebook_setup(name: str = DEFAULT_DATASET, size: int = 28) -> tuple[Dataset, Profile, torch.device]:
+def notebook_setup(
+    name: str = DEFAULT_DATASET, size: int = 28
+) -> tuple[Dataset, Profile, torch.device]:
     """Load the data and print versions, profile, device and source: the first cell of every notebook."""
     current, device, data = profile(), default_device(), load_dataset(name, size)
-    versions = " | ".join(f"{package} {version(package)}" for package in ("torch", "timm", "medmnist"))
+    versions = " | ".join(
+        f"{package} {version(package)}" for package in ("torch", "timm", "medmnist")
+    )
     print(f"{versions} | {device.type}: {device_name(device)}, {torch.get_num_threads()} threads")
     sizes = " / ".join(f"{len(getattr(data, split))} {split}" for split in ("train", "val", "test"))
     facts = f"{data.info.source} | {data.info.licence}"
-    print(f"profile {current.name} ({current.what})\ndata    {name}, {size} px: {sizes}\nsource  {facts}")
+    print(
+        f"profile {current.name} ({current.what})\ndata    {name}, {size} px: {sizes}\nsource  {facts}"
+    )
     return data, current, device
 
 
 class _Patience(tqdm):
     """The progress bar of a download; raises OSError below 1,000 bytes a second, after TIMEOUT."""
 
-    def __bool__(self) -> bool:  # tqdm is false where the server names no length, and pooch would not ask it
+    def __bool__(
+        self,
+    ) -> bool:  # tqdm is false where the server names no length, and pooch would not ask it
         return True
 
     def update(self, n: int = 1) -> None:
@@ -195,7 +221,9 @@ def _download(url: str, md5: str, target: Path) -> Path:
         with _Patience(total=1, unit="B", unit_scale=True, delay=1) as bar:  # pooch sets the total
             get = pooch.HTTPDownloader(bar, chunk_size=256, timeout=TIMEOUT)
             try:
-                return Path(pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, downloader=get))
+                return Path(
+                    pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, downloader=get)
+                )
             except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
                 if last_try:
                     raise OSError(f"{url} - {error}"[:300].replace("\n", " ")) from error
@@ -213,20 +241,32 @@ def _read(path: Path, name: str, size: int, source: str) -> Dataset:
                 labels = archive[f"{split}_labels"]
                 labels = labels.reshape(len(labels), -1)
                 splits[split] = Split(_images(path, f"{split}_images", zipped, archive), labels)
-    except Exception as error:  # for a damaged or hostile file zipfile and numpy raise a dozen kinds
+    except (
+        Exception
+    ) as error:  # for a damaged or hostile file zipfile and numpy raise a dozen kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-            raise SwysError(f"cannot unpack '{path}' ({reason}); make room or set rights there") from None
-        raise SwysError(f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it") from None
+            raise SwysError(
+                f"cannot unpack '{path}' ({reason}); make room or set rights there"
+            ) from None
+        raise SwysError(
+            f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it"
+        ) from None
     for split, part in splits.items():
         shape = (size, size) if info.channels == 1 else (size, size, 3)
         expected = (np.uint8, shape, True, (info.num_classes if info.multi_label else 1,))
         whole = part.labels.dtype.kind in "iu"
         found = (part.images.dtype, part.images.shape[1:], whole, part.labels.shape[1:])
         if found != expected or not len(part) == len(part.labels) > 0:
-            raise SwysError(f"'{path}' is not {name} at {size} px: {split} is {found}, expected {expected}")
-        if part.labels.min() < 0 or part.labels.max() >= (2 if info.multi_label else info.num_classes):
-            raise SwysError(f"'{path}' has {split} labels outside 0..{info.num_classes - 1}; not {name}")
+            raise SwysError(
+                f"'{path}' is not {name} at {size} px: {split} is {found}, expected {expected}"
+            )
+        if part.labels.min() < 0 or part.labels.max() >= (
+            2 if info.multi_label else info.num_classes
+        ):
+            raise SwysError(
+                f"'{path}' has {split} labels outside 0..{info.num_classes - 1}; not {name}"
+            )
         labels = part.labels.astype(np.int64)
         splits[split] = Split(part.images, labels if info.multi_label else labels[:, 0])
     return Dataset(**splits, info=info)
@@ -237,7 +277,9 @@ def _images(path: Path, key: str, zipped: zipfile.ZipFile, archive) -> np.ndarra
     member = zipped.getinfo(f"{key}.npy")
     if member.file_size <= MEMORY_LIMIT:
         return np.asarray(archive[key])  # bytes, where the header is none
-    cached = path.with_name(f"{path.stem}.{key}.{member.CRC:08x}.npy")  # another file has another name
+    cached = path.with_name(
+        f"{path.stem}.{key}.{member.CRC:08x}.npy"
+    )  # another file has another name
     if not cached.is_file():
         part = cached.with_suffix(f".{os.getpid()}.part")
         print(f"Unpacking {key} of {path.name} once, to read it memory-mapped ...", file=sys.stderr)

@@ -58,7 +58,11 @@ class Teacher(nn.Module):
         """The batch at the size that the teacher reads: it may see a student's view enlarged."""
         size = tuple(self.model.patch_embed.img_size)
         same = tuple(inputs.shape[-2:]) == size
-        return inputs if same else F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
+        return (
+            inputs
+            if same
+            else F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
+        )
 
 
 class SoftTargets(nn.Module):
@@ -69,13 +73,20 @@ class SoftTargets(nn.Module):
         super().__init__()
         if not 0 <= alpha <= 1:
             raise SwysError(f"alpha is {alpha}; a share of the loss lies between 0 and 1")
-        self.teacher, self.labels, self.alpha, self.temperature = teacher, labels, alpha, temperature
+        self.teacher, self.labels, self.alpha, self.temperature = (
+            teacher,
+            labels,
+            alpha,
+            temperature,
+        )
 
     def check(self, student: VisionTransformer) -> None:
         """Raises SwysError for a student that cannot be compared with the teacher: other classes."""
         theirs, ours = self.teacher.num_classes, student.num_classes
         if theirs != ours:
-            raise SwysError(f"the teacher has {theirs} classes, the student {ours}; use one of the same data")
+            raise SwysError(
+                f"the teacher has {theirs} classes, the student {ours}; use one of the same data"
+            )
 
     def mixed(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
         """Both parts of the loss, from logits, targets and teacher's logits, each (B, C)."""
@@ -107,7 +118,9 @@ class FeatureDistiller(SoftTargets):
         super().check(student)
         same_grid = self.teacher.grid == tuple(student.patch_embed.grid_size)
         if not same_grid or getattr(student.patch_drop, "prob", 0):
-            raise SwysError("features are compared by token; use the teacher's patches and patch_drop=0")
+            raise SwysError(
+                "features are compared by token; use the teacher's patches and patch_drop=0"
+            )
 
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
@@ -118,7 +131,7 @@ class FeatureDistiller(SoftTargets):
         return self.labels.loss(student.forward_head(tokens), batch.targets) + distance
 
 
-class ExplanationDistiller(SoftTargets):
+class MapDistiller(SoftTargets):
     """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class).
 
     As in e2KD (Parchami-Araghi et al. 2024), by Pearson's correlation. The maps are signed:
@@ -135,13 +148,17 @@ class ExplanationDistiller(SoftTargets):
         super().check(student)
         fine, coarse = self.teacher.grid, tuple(student.patch_embed.grid_size)
         if any(many < few for many, few in zip(fine, coarse)):
-            raise SwysError(f"the teacher's map is {fine}, the student's {coarse}; give it larger patches")
+            raise SwysError(
+                f"the teacher's map is {fine}, the student's {coarse}; give it larger patches"
+            )
 
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
         teacher_logits, target = self.teacher.explain(batch)
         logits, values, kept = logits_and_map(student, batch.inputs, teacher_logits.argmax(dim=1))
-        target = F.adaptive_avg_pool2d(target.float(), tuple(student.patch_embed.grid_size)).flatten(1)
+        target = F.adaptive_avg_pool2d(
+            target.float(), tuple(student.patch_embed.grid_size)
+        ).flatten(1)
         target = target if kept is None else target.gather(1, kept)
         difference = 1 - correlation(values, target).mean()
         return self.mixed(logits, batch.targets, teacher_logits) + self.gamma * difference

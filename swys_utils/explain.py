@@ -28,9 +28,13 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
     """
     a, b = (torch.as_tensor(maps).float() for maps in (maps_a, maps_b))
     if len(a) != len(b):
-        raise SwysError(f"{len(a)} maps against {len(b)}; give maps of the same images in the same order")
+        raise SwysError(
+            f"{len(a)} maps against {len(b)}; give maps of the same images in the same order"
+        )
     grid = tuple(min(sides) for sides in zip(a.shape[1:], b.shape[1:]))
-    return _rank_correlation(*(F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy() for maps in (a, b)))
+    return _rank_correlation(
+        *(F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy() for maps in (a, b))
+    )
 
 
 def shuffled(maps: np.ndarray, classes=None) -> np.ndarray:
@@ -63,7 +67,14 @@ def randomisation_check(
     original = heatmaps(model, images, method, targets, signed=True).reshape(len(images), -1)
     parts = {"head": ["norm", "attn_pool", "fc_norm", "head", "head_dist"]}
     parts |= {f"block {i}": [f"blocks.{i}"] for i in reversed(range(len(copy.blocks)))}
-    parts["embedding"] = ["patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token", "dist_token"]
+    parts["embedding"] = [
+        "patch_embed",
+        "norm_pre",
+        "pos_embed",
+        "cls_token",
+        "reg_token",
+        "dist_token",
+    ]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for stage, names in parts.items():

@@ -42,7 +42,9 @@ def hires_cam(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=F
         return _as_map(_cam(model, inputs, targets, block, by_token=True)[1], model, inputs, signed)
 
 
-def attention_rollout(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
+def attention_rollout(
+    model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False
+) -> Tensor:
     """Attention rollout (Abnar & Zuidema 2020): head-averaged attention, multiplied up to ``block``.
 
     A value is the share of attention that the tokens read by the head pay to a patch; half of each factor is
@@ -50,7 +52,11 @@ def attention_rollout(model: nn.Module, inputs: Tensor, targets=None, block=-1, 
     """
     x, index = _checked(model, inputs, block)
     first, rollout = model.num_prefix_tokens, None
-    readers = slice(first, None) if model.global_pool != "token" else slice(1 + hasattr(model, "head_dist"))
+    readers = (
+        slice(first, None)
+        if model.global_pool != "token"
+        else slice(1 + hasattr(model, "head_dist"))
+    )
     with evaluation_mode(model), torch.no_grad():
         tokens, _ = _embedded(model, x)
         for layer in model.blocks[: index + 1]:
@@ -79,13 +85,17 @@ def legrad(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=Fals
                 score = _score(model.forward_head(model.norm(tokens)), targets)
                 (gradient,) = torch.autograd.grad(score, attention)
             gradients.append((gradient if signed else gradient.relu()).float().mean(dim=(1, 2)))
-    return _as_map(torch.stack(gradients).mean(0)[:, model.num_prefix_tokens :], model, inputs, signed)
+    return _as_map(
+        torch.stack(gradients).mean(0)[:, model.num_prefix_tokens :], model, inputs, signed
+    )
 
 
 METHODS = {method.__name__: method for method in (grad_cam, hires_cam, legrad, attention_rollout)}
 
 
-def logits_and_map(model: nn.Module, inputs: Tensor, targets=None) -> tuple[Tensor, Tensor, Tensor | None]:
+def logits_and_map(
+    model: nn.Module, inputs: Tensor, targets=None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Logits and signed Grad-CAM at the last block from one forward pass, to train a model by its map.
 
     The model runs in the mode that it is in, so with PatchDropout in training. The map is differentiable
@@ -99,7 +109,9 @@ def logits_and_map(model: nn.Module, inputs: Tensor, targets=None) -> tuple[Tens
     return _cam(model, inputs, targets, -1, graph)
 
 
-def heatmaps(model, images, method="grad_cam", targets=None, batch_size=32, **options) -> np.ndarray:
+def heatmaps(
+    model, images, method="grad_cam", targets=None, batch_size=32, **options
+) -> np.ndarray:
     """Maps of many images, float32 (N, gh, gw); ``targets``, ``options`` (block, signed) as in ``grad_cam``.
 
     ``images``: uint8 (N, H, W[, 3]) or model input, float (N, 3, S, S). ``method``: its name or itself.
@@ -109,9 +121,13 @@ def heatmaps(model, images, method="grad_cam", targets=None, batch_size=32, **op
         raise SwysError(unknown("method", method, METHODS))
     each = targets is not None and np.ndim(targets) > 0
     if not len(images) or (each and len(targets) != len(images)):
-        raise SwysError(f"targets {targets!s:.40} for {len(images)} images; give an image, a target for each")
+        raise SwysError(
+            f"targets {targets!s:.40} for {len(images)} images; give an image, a target for each"
+        )
     batches = input_batches(model, images, batch_size)
-    maps = [run(model, x, targets[rows] if each else targets, **options).cpu() for rows, x in batches]
+    maps = [
+        run(model, x, targets[rows] if each else targets, **options).cpu() for rows, x in batches
+    ]
     return torch.cat(maps).numpy()
 
 
@@ -120,7 +136,9 @@ def input_batches(model: nn.Module, images, batch_size: int) -> Iterator[tuple[s
     device = next(model.parameters()).device
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
-        x = np.array(images[rows]) if isinstance(images, np.ndarray) else images[rows]  # maps are read-only
+        x = (
+            np.array(images[rows]) if isinstance(images, np.ndarray) else images[rows]
+        )  # maps are read-only
         x = torch.as_tensor(x).to(device)
         yield rows, x if x.is_floating_point() else to_model_input(x, model.patch_embed.img_size[0])
 
@@ -136,13 +154,19 @@ def overlay(images, heatmaps, alpha=0.5, scale="image", cmap="inferno", size=Non
         cmap: a matplotlib colour map. size: height and width of the result in px; None keeps the image's.
     """
     if not 0 <= alpha <= 1 or (scale != "image" and (isinstance(scale, str) or not scale > 0)):
-        raise SwysError(f"alpha={alpha}, scale={scale}; alpha is 0 to 1, scale 'image' or a positive number")
+        raise SwysError(
+            f"alpha={alpha}, scale={scale}; alpha is 0 to 1, scale 'image' or a positive number"
+        )
     pixels = torch.as_tensor(images).detach().cpu()
     pixels = pixels.float() if pixels.is_floating_point() else to_planes(pixels)
     maps = torch.as_tensor(heatmaps).detach().float().cpu().clamp(min=0)
     if maps.ndim != 3 or len(maps) != len(pixels):
-        raise SwysError(f"heatmaps {tuple(maps.shape)} for {len(pixels)} images; give one (gh, gw) map each")
-    strongest = maps.amax(dim=(1, 2), keepdim=True) if scale == "image" else torch.tensor(float(scale))
+        raise SwysError(
+            f"heatmaps {tuple(maps.shape)} for {len(pixels)} images; give one (gh, gw) map each"
+        )
+    strongest = (
+        maps.amax(dim=(1, 2), keepdim=True) if scale == "image" else torch.tensor(float(scale))
+    )
     heat = (maps / strongest.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)[:, None]
     shape = pixels.shape[-2:] if size is None else (size, size)
     resized = (nn.functional.interpolate(x, shape, mode="bilinear") for x in (heat, pixels))
@@ -175,7 +199,9 @@ def _cam(model, inputs, targets, block: int, graph=False, by_token=False):
         tokens = model.blocks[:index](tokens)
     layer, first, read = model.blocks[index], model.num_prefix_tokens, slice(None)
     if layer is model.blocks[-1] and model.global_pool == "token":
-        read = slice(first)  # the head reads the prefix tokens alone: patch tokens skip the last MLP
+        read = slice(
+            first
+        )  # the head reads the prefix tokens alone: patch tokens skip the last MLP
     # without the fused attention kernel: it has no second derivative and, on CPUs, a slow backward pass
     with torch.enable_grad(), plain_attention(model):
         activation = layer.norm1(tokens)
@@ -209,15 +235,25 @@ def _with_attention(layer: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
 def _checked(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int]:
     """Refuse what cannot be explained here; return the inputs as the model wants them, and block >= 0."""
     plain = getattr(type(model), "forward_features", None) is VisionTransformer.forward_features
-    if not plain or not all(type(x) is Block and isinstance(x.attn, Attention) for x in model.blocks):
+    if not plain or not all(
+        type(x) is Block and isinstance(x.attn, Attention) for x in model.blocks
+    ):
         kind = type(model.blocks[0] if plain else model).__name__
-        raise SwysError(f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper")
-    depth, size, shape = len(model.blocks), model.patch_embed.img_size, tuple(getattr(inputs, "shape", ()))
+        raise SwysError(
+            f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper"
+        )
+    depth, size, shape = (
+        len(model.blocks),
+        model.patch_embed.img_size,
+        tuple(getattr(inputs, "shape", ())),
+    )
     if not -depth <= block < depth:
         raise SwysError(f"block {block} does not exist; choose 0 to {depth - 1}, or -{depth} to -1")
     fits = model.dynamic_img_size or shape[2:] == tuple(size)
     if len(shape) != 4 or not fits or not inputs.is_floating_point():
-        raise SwysError(f"inputs of shape {shape}; give a float tensor (B, 3, {size[0]}, {size[1]})")
+        raise SwysError(
+            f"inputs of shape {shape}; give a float tensor (B, 3, {size[0]}, {size[1]})"
+        )
     return inputs.to(next(model.parameters())), block % depth
 
 
@@ -226,7 +262,11 @@ def _score(logits: Tensor, targets) -> Tensor:
     targets = logits.argmax(dim=1) if targets is None else targets
     classes, (count, known) = torch.as_tensor(targets, device=logits.device), logits.shape
     whole = not classes.is_floating_point() and classes.dtype != torch.bool
-    if not whole or classes.shape not in ((), (count,)) or not ((classes >= 0) & (classes < known)).all():
+    if (
+        not whole
+        or classes.shape not in ((), (count,))
+        or not ((classes >= 0) & (classes < known)).all()
+    ):
         shown = f"targets {classes.tolist()!s:.40} for {count} images"
         raise SwysError(f"{shown}; give one class from 0 to {known - 1}, or one for each image")
     return logits.gather(1, classes.long().expand(count)[:, None]).sum()
@@ -236,7 +276,9 @@ def _embedded(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor | Non
     """The tokens that enter the blocks, and which patches PatchDropout (Liu et al. 2023) left (None: all)."""
     tokens, first, kept = model._pos_embed(model.patch_embed(x)), model.num_prefix_tokens, None
     share = getattr(model.patch_drop, "prob", 0.0)
-    if model.patch_drop.training and share > 0:  # by the random numbers that timm's layer would draw
+    if (
+        model.patch_drop.training and share > 0
+    ):  # by the random numbers that timm's layer would draw
         order = torch.randn(*tokens[:, first:, 0].shape, device=x.device).argsort(dim=1)
         kept = order[:, : max(1, int(order.shape[1] * (1 - share)))]
         patches = tokens[:, first:].gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -11,7 +11,10 @@ import torch
 from medmnist.evaluator import getAUC
 from scipy import stats
 from scipy.special import expit, softmax
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
 
 from .config import SwysError
 
@@ -42,11 +45,16 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int
     ``logits``: float (N, C). ``labels``: int (N,) or (N, L), else SwysError. ``task``: MedMNIST's name of it.
     """
     point, scores = point_scores(logits, labels, task), probabilities(logits, task)
-    correct, interval = is_correct(scores, labels), partial(bootstrap_interval, n_resamples=n_resamples)
+    correct, interval = (
+        is_correct(scores, labels),
+        partial(bootstrap_interval, n_resamples=n_resamples),
+    )
     accuracy = interval(np.mean, correct) if labels.ndim == 2 else wilson_interval(correct)
     auc = interval(lambda y, s: area_under_roc(y, s, task), labels, scores)
     ece = interval(calibration_error, scores, labels)
-    return Metrics(point["accuracy"], accuracy, point["auc"], auc, point["ece"], ece, len(labels), correct)
+    return Metrics(
+        point["accuracy"], accuracy, point["auc"], auc, point["ece"], ece, len(labels), correct
+    )
 
 
 def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
@@ -126,6 +134,24 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def accuracy_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean over seeds and images (of one seed: over images alone): percentile bootstrap,
+    both drawn anew, images together for all seeds; at least as wide as the t interval over seeds.
+
+    Args:
+        values: (S, N), 0/1 for right, or the difference of two such.
+    """
+    values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
+    seeds, n = values.shape
+    seed_share = rng.multinomial(seeds, [1 / seeds] * seeds, size=4000) / seeds
+    image_share = rng.multinomial(n, [1 / n] * n, size=4000) / n
+    low, high = np.percentile(((seed_share @ values) * image_share).sum(axis=1), [2.5, 97.5])
+    if seeds == 1:
+        return float(low), float(high)
+    a, b = t_interval(values.mean(axis=1))  # few seeds: the bootstrap alone is too narrow
+    return float(min(low, a)), float(max(high, b))
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:

@@ -19,14 +19,21 @@ from timm.models.vision_transformer import VisionTransformer
 from .config import CHECKPOINTS, SwysError, unknown, write_json
 
 SHORT_NAMES = {"vit_base": "vit_base_patch16_224", "vit_tiny": "vit_tiny_patch16_224"}
-NATIVE = {"img_size": 28, "patch_size": 4}  # of the two short names: the pixels that MedMNIST has, 49 patches
+NATIVE = {
+    "img_size": 28,
+    "patch_size": 4,
+}  # of the two short names: the pixels that MedMNIST has, 49 patches
 SHARD_BYTES = 49_000_000  # one file in the repository stays under 50 MB
 CARD_SCHEMA = Path(__file__).parent / "assets" / "card.schema.json"
 INT8_MIN_ELEMENTS = 100_000  # smaller matrices stay fp16: they cost nothing
 
 
 def create_model(
-    name: str, num_classes: int, img_size: int | None = None, patch_size: int | None = None, **kwargs
+    name: str,
+    num_classes: int,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    **kwargs,
 ) -> VisionTransformer:
     """A timm ViT (Dosovitskiy et al. 2021) with random weights.
 
@@ -37,7 +44,9 @@ def create_model(
     Raises SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
     """
     asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
-    options = (NATIVE if name in SHORT_NAMES else {}) | {k: v for k, v in asked.items() if v is not None}
+    options = (NATIVE if name in SHORT_NAMES else {}) | {
+        k: v for k, v in asked.items() if v is not None
+    }
     full_name = SHORT_NAMES.get(name, name)
     if not timm.is_model(full_name):
         known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
@@ -46,12 +55,21 @@ def create_model(
         model = timm.create_model(full_name, num_classes=num_classes, **options)
     except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SwysError(f"model '{name}' cannot be made with {options} ({reason}); change them") from None
+        raise SwysError(
+            f"model '{name}' cannot be made with {options} ({reason}); change them"
+        ) from None
     if not isinstance(model, VisionTransformer):
         kind = type(model).__name__
-        raise SwysError(f"model '{name}' is a {kind}, not a Vision Transformer; use vit_tiny or vit_base")
-    if model.patch_embed.img_size[0] % model.patch_embed.patch_size[0] or not model.patch_embed.num_patches:
-        raise SwysError(f"model '{name}': patches do not divide the image ({options}); choose a divisor")
+        raise SwysError(
+            f"model '{name}' is a {kind}, not a Vision Transformer; use vit_tiny or vit_base"
+        )
+    if (
+        model.patch_embed.img_size[0] % model.patch_embed.patch_size[0]
+        or not model.patch_embed.num_patches
+    ):
+        raise SwysError(
+            f"model '{name}': patches do not divide the image ({options}); choose a divisor"
+        )
     return model
 
 
@@ -80,10 +98,14 @@ def plain_attention(module: torch.nn.Module) -> Iterator[None]:
 
 def weights_digest(model: torch.nn.Module) -> str:
     """12 hex digits that two models share exactly when all their weights are equal."""
-    return hashlib.sha256(save({k: v.cpu() for k, v in model.state_dict().items()})).hexdigest()[:12]
+    return hashlib.sha256(save({k: v.cpu() for k, v in model.state_dict().items()})).hexdigest()[
+        :12
+    ]
 
 
-def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, storage: str = "fp16") -> dict:
+def save_checkpoint(
+    model: VisionTransformer, path: str | Path, card: dict, storage: str = "fp16"
+) -> dict:
     """Write weights and card; a kill at any moment leaves the old checkpoint or the new one.
 
     Args:
@@ -97,11 +119,19 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
         raise SwysError(unknown("storage", storage, ("fp32", "fp16", "int8")))
     folder, stem, card_path = _locate(path)
     tensors, pattern = _pack(model.state_dict(), storage), f"{stem}{{suffix}}.safetensors"
-    plan = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES)
-    shards = {name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
+    plan = split_torch_state_dict_into_shards(
+        tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES
+    )
+    shards = {
+        name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()
+    }
     embed, heads = model.patch_embed, model.blocks[0].attn.num_heads
     sizes = {"depth": len(model.blocks), "embed_dim": model.embed_dim, "num_heads": heads}
-    card = card | {"num_classes": model.num_classes, "stored": {"dtype": storage}, "model_kwargs": sizes}
+    card = card | {
+        "num_classes": model.num_classes,
+        "stored": {"dtype": storage},
+        "model_kwargs": sizes,
+    }
     card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
     card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
     read_card(card_path, card | {"files": [{"name": name, "sha256": 64 * "0"} for name in shards]})
@@ -115,7 +145,9 @@ def save_checkpoint(model: VisionTransformer, path: str | Path, card: dict, stor
         for name in shards:
             (folder / f"{name}.new").replace(folder / name)
     except (OSError, SafetensorError) as error:
-        raise SwysError(f"cannot write checkpoint '{path}' ({error}); choose another folder") from None
+        raise SwysError(
+            f"cannot write checkpoint '{path}' ({error}); choose another folder"
+        ) from None
     return card
 
 
@@ -132,9 +164,13 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
     card = read_card(card_path)
     if num_classes is not None and card["num_classes"] != num_classes:
         what = f"has {card['num_classes']} classes, the data has {num_classes}"
-        raise SwysError(f"checkpoint '{path_or_id}' {what}; use a checkpoint trained on this data set")
+        raise SwysError(
+            f"checkpoint '{path_or_id}' {what}; use a checkpoint trained on this data set"
+        )
     kwargs = card.get("model_kwargs", {})
-    model = create_model(card["model"], card["num_classes"], card["img_size"], card["patch_size"], **kwargs)
+    model = create_model(
+        card["model"], card["num_classes"], card["img_size"], card["patch_size"], **kwargs
+    )
     tensors: dict[str, torch.Tensor] = {}
     try:
         for entry in card["files"]:
@@ -142,7 +178,9 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
         model.load_state_dict(_unpack(tensors))
     except (RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[-1].strip()[:160]
-        raise SwysError(f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}") from None
+        raise SwysError(
+            f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}"
+        ) from None
     return model.to(device or "cpu").eval(), card
 
 
@@ -150,25 +188,33 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
     """The folder or file that ``path_or_id`` names, on disk or below ``checkpoints/``."""
     path = Path(path_or_id)
     if path.suffix in (".pth", ".pt", ".pkl", ".bin", ".ckpt"):
-        raise SwysError(f"'{path}' is a pickle, which can run code when opened; use a .safetensors file")
+        raise SwysError(
+            f"'{path}' is a pickle, which can run code when opened; use a .safetensors file"
+        )
     for candidate in (path, CHECKPOINTS / path):
         if _locate(candidate)[2].is_file():
             return candidate
     if path.is_file():
         raise SwysError(f"'{path}' has no card '{path.stem}.json' beside it; move both together")
-    raise SwysError(unknown("checkpoint", path.as_posix(), checkpoint_ids(), "a clone of the repository has"))
+    raise SwysError(
+        unknown("checkpoint", path.as_posix(), checkpoint_ids(), "a clone of the repository has")
+    )
 
 
 def checkpoint_ids() -> list[str]:
     """Ids of the checkpoints below ``checkpoints/``."""
-    return sorted(c.parent.relative_to(CHECKPOINTS).as_posix() for c in CHECKPOINTS.glob("*/*/card.json"))
+    return sorted(
+        c.parent.relative_to(CHECKPOINTS).as_posix() for c in CHECKPOINTS.glob("*/*/card.json")
+    )
 
 
 def read_card(path: Path, card: dict | None = None) -> dict:
     """The card at ``path``, or ``card``, which will be written there; refused when it is damaged or not what
     ``assets/card.schema.json`` says."""
     try:
-        card = card or json.loads(path.open(encoding="utf-8").read(2**24))  # what is longer is no card
+        card = card or json.loads(
+            path.open(encoding="utf-8").read(2**24)
+        )  # what is longer is no card
         jsonschema.validate(card, json.loads(CARD_SCHEMA.read_text("utf-8")))
         return card
     except (OSError, ValueError, RecursionError, jsonschema.ValidationError) as error:
@@ -195,7 +241,11 @@ def _read_file(folder: Path, entry: dict) -> dict[str, torch.Tensor]:
     for path in (folder / entry["name"], folder / f"{entry['name']}.new"):
         if path.is_file() and file_entry(path, "")["sha256"] == entry["sha256"]:
             return load_file(path)
-    problem = "does not match the sha256 in its card" if (folder / entry["name"]).is_file() else "is missing"
+    problem = (
+        "does not match the sha256 in its card"
+        if (folder / entry["name"]).is_file()
+        else "is missing"
+    )
     raise SwysError(f"checkpoint '{folder}': file {entry['name']} {problem}; restore it with git")
 
 
@@ -213,9 +263,13 @@ def _pack(tensors: dict[str, torch.Tensor], storage: str) -> dict[str, torch.Ten
 
 
 def _unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    scales = {key: value.float()[:, None] for key, value in tensors.items() if key.endswith(".scale")}
+    scales = {
+        key: value.float()[:, None] for key, value in tensors.items() if key.endswith(".scale")
+    }
     weights = {key: value for key, value in tensors.items() if key not in scales}
-    factors = {key: scales[f"{key}.scale"] for key, value in weights.items() if value.dtype == torch.int8}
+    factors = {
+        key: scales[f"{key}.scale"] for key, value in weights.items() if value.dtype == torch.int8
+    }
     unpacked = {key: value.float() * factors.get(key, 1) for key, value in weights.items()}
     if not all(value.isfinite().all() for value in unpacked.values()):
         raise KeyError("weights that are no finite numbers")

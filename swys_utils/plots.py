@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import matplotlib.pyplot as plt
 import numpy as np
-from filelock import FileLock
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
-from .config import BUILD, write_json
-from .data import Dataset, Split
+from .data import Split
 from .gradcam import overlay
 from .metrics import point_scores
 from .training import predict
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the first word found in a name decides
-COLOURS = {"map": "#CC79A7", "feature": "#56B4E9", "soft": "#009E73", "tiny": "#D55E00", "base": "#0072B2"}
+COLOURS = {
+    "map": "#CC79A7",
+    "feature": "#56B4E9",
+    "soft": "#009E73",
+    "tiny": "#D55E00",
+    "base": "#0072B2",
+}
 SCORES = {"accuracy": ("accuracy (%)", 100), "auc": ("AUC", 1), "ece": ("calibration error", 1)}
 GREY = "#767676"  # the lightest grey that is readable as text on white
 
 plt.rc("axes.spines", top=False, right=False)
-plt.rcParams |= {"figure.dpi": 90, "lines.solid_capstyle": "butt"}  # a bar ends where its interval ends
+plt.rcParams |= {
+    "figure.dpi": 90,
+    "lines.solid_capstyle": "butt",
+}  # a bar ends where its interval ends
 
 
 def colour(name: str) -> str:
     """The colour of a model, the same in every figure and notebook; grey for a name without one."""
-    said = name.lower().replace("kd", "soft").replace("answers", "soft")  # both learn from soft targets
+    said = (
+        name.lower().replace("kd", "soft").replace("answers", "soft")
+    )  # both learn from soft targets
     return next((found for word, found in COLOURS.items() if word in said), GREY)
 
 
 class LiveCurve:
     """Accuracy and AUC, fractions, on a sample of images against seconds of training, redrawn in place.
 
-    A ``watch`` of ``training.fit``, or called after each step of a loop; it looks at each twelfth of
+    A ``callback`` of ``training.fit``, or called after each step of a loop; it looks at each twelfth of
     ``seconds`` and at their end (0: each minute). A notebook keeps one PNG. ``baseline``: dashed lines,
     ``{name: {"accuracy", "auc"}}``; ``others``: thin lines, ``{name: history}``, as in ``history``.
     """
 
-    def __init__(self, split: Split, task: str, title="Base", baseline=None, others=None, seconds=0.0):
+    def __init__(
+        self, split: Split, task: str, title="Base", baseline=None, others=None, seconds=0.0
+    ):
         self.split, self.task, self.title, self.seconds = split, task, title, seconds
         self.baseline, self.others, self.handle = baseline or {}, others or {}, DisplayHandle()
         self.history: list[dict[str, float]] = []
@@ -59,13 +64,21 @@ class LiveCurve:
         end = self.seconds if last < self.seconds else np.inf  # looked at once
         if seconds < min(last + (self.seconds / 12 or 60), end):
             return
-        scores = point_scores(predict(model, self.split.images, bf16=True), self.split.labels, self.task)
-        self.history.append({"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]})
+        scores = point_scores(
+            predict(model, self.split.images, bf16=True), self.split.labels, self.task
+        )
+        self.history.append(
+            {"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]}
+        )
         if get_ipython() is not None:
             figure = self.figure()
             content = {"image/png": print_figure(figure, bbox_inches=None, dpi=130, base64=True)}
             show = self.handle.update if len(self.history) > 1 else self.handle.display
-            show(content, metadata={"image/png": {"alt": figure.get_suptitle(), "width": 760}}, raw=True)
+            show(
+                content,
+                metadata={"image/png": {"alt": figure.get_suptitle(), "width": 760}},
+                raw=True,
+            )
 
     def figure(self) -> Figure:
         """The curves so far. pyplot does not know this figure, so no notebook shows it a second time."""
@@ -79,36 +92,16 @@ class LiveCurve:
                 ax.axhline(factor * scores[key], color="black", lw=1, ls="--", label=name)
             ax.set(xlabel="training time (s)", ylabel=label, xlim=(0, None))
         ax.legend(frameon=False, fontsize=9)
-        said = "after {seconds:.0f} s: accuracy {accuracy:.1%}, AUC {auc:.3f}".format(**self.history[-1])
+        said = "after {seconds:.0f} s: accuracy {accuracy:.1%}, AUC {auc:.3f}".format(
+            **self.history[-1]
+        )
         figure.suptitle(f"{self.title} {said}", x=0.01, ha="left", fontsize=11)
         return figure
 
 
-def linear_line(data: Dataset, shown: Split) -> dict[str, dict[str, float]]:
-    """Notebook 1's linear model on pixels as a ``baseline``: its scores on ``shown``, fractions."""
-    p = _linear_model(data.train).predict_proba(shown.images).clip(1e-6, 1 - 1e-6)
-    logits = np.log(p) - data.info.multi_label * np.log(1 - p)
-    return {"linear model on pixels": point_scores(logits, shown.labels, data.info.task)}
-
-
-@lru_cache(maxsize=1)
-def _linear_model(train: Split) -> Pipeline:
-    some, flat = train.head(5000), FunctionTransformer(lambda x: x.reshape(len(x), -1).astype(np.float32))
-    linear = OneVsRestClassifier(LogisticRegression(C=0.01, max_iter=100))
-    return make_pipeline(flat, StandardScaler(), linear).fit(some.images, some.labels)
-
-
-def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapping]) -> None:
-    """Keep a curve in ``build/results/<dataset>/live.json`` for later notebooks: key -> ``img_size`` and
-    ``patch_size`` (px) of the ViT, and its ``history``, as in `LiveCurve`."""
-    path = BUILD / "results" / data.info.results_name / "live.json"
-    geometry = {"img_size": model.patch_embed.img_size[0], "patch_size": model.patch_embed.patch_size[0]}
-    with FileLock(BUILD / "live.lock"):  # notebooks may run at once
-        entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        write_json(path, entries | {key: geometry | {"history": list(history)}})
-
-
-def heatmap_rows(images, maps: Mapping, captions: Mapping, titles: Sequence[str], scale="image") -> Figure:
+def heatmap_rows(
+    images, maps: Mapping, captions: Mapping, titles: Sequence[str], scale="image"
+) -> Figure:
     """The images, uint8 (N, H, W[, 3]), in a row, and below it each model's heatmaps over them.
 
     ``maps``: model -> (N, gh, gw), unnormalised; ``captions``: model -> N texts; ``titles``: N texts;

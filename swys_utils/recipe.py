@@ -93,7 +93,9 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup_epochs: float = 5
-    augmentation: Augmentation = Augmentation(flip=True, rotate=15, scale=0.15, shift=0.1, jitter=0.2)
+    augmentation: Augmentation = Augmentation(
+        flip=True, rotate=15, scale=0.15, shift=0.1, jitter=0.2
+    )
     views: int = 0
     drop_path: float = 0.05
     patch_drop: float = 0.0
@@ -101,7 +103,12 @@ class Recipe:
     seconds: float = 0.0
 
 
-TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")  # cells and tissue have no up or down
+TURNED = (
+    "bloodmnist",
+    "pathmnist",
+    "dermamnist",
+    "tissuemnist",
+)  # cells and tissue have no up or down
 
 
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
@@ -134,7 +141,9 @@ class Batch(NamedTuple):
     view: int
 
 
-def batches(data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, device="cpu") -> Iterator[Batch]:
+def batches(
+    data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, device="cpu"
+) -> Iterator[Batch]:
     """The training split once; its order follows from (seed, epoch), and so do views that are not fixed.
 
     Memory-mapped images stay on disk, others lie on the device. A last batch that is not full is left out.
@@ -148,7 +157,9 @@ def batches(data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, devi
     draws = how.draw(len(labels), generator)
     for rows in order[: len(order) // size * size].split(size):
         pixels = images[rows.numpy()] if on_disk else images[rows.to(device)]
-        inputs = augment(to_planes(pixels, device), img_size, how, draws[rows]).expand(-1, 3, -1, -1)
+        inputs = augment(to_planes(pixels, device), img_size, how, draws[rows]).expand(
+            -1, 3, -1, -1
+        )
         yield Batch(inputs, one_hot(labels[rows], data.info.num_classes).to(device), rows, view)
 
 

@@ -45,9 +45,15 @@ class Run:
         """Write the state in one step, at most once a minute unless ``now``."""
         if not self.path or not (now or time.monotonic() - self.saved > SAVE_SECONDS):
             return
-        learnt = {name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad}
+        learnt = {
+            name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad
+        }
         state = {"model": self.model.state_dict(), "objective": learnt, "best": self.best}
-        state |= {"optimizer": self.optimizer.state_dict(), "history": self.history, "facts": self.facts}
+        state |= {
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "facts": self.facts,
+        }
         with replacing(self.path) as part:
             torch.save(state, part)
         self.saved = time.monotonic()
@@ -59,13 +65,19 @@ class Run:
             foreign = state["facts"] != self.facts
         except Exception as error:  # a damaged file raises a dozen kinds
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise SwysError(f"'{self.path}' cannot be read ({reason}); remove it to start again") from None
+            raise SwysError(
+                f"'{self.path}' cannot be read ({reason}); remove it to start again"
+            ) from None
         if foreign:
-            raise SwysError(f"'{self.path}' is a run of another recipe or seed; remove it to start again")
+            raise SwysError(
+                f"'{self.path}' is a run of another recipe or seed; remove it to start again"
+            )
         try:
             self.model.load_state_dict(state["model"])
             self.objective.load_state_dict(state["objective"], strict=False)
             self.optimizer.load_state_dict(state["optimizer"])
             self.history, self.best = state["history"], state["best"]
         except (RuntimeError, KeyError, ValueError, TypeError):
-            raise SwysError(f"'{self.path}' is a run of another model; remove it to start again") from None
+            raise SwysError(
+                f"'{self.path}' is a run of another model; remove it to start again"
+            ) from None

@@ -36,7 +36,15 @@ def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -
 
 
 def fit(
-    model, data: Dataset, recipe: Recipe, objective=None, *, seed=0, device=None, state_path=None, watch=None
+    model,
+    data: Dataset,
+    recipe: Recipe,
+    objective=None,
+    *,
+    seed=0,
+    device=None,
+    state_path=None,
+    callback=None,
 ) -> Run:
     """Train ``model`` by ``recipe`` on a CPU, one GPU, or several under ``accelerate launch``.
 
@@ -46,20 +54,26 @@ def fit(
         model: a timm ViT, trained in place. seed: of the order of images and their views.
         objective: nn.Module, called as ``objective(model, batch)``; default: :class:`SupervisedObjective`.
         state_path: file that keeps an unfinished run; when it is there, the run goes on from it.
-        watch: called as ``watch(model, seconds, step)`` after each tenth of an epoch and at the end.
+        callback: called as ``callback(model, seconds, step)`` after each tenth of an epoch and at the end.
 
     One process trains on one device (of several GPUs, Accelerate chooses). Raises SwysError: a state of
     another recipe or model, an objective that does not fit the model, an unwritable path, a loss that is not
     finite, more processes than images in a batch.
     """
     device = torch.device(device or default_device())
-    accelerator = Accelerator(mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if fast_bf16(device) else "no", cpu=device.type == "cpu"
+    )
     if accelerator.device.type != device.type:
-        raise SwysError(f"this process trains on {accelerator.device} already; restart it to use {device}")
+        raise SwysError(
+            f"this process trains on {accelerator.device} already; restart it to use {device}"
+        )
     if (processes := accelerator.num_processes) > min(recipe.batch_size, len(data.train)):
         raise SwysError(f"{processes} processes share batches of {recipe.batch_size}; enlarge them")
     if processes > 1 and recipe.seconds:
-        raise SwysError(f"{processes} processes have {processes} clocks; train by epochs, with seconds=0")
+        raise SwysError(
+            f"{processes} processes have {processes} clocks; train by epochs, with seconds=0"
+        )
     objective = objective or SupervisedObjective(data.info.multi_label)
     if hasattr(objective, "check"):
         objective.check(model)
@@ -67,7 +81,9 @@ def fit(
     groups = param_groups_weight_decay(both, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     both, optimizer = accelerator.prepare(both, optimizer)
-    settings = {key: v for key, v in vars(objective).items() if isinstance(v, (int, float))}  # alpha, ...
+    settings = {
+        key: v for key, v in vars(objective).items() if isinstance(v, (int, float))
+    }  # alpha, ...
     settings.pop("training", None)
     teacher = getattr(getattr(objective, "teacher", None), "model", None)
     facts = {"recipe": asdict(recipe), "seed": seed, "data": data.info.results_name}
@@ -75,7 +91,7 @@ def fit(
     facts["teacher"] = models.weights_digest(teacher) if teacher is not None else ""
     run = Run(state_path, model, objective, optimizer, facts)
     while not finished(run.history, recipe):
-        row = train_epoch(both, optimizer, accelerator, data, recipe, seed, run.history, watch)
+        row = train_epoch(both, optimizer, accelerator, data, recipe, seed, run.history, callback)
         run.history.append(row | validate(model, data))
         if run.history[-1] is best_epoch(run.history):
             run.best = {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -94,10 +110,22 @@ def run_card(data: Dataset, recipe: dict, seed: int, history: list[dict]) -> dic
 
 
 def train_epoch(
-    both, optimizer, accelerator, data: Dataset, recipe: Recipe, seed: int, history: list[dict], watch
+    both,
+    optimizer,
+    accelerator,
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    history: list[dict],
+    callback,
 ) -> dict:
     """One epoch more; returns its row of the history. ``both``: model and objective, wrapped."""
-    model, device, epoch, losses = accelerator.unwrap_model(both).model, accelerator.device, len(history), []
+    model, device, epoch, losses = (
+        accelerator.unwrap_model(both).model,
+        accelerator.device,
+        len(history),
+        [],
+    )
     step, seconds = (history[-1]["steps"], history[-1]["seconds"]) if history else (0, 0.0)
     steps = max(1, len(data.train) // recipe.batch_size)
     shown = batches(data, epoch, recipe, model.patch_embed.img_size[0], seed, device)
@@ -106,7 +134,9 @@ def train_epoch(
     model.train()
     start = time.perf_counter()
     with models.plain_attention(both) if device.type == "cpu" else nullcontext():
-        for batch in tqdm(shown, f"epoch {epoch + 1} of {recipe.epochs}", steps, leave=False, disable=None):
+        for batch in tqdm(
+            shown, f"epoch {epoch + 1} of {recipe.epochs}", steps, leave=False, disable=None
+        ):
             mine = Share(process, processes, len(batch.rows))
             rate = learning_rate(recipe, step, steps, seconds)
             if hasattr(model.patch_drop, "prob"):
@@ -122,8 +152,8 @@ def train_epoch(
             losses.append(loss.detach().float() * mine.weight)
             step, seconds = step + 1, seconds + time.perf_counter() - start
             ends = 0 < recipe.seconds <= seconds
-            if watch and (ends or (steps - len(losses)) % max(1, steps // 10) == 0):
-                watch(model, seconds, step)
+            if callback and (ends or (steps - len(losses)) % max(1, steps // 10) == 0):
+                callback(model, seconds, step)
             start = time.perf_counter()
             if ends:
                 break
@@ -132,7 +162,9 @@ def train_epoch(
         first = int(values.isfinite().int().argmin())
         rows = next(islice(batches(data, epoch, recipe, 28, seed), first, None)).rows[:4].tolist()
         found = f"{values[first]} at step {first + 1} of epoch {epoch + 1}, training images {rows} and more"
-        raise SwysError(f"loss {found}; lower the rate ({recipe.lr}) or mend them (a saved state is older)")
+        raise SwysError(
+            f"loss {found}; lower the rate ({recipe.lr}) or mend them (a saved state is older)"
+        )
     loss = float(values.mean())
     return {"epoch": epoch + 1, "steps": step, "seconds": seconds, "lr": rate, "train_loss": loss}
 
@@ -197,9 +229,16 @@ def predict(model, images: np.ndarray, batch_size: int = 64, bf16: bool = False)
 
     ``bf16``: compute in bfloat16 where the device has it (validation during training)."""
     size, device = model.patch_embed.img_size[0], next(model.parameters()).device
-    starts = tqdm(range(0, len(images), batch_size), "predicting", leave=False, delay=5, disable=None)
-    with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, bf16 and fast_bf16(device)):
-        logits = [model(to_model_input(images[i : i + batch_size], size, device)).float() for i in starts]
+    starts = tqdm(
+        range(0, len(images), batch_size), "predicting", leave=False, delay=5, disable=None
+    )
+    with (
+        evaluation_mode(model),
+        torch.autocast(device.type, torch.bfloat16, bf16 and fast_bf16(device)),
+    ):
+        logits = [
+            model(to_model_input(images[i : i + batch_size], size, device)).float() for i in starts
+        ]
     return torch.cat(logits).cpu().numpy()
 
 
@@ -211,7 +250,9 @@ class Trained(NamedTuple):
     how: str
 
 
-def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, live=None, **size) -> Trained:
+def load_or_train(
+    name: str, data: Dataset, P: Profile, device, objective=None, live=None, **size
+) -> Trained:
     """The shipped checkpoint of this data set, else a model that is trained here or was before.
 
     ``name`` starts with ``vit_base`` or ``vit_tiny``; ``_p7`` at its end: patches of 7 px. ``objective``,
@@ -219,7 +260,10 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
     ``full`` the whole recipe, each view a new one. ``live``: model, recipe and history, kept and taken
     instead of that minute (not in ``full``).
     """
-    shipped, seen = f"{data.info.name}/{name}", zlib.crc32(np.ascontiguousarray(data.train.images[:256]))
+    shipped, seen = (
+        f"{data.info.name}/{name}",
+        zlib.crc32(np.ascontiguousarray(data.train.images[:256])),
+    )
     folder = BUILD / "runs" / f"{data.info.results_name}-{P.name}-{seen:08x}" / name
     if P.name != "full" and shipped in models.checkpoint_ids():
         model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
@@ -235,10 +279,15 @@ def load_or_train(name: str, data: Dataset, P: Profile, device, objective=None, 
         live = model, recipe, result.history
     with FileLock(BUILD / "runs.lock"):  # notebooks may run at once
         if live:
-            model, known = live[0].eval(), {"model": long} | run_card(data, asdict(live[1]), 0, live[2])
+            model, known = (
+                live[0].eval(),
+                {"model": long} | run_card(data, asdict(live[1]), 0, live[2]),
+            )
             card = models.save_checkpoint(model, folder, known, storage="fp32")
             (folder / "state.pt").unlink(missing_ok=True)  # another process may have been quicker
         else:
             model, card = models.load_checkpoint(folder, device, data.info.num_classes)
     taught = "labels" if objective is None else type(objective).__name__
-    return Trained(model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {P.name}")
+    return Trained(
+        model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {P.name}"
+    )

@@ -16,7 +16,9 @@ os.environ["SWYS_PROFILE"] = "smoke"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the models are small
 os.environ.pop("SWYS_DATASET", None)
 matplotlib.use("agg")
-REAL_DATA_DIR = "" if "swys-drawn-" in (given := os.environ.get("SWYS_DATA_DIR", "")) else given  # workers
+REAL_DATA_DIR = (
+    "" if "swys-drawn-" in (given := os.environ.get("SWYS_DATA_DIR", "")) else given
+)  # workers
 if REAL_DATA_DIR:  # the notebooks run in another folder
     REAL_DATA_DIR = os.environ["SWYS_DATA_DIR"] = os.path.abspath(REAL_DATA_DIR)
 
@@ -34,8 +36,14 @@ def draw(labels: np.ndarray, colour: bool, rng: np.random.Generator, size: int =
     n, classes = labels.shape
     y, x = np.mgrid[0:size, 0:size] / size
     centre_x, centre_y = (np.arange(classes) + 0.5) / classes, 0.3 + 0.4 * (np.arange(classes) % 2)
-    blobs = np.exp(-((x - centre_x[:, None, None]) ** 2 + (y - centre_y[:, None, None]) ** 2) / 0.01)
-    images = 60 + 12 * rng.standard_normal((n, size, size)) + 130 * np.einsum("nc,chw->nhw", labels, blobs)
+    blobs = np.exp(
+        -((x - centre_x[:, None, None]) ** 2 + (y - centre_y[:, None, None]) ** 2) / 0.01
+    )
+    images = (
+        60
+        + 12 * rng.standard_normal((n, size, size))
+        + 130 * np.einsum("nc,chw->nhw", labels, blobs)
+    )
     if colour:
         hues = 0.6 + 0.4 * np.cos(2 * np.pi * (centre_x[:, None] + np.array([0, 1 / 3, 2 / 3])))
         images = images[..., None] * (labels @ hues)[:, None, None, :]
@@ -130,8 +138,13 @@ def environment(tmp_path):
 
     def make(*packages: str) -> Path:
         venv.create(tmp_path / "env", with_pip=False)
-        python, (site,) = tmp_path / "env/bin/python", (tmp_path / "env").glob("lib/python*/site-packages")
-        (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files are not read
+        python, (site,) = (
+            tmp_path / "env/bin/python",
+            (tmp_path / "env").glob("lib/python*/site-packages"),
+        )
+        (site / "others.pth").write_text(
+            sysconfig.get_path("purelib")
+        )  # its own .pth files are not read
         if subprocess.run([python, "-m", "pip", "install", "-q", *packages]).returncode:
             pytest.skip("no package index to take them from")
         return python

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from swys_utils.data import Dataset
-from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
+from swys_utils.distillation import FeatureDistiller, MapDistiller, SoftTargets, Teacher
 from swys_utils.models import create_model
 from swys_utils.recipe import Recipe, SupervisedObjective
 
@@ -26,7 +26,9 @@ def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, name: str = "vit_ti
 
 def some(data: Dataset, train: int = 48, val: int = 16, test: int = 32) -> Dataset:
     """A few images of each split."""
-    return replace(data, train=data.train.head(train), val=data.val.head(val), test=data.test.head(test))
+    return replace(
+        data, train=data.train.head(train), val=data.val.head(val), test=data.test.head(test)
+    )
 
 
 def objective(kind: str, student, teacher, multi_label: bool = False):
@@ -34,13 +36,18 @@ def objective(kind: str, student, teacher, multi_label: bool = False):
     labels = SupervisedObjective(multi_label)
     if kind == "labels":
         return labels
-    kinds = {"soft": SoftTargets, "features": FeatureDistiller, "explain": ExplanationDistiller}
+    kinds = {"soft": SoftTargets, "features": FeatureDistiller, "explain": MapDistiller}
     return kinds[kind](Teacher(teacher), labels, *([student] if kind == "features" else []))
 
 
 def run_entry(run_id: str, predicted: str = "0", accuracy: float = 0.5, **facts) -> dict:
     """A finished run as ``swys study reference`` lists it; one character of ``predicted`` a test image."""
     scores = {"accuracy": accuracy, "auc": 0.5, "ece": 0.1}
-    entry = {"id": run_id, "method": run_id.split("/")[1], "seed": int(run_id[-1]), "device": "drawn"}
+    entry = {
+        "id": run_id,
+        "method": run_id.split("/")[1],
+        "seed": int(run_id[-1]),
+        "device": "drawn",
+    }
     entry |= {"predicted": predicted, "val_auc": 0.5, "last": scores, "val_chosen": scores}
     return entry | facts

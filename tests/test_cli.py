@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from small import SMALL, some, vit
 
-from swys_studies import cli as studies
-from swys_studies import train
-from swys_studies.leaks import pack_hashes, perceptual_hashes
-from swys_utils import __main__ as cli
+from swys import cli, train
+from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils.data import load_dataset
 from swys_utils.models import save_checkpoint
 
@@ -20,8 +18,10 @@ def data(monkeypatch, drawn_data_dir, tmp_path):
     """Commands see few images and build two-block models."""
     build = train.build
     monkeypatch.setattr(train, "build", lambda *args, **size: build(*args, **SMALL | size))
-    for module in (train, studies):
-        monkeypatch.setattr(module, "load_dataset", lambda *args: some(load_dataset(*args), 24, 24, 24))
+    for module in (train, commands):
+        monkeypatch.setattr(
+            module, "load_dataset", lambda *args: some(load_dataset(*args), 24, 24, 24)
+        )
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
     monkeypatch.chdir(tmp_path)
     return train.load_dataset("pneumoniamnist")
@@ -42,20 +42,33 @@ def test_train_evaluate_explain_export_distil(capsys, tmp_path):
     card = json.loads((tmp_path / "out.json").read_text())
     assert (card["img_size"], card["patch_size"], card["recipe"]["lr"]) == (28, 7, 1e-4)
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {"out", "out.val_chosen"}
-    assert cli.main("evaluate --ckpt_path out.safetensors --json scores.json".split()) == 0
+    assert cli.main(["evaluate", "--ckpt_path", "out.safetensors", "--json", "scores.json"]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["n"] == 24 and 0 <= scores["accuracy"] <= 1 and "note" not in capsys.readouterr().err
-    assert cli.main("evaluate --ckpt_path out.safetensors --json ./out.json".split()) == 2
-    assert cli.main("explain --ckpt_path out.safetensors --save_path maps --images 3".split()) == 0
+    assert (
+        scores["n"] == 24 and 0 <= scores["accuracy"] <= 1 and "note" not in capsys.readouterr().err
+    )
+    assert cli.main(["evaluate", "--ckpt_path", "out.safetensors", "--json", "./out.json"]) == 2
+    assert (
+        cli.main(
+            ["explain", "--ckpt_path", "out.safetensors", "--save_path", "maps", "--images", "3"]
+        )
+        == 0
+    )
     assert np.load(tmp_path / "maps" / "maps.npz")["maps"].shape == (3, 4, 4)
     assert (tmp_path / "maps" / "overlays.png").stat().st_size > 1000
-    assert cli.main("export --ckpt_path out.safetensors --save_path tiny.onnx".split()) == 0
+    assert cli.main(["export", "--ckpt_path", "out.safetensors", "--save_path", "tiny.onnx"]) == 0
     assert json.loads((tmp_path / "tiny.json").read_text())["classes"] == ["normal", "pneumonia"]
-    for method, student in (("features", "--patch_size 7"), ("explain", "--patch_size 14"), ("soft", "")):
+    for method, student in (
+        ("features", "--patch_size 7"),
+        ("explain", "--patch_size 14"),
+        ("soft", ""),
+    ):
         distil = f"distill --ckpt_path out.safetensors --method {method} --save_path kd {student}"
         assert cli.main(f"{distil} --epochs 1 --batch_size 8".split()) == 0
         card = json.loads((tmp_path / "kd" / "card.json").read_text())
-        assert card["method"] == f"kd_{method}" and card["teacher"]["model"] == "vit_tiny_patch16_224"
+        assert (
+            card["method"] == f"kd_{method}" and card["teacher"]["model"] == "vit_tiny_patch16_224"
+        )
 
 
 def test_a_killed_training_resumes(capsys, monkeypatch, tmp_path):
@@ -64,7 +77,7 @@ def test_a_killed_training_resumes(capsys, monkeypatch, tmp_path):
         state_path.write_text("what a kill leaves")
         raise KeyboardInterrupt
 
-    command = "train --save_path out --epochs 1 --batch_size 8".split()
+    command = ["train", "--save_path", "out", "--epochs", "1", "--batch_size", "8"]
     with monkeypatch.context() as patch:
         patch.setattr(train, "fit", killed)
         assert cli.main(command) == 130 and "--resume" in capsys.readouterr().err

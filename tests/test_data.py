@@ -7,22 +7,42 @@ from swys_utils.data import NAMES, TWIN_SOURCE, Info, load_dataset, single_label
 
 
 def test_of_several_labels_the_first_counts_and_head_is_a_fixed_sample(drawn_data_dir):
-    blood, chest = (load_dataset(name, root=drawn_data_dir).test for name in ("bloodmnist", "chestmnist"))
+    blood, chest = (
+        load_dataset(name, root=drawn_data_dir).test for name in ("bloodmnist", "chestmnist")
+    )
     assert blood.labels.shape == (128,) and chest.labels.shape == (64, 14)
-    assert blood.labels.dtype == chest.labels.dtype == np.int64 and single_labels(blood) is blood.labels
+    assert (
+        blood.labels.dtype == chest.labels.dtype == np.int64
+        and single_labels(blood) is blood.labels
+    )
     expected = [row.index(1) if any(row) else -1 for row in chest.labels.tolist()]
     assert single_labels(chest).tolist() == expected and expected[:2] == [0, -1]
-    assert len(blood.head(10)) == 10 and blood.head(0) is blood and len(blood.head(10**6)) == len(blood)
+    assert (
+        len(blood.head(10)) == 10
+        and blood.head(0) is blood
+        and len(blood.head(10**6)) == len(blood)
+    )
     np.testing.assert_array_equal(blood.head(10).images, blood.take(blood.rows(10)).images)
 
 
-def test_results_are_kept_apart_unknown_names_get_the_nearest_and_a_missing_folder_is_named(tmp_path):
+def test_results_are_kept_apart_unknown_names_get_the_nearest_and_a_missing_folder_is_named(
+    tmp_path,
+):
     facts = ("binary-class", ("a", "b"), 1)
-    twin, large = Info("a", 28, *facts, TWIN_SOURCE, "none"), Info("a", 64, *facts, "real file", "none")
+    twin, large = (
+        Info("a", 28, *facts, TWIN_SOURCE, "none"),
+        Info("a", 64, *facts, "real file", "none"),
+    )
     assert (twin.results_name, large.results_name, large.synthetic) == ("a-twin", "a_64", False)
-    assert len(NAMES) == 12 and "chestmnist" in NAMES and not any(name.endswith("3d") for name in NAMES)
+    assert (
+        len(NAMES) == 12
+        and "chestmnist" in NAMES
+        and not any(name.endswith("3d") for name in NAMES)
+    )
     for message, wrong in {
-        "unknown dataset 'pnuemoniamnist'; did you mean 'pneumoniamnist'": {"name": "pnuemoniamnist"},
+        "unknown dataset 'pnuemoniamnist'; did you mean 'pneumoniamnist'": {
+            "name": "pnuemoniamnist"
+        },
         "unknown image size 32; MedMNIST has 28, 64, 128, 224": {"size": 32},
         "does not exist; create it, or unset SWYS_DATA_DIR": {"root": tmp_path / "nowhere"},
     }.items():

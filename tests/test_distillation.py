@@ -8,7 +8,7 @@ from torch import nn
 from swys_utils import distillation as kd
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset, to_model_input
-from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
+from swys_utils.distillation import FeatureDistiller, MapDistiller, SoftTargets, Teacher
 from swys_utils.gradcam import grad_cam
 from swys_utils.models import weights_digest
 from swys_utils.recipe import Batch, Recipe, SupervisedObjective
@@ -25,12 +25,18 @@ def batch():
 
 @pytest.mark.parametrize("temperature", [0.5, 4.0])
 def test_soft_target_loss_and_its_gradient_are_the_closed_forms(temperature):
-    s, t = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1)).bfloat16()  # a loss in float32
+    s, t = torch.randn(
+        2, 5, 4, generator=torch.Generator().manual_seed(1)
+    ).bfloat16()  # a loss in float32
     p, q = (softmax(z.float().numpy() / temperature, axis=1) for z in (t, s))
     loss = kd.soft_target_loss(s.requires_grad_(), t, temperature)
-    assert loss.item() == pytest.approx(temperature**2 * (p * np.log(p / q)).sum(axis=1).mean(), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        temperature**2 * (p * np.log(p / q)).sum(axis=1).mean(), rel=1e-5
+    )
     gradient = torch.autograd.grad(loss, s)[0].float()
-    np.testing.assert_allclose(gradient, temperature * (q - p) / len(p), rtol=0.01)  # bfloat16 again
+    np.testing.assert_allclose(
+        gradient, temperature * (q - p) / len(p), rtol=0.01
+    )  # bfloat16 again
 
 
 def test_alpha_mixes_the_two_losses_and_that_of_features_is_zero_when_the_projector_can_copy(batch):
@@ -43,7 +49,9 @@ def test_alpha_mixes_the_two_losses_and_that_of_features_is_zero_when_the_projec
     s, t = torch.tensor([[0.3, -1.0]]), torch.tensor([[1.0, 0.0]])
     p, q = torch.sigmoid(t), torch.sigmoid(s)
     expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
-    loss = SoftTargets(Teacher(vit()), SupervisedObjective(multi_label=True), alpha=1, temperature=1)
+    loss = SoftTargets(
+        Teacher(vit()), SupervisedObjective(multi_label=True), alpha=1, temperature=1
+    )
     assert loss.mixed(s, t, t).item() == pytest.approx(expected.item(), rel=1e-4)
     loss = FeatureDistiller(Teacher(model), LABELS, model)
     nn.init.eye_(loss.projector.weight)
@@ -66,8 +74,11 @@ def test_the_teacher_stays_as_it_is_and_student_and_projector_learn(drawn_data_d
 
 @pytest.mark.parametrize("patch_drop", [0.0, 0.5])
 def test_teaching_the_map_brings_the_maps_together(batch, patch_drop):
-    teacher, student = vit(seed=1, embed_dim=96, patch_size=7), vit(patch_size=7, patch_drop_rate=patch_drop)
-    loss = ExplanationDistiller(Teacher(teacher), LABELS, alpha=0, gamma=10)
+    teacher, student = (
+        vit(seed=1, embed_dim=96, patch_size=7),
+        vit(patch_size=7, patch_drop_rate=patch_drop),
+    )
+    loss = MapDistiller(Teacher(teacher), LABELS, alpha=0, gamma=10)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
     before = loss(student, batch).item()
     student.train()
@@ -75,7 +86,9 @@ def test_teaching_the_map_brings_the_maps_together(batch, patch_drop):
         optimizer.zero_grad()
         loss(student, batch).backward()
         optimizer.step()
-    assert loss(student.eval(), batch).item() < before - 3, "the labels' part alone cannot fall by so much"
+    assert loss(student.eval(), batch).item() < before - 3, (
+        "the labels' part alone cannot fall by so much"
+    )
 
 
 def test_a_coarser_student_is_taught_the_means_of_the_teachers_map(batch):
@@ -85,7 +98,7 @@ def test_a_coarser_student_is_taught_the_means_of_the_teachers_map(batch):
     theirs = grad_cam(model, enlarged, classes, signed=True)
     corners = [theirs[:, i : i + 2, j : j + 2].mean((1, 2)) for i in (0, 2) for j in (0, 2)]
     ours = grad_cam(student, batch.inputs, classes, signed=True).flatten(1)
-    loss = ExplanationDistiller(Teacher(model), LABELS, alpha=0, gamma=1)
+    loss = MapDistiller(Teacher(model), LABELS, alpha=0, gamma=1)
     loss.check(student)
     expected = LABELS(student, batch) + 1 - kd.correlation(ours, torch.stack(corners, dim=1)).mean()
     assert loss(student, batch).item() == pytest.approx(expected.item(), rel=1e-4)
@@ -99,7 +112,7 @@ def test_a_teacher_that_cannot_be_compared_is_refused():
     with pytest.raises(SwysError, match="features are compared by token"):
         FeatureDistiller(Teacher(vit(img_size=56)), LABELS, vit()).check(vit())
     with pytest.raises(SwysError, match=r"the teacher's map is \(2, 2\), the student's \(4, 4\)"):
-        ExplanationDistiller(Teacher(vit()), LABELS).check(vit(patch_size=7))
+        MapDistiller(Teacher(vit()), LABELS).check(vit(patch_size=7))
     with pytest.raises(SwysError, match="temperature is 0"):
         kd.soft_target_loss(torch.zeros(1, 2), torch.zeros(1, 2), 0)
 
@@ -109,4 +122,6 @@ def test_hidden_labels_leave_a_share_of_each_class(drawn_data_dir):
     few = kd.hide_labels(split, 0.1, seed=1)
     known = few.labels >= 0
     assert (few.labels[known] == split.labels[known]).all() and few.images is split.images
-    assert np.bincount(few.labels[known]).tolist() == [round(0.1 * n) for n in np.bincount(split.labels)]
+    assert np.bincount(few.labels[known]).tolist() == [
+        round(0.1 * n) for n in np.bincount(split.labels)
+    ]

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from small import vit
 
 from swys_studies import explanations as study
-from swys_studies import faithfulness as faith
 from swys_utils import explain
+from swys_utils import faithfulness as faith
 from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS
 
@@ -50,33 +50,55 @@ def test_deletion_insertion_rewards_the_right_order_is_patch_aligned_and_ties_ar
     inputs, right = torch.full((6, 3, 32, 32), -0.6), np.zeros((6, 4, 4))
     inputs[:, :, :16, :16], right[:, :2, :2] = 0.9, 1
     maps = {"right": right, "wrong": -right, "random": faith.random_maps(6, (4, 4))}
-    scores = {name: faith.deletion_insertion(BrightCorner(), inputs, map, 1, 8) for name, map in maps.items()}
+    scores = {
+        name: faith.deletion_insertion(BrightCorner(), inputs, map, 1, 8)
+        for name, map in maps.items()
+    }
     gap = {name: score.gap for name, score in scores.items()}
-    assert gap["right"].min() > 0.03 > -0.03 > gap["wrong"].max() and (gap["right"] > gap["random"]).all()
+    assert (
+        gap["right"].min() > 0.03 > -0.03 > gap["wrong"].max()
+        and (gap["right"] > gap["random"]).all()
+    )
     for score in scores.values():  # both curves run between the whole picture and the blurred one
         np.testing.assert_allclose(score.deletion[:, [0, -1]], score.insertion[:, [-1, 0]])
-        assert score.deletion.shape == (6, 9) and score.deletion[0, 0] > 0.95 > score.deletion[0, -1]
-    predicted = faith.deletion_insertion(BrightCorner(), inputs, right, steps=8)  # class 1 is predicted
+        assert (
+            score.deletion.shape == (6, 9) and score.deletion[0, 0] > 0.95 > score.deletion[0, -1]
+        )
+    predicted = faith.deletion_insertion(
+        BrightCorner(), inputs, right, steps=8
+    )  # class 1 is predicted
     assert isinstance(predicted, faith.DeletionInsertion) and len(predicted.fractions) == 9
     np.testing.assert_array_equal(predicted.deletion, scores["right"].deletion)
     spy, inputs = BrightCorner(), torch.rand(1, 3, 32, 32)
     faith.deletion_insertion(spy, inputs, np.zeros((1, 4, 4)), targets=0, steps=4)
-    deleted = (spy.seen[2] != inputs).any(1)[0]  # deletion and insertion alternate; this is a quarter deleted
+    deleted = (spy.seen[2] != inputs).any(1)[
+        0
+    ]  # deletion and insertion alternate; this is a quarter deleted
     tokens = deleted.reshape(4, 8, 4, 8).float().mean((1, 3))
-    assert sorted(tokens.flatten().tolist()) == [0] * 12 + [1] * 4 and tokens[0].sum() < 4, "in reading order"
+    assert sorted(tokens.flatten().tolist()) == [0] * 12 + [1] * 4 and tokens[0].sum() < 4, (
+        "in reading order"
+    )
 
 
 def test_blur_and_baselines():
-    assert torch.allclose(faith.blurred(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3), atol=1e-6)
+    assert torch.allclose(
+        faith.blurred(torch.full((1, 3, 32, 32), 0.3), 8), torch.tensor(0.3), atol=1e-6
+    )
     noise = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     assert faith.blurred(noise, 8).shape == noise.shape and faith.blurred(noise, 8).std() < 0.3
     centre, maps = faith.centre_prior_maps(2, (5, 7)), faith.random_maps(30, (4, 4))
     assert centre.shape == (2, 5, 7) and np.unravel_index(centre[0].argmax(), (5, 7)) == (2, 3)
     for classes in (None, np.arange(30) % 3):
         new = explain.shuffled(maps, classes)
-        assert not (new == maps).all(axis=(1, 2)).any() and np.array_equal(np.sort(new, 0), np.sort(maps, 0))
-    np.testing.assert_array_equal(np.sort(new[::3], 0), np.sort(maps[::3], 0))  # each class keeps its own
-    assert np.isnan(explain.shuffled(maps, np.arange(30) == 0)).all(axis=(1, 2)).sum() == 1  # no other image
+        assert not (new == maps).all(axis=(1, 2)).any() and np.array_equal(
+            np.sort(new, 0), np.sort(maps, 0)
+        )
+    np.testing.assert_array_equal(
+        np.sort(new[::3], 0), np.sort(maps[::3], 0)
+    )  # each class keeps its own
+    assert (
+        np.isnan(explain.shuffled(maps, np.arange(30) == 0)).all(axis=(1, 2)).sum() == 1
+    )  # no other image
 
 
 def test_mosaics_hold_one_target_and_pointing_finds_it():
@@ -85,7 +107,9 @@ def test_mosaics_hold_one_target_and_pointing_finds_it():
     inputs, targets, cells = faith.make_mosaics(model, images, labels, 9)
     tiles = inputs.reshape(9, 3, 2, 14, 2, 14).mean((1, 3, 5)).reshape(9, 4).numpy()
     is_target = np.abs(tiles - (values / 127.5 - 1)[targets][:, None]) < 1e-3
-    assert set(targets) == {0, 1, 2} and is_target.sum() == 9 and (is_target.argmax(1) == cells).all()
+    assert (
+        set(targets) == {0, 1, 2} and is_target.sum() == 9 and (is_target.argmax(1) == cells).all()
+    )
     two = labels != 1  # black and white: all of a bright map is on the white ones
     result = faith.mosaic_pointing(model, images[two], labels[two], bright_map, count=20)
     np.testing.assert_allclose(result, np.resize([0, 1], 20))
@@ -107,7 +131,9 @@ def test_randomisation_lets_a_dependent_map_fall_and_leaves_no_trained_weight():
     dice, found = torch.get_rng_state(), explain.randomisation_check(model, images)
     assert torch.equal(dice, torch.get_rng_state()), "the caller's random numbers must not change"
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert list(found) == ["head", "block 1", "block 0", "embedding"] and found["head"].shape == (10,)
+    assert list(found) == ["head", "block 1", "block 0", "embedding"] and found["head"].shape == (
+        10,
+    )
     assert abs(np.nanmean(found["embedding"])) < 0.5
     blind = explain.randomisation_check(model, images, spy)
     np.testing.assert_allclose(list(blind.values()), 1)
@@ -126,17 +152,26 @@ def test_empty_maps_are_counted(monkeypatch):
 
 
 @pytest.mark.slow
-def test_measure_writes_every_part_once_and_baselines_take_no_rank(drawn_data_dir, tmp_path, monkeypatch):
+def test_measure_writes_every_part_once_and_baselines_take_no_rank(
+    drawn_data_dir, tmp_path, monkeypatch
+):
     model, path = vit(noise=0.1, patch_size=7), tmp_path / "found.json"
-    monkeypatch.setattr(study, "load_checkpoint", lambda name, device: (model, {"files": [{"sha256": name}]}))
+    monkeypatch.setattr(
+        study, "load_checkpoint", lambda name, device: (model, {"files": [{"sha256": name}]})
+    )
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
     study.measure(checkpoints={"Base": "Base"}, save_path=str(path))
     stored = json.loads(path.read_text())["parts"]
     assert list(stored) == ["empty maps, Base", "methods, Base"]
     ranks = {row["method"]: row["rank"] for row in stored["methods, Base"]["rows"]}
     assert set(ranks) == {*METHODS, "grad_cam, block 1", "random", "centre prior"}
-    np.testing.assert_equal(sorted(ranks.values()), [*ranks.values()])  # nan, of the baselines, comes last
-    assert np.isnan([ranks["random"], ranks["centre prior"]]).all() and np.nansum([*ranks.values()]) == 15
+    np.testing.assert_equal(
+        sorted(ranks.values()), [*ranks.values()]
+    )  # nan, of the baselines, comes last
+    assert (
+        np.isnan([ranks["random"], ranks["centre prior"]]).all()
+        and np.nansum([*ranks.values()]) == 15
+    )
     monkeypatch.setattr(study, "rank_methods", lambda *_: [])
     for weights in ("Base", "new"):
         parts = study.measure(checkpoints={"Base": weights}, save_path=str(path))["parts"]

@@ -72,7 +72,18 @@ def test_a_download_gets_right_and_is_made_once(address, tmp_path, monkeypatch, 
     faults("server: wrong once, then right", 1)
 
 
-WRONG = "drips trickles truncates corrupts stalls always503 html length circles nobody".split()
+WRONG = [
+    "drips",
+    "trickles",
+    "truncates",
+    "corrupts",
+    "stalls",
+    "always503",
+    "html",
+    "length",
+    "circles",
+    "nobody",
+]
 
 
 @pytest.mark.parametrize("fault", WRONG)
@@ -80,7 +91,9 @@ def test_a_download_that_stays_wrong_is_one_line(address, tmp_path, monkeypatch,
     address = "http://127.0.0.1:9" if fault == "nobody" else address
     monkeypatch.setattr(data_module, "TIMEOUT", 1)
     monkeypatch.setitem(INFO["bloodmnist"], "url", f"{address}/{fault}/bloodmnist.npz")
-    with pytest.raises(SwysError, match="no data for 'bloodmnist'.*127.0.0.1.*set SWYS_DATA_DIR") as caught:
+    with pytest.raises(
+        SwysError, match="no data for 'bloodmnist'.*127.0.0.1.*set SWYS_DATA_DIR"
+    ) as caught:
         load_dataset("bloodmnist")
     assert "\n" not in str(caught.value) and list((tmp_path / ".medmnist").iterdir()) == []
     if fault != "nobody":
@@ -111,7 +124,11 @@ def fill_the_disk(folder) -> None:
             save_checkpoint(changed, path, {"model": "vit_tiny"})
     with pytest.raises(SwysError, match="cannot write"):
         run.save(now=True)
-    assert len(old) == 3 and old == {p: p.read_bytes() for p in old} and not list(folder.glob("*.part"))
+    assert (
+        len(old) == 3
+        and old == {p: p.read_bytes() for p in old}
+        and not list(folder.glob("*.part"))
+    )
 
 
 def test_a_full_disk_is_one_line_and_the_old_files_stay(at_once, tmp_path, faults):
@@ -131,7 +148,10 @@ def test_the_same_seed_gives_the_same_bits(drawn_data_dir, threads, faults):
 
 
 def test_odd_data_trains(drawn_data_dir, faults):
-    data, recipe = some(load_dataset(root=drawn_data_dir), train=64), replace(RECIPE, epochs=1, batch_size=32)
+    data, recipe = (
+        some(load_dataset(root=drawn_data_dir), train=64),
+        replace(RECIPE, epochs=1, batch_size=32),
+    )
     train, val = data.train, data.val
     for odd in (
         replace(data, train=train.head(1)),
@@ -141,7 +161,9 @@ def test_odd_data_trains(drawn_data_dir, faults):
         replace(data, val=val.take(val.labels == 0)),
     ):
         run = training.fit(training.build("vit_tiny", odd, recipe, 0, **SMALL), odd, recipe)
-        assert np.isfinite(run.history[0]["train_loss"]) and 0 <= run.history[0]["val_accuracy"] <= 1
+        assert (
+            np.isfinite(run.history[0]["train_loss"]) and 0 <= run.history[0]["val_accuracy"] <= 1
+        )
         faults("odd data: trains", 1)
 
 
@@ -154,14 +176,18 @@ def test_every_set_at_every_size(name, size, tmp_path, faults):
     write_npz(path, name, classes, colour, (16, 16, 16), size, np.random.default_rng(0))
     data, recipe = load_dataset(name, size, tmp_path), replace(RECIPE, epochs=1)
     model = training.fit(training.build("vit_tiny", data, recipe, 0, **SMALL), data, recipe).model
-    scores = point_scores(training.predict(model, data.test.images), data.test.labels, data.info.task)
+    scores = point_scores(
+        training.predict(model, data.test.images), data.test.labels, data.info.task
+    )
     assert 0 <= scores["accuracy"] <= 1
     last_class = torch.tensor([classes - 1] * 16)  # of each label alone, where several can be true
     maps = heatmaps(model, data.test.images, targets=last_class)
     assert maps.shape == (16, 2, 2) and np.isfinite(maps).all()
     for kind in ("soft", "explain"):
         student = training.build("vit_tiny", data, recipe, 1, **SMALL)
-        run = training.fit(student, data, recipe, objective(kind, student, model, data.info.multi_label))
+        run = training.fit(
+            student, data, recipe, objective(kind, student, model, data.info.multi_label)
+        )
         assert np.isfinite(run.history[0]["train_loss"])
     faults("one of 12 sets x 4 sizes: train, score, explain, distil twice", 1)
 

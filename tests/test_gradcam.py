@@ -46,15 +46,23 @@ def close(ours, theirs):
 
 @pytest.mark.parametrize("block", [-1, 0])
 def test_agrees_with_grad_cam_and_torchcam(case, block):
-    cams, torchcams = pytest.importorskip("pytorch_grad_cam"), pytest.importorskip("torchcam.methods")
+    cams, torchcams = (
+        pytest.importorskip("pytorch_grad_cam"),
+        pytest.importorskip("torchcam.methods"),
+    )
     (model, inputs, grid), prefix = case, case[0].num_prefix_tokens
-    ours, layer = grad_cam(model, inputs, CLASSES, block=block, signed=True), model.blocks[block].norm1
+    ours, layer = (
+        grad_cam(model, inputs, CLASSES, block=block, signed=True),
+        model.blocks[block].norm1,
+    )
     assert ours.shape == (5, *grid)
     model.image = torch.nn.Identity()  # the patches as both libraries want them, (B, D, gh, gw)
 
     def through_image(module, args, tokens):
         patches = tokens[:, prefix:].reshape(5, *grid, -1).permute(0, 3, 1, 2).contiguous()
-        return torch.cat([tokens[:, :prefix], model.image(patches).flatten(2).transpose(1, 2)], dim=1)
+        return torch.cat(
+            [tokens[:, :prefix], model.image(patches).flatten(2).transpose(1, 2)], dim=1
+        )
 
     layer.register_forward_hook(through_image)
     with cams.GradCAM(model, [model.image]) as cam:
@@ -71,7 +79,9 @@ def test_every_method_keeps_the_call_shape(case, method):
     (model, inputs, grid), run = case, METHODS[method]
     maps = run(model, inputs, CLASSES.numpy(), block=-2)
     assert maps.shape == (5, *grid) and maps.dtype == torch.float32 and not maps.requires_grad
-    assert maps.min() >= 0 and close(maps[1:2], run(model, inputs[1:2], 1, block=-2)), "depends on its batch"
+    assert maps.min() >= 0 and close(maps[1:2], run(model, inputs[1:2], 1, block=-2)), (
+        "depends on its batch"
+    )
     if method != "legrad":  # its ReLU is inside the average
         assert close(maps, run(model, inputs, CLASSES, -2, signed=True).relu())
     assert torch.equal(run(model, inputs), run(model, inputs, model(inputs).argmax(1)))
@@ -98,7 +108,9 @@ def test_patch_dropout_by_hand(kind):
     logits, values, kept = logits_and_map(model, inputs, 2)
     assert torch.allclose(logits, expected, atol=1e-5), "timm's layers draw other random numbers"
     assert kept.shape == values.shape == (5, 6) and kept.dtype == torch.int64  # 40 % of 16
-    assert torch.equal(rest[:, prefix:], torch.stack([x[prefix + rows] for x, rows in zip(whole, kept)]))
+    assert torch.equal(
+        rest[:, prefix:], torch.stack([x[prefix + rows] for x, rows in zip(whole, kept)])
+    )
     gradient = torch.autograd.grad(expected[:, 2].sum(), tokens)[0][:, prefix:]
     assert close(values, (gradient.mean(1, keepdim=True) * tokens[:, prefix:]).sum(-1))
 
@@ -114,8 +126,12 @@ def test_hires_cam_and_legrad_of_one_block_by_hand_and_rollout_shares_add_up():
     hires, legrad = (tokens * seen[0]).sum(-1)[:, 1:], weights.relu().mean(dim=(1, 2))[:, 1:]
     assert close(METHODS["hires_cam"](model, inputs, 2, signed=True), hires.reshape(5, *grid))
     assert close(METHODS["legrad"](model, inputs, 2), legrad.reshape(5, *grid))
-    some, all_ = (METHODS["attention_rollout"](*make(kind)[:2]) for kind in ("registers", "average pooling"))
-    assert (some.sum(dim=(1, 2)) < 0.99).all() and torch.allclose(all_.sum(dim=(1, 2)), torch.ones(5))
+    some, all_ = (
+        METHODS["attention_rollout"](*make(kind)[:2]) for kind in ("registers", "average pooling")
+    )
+    assert (some.sum(dim=(1, 2)) < 0.99).all() and torch.allclose(
+        all_.sum(dim=(1, 2)), torch.ones(5)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -127,7 +143,9 @@ def test_the_model_is_as_before_without_gradients_in_bf16_and_after_an_error(met
     model.blocks[2].attn.fused_attn = False
 
     def state():
-        layers = [(m.training, vars(m).get("fused_attn"), len(m._forward_hooks)) for m in model.modules()]
+        layers = [
+            (m.training, vars(m).get("fused_attn"), len(m._forward_hooks)) for m in model.modules()
+        ]
         return layers, [(weight.requires_grad, weight.grad) for weight in model.parameters()]
 
     before, half = state(), deepcopy(model).bfloat16()
@@ -192,14 +210,23 @@ def test_overlay_scales_empty_maps_and_every_kind_of_image():
     assert np.array_equal(own[0], own[1]), "scaled by its own maximum every peak looks alike"
     change = np.abs(shared.astype(int) - 100).sum(axis=(1, 2, 3))
     assert change[0] > 3 * change[1] > 0 == change[2], "on a shared scale the weak map stays weak"
-    assert (own[2] == 100).all() and (overlay(images, -maps) == 100).all(), "an empty map is not coloured"
+    assert (own[2] == 100).all() and (overlay(images, -maps) == 100).all(), (
+        "an empty map is not coloured"
+    )
     for wrong in ({"alpha": 2}, {"scale": 0}, {"scale": "all"}, {"heatmaps": maps[:1]}):
         with pytest.raises(SwysError):
             overlay(**({"images": images, "heatmaps": maps} | wrong))
-    grey, maps = np.arange(512).astype(np.uint8).reshape(2, 16, 16), np.eye(4)[None].repeat(2, axis=0)
+    grey, maps = (
+        np.arange(512).astype(np.uint8).reshape(2, 16, 16),
+        np.eye(4)[None].repeat(2, axis=0),
+    )
     colour, drawn = np.repeat(grey[..., None], 3, axis=-1), overlay(grey, maps, size=64)
     assert drawn.shape == (2, 64, 64, 3) and drawn.dtype == np.uint8
     for images in (colour, torch.as_tensor(colour).permute(0, 3, 1, 2) / 127.5 - 1):
         assert np.array_equal(overlay(images, maps, size=64), drawn)
-    peak = overlay(np.zeros((1, 40, 40), np.uint8), np.eye(4)[None, ::-1] * [0, 0, 0, 1], 1.0, cmap="gray")
-    assert peak[0, 0, -1].min() == 255 and peak[0, -1, 0].max() == 0, "the map must not be turned or mirrored"
+    peak = overlay(
+        np.zeros((1, 40, 40), np.uint8), np.eye(4)[None, ::-1] * [0, 0, 0, 1], 1.0, cmap="gray"
+    )
+    assert peak[0, 0, -1].min() == 255 and peak[0, -1, 0].max() == 0, (
+        "the map must not be turned or mirrored"
+    )

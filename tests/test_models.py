@@ -51,7 +51,9 @@ def test_round_trip(model, tmp_path, storage, tolerance, form, monkeypatch):
         monkeypatch.setattr(models, "SHARD_BYTES", 2**19)  # large models are written in shards
     card = save_checkpoint(model, tmp_path / form, CARD, storage)
     loaded, read = load_checkpoint(tmp_path / form, num_classes=3)
-    assert storage != "fp16" or (len(card["files"]) > 2 and all(x["bytes"] < 2**20 for x in card["files"]))
+    assert storage != "fp16" or (
+        len(card["files"]) > 2 and all(x["bytes"] < 2**20 for x in card["files"])
+    )
     assert read == json.loads(json.dumps(card))
     assert (read["num_classes"], read["img_size"], read["patch_size"]) == (3, 28, 14)
     assert not loaded.training and next(loaded.parameters()).dtype == torch.float32
@@ -71,11 +73,17 @@ def test_damaged_and_foreign_files_are_refused(model, tmp_path):
             load_checkpoint(tmp_path / "m")
     renamed = weights.rename(tmp_path / "other.safetensors")
     wrong = {"model.safetensors is missing": tmp_path / "m", "has no card": renamed}
-    wrong |= {"is a pickle": "model.pth", "unknown checkpoint 'bloodmnist/vit_huge'": "bloodmnist/vit_huge"}
+    wrong |= {
+        "is a pickle": "model.pth",
+        "unknown checkpoint 'bloodmnist/vit_huge'": "bloodmnist/vit_huge",
+    }
     for message, path in wrong.items():
         with pytest.raises(SwysError, match=message):
             load_checkpoint(path)
-    refused = {"cannot write": (renamed / "m", CARD), "be used": (tmp_path / "n", CARD | {"dataset": "a/b"})}
+    refused = {
+        "cannot write": (renamed / "m", CARD),
+        "be used": (tmp_path / "n", CARD | {"dataset": "a/b"}),
+    }
     for message, (path, card) in refused.items():
         with pytest.raises(SwysError, match=message):
             save_checkpoint(model, path, card)
@@ -97,7 +105,9 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(model, tmp_path, monkeypatc
         save_checkpoint(other, tmp_path / "m", CARD)
     monkeypatch.undo()
     left = other if killed_at == "model.safetensors" else model
-    torch.testing.assert_close(outputs(load_checkpoint(tmp_path / "m")[0]), outputs(left), rtol=0, atol=2e-3)
+    torch.testing.assert_close(
+        outputs(load_checkpoint(tmp_path / "m")[0]), outputs(left), rtol=0, atol=2e-3
+    )
 
 
 @pytest.mark.parametrize("name", models.checkpoint_ids())
@@ -113,24 +123,40 @@ def test_shipped_checkpoints_are_whole_and_score_what_their_cards_say(real_data_
         assert scores == pytest.approx({key: card["stored"][key] for key in scores}, abs=1e-3)
 
 
-def test_a_shipped_run_is_scored_as_it_is_stored_and_timm_loads_it(tmp_path, monkeypatch, drawn_data_dir):
+def test_a_shipped_run_is_scored_as_it_is_stored_and_timm_loads_it(
+    tmp_path, monkeypatch, drawn_data_dir
+):
     monkeypatch.setattr(ship, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(models, "CHECKPOINTS", tmp_path)
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
-    card = {"model": "vit_tiny_patch16_224", "dataset": "pneumoniamnist", "seed": 3, "stored": {"auc": 2.0}}
+    card = {
+        "model": "vit_tiny_patch16_224",
+        "dataset": "pneumoniamnist",
+        "seed": 3,
+        "stored": {"auc": 2.0},
+    }
     run = tmp_path / "seed3.safetensors"
     save_checkpoint(vit(noise=0.05), run, card, "fp32")
     card = ship.ship(run, "pneumoniamnist/mine", note="drawn images")
     model, read = load_checkpoint("pneumoniamnist/mine")
-    assert read == card and (card["status"], card["note"], card["seed"]) == ("reference", "drawn images", 3)
+    assert read == card and (card["status"], card["note"], card["seed"]) == (
+        "reference",
+        "drawn images",
+        3,
+    )
     data = load_dataset("pneumoniamnist")
     scores = point_scores(predict(model, data.test.images), data.test.labels, data.info.task)
-    assert card["stored"] == pytest.approx({"dtype": "fp16", "split": "test", "n": len(data.test), **scores})
+    assert card["stored"] == pytest.approx(
+        {"dtype": "fp16", "split": "test", "n": len(data.test), **scores}
+    )
     folder, inputs = tmp_path / "pneumoniamnist" / "mine", to_model_input(data.test.images[:8])
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(inputs), model(inputs))
-    assert (theirs.pretrained_cfg["mean"], [*theirs.pretrained_cfg["input_size"]]) == ([0.5] * 3, [3, 28, 28])
+    assert (theirs.pretrained_cfg["mean"], [*theirs.pretrained_cfg["input_size"]]) == (
+        [0.5] * 3,
+        [3, 28, 28],
+    )
     ship.ship(run, "pneumoniamnist/mine", "int8")
     assert not (folder / "config.json").exists()  # timm is not offered what it would misread
     save_checkpoint(model, run, card | {"synthetic": True})

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from small import vit
 
-from swys_utils import plots
+from swys_utils import baseline, plots, results
 from swys_utils.data import load_dataset
 
 LOOP = """
 import numpy as np
-from swys_utils import plots
+from swys_utils import baseline, plots, results
 from swys_utils.data import Split
 from swys_utils.models import create_model
 split, model = Split(np.zeros((4, 28, 28), np.uint8), np.arange(4) % 2), create_model("vit_tiny", 2, depth=1)
@@ -25,15 +25,17 @@ assert curve.history[2:] == [{"seconds": 120, "accuracy": 0.5, "auc": 0.5}] and 
 """
 
 
-def test_live_curve_stores_one_plain_picture_in_a_notebook_and_keeps_other_entries(tmp_path, monkeypatch):
+def test_live_curve_stores_one_plain_picture_in_a_notebook_and_keeps_other_entries(
+    tmp_path, monkeypatch
+):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOOP)])
     (output,) = nbclient.execute(notebook, timeout=240, kernel_name="python3").cells[0].outputs
     assert list(output.data) == ["image/png"] and len(output.data["image/png"]) > 10_000
     assert output.metadata["image/png"]["alt"] == "Tiny after 120 s: accuracy 50.0%, AUC 0.500"
-    monkeypatch.setattr(plots, "BUILD", tmp_path)
+    monkeypatch.setattr(results, "BUILD", tmp_path)
     data = SimpleNamespace(info=SimpleNamespace(results_name="twin"))
     for key in ("base", "tiny", "base"):
-        plots.write_live(data, key, vit(), [{"seconds": 1.0}])
+        results.write_live(data, key, vit(), [{"seconds": 1.0}])
     entry = {"img_size": 28, "patch_size": 14, "history": [{"seconds": 1.0}]}
     written = (tmp_path / "results" / "twin" / "live.json").read_text()
     assert json.loads(written) == {"base": entry, "tiny": entry}
@@ -42,7 +44,7 @@ def test_live_curve_stores_one_plain_picture_in_a_notebook_and_keeps_other_entri
 @pytest.mark.parametrize("name", ["pneumoniamnist", "chestmnist"])
 def test_the_linear_line_tells_drawn_classes_apart(drawn_data_dir, name):
     data = load_dataset(name, root=drawn_data_dir)
-    (scores,) = plots.linear_line(data, data.test).values()
+    (scores,) = baseline.linear_line(data, data.test).values()
     assert scores["auc"] > 0.95 and set(scores) == {"accuracy", "auc", "ece"}
 
 
@@ -53,7 +55,10 @@ def test_figures_are_drawn_with_one_colour_for_each_name():
     maps["Tiny"] = -(maps["Base"] ** 2)
     figure = plots.heatmap_rows(images, maps, dict.fromkeys(maps, "abc"), "xyz", "model")
     figure.canvas.draw()
-    assert [axis.get_xlabel() for axis in figure.axes[3:]] == [*"abc", *(f"{c}\nempty map" for c in "abc")]
+    assert [axis.get_xlabel() for axis in figure.axes[3:]] == [
+        *"abc",
+        *(f"{c}\nempty map" for c in "abc"),
+    ]
     names = ["Base", "Tiny", "KD Tiny", "Tiny, features", "Tiny, soft targets and maps", "another"]
     assert len({plots.colour(name) for name in names}) == len(names)
     assert plots.colour("Base, shipped run") == plots.colour("Base")

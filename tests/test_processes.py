@@ -14,7 +14,10 @@ from swys_utils import data as data_module
 from swys_utils import resume, training
 from swys_utils.data import load_dataset
 
-EPOCHS, STEPS = 6, 6  # steps an epoch: 96 images in batches of 15, of which two processes have 7 and 8
+EPOCHS, STEPS = (
+    6,
+    6,
+)  # steps an epoch: 96 images in batches of 15, of which two processes have 7 and 8
 
 
 def die(*_):
@@ -30,7 +33,11 @@ def train(kind, data_dir, folder, kill, process, processes):
     """One run, or a process's share of it, to its end or until ``kill``: so many steps, or "in a save"."""
     torch.set_num_threads(1)
     if processes > 1:  # as torchrun and accelerate launch do, which meet at a port instead
-        os.environ |= {"RANK": str(process), "LOCAL_RANK": str(process), "WORLD_SIZE": str(processes)}
+        os.environ |= {
+            "RANK": str(process),
+            "LOCAL_RANK": str(process),
+            "WORLD_SIZE": str(processes),
+        }
         os.environ["MASTER_ADDR"] = "127.0.0.1"
         meeting = f"file://{folder}/meeting"
         torch.distributed.init_process_group("gloo", meeting, rank=process, world_size=processes)
@@ -44,17 +51,22 @@ def train(kind, data_dir, folder, kill, process, processes):
     student = training.build("vit_tiny", data, recipe, 0, **SMALL)
     loss = objective(kind, student, vit(seed=1, noise=0.05))
 
-    def watch(model, seconds, step):
+    def callback(model, seconds, step):
         trained.append(step)
         if len(trained) == kill:
             die()
 
-    run = training.fit(student, data, recipe, loss, device="cpu", state_path=folder / "state.pt", watch=watch)
+    run = training.fit(
+        student, data, recipe, loss, device="cpu", state_path=folder / "state.pt", callback=callback
+    )
     history = [row | {"seconds": 0} for row in run.history]
     projector = [p for p in loss.parameters() if p.requires_grad]
     end = {
         "bits": [run.model.state_dict(), run.chosen().state_dict(), projector, history],
-        "numbers": [training.predict(run.model, data.test.images), [row["train_loss"] for row in history]],
+        "numbers": [
+            training.predict(run.model, data.test.images),
+            [row["train_loss"] for row in history],
+        ],
         "trained": trained,  # the steps of this process
     }
     if process == 0:
@@ -68,7 +80,9 @@ def run(at_once, drawn_data_dir, tmp_path):
     def run(kind, name, kill=None, processes=1):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        each = [(kind, drawn_data_dir, folder, kill, process, processes) for process in range(processes)]
+        each = [
+            (kind, drawn_data_dir, folder, kill, process, processes) for process in range(processes)
+        ]
         codes = at_once(train, *each)
         if kill:
             assert -signal.SIGKILL in codes
@@ -87,12 +101,16 @@ def test_kills_and_another_number_of_processes_change_nothing(run, kind, faults)
     other = run(kind, "two, then one")
     assert other["trained"][0] == 3 * STEPS + 1
     torch.testing.assert_close(other["numbers"], straight["numbers"], rtol=0, atol=1e-4)
-    steps = np.random.default_rng(OBJECTIVES.index(kind)).integers(1, 2 * STEPS + 1, size=4).tolist()
+    steps = (
+        np.random.default_rng(OBJECTIVES.index(kind)).integers(1, 2 * STEPS + 1, size=4).tolist()
+    )
     for kill in (steps[0], "in a save", steps[1], "in a save", *steps[2:]):
         run(kind, "killed", kill=kill)
     killed = run(kind, "killed")
     torch.testing.assert_close(killed["bits"], straight["bits"], rtol=0, atol=0)
-    kept = STEPS * sum(kill > STEPS for kill in steps)  # of whole epochs, which are not trained again
+    kept = STEPS * sum(
+        kill > STEPS for kill in steps
+    )  # of whole epochs, which are not trained again
     assert kept and killed["trained"] == list(range(kept + 1, EPOCHS * STEPS + 1))
     faults("kill -9 in training, then resumed: the same bits", 4)
     faults("kill -9 in a save, then resumed: the same bits", 2)

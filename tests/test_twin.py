@@ -20,21 +20,33 @@ ARRAYS = dict(np.load(TWIN))
 def test_layout_and_class_proportions(split):
     images, labels = ARRAYS[f"{split}_images"], ARRAYS[f"{split}_labels"]
     assert images.shape == (len(labels), 28, 28) and labels.shape == (len(images), 1)
-    assert images.dtype == labels.dtype == np.uint8 and (*np.bincount(labels[:, 0]),) == maker.COUNTS[split]
+    assert (
+        images.dtype == labels.dtype == np.uint8
+        and (*np.bincount(labels[:, 0]),) == maker.COUNTS[split]
+    )
     assert labels.mean() == pytest.approx(PNEUMONIA[split], abs=0.005)
-    assert len(np.unique(labels[:16])) == 2  # a loader that takes the first few images must meet both classes
+    assert (
+        len(np.unique(labels[:16])) == 2
+    )  # a loader that takes the first few images must meet both classes
     assert len(np.unique(images, axis=0)) == len(images)
 
 
 def test_card_belongs_to_the_file_says_where_it_comes_from_and_meets_every_bar():
     assert CARD["sha256"] == hashlib.sha256(TWIN.read_bytes()).hexdigest()
-    assert CARD["splits_normal_pneumonia"] == {split: list(counts) for split, counts in maker.COUNTS.items()}
+    assert CARD["splits_normal_pneumonia"] == {
+        split: list(counts) for split, counts in maker.COUNTS.items()
+    }
     assert "not patients" in CARD["what"] and CARD["licence"] == "CC BY 4.0"
     assert "MedMNIST v2" in CARD["made_from"] and "Kermany" in CARD["made_from"]
-    assert {"seed", "steps", "device"} <= set(CARD["generator"]) and CARD["made_by"] == "swys study twin"
+    assert {"seed", "steps", "device"} <= set(CARD["generator"]) and CARD[
+        "made_by"
+    ] == "swys study twin"
     pairs = CARD["nearest_neighbours"]["ten_nearest_pairs_twin_train_distance"]
     assert len(pairs) == 10 and all(distance > 0 for _, _, distance in pairs)
-    limits = {"tiny_accuracy_on_twin_test": {"at_least": 0.90}, "linear_auc_on_real_test": {"at_least": 0.91}}
+    limits = {
+        "tiny_accuracy_on_twin_test": {"at_least": 0.90},
+        "linear_auc_on_real_test": {"at_least": 0.91},
+    }
     limits |= {"discriminator_auc": {"at_most": 0.80}, "share_of_copies": {"at_most": 0.02}}
     limits["max_megabytes"] = {"at_most": 1.0}
     found = {name: bar["value"] for name, bar in CARD["bars"].items()}

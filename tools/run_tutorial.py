@@ -18,9 +18,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from setup_cell import CORE, EXTRAS
 
-from swys_studies.report import as_table
 from swys_utils.config import BUILD, PROJECT_ROOT, SwysError, default_device, profile
 from swys_utils.data import load_dataset
+from swys_utils.results import as_table
 
 
 def execute(path: Path, target: Path) -> None:
@@ -51,7 +51,11 @@ def execute(path: Path, target: Path) -> None:
     try:
         client.execute()
     except (CellExecutionError, DeadKernelError) as error:
-        reason = str(error) if isinstance(error, CellExecutionError) else f"{now['cell'].source}\n\n{error}"
+        reason = (
+            str(error)
+            if isinstance(error, CellExecutionError)
+            else f"{now['cell'].source}\n\n{error}"
+        )
         sys.exit(f"\n\n{path.name} failed in this cell:\n{reason}\nWhat ran is saved in {target}")
     finally:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +72,14 @@ def final_table(path: Path) -> str:
 def main() -> int:
     """Run the chosen notebooks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", metavar="04", help="only the notebooks whose names begin so")
+    parser.add_argument(
+        "--only", default="", metavar="04", help="only the notebooks whose names begin so"
+    )
     parser.add_argument("--extras", action="store_true", help="the notebooks in notebooks/extras")
     options = parser.parse_args()
-    chosen = [path for path in (EXTRAS if options.extras else CORE) if path.name.startswith(options.only)]
+    chosen = [
+        path for path in (EXTRAS if options.extras else CORE) if path.name.startswith(options.only)
+    ]
     if not chosen:
         sys.exit(f"tutorial: no notebook's name begins with '{options.only}'")
     try:  # a mistyped profile or a missing data set shows now, not after a notebook

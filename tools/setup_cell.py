@@ -44,7 +44,9 @@ data, P, device = notebook_setup(DATASET)"""
 def address() -> str:
     """The repository's address, without a slash at its end; empty while nobody has given it."""
     found = re.search(
-        r'^\[tool\.swys\]\nrepository = "(.*?)/?"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+        r'^\[tool\.swys\]\nrepository = "(.*?)/?"',
+        (ROOT / "pyproject.toml").read_text(),
+        re.MULTILINE,
     )
     return found[1]
 
@@ -58,7 +60,11 @@ def badges(repository: str, notebook: str = "") -> str:
     colab = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{name}/{opened})"
     binder = f"[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{opened[10:]})"
     state = f"[![CI]({repository}/actions/workflows/ci.yml/badge.svg)]({repository}/actions/workflows/ci.yml)"
-    lines = [colab, binder, f"[all notebooks]({repository}#the-six-notebooks)" if notebook else state]
+    lines = [
+        colab,
+        binder,
+        f"[all notebooks]({repository}#the-six-notebooks)" if notebook else state,
+    ]
     return "\n".join(["<!-- badges -->", *lines, "<!-- /badges -->", ""])
 
 
@@ -72,7 +78,9 @@ def wanted(path: Path, repository: str) -> str | nbformat.NotebookNode:
     setup.source, setup.metadata["tags"] = SOURCE.replace("{repository}", repository), ["setup"]
     opening = notebook.cells[0]
     here = path.relative_to(ROOT).as_posix()
-    opening.source = re.sub(r"\A(# .*\n)", rf"\1{badges(repository, here)}", BADGES.sub("", opening.source))
+    opening.source = re.sub(
+        r"\A(# .*\n)", rf"\1{badges(repository, here)}", BADGES.sub("", opening.source)
+    )
     return notebook
 
 
@@ -81,7 +89,11 @@ def main(mode: str) -> int:
     failed, repository = 0, address()
     for path in [*CORE, *EXTRAS, ROOT / "README.md"]:
         new = wanted(path, repository)
-        old = path.read_text(encoding="utf-8") if path.suffix == ".md" else nbformat.read(path, as_version=4)
+        old = (
+            path.read_text(encoding="utf-8")
+            if path.suffix == ".md"
+            else nbformat.read(path, as_version=4)
+        )
         if new == old:
             continue
         print(

@@ -11,15 +11,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swys_studies.export import predict_onnx
 from swys_utils.config import BUILD, PROJECT_ROOT
+from swys_utils.onnx_export import predict_onnx
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SITE, SCREENSHOTS = BUILD / "site", BUILD / "browser"
 # What JupyterLab itself asks for and a bare test server does not have; nothing of ours may be on this list.
-NOISE = ("favicon", "/api/me", "/lsp/status", "/api/contents/.jupyter", "workspaces", "Slow network")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no system Chromium")]
-built = pytest.mark.skipif(not (SITE / "demo.html").is_file(), reason="make site builds the demo (needs npm)")
+NOISE = (
+    "favicon",
+    "/api/me",
+    "/lsp/status",
+    "/api/contents/.jupyter",
+    "workspaces",
+    "Slow network",
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no system Chromium"),
+]
+built = pytest.mark.skipif(
+    not (SITE / "demo.html").is_file(), reason="make site builds the demo (needs npm)"
+)
 # Three small untrained models, which disagree on images of noise.
 DRAW = """
 import numpy as np
@@ -40,7 +52,9 @@ browser.slider.value = 1
 @pytest.fixture
 def page():
     """A page that fails the test if anything is written to its console as an error, or thrown."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="no Playwright (pip install playwright)"
+    )
     said = []
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -48,13 +62,17 @@ def page():
         page.on("console", lambda m: said.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         yield page
-    assert not [one for one in said if one.startswith("error") and not any(noise in one for noise in NOISE)]
+    assert not [
+        one for one in said if one.startswith("error") and not any(noise in one for noise in NOISE)
+    ]
 
 
 def opened(page, address: str) -> list[str]:
     """Open the demo and wait for its models; returns a list that will hold every request to elsewhere."""
     strange, here = [], address.rsplit("/", 1)[0]
-    page.on("request", lambda r: r.url.startswith((here, "data:", "blob:")) or strange.append(r.url))
+    page.on(
+        "request", lambda r: r.url.startswith((here, "data:", "blob:")) or strange.append(r.url)
+    )
     page.goto(address)
     page.wait_for_selector("body[data-ready=yes]", timeout=90_000)
     return strange
@@ -69,13 +87,17 @@ def drop(page, path) -> None:
     content = list(path.read_bytes())
     make = """([name, bytes]) => { const all = new DataTransfer();
         all.items.add(new File([new Uint8Array(bytes)], name)); return all; }"""
-    page.dispatch_event("#drop", "drop", {"dataTransfer": page.evaluate_handle(make, [path.name, content])})
+    page.dispatch_event(
+        "#drop", "drop", {"dataTransfer": page.evaluate_handle(make, [path.name, content])}
+    )
 
 
 @built
 def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page(page, tmp_path):
     host = "http://localhost/"
-    page.route(f"{host}**", lambda route: route.fulfill(path=SITE / route.request.url.removeprefix(host)))
+    page.route(
+        f"{host}**", lambda route: route.fulfill(path=SITE / route.request.url.removeprefix(host))
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     strange, before = opened(page, f"{host}demo/index.html"), pictures(page)
@@ -86,7 +108,9 @@ def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page
     odds = np.exp(logits[0] - logits[0].max())
     said = page.locator("#models article").nth(1).locator(".answer").inner_text()
     assert said.startswith(("normal", "pneumonia")[logits[0].argmax()])
-    assert float(said.split(",")[1].split("%")[0]) == pytest.approx(100 * odds.max() / odds.sum(), abs=0.3)
+    assert float(said.split(",")[1].split("%")[0]) == pytest.approx(
+        100 * odds.max() / odds.sum(), abs=0.3
+    )
     page.screenshot(path=SCREENSHOTS / "demo.png", full_page=True)
     (tmp_path / "x.txt").write_text("no picture")
     before = pictures(page)
@@ -95,7 +119,9 @@ def test_a_dropped_image_is_answered_as_by_the_model_and_nothing_leaves_the_page
     assert pictures(page) == before and strange == []
     whole = (tmp_path / "noise.png").read_bytes()
     for at in range(0, len(whole), 10):  # a damaged file is shown, or refused with a sentence
-        (tmp_path / f"{at}.png").write_bytes(whole[:at] + b"?" + whole[at + 1 : len(whole) - at % 3])
+        (tmp_path / f"{at}.png").write_bytes(
+            whole[:at] + b"?" + whole[at + 1 : len(whole) - at % 3]
+        )
         drop(page, tmp_path / f"{at}.png")
         page.get_by_text(re.compile(rf"Shown: {at}\.png\.|{at}\.png is not an image")).wait_for()
 
@@ -119,7 +145,10 @@ def test_one_file_works_from_disk_by_keyboard_and_on_a_small_screen(page):
     page.wait_for_function(moved, arg=before[1])
     page.get_by_label("opacity of the map").focus()
     page.keyboard.press("Home")
-    assert page.get_by_role("img", name="Grad-CAM of Student of maps, 49 tokens for normal").count() == 1
+    assert (
+        page.get_by_role("img", name="Grad-CAM of Student of maps, 49 tokens for normal").count()
+        == 1
+    )
     page.screenshot(path=SCREENSHOTS / "demo_narrow_dark.png", full_page=True)
 
 
@@ -131,7 +160,10 @@ def jupyter(request, tmp_path, environment):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "b.ipynb")
     env = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(PROJECT_ROOT)}
     if request.param == "lab":
-        server, place = [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None"], "lab/tree/b.ipynb"
+        server, place = (
+            [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None"],
+            "lab/tree/b.ipynb",
+        )
         server += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         server += ["--IdentityProvider.token=test"]
     else:
@@ -151,7 +183,9 @@ def test_the_slider_moves_filters_and_plays(jupyter, page):
     page.set_default_timeout(90_000)  # a busy machine needs half a minute to import torch
     page.goto(jupyter)
     if "/lab/" in page.url:
-        page.get_by_text(re.compile(r"Python 3.* \| Idle")).wait_for()  # earlier, "run" would open a dialog
+        page.get_by_text(
+            re.compile(r"Python 3.* \| Idle")
+        ).wait_for()  # earlier, "run" would open a dialog
         page.locator(".lm-MenuBar-item", has_text="Run").click()
         page.locator("[data-command='runmenu:run-all']").click()
     else:

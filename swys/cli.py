@@ -1,17 +1,37 @@
-"""The command line ``swys``: options are made from the signatures of the commands in ``swys_studies.cli``.
-
-Several GPUs or nodes: ``accelerate launch -m swys_utils train ...``.
-"""
+"""The command line ``swys``: options are made from the signatures of the commands."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 
 from jsonargparse import ArgumentParser
 
-from .config import SwysError
+from swys_utils.config import SwysError
+
+from .commands import evaluate, explain, export
+from .train import Distill, Train
+
+COMMANDS = {
+    "train": Train,
+    "distill": Distill,
+    "evaluate": evaluate,
+    "explain": explain,
+    "export": export,
+}
+
+
+def commands() -> dict:
+    """All commands: ours, and groups that other packages register as entry points ``swys.commands``.
+
+    ``swys_studies`` registers ``swys study``; so this package need not import it.
+    """
+    found = dict(COMMANDS)
+    for entry in entry_points(group="swys.commands"):
+        found[entry.name] = entry.load()
+    return found
 
 
 def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
@@ -19,7 +39,9 @@ def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
     group = parser.add_subcommands(dest="command")
     for name, command in commands.items():
         nested = isinstance(command, Mapping)
-        title = f"one of {', '.join(command)}" if nested else inspect.getdoc(command).splitlines()[0]
+        title = (
+            f"one of {', '.join(command)}" if nested else inspect.getdoc(command).splitlines()[0]
+        )
         sub = ArgumentParser(description=title)
         group.add_subcommand(name, sub, help=title)
         if nested:
@@ -35,11 +57,11 @@ def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on stderr for a foreseeable mistake."""
-    from swys_studies.cli import COMMANDS  # late: nothing else here needs the studies
-
-    parser = ArgumentParser(prog="swys", description="See what you shrink: train, explain and shrink ViTs.")
-    add_commands(parser, COMMANDS)
-    command, name = COMMANDS, "swys"
+    command, name = commands(), "swys"
+    parser = ArgumentParser(
+        prog="swys", description="See what you shrink: train, explain and shrink ViTs."
+    )
+    add_commands(parser, command)
     options = parser.parse_args(arguments).as_dict()
     while isinstance(command, Mapping):
         chosen = options["command"]
@@ -55,7 +77,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}: stopped; go on with --resume where there is one", file=sys.stderr)
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The commands of ``swys``: evaluate, explain, benchmark, export; train, distill and studies lie beside."""
+"""The commands ``swys evaluate``, ``swys explain`` and ``swys export``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import numpy as np
 from medmnist import INFO
 
 from swys_utils import metrics
-from swys_utils.config import CHECKPOINTS, SwysError, device_name, write_json
+from swys_utils.config import SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
-from swys_utils.models import checkpoint_ids, load_checkpoint, read_card
+from swys_utils.models import load_checkpoint
+from swys_utils.onnx_export import export_onnx, quantise_onnx_dynamic
 from swys_utils.plots import heatmap_rows
 from swys_utils.training import predict
 
-from . import agreement, explanations, ladder, original, reference, report, ship, twin
-from .export import export_onnx, quantise_onnx_dynamic
-from .leaks import seen_in_training
-from .train import Distill, Train, load_for
+from .fingerprints import seen_in_training
+from .train import load_for
 
 Splits = Literal["train", "val", "test"]
 
@@ -48,14 +47,21 @@ def evaluate(
     logits = predict(network, part.images)
     scores = metrics.evaluate(logits, part.labels, data.info.task)
     print(f"{ckpt_path}, {split} split, {scores.n} images ({data.info.source})\n{scores}")
-    found = {"checkpoint": ckpt_path, "dataset": dataset, "source": data.info.source, "split": split}
+    found = {
+        "checkpoint": ckpt_path,
+        "dataset": dataset,
+        "source": data.info.source,
+        "split": split,
+    }
     found |= {key: value for key, value in asdict(scores).items() if key != "correct"}
     if split != "train" and card.get("training_hashes"):
         seen = seen_in_training(card["training_hashes"], part.images)
         found["seen_in_training"] = int(seen.sum())
         print(f"{seen.sum()} of {len(seen)} images were in its training data (64-bit fingerprint)")
         if seen.any() and not seen.all():
-            print("without them:", metrics.evaluate(logits[~seen], part.labels[~seen], data.info.task))
+            print(
+                "without them:", metrics.evaluate(logits[~seen], part.labels[~seen], data.info.task)
+            )
     if json:
         write_json(json, found)
 
@@ -90,36 +96,13 @@ def explain(
         figure.savefig(folder / "overlays.png", dpi=120, bbox_inches="tight")
         np.savez_compressed(folder / "maps.npz", maps=maps, logits=logits, labels=part.labels)
     except OSError as error:
-        raise SwysError(f"cannot write to '{folder}': {error.strerror}; choose another --save_path") from None
+        raise SwysError(
+            f"cannot write to '{folder}': {error.strerror}; choose another --save_path"
+        ) from None
     empty = int((maps.max(axis=(1, 2)) <= 0).sum())
-    print(f"wrote {folder / 'overlays.png'} and maps.npz: {method}, {len(maps)} images, {empty} empty maps")
-
-
-def benchmark(
-    dataset: str = DEFAULT_DATASET, ckpt_path: list[str] | None = None, images: int = 0, json: str = ""
-) -> None:
-    """The shrink ladder: what each step down to an int8 file costs and changes.
-
-    Args:
-        ckpt_path: checkpoints, largest first, the one to ship last; default: all shipped ones of the data
-            set.
-        images: so many random test images (0: all).
-        json: write the rungs to this file, too.
-    """
-    keep_cards(json)
-    data = load_dataset(dataset)
-    paths = ckpt_path or shipped(dataset)
-    found = {path: load_checkpoint(path, "cpu", data.info.num_classes) for path in paths}
-    if not found:
-        raise SwysError(f"no checkpoint of {dataset} is shipped; name one with --ckpt_path")
-    models = {path.removeprefix(f"{dataset}/"): model for path, (model, _) in found.items()}
-    rungs = ladder.shrink_ladder(models, data, images)
-    print(report.as_table(ladder.ladder_table(rungs)))
-    chosen, reason = ladder.which_to_ship(rungs)
-    print(f"\nship {reason}")
-    if json:
-        facts = {"device": device_name("cpu"), "dataset": dataset, "source": data.info.source}
-        write_json(json, facts | {"ship": chosen.name, "rungs": [asdict(rung) for rung in rungs]})
+    print(
+        f"wrote {folder / 'overlays.png'} and maps.npz: {method}, {len(maps)} images, {empty} empty maps"
+    )
 
 
 def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
@@ -137,38 +120,12 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
         written = export_onnx(model, target, names, card)
         if int8:
             written = quantise_onnx_dynamic(target, save_path)
-    print(f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}")
+    print(
+        f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}"
+    )
 
 
 def keep_cards(path: str) -> None:
     """Refuse to write over a file that holds a checkpoint's card."""
     if path and Path(path).is_file() and '"sha256"' in Path(path).read_text(errors="replace"):
         raise SwysError(f"'{path}' is the card of a checkpoint; give another name to --json")
-
-
-def shipped(dataset: str) -> list[str]:
-    """Ids of the shipped checkpoints of a data set, the largest file first."""
-    ids = [name for name in checkpoint_ids() if name.startswith(f"{dataset}/")]
-    cards = {name: read_card(CHECKPOINTS / name / "card.json") for name in ids}
-    sizes = {name: sum(file["bytes"] for file in card["files"]) for name, card in cards.items()}
-    return sorted(ids, key=sizes.__getitem__, reverse=True)
-
-
-COMMANDS = {
-    "train": Train,
-    "distill": Distill,
-    "evaluate": evaluate,
-    "explain": explain,
-    "benchmark": benchmark,
-    "export": export,
-    "study": {
-        "reference": reference.reference,
-        "original": original.original,
-        "time": original.time_to_original,
-        "report": report.report,
-        "agreement": agreement.measure,
-        "explanations": explanations.measure,
-        "ship": ship.ship,
-        "twin": twin.make,
-    },
-}

@@ -8,7 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from swys_utils.config import SwysError
+from .config import SwysError
 
 
 class WithGradCAM(nn.Module):
@@ -22,11 +22,15 @@ class WithGradCAM(nn.Module):
         super().__init__()
         block = model.blocks[-1]
         attn, mlp = block.attn, block.mlp
-        absent = nn.ModuleList([model.fc_norm, attn.q_norm, attn.k_norm, mlp.norm, block.ls1, block.ls2])
+        absent = nn.ModuleList(
+            [model.fc_norm, attn.q_norm, attn.k_norm, mlp.norm, block.ls1, block.ls2]
+        )
         plain = isinstance(mlp.act, nn.GELU) and isinstance(model.norm, nn.LayerNorm)
         reads_cls = model.global_pool == "token" and model.num_prefix_tokens == 1
         if not plain or not reads_cls or list(absent.parameters()):
-            raise SwysError("only a ViT that classifies from its CLS token can be exported; use vit_tiny")
+            raise SwysError(
+                "only a ViT that classifies from its CLS token can be exported; use vit_tiny"
+            )
         self.model = model
         # Copies, for the way back: a matrix that is used both ways would be transposed at every call.
         matrices = [layer.weight for layer in (mlp.fc1, mlp.fc2, attn.proj, attn.qkv, model.head)]
@@ -45,7 +49,11 @@ class WithGradCAM(nn.Module):
         tokens = block.norm1(x)
         batch, count, width = tokens.shape
         heads = attn.qkv(tokens).reshape(batch, count, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = heads[0][:, :, :1] * attn.scale, heads[1], heads[2]  # (B, heads, 1 or N, d)
+        query, key, value = (
+            heads[0][:, :, :1] * attn.scale,
+            heads[1],
+            heads[2],
+        )  # (B, heads, 1 or N, d)
         attention = (query @ key.mT).softmax(dim=-1)  # (B, heads, 1, N)
         read = (attention @ value).transpose(1, 2).reshape(batch, 1, width)
         middle = x[:, :1] + attn.proj(read)
@@ -64,7 +72,9 @@ class WithGradCAM(nn.Module):
         d_scores = attention * (by_value - (attention * by_value).sum(dim=-1, keepdim=True))
         d_value = attention[..., 1:].mean(dim=-1, keepdim=True) * d_read  # means over patch tokens
         d_key = d_scores[..., 1:].mean(dim=-1, keepdim=True) * query
-        d_heads = torch.cat([d_key, d_value], dim=2).permute(0, 2, 1, 3).reshape(batch, 1, 2 * width)
+        d_heads = (
+            torch.cat([d_key, d_value], dim=2).permute(0, 2, 1, 3).reshape(batch, 1, 2 * width)
+        )
         weights = d_heads @ self.qkv  # of each channel
         values = (tokens[:, 1:] * weights).sum(dim=-1)
         return logits, values.reshape(batch, *model.patch_embed.grid_size)
@@ -81,4 +91,6 @@ def norm_backward(norm: nn.LayerNorm, x: Tensor, gradient: Tensor) -> Tensor:
 
 def gelu_slope(x: Tensor) -> Tensor:
     """Derivative of GELU (Hendrycks & Gimpel 2016), x times the normal distribution function."""
-    return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
+    return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * torch.exp(-x.square() / 2) / math.sqrt(
+        2 * math.pi
+    )

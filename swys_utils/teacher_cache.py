@@ -13,11 +13,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from swys_utils.config import fast_bf16, replacing
-from swys_utils.data import Dataset, to_planes
-from swys_utils.distillation import Teacher
-from swys_utils.models import weights_digest
-from swys_utils.recipe import Batch, Recipe, augment
+from .config import fast_bf16, replacing
+from .data import Dataset, to_planes
+from .distillation import Teacher
+from .models import weights_digest
+from .recipe import Batch, Recipe, augment
 
 
 class CachedTeacher(nn.Module):
@@ -53,7 +53,9 @@ def cached_teacher(
             with replacing(path) as part:
                 save_file(seen, part)
         found.append(load_file(path))
-    return CachedTeacher(*(torch.stack([part[key] for part in found]) for key in ("logits", "maps")))
+    return CachedTeacher(
+        *(torch.stack([part[key] for part in found]) for key in ("logits", "maps"))
+    )
 
 
 def look(

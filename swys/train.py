@@ -12,7 +12,7 @@ from torch import nn
 
 from swys_utils.config import SwysError, default_device
 from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
-from swys_utils.distillation import ExplanationDistiller, FeatureDistiller, SoftTargets, Teacher
+from swys_utils.distillation import FeatureDistiller, MapDistiller, SoftTargets, Teacher
 from swys_utils.metrics import evaluate
 from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint
 from swys_utils.recipe import SupervisedObjective, reference_recipe
@@ -49,20 +49,30 @@ class Training:
         asked = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
         asked = {key: value for key, value in asked.items() if value is not None}
         if self.seed < 0 or any(value <= 0 for value in asked.values()):
-            raise SwysError(f"{asked}, seed {self.seed}: numbers must be above 0, the seed not below")
+            raise SwysError(
+                f"{asked}, seed {self.seed}: numbers must be above 0, the seed not below"
+            )
         path = Path(self.save_path)
         if path.suffix not in ("", ".safetensors"):
-            raise SwysError(f"--save_path '{path}' ends in {path.suffix}; use .safetensors or a folder")
+            raise SwysError(
+                f"--save_path '{path}' ends in {path.suffix}; use .safetensors or a folder"
+            )
         beside = path.with_suffix("") if path.suffix else path / "model"
         state, chosen = Path(f"{beside}.state.pt"), Path(f"{beside}.val_chosen.safetensors")
         if self.resume and not state.is_file():
-            raise SwysError(f"nothing to resume: '{state}' does not exist; run without --resume first")
+            raise SwysError(
+                f"nothing to resume: '{state}' does not exist; run without --resume first"
+            )
         if not self.resume and state.is_file():
             state.unlink(missing_ok=True)  # of several processes one is first
         recipe = replace(reference_recipe(name, self.dataset), **asked, **changes)
-        model = build(name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size)
+        model = build(
+            name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size
+        )
         here = PartialState()
-        print(f"process {here.process_index + 1} of {here.num_processes}: {name} on {data.info.source}")
+        print(
+            f"process {here.process_index + 1} of {here.num_processes}: {name} on {data.info.source}"
+        )
         result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
         if not here.is_main_process:
             return
@@ -123,7 +133,7 @@ class Distill(Training):
         def objective(student) -> nn.Module:
             if self.method == "features":
                 return FeatureDistiller(teacher, labels, student)
-            kind = ExplanationDistiller if self.method == "explain" else SoftTargets
+            kind = MapDistiller if self.method == "explain" else SoftTargets
             return kind(teacher, labels, self.alpha, self.temperature)
 
         card: dict = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
@@ -140,5 +150,8 @@ def load_for(path: str, data: Dataset, model: str = ""):
     if model and SHORT_NAMES.get(model, model) not in card["model"]:
         raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
     if card.get("dataset", data.info.name) != data.info.name:
-        print(f"note: '{path}' was trained on {card['dataset']}, not {data.info.name}", file=sys.stderr)
+        print(
+            f"note: '{path}' was trained on {card['dataset']}, not {data.info.name}",
+            file=sys.stderr,
+        )
     return loaded, card

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from scipy.integrate import trapezoid
 from torch import Tensor, nn
 
-from swys_utils.config import SwysError
-from swys_utils.data import to_model_input
-from swys_utils.gradcam import evaluation_mode, heatmaps, input_batches
+from .config import SwysError
+from .data import to_model_input
+from .gradcam import evaluation_mode, heatmaps, input_batches
 
 
 def random_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
@@ -62,7 +62,9 @@ def deletion_insertion(
     """
     rng = np.random.default_rng(0)
     order = np.stack([np.lexsort((rng.random(m.size), -m.ravel())) for m in maps])
-    ranks = torch.as_tensor(order.argsort(axis=1).reshape(maps.shape))[:, None]  # 0 is the hottest token
+    ranks = torch.as_tensor(order.argsort(axis=1).reshape(maps.shape))[
+        :, None
+    ]  # 0 is the hottest token
     targets = None if targets is None else torch.as_tensor(targets).long().expand(len(maps))
     fractions = np.linspace(0, 1, steps + 1)
     curves = np.empty((2, len(maps), steps + 1))
@@ -74,8 +76,12 @@ def deletion_insertion(
             for i, fraction in enumerate(fractions):
                 hot = (ranks[rows] < round(fraction * order.shape[1])).float().to(x.device)
                 hot = F.interpolate(hot, size=x.shape[-2:]).bool()  # whole patches
-                for curve, picture in zip(curves, (torch.where(hot, blank, x), torch.where(hot, x, blank))):
-                    curve[rows, i] = chances(model(picture).float()).gather(1, classes[:, None])[:, 0].cpu()
+                for curve, picture in zip(
+                    curves, (torch.where(hot, blank, x), torch.where(hot, x, blank))
+                ):
+                    curve[rows, i] = (
+                        chances(model(picture).float()).gather(1, classes[:, None])[:, 0].cpu()
+                    )
     return DeletionInsertion(fractions, *curves)
 
 
@@ -87,7 +93,9 @@ def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count
     """
     labels, half = np.asarray(labels), model.patch_embed.img_size[0] // 2
     if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise SwysError(f"labels of shape {labels.shape}; give one label an image, and two classes or more")
+        raise SwysError(
+            f"labels of shape {labels.shape}; give one label an image, and two classes or more"
+        )
     targets, rng = np.resize(np.unique(labels), count), np.random.default_rng(0)
     cells = rng.integers(0, 4, count)
     picks = np.stack([rng.choice(np.flatnonzero(labels != t), 4) for t in targets])
@@ -106,7 +114,9 @@ def mosaic_pointing(
     """
     inputs, targets, cells = make_mosaics(model, images, labels, count)
     maps = np.maximum(heatmaps(model, inputs, method, targets), 0)
-    maps = maps.repeat(2, axis=1).repeat(2, axis=2)  # an odd grid has no middle line; doubled, it has one
+    maps = maps.repeat(2, axis=1).repeat(
+        2, axis=2
+    )  # an odd grid has no middle line; doubled, it has one
     quarters = maps.reshape(count, 2, maps.shape[1] // 2, 2, maps.shape[2] // 2)
     sums = quarters.sum((2, 4)).reshape(count, 4)
     return sums[np.arange(count), cells] / np.where(sums.any(1), sums.sum(1), np.nan)

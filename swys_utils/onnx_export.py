@@ -22,21 +22,33 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from swys_utils.benchmark import random_inputs
-from swys_utils.config import SwysError, replacing, write_json
-from swys_utils.data import to_model_input
-from swys_utils.models import file_entry
-
-from .closed_form import WithGradCAM
+from .benchmark import random_inputs
+from .config import SwysError, replacing, write_json
+from .data import to_model_input
+from .models import file_entry
+from .onnx_gradcam import WithGradCAM
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
 PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres)"
-FROM_CHECKPOINT = ("model", "dataset", "size", "source", "synthetic", "seed", "last", "val_chosen", "stored")
+FROM_CHECKPOINT = (
+    "model",
+    "dataset",
+    "size",
+    "source",
+    "synthetic",
+    "seed",
+    "last",
+    "val_chosen",
+    "stored",
+)
 
 
 def export_onnx(
-    model: VisionTransformer, path: str | Path, class_names: Sequence[str] = (), source: dict | None = None
+    model: VisionTransformer,
+    path: str | Path,
+    class_names: Sequence[str] = (),
+    source: dict | None = None,
 ) -> dict:
     """Write a model in float32 with a dynamic batch; refused when ONNX Runtime's logits differ from torch's.
 
@@ -54,12 +66,19 @@ def export_onnx(
         "classes": list(class_names) or None,
         "input": {"name": "pixels", "shape": ["batch", *pixels.shape[1:]], "dtype": "float32"},
         "preprocessing": PREPROCESSING,
-        "target": {"name": "target", "shape": ["batch"], "dtype": "int64", "of": "the map; -1: predicted"},
+        "target": {
+            "name": "target",
+            "shape": ["batch"],
+            "dtype": "int64",
+            "of": "the map; -1: predicted",
+        },
         "outputs": {"logits": ["batch", model.num_classes], "heatmap": ["batch", *grid]},
         "heatmap": "signed Grad-CAM at blocks[-1].norm1, unnormalised; negative: evidence against the class",
     }
     with torch.no_grad():
-        return write_checked(float32_graph(model, pixels), path, card, pixels, model(pixels).numpy())
+        return write_checked(
+            float32_graph(model, pixels), path, card, pixels, model(pixels).numpy()
+        )
 
 
 def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
@@ -71,10 +90,17 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
 
     Returns the card. Raises SwysError: no such file, or one that is quantised already.
     """
-    onnx, quantization, card = package("onnx"), package("onnxruntime.quantization"), read_onnx_card(path)
+    onnx, quantization, card = (
+        package("onnx"),
+        package("onnxruntime.quantization"),
+        read_onnx_card(path),
+    )
     if card["precision"] != "float32":
         raise SwysError(f"'{path}' is {card['precision']} already; quantise the float32 file")
-    pixels = torch.rand((3, *card["input"]["shape"][1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pixels = (
+        torch.rand((3, *card["input"]["shape"][1:]), generator=torch.Generator().manual_seed(0)) * 2
+        - 1
+    )
     card |= {
         "precision": "int8",
         "quantisation": "dynamic, matrix products: 7-bit weights, a scale per output channel",
@@ -116,7 +142,9 @@ def run_onnx(session, pixels: Tensor, targets=None) -> list[np.ndarray]:
     return session.run(None, {"pixels": pixels.numpy(), "target": asked.astype(np.int64)})
 
 
-def predict_onnx(session, images: np.ndarray, batch_size: int = 32, targets=None) -> list[np.ndarray]:
+def predict_onnx(
+    session, images: np.ndarray, batch_size: int = 32, targets=None
+) -> list[np.ndarray]:
     """Logits float32 (N, C) and signed Grad-CAM maps (N, gh, gw) of uint8 images (N, H, W[, 3]).
 
     ``session``: from ``onnx_session``, or a path. ``targets``: int (N,); None: of the predicted classes.
@@ -135,10 +163,19 @@ def read_onnx_card(path: str | Path) -> dict:
     Raises SwysError: no file, no card, or a file that is not the one the card describes (sha256).
     """
     try:
-        card, found = json.loads(Path(path).with_suffix(".json").read_text()), file_entry(Path(path), "")
+        card, found = (
+            json.loads(Path(path).with_suffix(".json").read_text()),
+            file_entry(Path(path), ""),
+        )
     except (OSError, ValueError) as error:
-        raise SwysError(f"'{path}' and its card cannot be read ({error}); export it again") from None
-    if not isinstance(card, dict) or card.get("format") != "onnx" or card.get("sha256") != found["sha256"]:
+        raise SwysError(
+            f"'{path}' and its card cannot be read ({error}); export it again"
+        ) from None
+    if (
+        not isinstance(card, dict)
+        or card.get("format") != "onnx"
+        or card.get("sha256") != found["sha256"]
+    ):
         raise SwysError(f"'{path}' is not the file that its card describes; export it again")
     return card
 
@@ -148,7 +185,9 @@ def float32_graph(model: VisionTransformer, pixels: Tensor):
     package("onnxscript")
     batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter uses deprecated parts of torch, and talks of axes
+        warnings.simplefilter(
+            "ignore"
+        )  # torch's exporter uses deprecated parts of torch, and talks of axes
         program = torch.onnx.export(
             WithGradCAM(model).eval(),
             (pixels, torch.full((len(pixels),), -1)),
@@ -160,31 +199,45 @@ def float32_graph(model: VisionTransformer, pixels: Tensor):
             verbose=False,
         )
     proto = program.model_proto
-    del proto.graph.value_info[:]  # inferred shapes, over which quantising stumbles before onnxruntime 1.24
+    del proto.graph.value_info[
+        :
+    ]  # inferred shapes, over which quantising stumbles before onnxruntime 1.24
     for part in (proto.graph, *proto.graph.node, *proto.graph.input):
-        del part.metadata_props[:]  # stack traces: a tenth of an int8 file, and the exporting machine's paths
+        del part.metadata_props[
+            :
+        ]  # stack traces: a tenth of an int8 file, and the exporting machine's paths
     # without this, quantising advises a shape pass, which changes nothing in these graphs
     proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     return proto
 
 
-def write_checked(model, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray) -> dict:
+def write_checked(
+    model, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray
+) -> dict:
     """Run the graph at batch 1 and 3, compare it with the ``expected`` logits, put file and card in place."""
     path = Path(path)
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
     card_path = path.with_suffix(".json")
     if card_path.is_file() and '"format": "onnx"' not in card_path.read_text(errors="replace"):
-        raise SwysError(f"'{card_path}' is the card of another file; give another name than '{path.name}'")
+        raise SwysError(
+            f"'{card_path}' is the card of another file; give another name than '{path.name}'"
+        )
     with replacing(path) as part:
         part.write_bytes(model.SerializeToString())
         session = onnx_session(part)
         card |= file_entry(part, path.name)
-        difference = max(np.abs(run_onnx(session, pixels[:n])[0] - expected[:n]).max() for n in (1, 3))
+        difference = max(
+            np.abs(run_onnx(session, pixels[:n])[0] - expected[:n]).max() for n in (1, 3)
+        )
         if card["precision"] == "float32" and not difference < TOLERANCE:
-            raise SwysError(f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}")
+            raise SwysError(
+                f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}"
+            )
         card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}
-        card["versions"] = {name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")}
+        card["versions"] = {
+            name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")
+        }
         write_json(card_path, card)
     return card
 
@@ -194,4 +247,6 @@ def package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise SwysError(f"ONNX needs '{error.name}'; pip install onnx onnxscript onnxruntime") from None
+        raise SwysError(
+            f"ONNX needs '{error.name}'; pip install onnx onnxscript onnxruntime"
+        ) from None

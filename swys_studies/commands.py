@@ -1,0 +1,16 @@
+"""The group ``swys study``: found by ``swys`` as an entry point, see pyproject.toml."""
+
+from __future__ import annotations
+
+from . import agreement, explanations, original, reference, report, ship, twin
+
+COMMANDS = {
+    "reference": reference.reference,
+    "original": original.original,
+    "time": original.time_to_original,
+    "report": report.report,
+    "agreement": agreement.measure,
+    "explanations": explanations.measure,
+    "ship": ship.ship,
+    "twin": twin.make,
+}
