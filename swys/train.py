@@ -14,7 +14,7 @@ from swys_utils.config import SwysError, default_device
 from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
 from swys_utils.distillation import FeatureDistiller, MapDistiller, SoftTargets, Teacher
 from swys_utils.metrics import evaluate
-from swys_utils.models import SHORT_NAMES, load_checkpoint, save_checkpoint
+from swys_utils.models import load_checkpoint, save_checkpoint, timm_name
 from swys_utils.recipe import SupervisedObjective, reference_recipe
 from swys_utils.training import build, fit, predict, run_card
 
@@ -76,7 +76,7 @@ class Training:
         result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
         if not here.is_main_process:
             return
-        card |= {"model": SHORT_NAMES.get(name, name)} | run_card(
+        card |= {"model": timm_name(name)} | run_card(
             data, asdict(recipe), self.seed, result.history
         )
         saved = {"last epoch": (result.model, path), "val-chosen": (result.chosen(), chosen)}
@@ -147,7 +147,7 @@ class Distill(Training):
 def load_for(path: str, data: Dataset, model: str = ""):
     """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
     loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
-    if model and SHORT_NAMES.get(model, model) not in card["model"]:
+    if model and timm_name(model) not in card["model"]:
         raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
     if card.get("dataset", data.info.name) != data.info.name:
         print(

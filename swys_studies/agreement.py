@@ -30,7 +30,8 @@ from swys_utils.models import load_checkpoint
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .reference import RUNS, TEST_SAMPLE, finished_runs, run_path, study_data
+from .reference import TEST_SAMPLE, study_data
+from .runs import RUNS, finished_runs, run_path
 
 ANOTHER, BOTH = "another teacher", "soft targets + maps"
 # method of a student's run -> its group

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import rankdata
 from torch import nn
 
+from swys_utils.cards import checkpoint_ids
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
 from swys_utils.explain import randomisation_check
@@ -23,7 +24,7 @@ from swys_utils.faithfulness import (
 )
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
 from swys_utils.metrics import mean_interval
-from swys_utils.models import checkpoint_ids, load_checkpoint
+from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
 MODELS = {

@@ -22,12 +22,14 @@ from swys_utils.config import (
 )
 from swys_utils.data import Split
 from swys_utils.metrics import point_scores
-from swys_utils.models import create_model, plain_attention
+from swys_utils.models import create_model
 from swys_utils.recipe import Augmentation, Recipe
-from swys_utils.resume import Run
+from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, validate
+from swys_utils.vit_internals import plain_attention
 
-from .reference import RUNS, finish, read_runs, study_data, write_runs
+from .reference import finish, study_data
+from .runs import RUNS, read_runs, write_runs
 
 MODEL = "vit_tiny_patch16_224"
 # of its README: AdamW, the rate halved every five epochs, stopped after three without progress
@@ -49,7 +51,7 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     seed_everything(0)
     model = create_model(MODEL, data.info.num_classes).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE["lr"])
-    run = Run(out / f"{run_id}.state.pt", model, torch.nn.Module(), optimizer, RECIPE)
+    run = TrainingState(out / f"{run_id}.state.pt", model, torch.nn.Module(), optimizer, RECIPE)
     while len(run.history) < RECIPE["epochs"] and not stopped(run.history, RECIPE["patience"]):
         before = run.history[-1]["seconds"] if run.history else 0.0
         with plain_attention(model):

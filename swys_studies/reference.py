@@ -10,30 +10,29 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
 from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils import config, training
-from swys_utils.config import CHECKPOINTS, SwysError, write_json
+from swys_utils.config import SwysError, write_json
 from swys_utils.data import Dataset, Split, load_dataset
 from swys_utils.distillation import MapDistiller, SoftTargets, hide_labels
 from swys_utils.metrics import point_scores
 from swys_utils.models import (
-    SHORT_NAMES,
     load_checkpoint,
-    read_card,
     save_checkpoint,
+    timm_name,
     weights_digest,
 )
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
-from swys_utils.resume import Run
+from swys_utils.resume import TrainingState
 from swys_utils.teacher_cache import cached_teacher
 from swys_utils.training import build, fit, predict
 
-RUNS = config.PROJECT_ROOT / "runs"
+from .runs import RUNS, finished_runs, run_path, write_runs
+
 SOFT = {"alpha": 0.7, "temperature": 2.0}
 METHODS = {
     "scratch": {},
@@ -51,24 +50,6 @@ IMAGES_PER_S = {
     "vit_base": 31,
     "vit_tiny": 330,
 }  # with half of the tokens, two cores of an AMD EPYC
-
-TEXT, NUMBER = {"type": "string"}, {"type": "number"}
-SCORES = {"type": "object", "required": ["accuracy", "auc", "ece"], "additionalProperties": NUMBER}
-RUN_SCHEMA = {  # of an entry of runs.json, as far as a report reads it
-    "type": "object",
-    "required": ["id", "method", "seed", "device", "predicted", "val_auc", "last", "val_chosen"],
-    "properties": dict.fromkeys(("id", "method", "device"), TEXT)
-    | {
-        "seed": {"type": "integer"},
-        "predicted": TEXT | {"pattern": "^[0-9A-Z]+$"},
-        "val_auc": NUMBER,
-    }
-    | {
-        "last": SCORES,
-        "val_chosen": SCORES,
-        "history": {"type": "array", "items": {"type": "object"}},
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -187,7 +168,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         callback=curve,
     )
     facts = {key: getattr(run, key) for key in ("id", "method", "teacher", "seed")}
-    facts |= {"model": SHORT_NAMES[run.model], "recipe": asdict(run.recipe) | METHODS[run.method]}
+    facts |= {"model": timm_name(run.model), "recipe": asdict(run.recipe) | METHODS[run.method]}
     facts |= {"initial_weights": digest, "history": curve.beside(result.history)}
     entry = finish(result, facts, data, out)
     state.unlink(missing_ok=True)
@@ -195,7 +176,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     return entry
 
 
-def finish(result: Run, facts: dict, data: Dataset, out: Path) -> dict:
+def finish(result: TrainingState, facts: dict, data: Dataset, out: Path) -> dict:
     """Score a trained model; write its checkpoint and its entry, ``facts`` and scores; returns the entry."""
     test, history, patches = data.test, facts["history"], result.model.patch_embed
     logits = {
@@ -248,14 +229,6 @@ def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
     return kind(teacher, labels, **settings), shown
 
 
-def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
-    """The checkpoint of a run: the one trained in ``out``, or the shipped one; None: neither is there."""
-    if (out / f"{run_id}.json").is_file():  # its card; the weights may be several files
-        return out / f"{run_id}.safetensors"
-    cards = sorted((CHECKPOINTS / dataset).glob("*/card.json"))
-    return next((path.parent for path in cards if read_card(path).get("id") == run_id), None)
-
-
 class TestCurve:
     """Test accuracy and AUC at the end of each epoch, for figures: nothing is chosen by them. Kept through a
     kill."""
@@ -279,43 +252,3 @@ class TestCurve:
     def beside(self, history: list[dict]) -> list[dict]:
         """The rows of ``history`` with the test scores of their epochs."""
         return [row | self.rows.get(str(row["steps"]), {}) for row in history]
-
-
-def read_runs(folder: str | Path) -> list[dict]:
-    """Entries of the finished runs in a folder, or of a runs.json, the oldest first; SwysError: damaged."""
-    folder = Path(folder)
-    try:
-        if folder.is_file():
-            runs = json.loads(folder.read_text("utf-8"))["runs"]
-        else:
-            found = sorted(folder.glob("*/*/*.run.json"), key=lambda path: path.stat().st_mtime)
-            runs = [json.loads(path.read_text("utf-8")) for path in found]
-        jsonschema.validate(runs, {"type": "array", "items": RUN_SCHEMA})
-        return runs
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-        jsonschema.ValidationError,
-    ) as error:
-        problem = getattr(error, "message", str(error))[:160]
-        raise SwysError(
-            f"'{folder}' cannot be read as runs ({problem}); remove the damaged file"
-        ) from None
-
-
-def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
-    """Entries of the runs in checkpoints/<dataset>/runs.json and of those in ``folder``, by id."""
-    path = CHECKPOINTS / dataset / "runs.json"
-    runs = (read_runs(path) if path.is_file() else []) + read_runs(folder)
-    return {run["id"]: run for run in runs}
-
-
-def write_runs(dataset: str, folder: Path) -> None:
-    """Add the finished runs of ``folder`` to those in checkpoints/<dataset>/runs.json."""
-    with FileLock(folder / "runs.lock"):
-        runs = json.dumps([*finished_runs(dataset, folder).values()])
-        rounded = json.loads(runs, parse_float=lambda text: round(float(text), 5))
-        write_json(CHECKPOINTS / dataset / "runs.json", {"dataset": dataset, "runs": rounded})

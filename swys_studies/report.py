@@ -12,7 +12,8 @@ from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.metrics import accuracy_interval, mcnemar, t_interval
 from swys_utils.results import as_table
 
-from .reference import read_runs, study_data
+from .reference import study_data
+from .runs import read_runs
 
 TITLES = {
     ("vit_base", "scratch"): "Base",

@@ -26,9 +26,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm.auto import trange
 
+from swys_utils.cards import file_entry
 from swys_utils.config import BUILD, SwysError, default_device, device_name, write_json
 from swys_utils.data import TWIN, Dataset, Split
-from swys_utils.models import file_entry, load_checkpoint
+from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
 from .reference import study_data

@@ -15,9 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from .gradcam import evaluation_mode
 from .metrics import bootstrap_interval
-from .models import plain_attention
+from .vit_internals import evaluation_mode, plain_attention
 
 
 def vit_macs(tokens: int, dim: int, depth: int, patch_size: int = 16, classes: int = 1000) -> int:

@@ -137,7 +137,7 @@ class Explained:
             method,
             [str(name) for name in class_names],
         )
-        self.rows, c = split.rows(images), len(self.class_names)
+        self.rows, c = split.sample_indices(images), len(self.class_names)
         if not self.models or not len(self.rows):
             raise SwysError(
                 f"{len(self.models)} models, {len(self.rows)} images; give at least one of each"

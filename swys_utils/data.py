@@ -40,7 +40,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, n: int) -> np.ndarray:
+    def sample_indices(self, n: int) -> np.ndarray:
         """Positions int64 of at most ``n`` images (0: all), a fixed random sample in the original order."""
         count = min(n, len(self)) or len(self)
         return np.sort(np.random.default_rng(0).permutation(len(self))[:count])
@@ -51,7 +51,7 @@ class Split:
 
     def head(self, n: int) -> Split:
         """At most ``n`` images (0: all), a fixed random sample in the original order."""
-        return self.take(self.rows(n)) if 0 < n < len(self) else self
+        return self.take(self.sample_indices(n)) if 0 < n < len(self) else self
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .config import SwysError
 from .data import to_model_input
-from .gradcam import evaluation_mode, heatmaps, input_batches
+from .gradcam import heatmaps
+from .vit_internals import evaluation_mode, input_batches
 
 
 def random_maps(count: int, grid: tuple[int, int]) -> np.ndarray:

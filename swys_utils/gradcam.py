@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import matplotlib
 import numpy as np
 import torch
-from timm.layers import Attention
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .config import SwysError, unknown
-from .data import to_model_input, to_planes
-from .models import plain_attention
+from .data import to_planes
+from .vit_internals import (
+    block_with_attention,
+    checked_input,
+    embedded_tokens,
+    evaluation_mode,
+    input_batches,
+    plain_attention,
+)
 
 
 def grad_cam(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
@@ -50,7 +53,7 @@ def attention_rollout(
     A value is the share of attention that the tokens read by the head pay to a patch; half of each factor is
     the skip connection. There is no class and no sign: ``targets`` and ``signed`` change nothing.
     """
-    x, index = _checked(model, inputs, block)
+    x, index = checked_input(model, inputs, block)
     first, rollout = model.num_prefix_tokens, None
     readers = (
         slice(first, None)
@@ -58,9 +61,9 @@ def attention_rollout(
         else slice(1 + hasattr(model, "head_dist"))
     )
     with evaluation_mode(model), torch.no_grad():
-        tokens, _ = _embedded(model, x)
+        tokens, _ = embedded_tokens(model, x)
         for layer in model.blocks[: index + 1]:
-            tokens, attention = _with_attention(layer, tokens)
+            tokens, attention = block_with_attention(layer, tokens)
             attention = attention.float().mean(dim=1)
             mixed = (attention + torch.eye(attention.shape[-1], device=attention.device)) / 2
             rollout = mixed if rollout is None else mixed @ rollout
@@ -74,14 +77,14 @@ def legrad(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=Fals
     this block's attention map, after ReLU, is averaged over heads, queries and blocks. Without the paper's
     final min-max; otherwise as ``grad_cam``.
     """
-    (x, index), gradients = _checked(model, inputs, block), []
+    (x, index), gradients = checked_input(model, inputs, block), []
     with evaluation_mode(model), torch.no_grad():
-        tokens, _ = _embedded(model, x)
+        tokens, _ = embedded_tokens(model, x)
         if targets is None:
             targets = model.forward_head(model.norm(model.blocks(tokens))).argmax(dim=1)
         for layer in model.blocks[: index + 1]:
             with torch.enable_grad():  # a block's gradient never reaches the block before it
-                tokens, attention = _with_attention(layer, tokens.detach())
+                tokens, attention = block_with_attention(layer, tokens.detach())
                 score = _score(model.forward_head(model.norm(tokens)), targets)
                 (gradient,) = torch.autograd.grad(score, attention)
             gradients.append((gradient if signed else gradient.relu()).float().mean(dim=(1, 2)))
@@ -131,18 +134,6 @@ def heatmaps(
     return torch.cat(maps).numpy()
 
 
-def input_batches(model: nn.Module, images, batch_size: int) -> Iterator[tuple[slice, Tensor]]:
-    """(rows, model input on the model's device) of images as ``heatmaps`` takes them, batch by batch."""
-    device = next(model.parameters()).device
-    for start in range(0, len(images), batch_size):
-        rows = slice(start, start + batch_size)
-        x = (
-            np.array(images[rows]) if isinstance(images, np.ndarray) else images[rows]
-        )  # maps are read-only
-        x = torch.as_tensor(x).to(device)
-        yield rows, x if x.is_floating_point() else to_model_input(x, model.patch_embed.img_size[0])
-
-
 def overlay(images, heatmaps, alpha=0.5, scale="image", cmap="inferno", size=None) -> np.ndarray:
     """Draw heatmaps (N, gh, gw) over images: uint8 (N, H, W, 3). Negative values count as 0.
 
@@ -176,26 +167,11 @@ def overlay(images, heatmaps, alpha=0.5, scale="image", cmap="inferno", size=Non
     return blended.round().clip(0, 255).astype(np.uint8)
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every layer in eval mode (no dropout, no dropped patches), and each back in its own mode afterwards."""
-    in_training = [module for module in model.modules() if module.training]
-    graph = torch.is_grad_enabled()
-    try:
-        # inside torch.inference_mode() nothing can turn autograd on; leaving it turns autograd on by itself
-        with torch.inference_mode(False), torch.set_grad_enabled(graph):
-            yield model.eval()
-    finally:
-        torch.clear_autocast_cache()  # casts made without a gradient must not serve a later training step
-        for module in in_training:
-            module.training = True
-
-
 def _cam(model, inputs, targets, block: int, graph=False, by_token=False):
     """The one Grad-CAM: logits (B, C), signed values (B, n) of the patch tokens, and their positions."""
-    x, index = _checked(model, inputs, block)
+    x, index = checked_input(model, inputs, block)
     with torch.set_grad_enabled(graph):
-        tokens, kept = _embedded(model, x)
+        tokens, kept = embedded_tokens(model, x)
         tokens = model.blocks[:index](tokens)
     layer, first, read = model.blocks[index], model.num_prefix_tokens, slice(None)
     if layer is model.blocks[-1] and model.global_pool == "token":
@@ -220,43 +196,6 @@ def _cam(model, inputs, targets, block: int, graph=False, by_token=False):
     return logits.detach(), values.detach(), kept
 
 
-def _with_attention(layer: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens after one block, and its attention map (B, heads, N, N): a leaf, where a backward pass ends."""
-    seen = []
-
-    def keep(module, args, output):
-        seen.append(output.detach().requires_grad_())
-        return seen[0]
-
-    with plain_attention(layer), layer.attn.attn_drop.register_forward_hook(keep):
-        return layer(tokens), seen[0]
-
-
-def _checked(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int]:
-    """Refuse what cannot be explained here; return the inputs as the model wants them, and block >= 0."""
-    plain = getattr(type(model), "forward_features", None) is VisionTransformer.forward_features
-    if not plain or not all(
-        type(x) is Block and isinstance(x.attn, Attention) for x in model.blocks
-    ):
-        kind = type(model.blocks[0] if plain else model).__name__
-        raise SwysError(
-            f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper"
-        )
-    depth, size, shape = (
-        len(model.blocks),
-        model.patch_embed.img_size,
-        tuple(getattr(inputs, "shape", ())),
-    )
-    if not -depth <= block < depth:
-        raise SwysError(f"block {block} does not exist; choose 0 to {depth - 1}, or -{depth} to -1")
-    fits = model.dynamic_img_size or shape[2:] == tuple(size)
-    if len(shape) != 4 or not fits or not inputs.is_floating_point():
-        raise SwysError(
-            f"inputs of shape {shape}; give a float tensor (B, 3, {size[0]}, {size[1]})"
-        )
-    return inputs.to(next(model.parameters())), block % depth
-
-
 def _score(logits: Tensor, targets) -> Tensor:
     """Sum of the logits to explain: images do not see each other, so its gradient is that of each of them."""
     targets = logits.argmax(dim=1) if targets is None else targets
@@ -270,20 +209,6 @@ def _score(logits: Tensor, targets) -> Tensor:
         shown = f"targets {classes.tolist()!s:.40} for {count} images"
         raise SwysError(f"{shown}; give one class from 0 to {known - 1}, or one for each image")
     return logits.gather(1, classes.long().expand(count)[:, None]).sum()
-
-
-def _embedded(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The tokens that enter the blocks, and which patches PatchDropout (Liu et al. 2023) left (None: all)."""
-    tokens, first, kept = model._pos_embed(model.patch_embed(x)), model.num_prefix_tokens, None
-    share = getattr(model.patch_drop, "prob", 0.0)
-    if (
-        model.patch_drop.training and share > 0
-    ):  # by the random numbers that timm's layer would draw
-        order = torch.randn(*tokens[:, first:, 0].shape, device=x.device).argsort(dim=1)
-        kept = order[:, : max(1, int(order.shape[1] * (1 - share)))]
-        patches = tokens[:, first:].gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
-        tokens = torch.cat([tokens[:, :first], patches], dim=1)
-    return model.norm_pre(tokens), kept
 
 
 def _as_map(values: Tensor, model: VisionTransformer, inputs: Tensor, signed: bool) -> Tensor:

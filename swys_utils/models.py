@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import jsonschema
 import timm
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -16,15 +13,58 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from .config import CHECKPOINTS, SwysError, unknown, write_json
+from .cards import file_entry, find_checkpoint, locate, read_card, sha256_of
+from .config import SwysError, unknown, write_json
 
-SHORT_NAMES = {"vit_base": "vit_base_patch16_224", "vit_tiny": "vit_tiny_patch16_224"}
-NATIVE = {
-    "img_size": 28,
-    "patch_size": 4,
-}  # of the two short names: the pixels that MedMNIST has, 49 patches
+
+@dataclass(frozen=True)
+class SeriesModel:
+    """A model of the series.
+
+    Attributes:
+        title: its name in text, figures and tables.
+        timm_name: the architecture, as timm calls it.
+        img_size: side of the images it reads, px.
+        patch_size: side of a patch, px.
+        objective: how it is taught, an id in ``distillation.OBJECTIVES``.
+        colour: of the model in every figure, from Okabe and Ito's palette.
+    """
+
+    title: str
+    timm_name: str
+    img_size: int
+    patch_size: int
+    objective: str
+    colour: str
+
+
+BASE = "vit_base_patch16_224"
+TINY = "vit_tiny_patch16_224"
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+PINK = "#CC79A7"
+# 28 px are the pixels that MedMNIST has; patches of 4 px make 49 tokens of them, patches of 7 px 16
+SERIES = {
+    "vit_base": SeriesModel("Base", BASE, 28, 4, "labels", BLUE),
+    "vit_tiny": SeriesModel("Tiny", TINY, 28, 4, "labels", ORANGE),
+    "vit_tiny_answers": SeriesModel("Tiny, answers", TINY, 28, 4, "answers", GREEN),
+    "vit_tiny_maps": SeriesModel("Tiny, answers + maps", TINY, 28, 4, "maps", PINK),
+    "vit_base_p7": SeriesModel("Base, 16 tokens", BASE, 28, 7, "labels", BLUE),
+    "vit_tiny_p7": SeriesModel("Tiny, 16 tokens", TINY, 28, 7, "labels", ORANGE),
+    "vit_tiny_answers_p7": SeriesModel("Tiny, answers, 16 tokens", TINY, 28, 7, "answers", GREEN),
+    BASE: SeriesModel("Base, 224 px", BASE, 224, 16, "labels", BLUE),
+    TINY: SeriesModel("Tiny, 224 px", TINY, 224, 16, "labels", ORANGE),
+    f"{TINY}_kd": SeriesModel("Tiny, answers + maps, 224 px", TINY, 224, 16, "maps", PINK),
+}
+
+
+def timm_name(name: str) -> str:
+    """The architecture behind a name of the series; any other name is timm's own."""
+    return SERIES[name].timm_name if name in SERIES else name
+
+
 SHARD_BYTES = 49_000_000  # one file in the repository stays under 50 MB
-CARD_SCHEMA = Path(__file__).parent / "assets" / "card.schema.json"
 INT8_MIN_ELEMENTS = 100_000  # smaller matrices stay fp16: they cost nothing
 
 
@@ -44,12 +84,13 @@ def create_model(
     Raises SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
     """
     asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
-    options = (NATIVE if name in SHORT_NAMES else {}) | {
-        k: v for k, v in asked.items() if v is not None
-    }
-    full_name = SHORT_NAMES.get(name, name)
+    options = {key: value for key, value in asked.items() if value is not None}
+    if name in SERIES:
+        geometry = {"img_size": SERIES[name].img_size, "patch_size": SERIES[name].patch_size}
+        options = geometry | options
+    full_name = timm_name(name)
     if not timm.is_model(full_name):
-        known = [*SHORT_NAMES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
+        known = [*SERIES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
         raise SwysError(unknown("model", name, known, "see timm.list_models('*vit*'), for example"))
     try:
         model = timm.create_model(full_name, num_classes=num_classes, **options)
@@ -78,24 +119,6 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@contextmanager
-def plain_attention(module: torch.nn.Module) -> Iterator[None]:
-    """Attention as separate products inside the block; afterwards each layer is as it was.
-
-    The fused kernel forms no map, has no second derivative, hides its operations from torch's counter, and
-    on a CPU its backward pass takes twice as long.
-    """
-    layers = [layer for layer in module.modules() if hasattr(layer, "fused_attn")]
-    before = [layer.fused_attn for layer in layers]
-    try:
-        for layer in layers:
-            layer.fused_attn = False
-        yield
-    finally:
-        for layer, fused in zip(layers, before):
-            layer.fused_attn = fused
-
-
 def weights_digest(model: torch.nn.Module) -> str:
     """12 hex digits that two models share exactly when all their weights are equal."""
     return hashlib.sha256(save({k: v.cpu() for k, v in model.state_dict().items()})).hexdigest()[
@@ -117,7 +140,7 @@ def save_checkpoint(
     """
     if storage not in ("fp32", "fp16", "int8"):
         raise SwysError(unknown("storage", storage, ("fp32", "fp16", "int8")))
-    folder, stem, card_path = _locate(path)
+    folder, stem, card_path = locate(path)
     tensors, pattern = _pack(model.state_dict(), storage), f"{stem}{{suffix}}.safetensors"
     plan = split_torch_state_dict_into_shards(
         tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES
@@ -160,7 +183,7 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
 
     Raises SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.
     """
-    folder, _, card_path = _locate(find_checkpoint(path_or_id))
+    folder, _, card_path = locate(find_checkpoint(path_or_id))
     card = read_card(card_path)
     if num_classes is not None and card["num_classes"] != num_classes:
         what = f"has {card['num_classes']} classes, the data has {num_classes}"
@@ -184,62 +207,10 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
     return model.to(device or "cpu").eval(), card
 
 
-def find_checkpoint(path_or_id: str | Path) -> Path:
-    """The folder or file that ``path_or_id`` names, on disk or below ``checkpoints/``."""
-    path = Path(path_or_id)
-    if path.suffix in (".pth", ".pt", ".pkl", ".bin", ".ckpt"):
-        raise SwysError(
-            f"'{path}' is a pickle, which can run code when opened; use a .safetensors file"
-        )
-    for candidate in (path, CHECKPOINTS / path):
-        if _locate(candidate)[2].is_file():
-            return candidate
-    if path.is_file():
-        raise SwysError(f"'{path}' has no card '{path.stem}.json' beside it; move both together")
-    raise SwysError(
-        unknown("checkpoint", path.as_posix(), checkpoint_ids(), "a clone of the repository has")
-    )
-
-
-def checkpoint_ids() -> list[str]:
-    """Ids of the checkpoints below ``checkpoints/``."""
-    return sorted(
-        c.parent.relative_to(CHECKPOINTS).as_posix() for c in CHECKPOINTS.glob("*/*/card.json")
-    )
-
-
-def read_card(path: Path, card: dict | None = None) -> dict:
-    """The card at ``path``, or ``card``, which will be written there; refused when it is damaged or not what
-    ``assets/card.schema.json`` says."""
-    try:
-        card = card or json.loads(
-            path.open(encoding="utf-8").read(2**24)
-        )  # what is longer is no card
-        jsonschema.validate(card, json.loads(CARD_SCHEMA.read_text("utf-8")))
-        return card
-    except (OSError, ValueError, RecursionError, jsonschema.ValidationError) as error:
-        problem = getattr(error, "message", str(error))[:160]
-        raise SwysError(f"card '{path}' cannot be used ({problem}); restore it with git") from None
-
-
-def file_entry(path: Path, name: str) -> dict:
-    """What a card says of a file: name, bytes, sha256."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"name": name, "bytes": path.stat().st_size, "sha256": digest}
-
-
-def _locate(path: str | Path) -> tuple[Path, str, Path]:
-    """(folder, stem of the weights' file, path of the card) of either form of checkpoint."""
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return path.parent, path.stem, path.with_suffix(".json")
-    return path, "model", path / "card.json"
-
-
 def _read_file(folder: Path, entry: dict) -> dict[str, torch.Tensor]:
     """Tensors of one file of a card; a writer killed after the card left it under its .new name."""
     for path in (folder / entry["name"], folder / f"{entry['name']}.new"):
-        if path.is_file() and file_entry(path, "")["sha256"] == entry["sha256"]:
+        if path.is_file() and sha256_of(path) == entry["sha256"]:
             return load_file(path)
     problem = (
         "does not match the sha256 in its card"

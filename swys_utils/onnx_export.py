@@ -23,9 +23,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from .benchmark import random_inputs
+from .cards import file_entry
 from .config import SwysError, replacing, write_json
 from .data import to_model_input
-from .models import file_entry
 from .onnx_gradcam import WithGradCAM
 
 OPSET = 18

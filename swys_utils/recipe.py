@@ -137,7 +137,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
-    rows: Tensor
+    indices: Tensor
     view: int
 
 

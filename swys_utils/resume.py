@@ -16,7 +16,7 @@ from .config import SwysError, replacing
 SAVE_SECONDS = 60  # how much work, besides the epoch, a kill may cost
 
 
-class Run:
+class TrainingState:
     """A training run: ``model`` as it is now, ``history``, and how to go on after a kill.
 
     ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and

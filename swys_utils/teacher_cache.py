@@ -31,11 +31,11 @@ class CachedTeacher(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
-        return self.logits[batch.view, batch.rows].to(batch.inputs)
+        return self.logits[batch.view, batch.indices].to(batch.inputs)
 
     def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class."""
-        return self(batch), self.maps[batch.view, batch.rows].to(batch.inputs)
+        return self(batch), self.maps[batch.view, batch.indices].to(batch.inputs)
 
 
 def cached_teacher(

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import time
-import zlib
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from . import models
-from .config import BUILD, Profile, SwysError, default_device, fast_bf16, seed_everything
+from .config import SwysError, default_device, fast_bf16, seed_everything
 from .data import Dataset, to_model_input
-from .gradcam import evaluation_mode
 from .metrics import point_scores
-from .recipe import Batch, Recipe, SupervisedObjective, batches, learning_rate, reference_recipe
-from .resume import Run
+from .processes import ProcessShare
+from .recipe import Batch, Recipe, SupervisedObjective, batches, learning_rate
+from .resume import TrainingState
+from .vit_internals import evaluation_mode, plain_attention
 
 
 def build(name: str, data: Dataset, recipe: Recipe, seed: int = 0, **geometry) -> VisionTransformer:
@@ -45,7 +42,7 @@ def fit(
     device=None,
     state_path=None,
     callback=None,
-) -> Run:
+) -> TrainingState:
     """Train ``model`` by ``recipe`` on a CPU, one GPU, or several under ``accelerate launch``.
 
     Each epoch's randomness follows from (seed, epoch), so a resumed run repeats an uninterrupted one.
@@ -89,7 +86,7 @@ def fit(
     facts = {"recipe": asdict(recipe), "seed": seed, "data": data.info.results_name}
     facts |= {"images": len(data.train), "objective": type(objective).__name__, **settings}
     facts["teacher"] = models.weights_digest(teacher) if teacher is not None else ""
-    run = Run(state_path, model, objective, optimizer, facts)
+    run = TrainingState(state_path, model, objective, optimizer, facts)
     while not finished(run.history, recipe):
         row = train_epoch(both, optimizer, accelerator, data, recipe, seed, run.history, callback)
         run.history.append(row | validate(model, data))
@@ -133,11 +130,11 @@ def train_epoch(
     seed_everything(1_000_003 * seed + epoch)
     model.train()
     start = time.perf_counter()
-    with models.plain_attention(both) if device.type == "cpu" else nullcontext():
+    with plain_attention(both) if device.type == "cpu" else nullcontext():
         for batch in tqdm(
             shown, f"epoch {epoch + 1} of {recipe.epochs}", steps, leave=False, disable=None
         ):
-            mine = Share(process, processes, len(batch.rows))
+            mine = ProcessShare(process, processes, len(batch.indices))
             rate = learning_rate(recipe, step, steps, seconds)
             if hasattr(model.patch_drop, "prob"):
                 done = seconds / recipe.seconds if recipe.seconds else epoch / recipe.epochs
@@ -199,30 +196,6 @@ class ModelAndObjective(nn.Module):
         return self.objective(self.model, batch)
 
 
-class Share(TorchFunctionMode):
-    """The rows of a batch that are one process's, and inside it their random numbers (of PatchDropout and
-    stochastic depth): drawn for the whole batch, so that several processes train what one trains.
-
-    ``weight`` makes the mean of the shares' losses the mean over the batch when shares differ by an image.
-    """
-
-    def __init__(self, process: int, processes: int, images: int):
-        super().__init__()
-        self.images = images
-        self.rows = slice(images * process // processes, images * (process + 1) // processes)
-        self.weight = (self.rows.stop - self.rows.start) * processes / images
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Each call of a torch function passes here; all but the two that draw pass unchanged."""
-        share = self.rows.stop - self.rows.start
-        if function is torch.randn and args and args[0] == share:
-            return function(self.images, *args[1:], **(kwargs or {}))[self.rows]
-        if function is Tensor.bernoulli_ and args[0].ndim and len(args[0]) == share:
-            whole = args[0].new_empty(self.images, *args[0].shape[1:])
-            return args[0].copy_(function(whole, *args[1:], **(kwargs or {}))[self.rows])
-        return function(*args, **(kwargs or {}))
-
-
 @torch.no_grad()
 def predict(model, images: np.ndarray, batch_size: int = 64, bf16: bool = False) -> np.ndarray:
     """Logits of uint8 images (N, H, W[, 3]) as float32 (N, C), in eval mode, on the model's device.
@@ -240,54 +213,3 @@ def predict(model, images: np.ndarray, batch_size: int = 64, bf16: bool = False)
             model(to_model_input(images[i : i + batch_size], size, device)).float() for i in starts
         ]
     return torch.cat(logits).cpu().numpy()
-
-
-class Trained(NamedTuple):
-    """A trained model, its card, and where it comes from in one sentence."""
-
-    model: VisionTransformer
-    card: dict
-    how: str
-
-
-def load_or_train(
-    name: str, data: Dataset, P: Profile, device, objective=None, live=None, **size
-) -> Trained:
-    """The shipped checkpoint of this data set, else a model that is trained here or was before.
-
-    ``name`` starts with ``vit_base`` or ``vit_tiny``; ``_p7`` at its end: patches of 7 px. ``objective``,
-    ``size`` (patch_size, ...): for training where nothing is shipped, a minute by the profile's clock; in
-    ``full`` the whole recipe, each view a new one. ``live``: model, recipe and history, kept and taken
-    instead of that minute (not in ``full``).
-    """
-    shipped, seen = (
-        f"{data.info.name}/{name}",
-        zlib.crc32(np.ascontiguousarray(data.train.images[:256])),
-    )
-    folder = BUILD / "runs" / f"{data.info.results_name}-{P.name}-{seen:08x}" / name
-    if P.name != "full" and shipped in models.checkpoint_ids():
-        model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
-        return Trained(model, card, f"{name}: loaded checkpoints/{shipped}")
-    live, long = None if P.name == "full" else live, models.SHORT_NAMES[name[:8]]
-    if live is None and not (folder / "card.json").is_file():
-        recipe = replace(reference_recipe(name, data.info.name), seconds=P.minute, views=0)
-        recipe = replace(recipe, batch_size=32) if P.minute else recipe  # more steps in the time
-        data = replace(data, val=data.val.head(P.eval_images))  # some sets have ten thousand
-        size = {"patch_size": 7} | size if name.endswith("_p7") else size
-        model = build(long if name.startswith(long) else name[:8], data, recipe, **size)
-        result = fit(model, data, recipe, objective, device=device, state_path=folder / "state.pt")
-        live = model, recipe, result.history
-    with FileLock(BUILD / "runs.lock"):  # notebooks may run at once
-        if live:
-            model, known = (
-                live[0].eval(),
-                {"model": long} | run_card(data, asdict(live[1]), 0, live[2]),
-            )
-            card = models.save_checkpoint(model, folder, known, storage="fp32")
-            (folder / "state.pt").unlink(missing_ok=True)  # another process may have been quicker
-        else:
-            model, card = models.load_checkpoint(folder, device, data.info.num_classes)
-    taught = "labels" if objective is None else type(objective).__name__
-    return Trained(
-        model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {P.name}"
-    )

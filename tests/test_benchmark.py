@@ -10,7 +10,7 @@ from small import vit
 
 from swys_utils import benchmark
 from swys_utils.benchmark import Timing, count_macs, interleaved_latency, speedup, vit_macs
-from swys_utils.models import plain_attention
+from swys_utils.vit_internals import plain_attention
 
 
 @pytest.mark.parametrize("size, patch", [(32, 8), (28, 4), (28, 2)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small import SMALL, some, vit
 
-from swys import cli, train
+from swys import cli, commands, train
 from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils.data import load_dataset
 from swys_utils.models import save_checkpoint

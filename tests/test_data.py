@@ -22,7 +22,9 @@ def test_of_several_labels_the_first_counts_and_head_is_a_fixed_sample(drawn_dat
         and blood.head(0) is blood
         and len(blood.head(10**6)) == len(blood)
     )
-    np.testing.assert_array_equal(blood.head(10).images, blood.take(blood.rows(10)).images)
+    np.testing.assert_array_equal(
+        blood.head(10).images, blood.take(blood.sample_indices(10)).images
+    )
 
 
 def test_results_are_kept_apart_unknown_names_get_the_nearest_and_a_missing_folder_is_named(

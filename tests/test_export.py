@@ -10,10 +10,11 @@ import pytest
 from small import vit
 
 from swys_utils import onnx_export as export
+from swys_utils.cards import file_entry
 from swys_utils.config import SwysError
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps
-from swys_utils.models import file_entry, save_checkpoint
+from swys_utils.models import save_checkpoint
 from swys_utils.onnx_gradcam import WithGradCAM
 from swys_utils.training import predict
 

@@ -115,7 +115,7 @@ def fill_the_disk(folder) -> None:
     model, changed = vit(), vit(seed=1)
     save_checkpoint(model, folder / "m", {"model": "vit_tiny"}, "fp32")
     optimizer = torch.optim.AdamW(model.parameters())
-    run = resume.Run(folder / "state.pt", model, SupervisedObjective(), optimizer, {})
+    run = resume.TrainingState(folder / "state.pt", model, SupervisedObjective(), optimizer, {})
     old = {path: path.read_bytes() for path in folder.rglob("*.*")}
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))

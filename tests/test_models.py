@@ -6,7 +6,7 @@ import torch
 from small import vit
 
 from swys_studies import ship
-from swys_utils import models
+from swys_utils import cards, models
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset, to_model_input
 from swys_utils.metrics import point_scores
@@ -110,10 +110,10 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(model, tmp_path, monkeypatc
     )
 
 
-@pytest.mark.parametrize("name", models.checkpoint_ids())
+@pytest.mark.parametrize("name", cards.checkpoint_ids())
 def test_shipped_checkpoints_are_whole_and_score_what_their_cards_say(real_data_dir, name):
     model, card = load_checkpoint(name)
-    assert card == models.read_card(models.find_checkpoint(name) / "card.json")
+    assert card == cards.read_card(cards.find_checkpoint(name) / "card.json")
     assert card["training_hashes"] and not card["synthetic"]
     if card["img_size"] == 28:  # scoring at 224 px takes minutes; `swys evaluate` does it
         data, threads = load_dataset(card["dataset"], root=real_data_dir), torch.get_num_threads()
@@ -127,7 +127,7 @@ def test_a_shipped_run_is_scored_as_it_is_stored_and_timm_loads_it(
     tmp_path, monkeypatch, drawn_data_dir
 ):
     monkeypatch.setattr(ship, "CHECKPOINTS", tmp_path)
-    monkeypatch.setattr(models, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(cards, "CHECKPOINTS", tmp_path)
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
     card = {
         "model": "vit_tiny_patch16_224",

@@ -13,7 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from swys_studies.agreement import ANOTHER, BOTH, summary
-from swys_studies.reference import read_runs
+from swys_studies.runs import read_runs
 from swys_utils.data import notebook_setup
 
 ROOT = Path(__file__).resolve().parents[1]

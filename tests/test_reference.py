@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import RECIPE, SMALL, run_entry, some, vit
 
-from swys_studies import agreement, original, reference, report
+from swys_studies import agreement, original, reference, report, runs
 from swys_utils import explain
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
@@ -33,6 +33,7 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
     patch.setattr(reference, "reference_recipe", lambda *args: RECIPE)
     for module in (reference, report, agreement):
         patch.setattr(module, "study_data", lambda dataset: data)
+    for module in (runs, report, agreement):
         patch.setattr(module, "CHECKPOINTS", shipped)
 
 
@@ -58,7 +59,7 @@ def test_a_small_answer_first_then_seeds():
 
 def test_runs_start_alike_and_are_reported(trained, capsys, monkeypatch, tmp_path):
     folder, data = trained
-    entries = reference.read_runs(folder)
+    entries = runs.read_runs(folder)
     tiny = [entry for entry in entries if entry["id"].startswith("vit_tiny") and entry["seed"] == 0]
     assert len({entry["initial_weights"] for entry in tiny}) == 1 and len(tiny) == 6
     for entry in entries:
@@ -71,7 +72,7 @@ def test_runs_start_alike_and_are_reported(trained, capsys, monkeypatch, tmp_pat
     assert listed.count(" done") == len(entries) and "min on two cores" in listed
     report.report(runs=folder)
     assert "Tiny, soft targets and maps - Tiny alone" in capsys.readouterr().out
-    monkeypatch.setattr(reference, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(runs, "CHECKPOINTS", tmp_path)
     with pytest.raises(SwysError, match="the teacher vit_base/scratch/seed0 is not there"):
         reference.reference(only="kd_soft/seed0", folder=tmp_path)
 
@@ -97,10 +98,10 @@ def test_four_processes_share_a_folder_and_one_is_killed(drawn_data_dir, tmp_pat
         first.kill()
         assert [other.wait() for other in others] == [0, 0, 0]
         subprocess.run(command, stdout=file, check=True)  # what the killed one left
-    runs = reference.read_runs(tmp_path / "shipped" / "pneumoniamnist" / "runs.json")
-    assert {run["id"] for run in runs} == {run.id for run in reference.reference_runs()}
+    trained_runs = runs.read_runs(tmp_path / "shipped" / "pneumoniamnist" / "runs.json")
+    assert {run["id"] for run in trained_runs} == {run.id for run in reference.reference_runs()}
     assert (
-        len(runs) <= log.read_text().count(begun) <= len(runs) + 1
+        len(trained_runs) <= log.read_text().count(begun) <= len(trained_runs) + 1
     )  # none twice, but for the killed one
 
 
@@ -239,7 +240,7 @@ def test_the_earlier_projects_training_goes_on_where_it_was_killed(
     with pytest.raises(KeyboardInterrupt):
         original.original(folder=tmp_path)
     original.original(folder=tmp_path)
-    (entry,) = reference.read_runs(tmp_path)
+    (entry,) = runs.read_runs(tmp_path)
     assert done == [0, 1, 1] and [row["epoch"] for row in entry["history"]] == [1, 2]
     assert not list(tmp_path.rglob("*.state.pt")) and set(entry["last"]) == {
         "accuracy",

@@ -6,10 +6,11 @@ import pytest
 import torch
 from small import RECIPE, SMALL, objective, some, vit
 
-from swys_utils import training
+from swys_utils import saved_models, training
 from swys_utils.config import PROFILES, SwysError
 from swys_utils.data import load_dataset, to_model_input, to_planes
 from swys_utils.models import weights_digest
+from swys_utils.processes import ProcessShare
 from swys_utils.recipe import (
     Augmentation,
     Recipe,
@@ -19,7 +20,8 @@ from swys_utils.recipe import (
     one_hot,
     reference_recipe,
 )
-from swys_utils.training import fit, load_or_train, predict
+from swys_utils.saved_models import load_or_train
+from swys_utils.training import fit, predict
 
 
 def tiny(data, seed: int = 0, **size):
@@ -71,7 +73,7 @@ def test_views_repeat_with_their_numbers_and_without_any_amount_are_the_plain_re
 def test_batches_show_each_image_once_in_views_that_repeat(data):
     def shown(epoch, seed):
         found = list(batches(data, epoch, RECIPE, 28, seed))
-        rows = torch.cat([batch.rows for batch in found])
+        rows = torch.cat([batch.indices for batch in found])
         assert sorted(rows.tolist()) == list(range(48)) and found[0].view == epoch % 2
         return rows.tolist(), torch.cat([batch.inputs for batch in found])[rows.argsort()]
 
@@ -88,7 +90,7 @@ def test_batches_show_each_image_once_in_views_that_repeat(data):
     assert torch.equal(training.ModelAndObjective(model, loss)(batch), loss(model, batch))
     assert torch.equal(one_hot(torch.tensor([1, -1]), 2), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
     shares = [
-        training.Share(process, 3, 16) for process in range(3)
+        ProcessShare(process, 3, 16) for process in range(3)
     ]  # of three processes: all of it, once
     assert [row for share in shares for row in range(16)[share.rows]] == list(range(16))
     assert sum(share.weight for share in shares) == pytest.approx(3)
@@ -173,13 +175,16 @@ def test_an_exploding_loss_keeps_the_good_state_and_two_clocks_are_one_line(
 def test_what_is_shipped_is_loaded_and_the_rest_trained_once(
     data, tmp_path, monkeypatch, drawn_data_dir
 ):
-    monkeypatch.setattr(training, "BUILD", tmp_path)
+    monkeypatch.setattr(saved_models, "BUILD", tmp_path)
     monkeypatch.setattr(
         training, "build", lambda _, data, recipe, **size: vit(data.info.num_classes, **size)
     )
     other, smoke = some(load_dataset("retinamnist", root=drawn_data_dir)), PROFILES["smoke"]
     first, again = (load_or_train("vit_tiny_answers", other, smoke, "cpu") for _ in range(2))
-    assert isinstance(first, training.Trained) and "trained here, retinamnist, labels" in first.how
+    assert (
+        isinstance(first, saved_models.SavedModel)
+        and "trained here, retinamnist, labels" in first.how
+    )
     assert weights_digest(first.model) == weights_digest(again.model)
     assert predict(first.model, other.test.images).shape == (32, 5) and not list(
         tmp_path.rglob("state.pt")
