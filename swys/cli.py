@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from argparse import Action
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 
 from jsonargparse import ArgumentParser
 
 from swys_utils.config import SwysError
+from swys_utils.gradcam import METHODS
 
 from .commands import evaluate, explain, export
-from .train import Distill, Train
+from .train import Distill, Train, methods_with_teacher
 
-COMMANDS = {
+DESCRIPTION = "See what you shrink: train, explain and shrink ViTs."
+# A command is a function, or a dataclass with a method `run`; a mapping is a group of commands.
+COMMANDS: dict[str, Callable | Mapping] = {
     "train": Train,
     "distill": Distill,
     "evaluate": evaluate,
@@ -23,49 +27,26 @@ COMMANDS = {
 }
 
 
-def commands() -> dict:
-    """All commands: ours, and groups that other packages register as entry points ``swys.commands``.
-
-    ``swys_studies`` registers ``swys study``; so this package need not import it.
-    """
-    found = dict(COMMANDS)
-    for entry in entry_points(group="swys.commands"):
-        found[entry.name] = entry.load()
-    return found
-
-
-def add_commands(parser: ArgumentParser, commands: Mapping) -> None:
-    """A subcommand for each function or dataclass, options from its signature; a mapping is a group."""
-    group = parser.add_subcommands(dest="command")
-    for name, command in commands.items():
-        nested = isinstance(command, Mapping)
-        title = (
-            f"one of {', '.join(command)}" if nested else inspect.getdoc(command).splitlines()[0]
-        )
-        sub = ArgumentParser(description=title)
-        group.add_subcommand(name, sub, help=title)
-        if nested:
-            add_commands(sub, command)
-        elif inspect.isclass(command):
-            sub.add_class_arguments(command, as_group=False)
-        else:
-            sub.add_function_arguments(command, as_group=False)
-        for option in sub._actions:
-            if isinstance(option.default, bool):
-                option.nargs, option.const = "?", True  # --resume alone means --resume true
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 with one line on stderr for a foreseeable mistake."""
-    command, name = commands(), "swys"
-    parser = ArgumentParser(
-        prog="swys", description="See what you shrink: train, explain and shrink ViTs."
-    )
-    add_commands(parser, command)
+    """Run one command.
+
+    Args:
+        arguments: words after ``swys``; default: those of the process.
+
+    Returns:
+        0 when it worked, 2 with one line on stderr for a foreseeable mistake, 130 after Ctrl-C.
+    """
+    commands = all_commands()
+    parser = CommandParser(prog="swys", description=DESCRIPTION)
+    add_commands(parser, commands)
     options = parser.parse_args(arguments).as_dict()
+    command: Callable | Mapping = commands
+    name = "swys"
     while isinstance(command, Mapping):
         chosen = options["command"]
-        command, options, name = command[chosen], options[chosen], f"{name} {chosen}"
+        command = command[chosen]
+        options = options[chosen]
+        name = f"{name} {chosen}"
     try:
         result = command(**options)
         if inspect.isclass(command):
@@ -77,3 +58,103 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}: stopped; go on with --resume where there is one", file=sys.stderr)
         return 130
     return 0
+
+
+def all_commands() -> dict[str, Callable | Mapping]:
+    """Our commands, and groups that other packages register as entry points ``swys.commands``.
+
+    ``swys_studies`` registers ``swys study``; so this package need not import it, and works where
+    nothing is registered.
+
+    Returns:
+        Name -> command or group.
+    """
+    commands = dict(COMMANDS)
+    for entry in entry_points(group="swys.commands"):
+        commands[entry.name] = entry.load()
+    return commands
+
+
+def add_commands(parser: ArgumentParser, commands: Mapping[str, Callable | Mapping]) -> None:
+    """Add a subcommand for each command, with options from its signature.
+
+    Args:
+        parser: of ``swys`` or of a group.
+        commands: name -> command or group.
+    """
+    group = parser.add_subcommands(dest="command")
+    for name, command in commands.items():
+        summary = summary_of(command)
+        subparser = CommandParser(description=summary, methods=method_ids(command))
+        group.add_subcommand(name, subparser, help=summary)
+        if isinstance(command, Mapping):
+            add_commands(subparser, command)
+        elif inspect.isclass(command):
+            subparser.add_class_arguments(command, as_group=False)
+        else:
+            subparser.add_function_arguments(command, as_group=False)
+
+
+def summary_of(command: Callable | Mapping) -> str:
+    """What the help says of a command: the first line of its docstring.
+
+    Args:
+        command: a command or a group.
+
+    Returns:
+        One line.
+    """
+    if isinstance(command, Mapping):
+        return f"one of {', '.join(command)}"
+    docstring = inspect.getdoc(command) or ""
+    return docstring.partition("\n")[0]
+
+
+def method_ids(command: Callable | Mapping) -> list[str]:
+    """What the option ``--method`` of a command takes, looked up when the help is made.
+
+    Args:
+        command: a command or a group.
+
+    Returns:
+        Ids of the registry that the command reads; none for a command without such an option.
+    """
+    if command is explain:
+        return list(METHODS)
+    if command is Distill:
+        return methods_with_teacher()
+    return []
+
+
+class CommandParser(ArgumentParser):
+    """A parser whose flags need no value, and whose ``--method`` lists what is registered.
+
+    Args:
+        *args: as for ArgumentParser.
+        methods: ids for the help of the option ``--method``.
+        **kwargs: as for ArgumentParser.
+    """
+
+    def __init__(self, *args, methods: Sequence[str] = (), **kwargs):
+        self.methods = methods
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *args, **kwargs) -> Action:
+        """Add one option; jsonargparse calls this for each parameter of a command.
+
+        Args:
+            *args: as for ArgumentParser.
+            **kwargs: as for ArgumentParser.
+
+        Returns:
+            The option.
+        """
+        option = super().add_argument(*args, **kwargs)
+        if isinstance(option.default, bool):
+            # An option made from a signature wants a value. With these two it may be left out:
+            # --resume alone means --resume true.
+            option.nargs = "?"
+            option.const = True
+        if option.dest == "method":
+            option.help = f"{option.help}: {', '.join(self.methods)}"
+        return option

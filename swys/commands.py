@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from json import loads
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from matplotlib.figure import Figure
 from medmnist import INFO
 
 from swys_utils import metrics
 from swys_utils.config import SwysError, write_json
-from swys_utils.data import DEFAULT_DATASET, load_dataset, single_labels
+from swys_utils.data import DEFAULT_DATASET, Split, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
 from swys_utils.models import load_checkpoint
 from swys_utils.onnx_export import export_onnx, quantise_onnx_dynamic
@@ -23,6 +24,9 @@ from .fingerprints import seen_in_training
 from .train import load_for
 
 Splits = Literal["train", "val", "test"]
+CAPTION_LENGTH = 12  # letters of a class name that fit below an image
+TITLE_LENGTH = 14  # and above it
+CARD_BYTES = 2**24  # what is longer is no card
 
 
 def evaluate(
@@ -33,37 +37,87 @@ def evaluate(
     split: Splits = "test",
     json: str = "",
 ) -> None:
-    """Accuracy, AUC and calibration; and how many of the images it was trained on, if its card knows them.
+    """Accuracy, AUC and calibration; and how many of the images were in the training data.
 
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
+        dataset: any 2D MedMNIST name.
+        size: stored image size: 28, 64, 128 or 224 px.
         model: refuse a checkpoint of another model.
+        split: the images to score.
         json: write the scores to this file, too.
+
+    Raises:
+        SwysError: data or a checkpoint that cannot be used, or ``json`` is a checkpoint's card.
     """
-    keep_cards(json)
+    if json and is_card(Path(json)):
+        raise SwysError(f"'{json}' is the card of a checkpoint; give another name to --json")
     data = load_dataset(dataset, size)
     network, card = load_for(ckpt_path, data, model)
     part = getattr(data, split)
     logits = predict(network, part.images)
     scores = metrics.evaluate(logits, part.labels, data.info.task)
-    print(f"{ckpt_path}, {split} split, {scores.n} images ({data.info.source})\n{scores}")
-    found = {
+    print(f"{ckpt_path}, {split} split, {scores.n} images ({data.info.source})")
+    print(scores)
+    report = {
         "checkpoint": ckpt_path,
         "dataset": dataset,
         "source": data.info.source,
         "split": split,
+        "accuracy": scores.accuracy,
+        "accuracy_interval": scores.accuracy_interval,
+        "auc": scores.auc,
+        "auc_interval": scores.auc_interval,
+        "ece": scores.ece,
+        "ece_interval": scores.ece_interval,
+        "n": scores.n,
     }
-    found |= {key: value for key, value in asdict(scores).items() if key != "correct"}
-    if split != "train" and card.get("training_hashes"):
-        seen = seen_in_training(card["training_hashes"], part.images)
-        found["seen_in_training"] = int(seen.sum())
-        print(f"{seen.sum()} of {len(seen)} images were in its training data (64-bit fingerprint)")
-        if seen.any() and not seen.all():
-            print(
-                "without them:", metrics.evaluate(logits[~seen], part.labels[~seen], data.info.task)
-            )
+    hashes = card.get("training_hashes")
+    if split != "train" and hashes:
+        seen = seen_in_training(hashes, part.images)
+        report["seen_in_training"] = int(seen.sum())
+        print_seen(seen, logits, part, data.info.task)
     if json:
-        write_json(json, found)
+        write_json(json, report)
+
+
+def print_seen(seen: np.ndarray, logits: np.ndarray, split: Split, task: str) -> None:
+    """Say how many images were in the training data, and the scores without them.
+
+    Args:
+        seen: which images were, bool (N,).
+        logits: float (N, C).
+        split: the N images.
+        task: MedMNIST's name of it.
+    """
+    count = seen.sum()
+    print(f"{count} of {len(seen)} images were in its training data (64-bit fingerprint)")
+    if 0 < count < len(seen):
+        unseen = ~seen
+        scores = metrics.evaluate(logits[unseen], split.labels[unseen], task)
+        print("without them:", scores)
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file is the card of a checkpoint or of an exported model.
+
+    Args:
+        path: of any file, or of none.
+
+    Returns:
+        True for a JSON object that names the files with weights, or the sha256 of one.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        text = file.read(CARD_BYTES)
+    try:
+        content = loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(content, dict):
+        return False
+    return "files" in content or "sha256" in content
 
 
 def explain(
@@ -80,29 +134,64 @@ def explain(
     Args:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: folder to write to.
-        method: grad_cam, hires_cam, legrad or attention_rollout.
-        images: how many, a fixed random sample (0: all).
+        dataset: any 2D MedMNIST name.
+        size: stored image size: 28, 64, 128 or 224 px.
+        method: the way to explain.
+        split: the images to explain.
+        images: number of images, a fixed random sample (0: all).
+
+    Raises:
+        SwysError: data, a checkpoint or a method that cannot be used, or an unwritable folder.
     """
-    data, folder = load_dataset(dataset, size), Path(save_path)
+    data = load_dataset(dataset, size)
     network, card = load_for(ckpt_path, data)
-    part, names = getattr(data, split).head(images), data.info.class_names
-    logits, maps = predict(network, part.images), heatmaps(network, part.images, method)
-    scores = metrics.probabilities(logits, data.info.task)
-    captions = {card["model"]: [f"{names[p.argmax()][:12]} {p.max():.0%}" for p in scores]}
-    titles = [names[label][:14] if label >= 0 else "no label" for label in single_labels(part)]
-    figure = heatmap_rows(part.images, {card["model"]: maps}, captions, titles, scale="model")
+    part = getattr(data, split).head(images)
+    maps = heatmaps(network, part.images, method)
+    logits = predict(network, part.images)
+    probabilities = metrics.probabilities(logits, data.info.task)
+    figure = overlays(card["model"], part, maps, probabilities, data.info.class_names)
+    folder = Path(save_path)
+    picture = folder / "overlays.png"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / "overlays.png", dpi=120, bbox_inches="tight")
+        figure.savefig(picture, dpi=120, bbox_inches="tight")
         np.savez_compressed(folder / "maps.npz", maps=maps, logits=logits, labels=part.labels)
     except OSError as error:
-        raise SwysError(
-            f"cannot write to '{folder}': {error.strerror}; choose another --save_path"
-        ) from None
-    empty = int((maps.max(axis=(1, 2)) <= 0).sum())
-    print(
-        f"wrote {folder / 'overlays.png'} and maps.npz: {method}, {len(maps)} images, {empty} empty maps"
-    )
+        problem = f"cannot write to '{folder}': {error.strerror}"
+        raise SwysError(f"{problem}; choose another --save_path") from None
+    strongest = maps.max(axis=(1, 2))
+    empty = np.count_nonzero(strongest <= 0)
+    print(f"wrote {picture} and maps.npz: {method}, {len(maps)} images, {empty} empty maps")
+
+
+def overlays(
+    model: str,
+    split: Split,
+    maps: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: tuple[str, ...],
+) -> Figure:
+    """The images with their classes, and below them the heatmaps with what the model predicts.
+
+    Args:
+        model: its name.
+        split: N images and their labels.
+        maps: heatmaps, float (N, gh, gw).
+        probabilities: float (N, C).
+        class_names: C names.
+
+    Returns:
+        The figure.
+    """
+    captions = []
+    for row in probabilities:
+        name = class_names[row.argmax()]
+        captions.append(f"{name[:CAPTION_LENGTH]} {row.max():.0%}")
+    titles = []
+    for label in single_labels(split):
+        name = class_names[label] if label >= 0 else "no label"
+        titles.append(name[:TITLE_LENGTH])
+    return heatmap_rows(split.images, {model: maps}, {model: captions}, titles, scale="model")
 
 
 def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
@@ -112,20 +201,33 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
         ckpt_path: a folder, a .safetensors file, or an id such as pneumoniamnist/vit_tiny.
         save_path: x.onnx.
         int8: quantise the weights and, as they come, the activations.
+
+    Raises:
+        SwysError: a checkpoint that cannot be used, a missing package, or an unwritable path.
     """
     model, card = load_checkpoint(ckpt_path)
-    names = tuple(INFO.get(card.get("dataset"), {"label": {}})["label"].values())
-    with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch) / "float32.onnx" if int8 else Path(save_path)
-        written = export_onnx(model, target, names, card)
-        if int8:
-            written = quantise_onnx_dynamic(target, save_path)
-    print(
-        f"wrote {save_path} and its card: {written['bytes'] / 1e6:.1f} MB, {written['precision']}"
-    )
+    names = class_names_of(card)
+    if int8:
+        with tempfile.TemporaryDirectory() as scratch:
+            float32 = Path(scratch) / "float32.onnx"
+            export_onnx(model, float32, names, card)
+            written = quantise_onnx_dynamic(float32, save_path)
+    else:
+        written = export_onnx(model, save_path, names, card)
+    megabytes = written["bytes"] / 1e6
+    print(f"wrote {save_path} and its card: {megabytes:.1f} MB, {written['precision']}")
 
 
-def keep_cards(path: str) -> None:
-    """Refuse to write over a file that holds a checkpoint's card."""
-    if path and Path(path).is_file() and '"sha256"' in Path(path).read_text(errors="replace"):
-        raise SwysError(f"'{path}' is the card of a checkpoint; give another name to --json")
+def class_names_of(card: dict) -> tuple[str, ...]:
+    """The class names of the data set that a checkpoint was trained on.
+
+    Args:
+        card: of the checkpoint.
+
+    Returns:
+        One name a class; none where MedMNIST does not know the data set.
+    """
+    dataset = card.get("dataset")
+    if dataset not in INFO:
+        return ()
+    return tuple(INFO[dataset]["label"].values())

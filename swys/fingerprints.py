@@ -10,36 +10,103 @@ import torch.nn.functional as F
 from scipy.fft import dctn
 
 HASH_TOLERANCE = 2  # bits of 64 that a re-saved or re-windowed copy may differ in
+SIDE = 28  # px of the images that are hashed
+BATCH = 1024
 
 
 def perceptual_hashes(images: np.ndarray) -> np.ndarray:
-    """64-bit perceptual hash: the signs of 64 mid-frequency DCT coefficients (after Zauner 2010).
+    """64-bit perceptual hashes: the signs of 64 mid-frequency DCT coefficients (after Zauner 2010).
 
-    Low frequencies are left out on purpose: chest X-rays share them. Brightness and contrast do not matter.
-    ``images``: uint8 (N, H, W[, 3]), brought to 28 x 28 grey first. Returns uint8 (N, 8), the 64 bits packed.
+    Low frequencies are left out on purpose: chest X-rays share them. Brightness and contrast do not
+    matter.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), brought to 28 x 28 grey first.
+
+    Returns:
+        uint8 (N, 8), the 64 bits packed.
     """
-    order = sorted(np.ndindex(28, 28), key=lambda ij: (sum(ij), ij))[15:79]
-    rows, columns = np.array(order).T
+    rows, columns = mid_frequencies()
     hashes = []
-    for start in range(0, len(images), 1024):
-        grey = torch.as_tensor(np.array(images[start : start + 1024])).float()
-        grey = grey.mean(dim=-1) if grey.ndim == 4 else grey
-        small = F.interpolate(grey[:, None], size=(28, 28), mode="area")[:, 0].numpy()
-        hashes.append(np.packbits(dctn(small, axes=(1, 2))[:, rows, columns] > 0, axis=1))
+    for start in range(0, len(images), BATCH):
+        batch = small_grey(images[start : start + BATCH])
+        coefficients = dctn(batch, axes=(1, 2))
+        bits = coefficients[:, rows, columns] > 0
+        hashes.append(np.packbits(bits, axis=1))
     return np.concatenate(hashes)
 
 
+def mid_frequencies() -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the 64 DCT coefficients that are hashed.
+
+    Returns:
+        Rows and columns, int (64,): in the order of rising frequency the first 15 are left out.
+    """
+    positions = list(np.ndindex(SIDE, SIDE))
+    positions.sort(key=lambda position: (sum(position), position))
+    chosen = np.array(positions[15 : 15 + 64])
+    return chosen[:, 0], chosen[:, 1]
+
+
+def small_grey(images: np.ndarray) -> np.ndarray:
+    """Images in grey at 28 px.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        float32 (N, 28, 28).
+    """
+    grey = torch.as_tensor(np.array(images)).float()
+    if grey.ndim == 4:
+        grey = grey.mean(dim=-1)
+    small = F.interpolate(grey[:, None], size=(SIDE, SIDE), mode="area")
+    return small[:, 0].numpy()
+
+
 def pack_hashes(hashes: np.ndarray) -> str:
-    """uint8 (N, 8) as base64 text, 11 characters an image, for the card."""
-    return base64.b64encode(np.unique(hashes, axis=0).tobytes()).decode()
+    """Hashes as text for the card, 11 characters an image; equal ones are kept once.
+
+    Args:
+        hashes: uint8 (N, 8).
+
+    Returns:
+        Base64.
+    """
+    distinct = np.unique(hashes, axis=0)
+    return base64.b64encode(distinct.tobytes()).decode()
 
 
 def seen_in_training(training_hashes: str, images: np.ndarray) -> np.ndarray:
-    """bool (N,): which images have (within 2 of 64 bits) a fingerprint of a card's ``training_hashes``."""
-    known = np.frombuffer(base64.b64decode(training_hashes), dtype=np.uint8).reshape(-1, 8)
-    signs = 2.0 * np.unpackbits(known, axis=1).astype(np.float32) - 1  # (K, 64) of +-1
+    """Which images have the fingerprint of a training image, or one that differs by 2 bits of 64.
+
+    Args:
+        training_hashes: of a checkpoint's card.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        bool (N,).
+    """
+    stored = np.frombuffer(base64.b64decode(training_hashes), dtype=np.uint8)
+    training = signs(stored.reshape(-1, 8))
+    hashes = perceptual_hashes(images)
     seen = []
-    for rows in np.array_split(perceptual_hashes(images), max(1, len(images) // 1024)):
-        agreement = (2.0 * np.unpackbits(rows, axis=1).astype(np.float32) - 1) @ signs.T
-        seen.append((64 - agreement.max(axis=1)) / 2 <= HASH_TOLERANCE)
+    for part in np.array_split(hashes, max(1, len(images) // BATCH)):
+        # of 64 products of signs, an equal bit adds 1 and another bit takes 1 away
+        agreement = signs(part) @ training.T
+        bits_apart = (64 - agreement.max(axis=1)) / 2
+        seen.append(bits_apart <= HASH_TOLERANCE)
     return np.concatenate(seen)
+
+
+def signs(hashes: np.ndarray) -> np.ndarray:
+    """The bits of hashes as numbers.
+
+    Args:
+        hashes: uint8 (N, 8).
+
+    Returns:
+        float32 (N, 64), each -1 or 1.
+    """
+    bits = np.unpackbits(hashes, axis=1)
+    return 2 * bits.astype(np.float32) - 1

@@ -1,21 +1,27 @@
-"""The commands ``swys train`` and ``swys distill``; options of the earlier project keep their names."""
+"""The commands ``swys train`` and ``swys distill``.
+
+Options of the earlier project keep their names.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 from accelerate import PartialState
+from timm.models import split_model_name_tag
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from swys_utils.config import SwysError, default_device
+from swys_utils.config import SwysError, default_device, unknown
 from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
-from swys_utils.distillation import FeatureDistiller, MapDistiller, SoftTargets, Teacher
+from swys_utils.distillation import OBJECTIVES, Objective, Teacher, objective_id
 from swys_utils.metrics import evaluate
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name
-from swys_utils.recipe import SupervisedObjective, reference_recipe
+from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
 from swys_utils.training import build, fit, predict, run_card
 
 
@@ -29,6 +35,10 @@ class Training:
         size: stored image size: 28, 64, 128 or 224 px.
         img_size: pixels that the model reads; default: what its name says.
         patch_size: side of a patch; default: what its name says.
+        epochs: number of times that each image is shown.
+        batch_size: images a step.
+        lr: the largest learning rate.
+        seed: of the first weights, of the order of images and of their views.
         resume: go on where a run with this save_path stopped.
     """
 
@@ -43,48 +53,105 @@ class Training:
     seed: int = 0
     resume: bool = False
 
-    def fit(self, name: str, data: Dataset, objective, card: dict, **changes) -> None:
-        """Train by ``objective(model)``; save and print the last epoch and the one validation chooses.
-        ``changes``: to the recipe."""
-        asked = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
-        asked = {key: value for key, value in asked.items() if value is not None}
-        if self.seed < 0 or any(value <= 0 for value in asked.values()):
-            raise SwysError(
-                f"{asked}, seed {self.seed}: numbers must be above 0, the seed not below"
-            )
-        path = Path(self.save_path)
-        if path.suffix not in ("", ".safetensors"):
-            raise SwysError(
-                f"--save_path '{path}' ends in {path.suffix}; use .safetensors or a folder"
-            )
-        beside = path.with_suffix("") if path.suffix else path / "model"
-        state, chosen = Path(f"{beside}.state.pt"), Path(f"{beside}.val_chosen.safetensors")
-        if self.resume and not state.is_file():
-            raise SwysError(
-                f"nothing to resume: '{state}' does not exist; run without --resume first"
-            )
-        if not self.resume and state.is_file():
-            state.unlink(missing_ok=True)  # of several processes one is first
-        recipe = replace(reference_recipe(name, self.dataset), **asked, **changes)
+    def train_and_save(
+        self,
+        name: str,
+        data: Dataset,
+        make_objective: Callable[[VisionTransformer], nn.Module],
+        card: dict,
+        recipe_changes: dict,
+    ) -> None:
+        """Train a model; save and score its last epoch and the epoch that validation chooses.
+
+        Args:
+            name: of the model.
+            data: to train, validate and test on.
+            make_objective: returns the objective for a model.
+            card: what the command knows for the cards.
+            recipe_changes: fields of the recipe that the objective needs at these values.
+
+        Raises:
+            SwysError: an option that cannot be used, or an error of the training.
+        """
+        recipe = self.recipe(name, recipe_changes)
+        files = output_files(self.save_path)
+        self.prepare_state(files.state)
         model = build(
-            name, data, recipe, self.seed, img_size=self.img_size, patch_size=self.patch_size
+            name,
+            data,
+            recipe,
+            self.seed,
+            img_size=self.img_size,
+            patch_size=self.patch_size,
         )
-        here = PartialState()
-        print(
-            f"process {here.process_index + 1} of {here.num_processes}: {name} on {data.info.source}"
+        process = PartialState()
+        place = f"process {process.process_index + 1} of {process.num_processes}"
+        print(f"{place}: {name} on {data.info.source}")
+        run = fit(
+            model,
+            data,
+            recipe,
+            make_objective(model),
+            seed=self.seed,
+            state_path=files.state,
         )
-        result = fit(model, data, recipe, objective(model), seed=self.seed, state_path=state)
-        if not here.is_main_process:
+        if not process.is_main_process:
             return
-        card |= {"model": timm_name(name)} | run_card(
-            data, asdict(recipe), self.seed, result.history
-        )
-        saved = {"last epoch": (result.model, path), "val-chosen": (result.chosen(), chosen)}
-        for title, (trained, where) in saved.items():
-            save_checkpoint(trained, where, card, storage="fp32")
-            scores = evaluate(predict(trained, data.test.images), data.test.labels, data.info.task)
-            print(f"{title}, {where}: {scores}")
-        state.unlink()
+        card = {
+            **card,
+            "model": timm_name(name),
+            **run_card(data, asdict(recipe), self.seed, run.history),
+        }
+        save_and_score("last epoch", run.model, files.last, card, data)
+        save_and_score("val-chosen", run.chosen(), files.chosen, card, data)
+        files.state.unlink()
+
+    def recipe(self, name: str, changes: dict) -> Recipe:
+        """The reference recipe with what was given as options.
+
+        Args:
+            name: of the model.
+            changes: fields that the objective needs at these values.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            SwysError: a number that must be above 0 is not, or a seed below 0.
+        """
+        options = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+        }
+        given = {key: value for key, value in options.items() if value is not None}
+        if self.seed < 0 or any(value <= 0 for value in given.values()):
+            numbers = f"{given}, seed {self.seed}"
+            raise SwysError(f"{numbers}: numbers must be above 0, the seed 0 or above")
+        recipe = reference_recipe(name, self.dataset)
+        return replace(recipe, **given, **changes)
+
+    def prepare_state(self, path: Path) -> None:
+        """Look for an unfinished run, to go on with (``--resume``) or to start anew.
+
+        Of several processes the main one removes what an earlier run left, while the others wait:
+        a late one would remove what the first has written since.
+
+        Args:
+            path: of the state of an unfinished run.
+
+        Raises:
+            SwysError: there is no run to resume.
+        """
+        if self.resume:
+            if not path.is_file():
+                problem = f"nothing to resume: '{path}' does not exist"
+                raise SwysError(f"{problem}; run without --resume first")
+            return
+        process = PartialState()
+        if process.is_main_process and path.is_file():
+            path.unlink()
+        process.wait_for_everyone()
 
 
 @dataclass
@@ -92,16 +159,25 @@ class Train(Training):
     """Train a model from random weights.
 
     Args:
-        model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of 4 px).
+        model: a timm ViT, or vit_base / vit_tiny for the two of this series (28 px, patches of
+            4 px).
     """
 
     model: str = "vit_tiny"
 
     def run(self) -> None:
-        """Train on the labels alone."""
+        """Train on the labels alone.
+
+        Raises:
+            SwysError: an option that cannot be used, or an error of the training.
+        """
         data = load_dataset(self.dataset, self.size)
         labels = SupervisedObjective(data.info.multi_label)
-        self.fit(self.model, data, lambda model: labels, {"method": "scratch"})
+
+        def make_objective(model: VisionTransformer) -> nn.Module:
+            return labels
+
+        self.train_and_save(self.model, data, make_objective, {"method": "labels"}, {})
 
 
 @dataclass
@@ -112,46 +188,191 @@ class Distill(Training):
         ckpt_path: the teacher: a folder, a .safetensors file, or an id below checkpoints/.
         student_model: a timm ViT, vit_base or vit_tiny.
         teacher_model: refuse a teacher of another model.
-        method: taught besides the labels: soft targets, features, or explanations and soft targets.
-        alpha: weight of the soft targets (soft, explain).
-        temperature: of the soft targets (soft, explain).
+        method: what the teacher teaches besides the labels.
+        alpha: share of the teacher's answers in the loss; default: the method's.
+        temperature: of the teacher's answers; default: the method's.
+        gamma: weight of the teacher's heatmaps; default: the method's.
     """
 
     ckpt_path: str = f"{DEFAULT_DATASET}/vit_base"
     student_model: str = "vit_tiny"
     teacher_model: str = ""
-    method: Literal["soft", "features", "explain"] = "soft"
-    alpha: float = 0.5
-    temperature: float = 2.0
+    method: str = "answers"
+    alpha: float | None = None
+    temperature: float | None = None
+    gamma: float | None = None
 
     def run(self) -> None:
-        """Train on the labels and on what the teacher says."""
+        """Train on the labels and on what the teacher says.
+
+        Raises:
+            SwysError: an option that cannot be used, or an error of the training.
+        """
+        objective = objective_with_teacher(self.method)
+        settings = self.settings(objective)
         data = load_dataset(self.dataset, self.size)
         model, teacher_card = load_for(self.ckpt_path, data, self.teacher_model)
-        teacher, labels = Teacher(model), SupervisedObjective(data.info.multi_label)
+        teacher = Teacher(model)
+        labels = SupervisedObjective(data.info.multi_label)
 
-        def objective(student) -> nn.Module:
-            if self.method == "features":
-                return FeatureDistiller(teacher, labels, student)
-            kind = MapDistiller if self.method == "explain" else SoftTargets
-            return kind(teacher, labels, self.alpha, self.temperature)
+        def make_objective(student: VisionTransformer) -> nn.Module:
+            return objective.make(teacher, labels, student, **settings)
 
-        card: dict = {"teacher": {key: teacher_card[key] for key in ("model", "files")}}
-        card["method"] = f"kd_{self.method}"
-        if self.method == "features":  # they are compared token by token
-            return self.fit(self.student_model, data, objective, card, patch_drop=0.0)
-        card |= {"alpha": self.alpha, "temperature": self.temperature}
-        self.fit(self.student_model, data, objective, card)
+        card = {
+            "method": objective.id,
+            "teacher": {"model": teacher_card["model"], "files": teacher_card["files"]},
+            **settings,
+        }
+        changes = objective.recipe_changes
+        self.train_and_save(self.student_model, data, make_objective, card, changes)
+
+    def settings(self, objective: Objective) -> dict[str, float]:
+        """The settings of the loss: those of the method, changed by what was given as options.
+
+        Args:
+            objective: the method.
+
+        Returns:
+            What ``objective.make`` takes.
+
+        Raises:
+            SwysError: an option that the method does not have.
+        """
+        options = {
+            "alpha": self.alpha,
+            "temperature": self.temperature,
+            "gamma": self.gamma,
+        }
+        settings = dict(objective.defaults)
+        for name, value in options.items():
+            if value is None:
+                continue
+            if name not in objective.defaults:
+                raise SwysError(f"method '{objective.id}' has no --{name}; drop the option")
+            settings[name] = value
+        return settings
 
 
-def load_for(path: str, data: Dataset, model: str = ""):
-    """Model and card of a checkpoint for this data; refuses one of another model when ``model`` is given."""
+class OutputFiles(NamedTuple):
+    """The files of a training run.
+
+    Attributes:
+        last: weights of the last epoch.
+        chosen: weights of the epoch that validation chooses.
+        state: what an unfinished run goes on from.
+    """
+
+    last: Path
+    chosen: Path
+    state: Path
+
+
+def output_files(save_path: str) -> OutputFiles:
+    """The files that belong to a save_path.
+
+    Args:
+        save_path: x.safetensors, or a folder.
+
+    Returns:
+        Their paths; the chosen weights and the state lie beside the last ones.
+
+    Raises:
+        SwysError: another kind of file.
+    """
+    path = Path(save_path)
+    if path.suffix == "":
+        stem = path / "model"
+    elif path.suffix == ".safetensors":
+        stem = path.with_suffix("")
+    else:
+        problem = f"--save_path '{path}' ends in {path.suffix}"
+        raise SwysError(f"{problem}; use .safetensors or a folder")
+    chosen = Path(f"{stem}.val_chosen.safetensors")
+    state = Path(f"{stem}.state.pt")
+    return OutputFiles(path, chosen, state)
+
+
+def save_and_score(
+    title: str,
+    model: VisionTransformer,
+    path: Path,
+    card: dict,
+    data: Dataset,
+) -> None:
+    """Save a trained model, and print its scores on the test split.
+
+    Args:
+        title: which epoch it is of.
+        model: the trained model.
+        path: x.safetensors, or a folder.
+        card: what the checkpoint's card says.
+        data: with the test split.
+    """
+    save_checkpoint(model, path, card, storage="fp32")
+    logits = predict(model, data.test.images)
+    scores = evaluate(logits, data.test.labels, data.info.task)
+    print(f"{title}, {path}: {scores}")
+
+
+def methods_with_teacher() -> list[str]:
+    """What ``swys distill --method`` takes, whoever registered it.
+
+    Returns:
+        Ids of ``distillation.OBJECTIVES``.
+    """
+    return [name for name, objective in OBJECTIVES.items() if objective.needs_teacher]
+
+
+def objective_with_teacher(name: str) -> Objective:
+    """A way to teach that needs a teacher.
+
+    Args:
+        name: an id of ``distillation.OBJECTIVES``, or one of an earlier version.
+
+    Returns:
+        The registered objective.
+
+    Raises:
+        SwysError: an unknown name, or an objective without a teacher.
+    """
+    objective = OBJECTIVES[objective_id(name)]
+    if not objective.needs_teacher:
+        known = methods_with_teacher()
+        raise SwysError(unknown("method", name, known, "with a teacher:"))
+    return objective
+
+
+def load_for(path: str, data: Dataset, model: str = "") -> tuple[VisionTransformer, dict]:
+    """Load a checkpoint that fits some data.
+
+    Args:
+        path: a folder, a .safetensors file, or an id below checkpoints/.
+        data: a checkpoint of another data set is announced on stderr.
+        model: refuse a checkpoint of another architecture than this one's; "" takes any.
+
+    Returns:
+        The model, on the device, and its card.
+
+    Raises:
+        SwysError: no such checkpoint, other classes, or another architecture.
+    """
     loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
-    if model and timm_name(model) not in card["model"]:
+    if model and architecture(model) != architecture(card["model"]):
         raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
-    if card.get("dataset", data.info.name) != data.info.name:
-        print(
-            f"note: '{path}' was trained on {card['dataset']}, not {data.info.name}",
-            file=sys.stderr,
-        )
+    trained_on = card.get("dataset", data.info.name)
+    if trained_on != data.info.name:
+        print(f"note: '{path}' was trained on {trained_on}, not {data.info.name}", file=sys.stderr)
     return loaded, card
+
+
+def architecture(model: str) -> str:
+    """timm's name of an architecture, without the tag of pretrained weights.
+
+    Args:
+        model: a name of the series, or timm's.
+
+    Returns:
+        For example vit_tiny_patch16_224.
+    """
+    name, _ = split_model_name_tag(timm_name(model))
+    return name

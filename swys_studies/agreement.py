@@ -1,11 +1,14 @@
-"""Does a student look where its teacher looks? Asked of all runs in a folder, so that the answer is about
-ways of teaching and not about one pair of models: ``swys study agreement``."""
+"""Does a student look where its teacher looks? ``swys study agreement``.
+
+All runs in a folder are compared, so that the answer is about ways of teaching and not about one
+pair of models.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,210 +29,378 @@ from swys_utils.explain import agreement, shuffled
 from swys_utils.faithfulness import deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.metrics import mean_interval, t_interval
-from swys_utils.models import load_checkpoint
+from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .reference import TEST_SAMPLE, study_data
-from .runs import RUNS, finished_runs, run_path
+from .runs import (
+    BASE,
+    RUNS,
+    finished_runs,
+    kind_of,
+    run_path,
+    studied_kinds,
+    taught_pairs,
+    todays_id,
+)
 
-ANOTHER, BOTH = "another teacher", "soft targets + maps"
-# method of a student's run -> its group
-GROUPS = {"scratch": "alone", "kd_soft": "soft targets", "kd_explain": BOTH}
-COMPARED = (("soft targets", "alone"), (BOTH, "alone"), (BOTH, "soft targets"))
+# A run's group is the title of its kind; but the teacher and its like are no students:
+TEACHER = "teacher"
+ANOTHER = "another teacher"  # the same model, taught in the same way, from another seed
+# groups in files of earlier versions -> today's
+OLD_GROUPS = {
+    "alone": SERIES["vit_tiny"].title,
+    "soft targets": SERIES["vit_tiny_answers"].title,
+    "soft targets + maps": SERIES["vit_tiny_maps"].title,
+}
 
 
 def measure(
     dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None
 ) -> list[dict]:
-    """Compare the maps of all finished runs in a folder with their teacher's, on ``TEST_SAMPLE`` images. What
-    is measured is kept after each run, and not measured again.
+    """Compare the maps of all finished runs in a folder with those of their teacher.
+
+    What is measured is kept after each run, and not measured again.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; the runs have to be of it.
         folder: finished runs of ``swys study reference``; default: ``runs/<dataset>``.
         save_path: the result, a JSON file; default: ``checkpoints/<dataset>/agreement.json``.
 
-    Returns the printed table, see ``summary``. Raises SwysError: no real data, several labels an image.
+    Returns:
+        The printed table, see ``summary``.
+
+    Raises:
+        SwysError: no real data, several labels an image, or as ``agreement_over_runs``.
     """
     data = study_data(dataset)
-    data = replace(data, test=data.test.head(TEST_SAMPLE))
     if data.info.multi_label:
         raise SwysError(
             f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist"
         )
+    data = replace(data, test=data.test.head(TEST_SAMPLE))
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
-    rows = summary(agreement_over_runs(folder or RUNS / dataset, data, path))
+    study = agreement_over_runs(folder or RUNS / dataset, data, path)
+    rows = summary(study)
     print(as_table(rows))
     return rows
 
 
+@dataclass
+class Measured:
+    """What is measured so far.
+
+    Attributes:
+        teacher: id, seed, group and scores of the teacher, with ``own_measures``.
+        runs: the same of each run that is compared with it.
+        maps: id of a method of explaining -> id of a run -> ``compare``.
+    """
+
+    teacher: dict
+    runs: list[dict]
+    maps: dict[str, dict[str, dict]]
+
+
 def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
-    """Agreement of every run's signed heatmaps with its teacher's, for the class that the teacher predicts.
+    """Agreement of every run's signed heatmaps with those of its teacher.
+
+    The class that is explained is the one that the teacher predicts.
 
     Args:
-        folder: finished runs of ``reference``; they and the shipped ones are one teacher and its students.
+        folder: finished runs of ``reference``; they and the shipped ones are one teacher and its
+            students.
         data: all of its test images are explained; none of them chose anything.
         path: the result, written after each run; what it says of the same runs is kept.
 
-    Returns ``teacher`` (id, seed, scores, ``facts``); ``runs``, each with its group; ``maps``: method ->
-    ``runs`` (id -> ``compare``) and ``differences``; ``differences`` of accuracy and of the gap; the facts.
-    Raises SwysError: no finished run with its teacher, or runs of another data set.
+    Returns:
+        ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
+        as in ``Measured``; ``differences`` of accuracy and of the gap; and ``maps``: id of a method
+        -> ``runs`` (id -> ``compare``) and ``differences``.
+
+    Raises:
+        SwysError: no finished run with its teacher, or runs of another data set.
     """
-    folder, device, images = Path(folder), default_device(), data.test.images
+    folder = Path(folder)
+    device = default_device()
     entries = finished_runs(data.info.name, folder)
-    paths = {key: run_path(key, data.info.name, folder) for key in entries}
-    taught_by, students = split_runs([entries[key] for key, path in paths.items() if path])
-    known, earlier = json.loads(path.read_text()) if path.is_file() else {}, {}
-    if known and same_run(known["teacher"], taught_by) and {*known["maps"]} == {*METHODS}:
-        earlier = {run["id"]: run for run in known["runs"]}
-    teacher, card = load_checkpoint(paths[taught_by["id"]], device, data.info.num_classes)
+    paths = {run_id: run_path(run_id, data.info.name, folder) for run_id in entries}
+    with_weights = [entries[run_id] for run_id in entries if paths[run_id]]
+    teacher_row, students = split_runs(with_weights)
+    teacher, card = load_checkpoint(paths[teacher_row["id"]], device, data.info.num_classes)
     if card["dataset"] != data.info.name:
         raise SwysError(
             f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another"
         )
-    answers = predict(teacher, images).argmax(axis=1)
-    theirs = {name: heatmaps(teacher, images, name, answers, signed=True) for name in METHODS}
-    taught_by = known["teacher"] if earlier else taught_by | facts(teacher, images, answers)
-    students = [run for run in students if not same_run(earlier.get(run["id"], {}), run)]
-    missing = {run["id"] for run in students}
-    runs = [run for key, run in earlier.items() if key not in missing]
-    maps = {
-        name: {run["id"]: known["maps"][name]["runs"][run["id"]] for run in runs}
-        for name in METHODS
-    }
-    for run in tqdm(students, unit="run"):
+    images = data.test.images
+    predictions = predict(teacher, images).argmax(axis=1)
+    teacher_maps = _signed_maps(teacher, images, predictions)
+    measured = _measured_before(path, teacher_row, students)
+    if measured is None:
+        teacher_row |= own_measures(teacher, images, predictions)
+        measured = Measured(teacher_row, [], {method: {} for method in METHODS})
+    known = {run["id"] for run in measured.runs}
+    missing = [run for run in students if run["id"] not in known]
+    for run in tqdm(missing, unit="run"):
         model, _ = load_checkpoint(paths[run["id"]], device, data.info.num_classes)
-        runs.append(run | facts(model, images, answers))
-        for name, rows in maps.items():
-            ours = heatmaps(model, images, name, answers, signed=True)
-            rows[run["id"]] = compare(theirs[name], ours, answers)
-        write_json(path, result(data, taught_by, runs, maps))
-    return result(data, taught_by, runs, maps)
+        measured.runs.append(run | own_measures(model, images, predictions))
+        student_maps = _signed_maps(model, images, predictions)
+        for method, rows in measured.maps.items():
+            rows[run["id"]] = compare(teacher_maps[method], student_maps[method], predictions)
+        write_json(path, _result(data, measured))
+    return _result(data, measured)
 
 
-def same_run(known: Mapping, run: Mapping) -> bool:
-    """Has a row of an earlier result the scores of ``run``? A run can be trained anew under its id."""
-    return all(known.get(key) == run[key] for key in ("accuracy", "auc"))
-
-
-def result(data: Dataset, teacher: dict, runs: list, maps: dict) -> dict:
-    """What ``agreement_over_runs`` returns, of the runs so far; ``maps``: method -> run id -> ``compare``."""
-    scores = {what: {run["id"]: run[what] for run in runs} for what in ("accuracy", "gap")}
-    alike = {
-        name: {key: row["spearman"] for key, row in rows.items()} for name, rows in maps.items()
-    }
-    found = {"dataset": data.info.name, "source": data.info.source, "images": len(data.test)}
-    found |= {"device": device_name(default_device()), "teacher": teacher, "runs": runs}
-    found["differences"] = {what: differences(runs, values) for what, values in scores.items()}
-    by_map = {
-        key: {"runs": maps[key], "differences": differences(runs, alike[key])} for key in maps
-    }
-    return found | {"maps": by_map}
-
-
-def differences(runs: list[dict], values: Mapping[str, float]) -> list[dict]:
-    """Paired differences between ways of teaching: same seed, so same initial weights and order of images.
+def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
+    """The teacher, and the runs that are compared with it; runs of other kinds are left out.
 
     Args:
-        runs: with id, group and seed. values: run id -> what is compared.
+        entries: entries of runs.json, as ``read_runs`` returns them.
 
     Returns:
-        One dict for each comparison with at least two pairs: ``of`` - ``to``, mean, t interval, each seed's.
+        Two parts, with ``id``, ``seed``, ``group``, ``accuracy`` and ``auc`` of each run.
+
+    Raises:
+        SwysError: the runs have no teacher, or several, or the teacher is not among them.
     """
-    rows = []
-    for of, to in COMPARED:
-        a, b = (
-            {run["seed"]: values[run["id"]] for run in runs if run["group"] == group}
-            for group in (of, to)
-        )
-        each = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
-        if len(each) > 1:
-            interval = dict(zip(("low", "high"), t_interval(each)))
-            rows.append(
-                {"of": of, "to": to, "mean": float(np.mean(each)), **interval, "seeds": each}
-            )
-    return rows
-
-
-def group_means(runs: list[dict], values: Mapping[str, float]) -> dict[str, float]:
-    """Mean over the runs of each group, students first; a group without runs is left out."""
-    order = [*GROUPS.values(), ANOTHER]
-    each = {group: [values[run["id"]] for run in runs if run["group"] == group] for group in order}
-    return {group: float(np.mean(found)) for group, found in each.items() if found}
-
-
-def summary(study: dict) -> list[dict]:
-    """One row a method: chance, the mean of each group, and what soft targets and maps change (t intervals).
-
-    Args:
-        study: result of ``agreement_over_runs``.
-    """
-    runs, rows = study["runs"], []
-    for name, part in study["maps"].items():
-        values = {key: row["spearman"] for key, row in part["runs"].items()}
-        row, each = {"map": name}, part["runs"].values()
-        row |= {
-            key: float(np.mean([r[key] for r in each])) for key in ("chance", "chance_in_class")
-        }
-        row |= group_means(runs, values)
-        for d in differences(runs, values):
-            row[f"{d['of']} - {d['to']}"] = f"{d['mean']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]"
-        rows.append(row)
-    return rows
-
-
-def split_runs(runs: list[dict]) -> tuple[dict, list[dict]]:
-    """The teacher, and what is compared with it, with id, seed and scores; other methods are left out."""
-    entries = {entry["id"]: entry for entry in runs if entry["method"] in GROUPS}
-    teachers = {entry["teacher"] for entry in entries.values()} - {None}
-    if len(teachers) != 1 or not teachers <= set(entries):
+    compared_kinds = [BASE, *studied_kinds()]
+    compared = {entry["id"]: entry for entry in entries if kind_of(entry) in compared_kinds}
+    teachers = {entry["teacher"] for entry in compared.values()} - {None}
+    if len(teachers) != 1 or not teachers <= compared.keys():
         named = ", ".join(sorted(teachers)) or "none"
         raise SwysError(
             f"agreement needs students of one finished teacher, found {named}; train them first"
         )
-    (teacher,) = teachers
-    rows = {}
-    for key, entry in entries.items():
-        group = GROUPS[entry["method"]]
-        if key.split("/")[0] == teacher.split("/")[0]:
-            group = ANOTHER if group == "alone" else ""
-        scores = {
-            name: round(entry["last"][name], 5) for name in ("accuracy", "auc")
-        }  # as in runs.json
-        rows[key] = {"id": key, "seed": entry["seed"], "group": group, **scores}
-    return rows.pop(teacher) | {"group": "teacher"}, [row for row in rows.values() if row["group"]]
+    (teacher_id,) = teachers
+    teacher = _row(compared.pop(teacher_id), TEACHER)
+    teacher_kind = kind_of(teacher)
+    students = []
+    for entry in compared.values():
+        kind = kind_of(entry)
+        group = ANOTHER if kind == teacher_kind else kind.title
+        students.append(_row(entry, group))
+    return teacher, students
 
 
-def compare(theirs: np.ndarray, ours: np.ndarray, answers: np.ndarray) -> dict:
-    """Mean agreement of two models' maps (N, gh, gw), its 95 % interval, and chance: the agreement with the
-    map of another image (``chance``), and of another one with the same answer (``chance_in_class``)."""
-    same, *others = (
-        agreement(theirs, maps) for maps in (ours, shuffled(ours), shuffled(ours, answers))
-    )
-    mean, low, high = mean_interval(same)
-    means = {k: float(np.nanmean(x)) for k, x in zip(("chance", "chance_in_class"), others)}
-    undefined = int(np.isnan(same).sum())
-    return {"spearman": mean, "low": low, "high": high, **means, "undefined": undefined}
+def _row(entry: dict, group: str) -> dict:
+    """What agreement.json says of a run; scores are rounded as in runs.json."""
+    return {
+        "id": entry["id"],
+        "seed": entry["seed"],
+        "group": group,
+        "accuracy": round(entry["last"]["accuracy"], 5),
+        "auc": round(entry["last"]["auc"], 5),
+    }
 
 
-def facts(model: VisionTransformer, images: np.ndarray, answers: np.ndarray) -> dict[str, float]:
-    """Does a model answer as its teacher does, and are its own maps true to it?
+def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Measured | None:
+    """What an earlier result says of the same teacher by the same methods of explaining, if any.
+
+    A run that was trained anew since then is left out.
+    """
+    if not path.is_file():
+        return None
+    study = read_study(path)
+    if not _same_scores(study["teacher"], teacher) or study["maps"].keys() != METHODS.keys():
+        return None
+    current = {run["id"]: run for run in students}
+    runs = []
+    for run in study["runs"]:
+        if _same_scores(run, current.get(run["id"], run)):
+            runs.append(run)
+    maps: dict[str, dict[str, dict]] = {}
+    for method, part in study["maps"].items():
+        maps[method] = {run["id"]: part["runs"][run["id"]] for run in runs}
+    return Measured(study["teacher"], runs, maps)
+
+
+def _same_scores(known: Mapping, run: Mapping) -> bool:
+    """Whether two rows are of the same training; a run can be trained anew under its id."""
+    same_accuracy = known["accuracy"] == run["accuracy"]
+    same_auc = known["auc"] == run["auc"]
+    return same_accuracy and same_auc
+
+
+def _signed_maps(
+    model: VisionTransformer, images: np.ndarray, targets: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Signed heatmaps of the classes ``targets``: id of a method of explaining -> (N, gh, gw)."""
+    return {method: heatmaps(model, images, method, targets, signed=True) for method in METHODS}
+
+
+def compare(
+    teacher_maps: np.ndarray, student_maps: np.ndarray, predictions: np.ndarray
+) -> dict[str, float]:
+    """Mean agreement of two models' maps, and what it is by chance.
+
+    Args:
+        teacher_maps: float (N, gh, gw).
+        student_maps: float (N, gh, gw), of the same images.
+        predictions: class that the teacher predicts, int (N,).
 
     Returns:
-        ``same_prediction``: share of predictions that equal ``answers`` (N,); of its own Grad-CAM maps,
-        ``empty``: share without a positive token, and ``gap``: mean of insertion minus deletion AUC, beside
-        ``gap_random``: that of random maps.
+        ``spearman`` with its 95 % interval ``low``, ``high``; ``chance``: the agreement with the
+        map of another image; ``chance_in_class``: of another image with the same prediction;
+        ``undefined``: number of images where a map is constant.
     """
-    own = predict(model, images).argmax(axis=1)
-    maps = heatmaps(model, images, "grad_cam", own)
-    candidates = {"gap": maps, "gap_random": random_maps(len(maps), maps.shape[1:])}
-    with torch.autocast(
-        default_device().type, torch.bfloat16, fast_bf16(default_device())
-    ):  # 4 times faster
-        scores = {
-            key: deletion_insertion(model, images, m, own, steps=7) for key, m in candidates.items()
+    same_image = agreement(teacher_maps, student_maps)
+    other_image = agreement(teacher_maps, shuffled(student_maps))
+    other_in_class = agreement(teacher_maps, shuffled(student_maps, predictions))
+    mean, low, high = mean_interval(same_image)
+    return {
+        "spearman": mean,
+        "low": low,
+        "high": high,
+        "chance": float(np.nanmean(other_image)),
+        "chance_in_class": float(np.nanmean(other_in_class)),
+        "undefined": int(np.isnan(same_image).sum()),
+    }
+
+
+def own_measures(
+    model: VisionTransformer, images: np.ndarray, teacher_predictions: np.ndarray
+) -> dict[str, float]:
+    """Does a model predict what its teacher predicts, and are its own maps true to it?
+
+    Args:
+        model: a model.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        teacher_predictions: int (N,).
+
+    Returns:
+        ``same_prediction``: share of images with the teacher's prediction; of its own Grad-CAM
+        maps, ``empty``: share without a positive token, and ``gap``: mean of insertion minus
+        deletion AUC, beside ``gap_random``: that of random maps.
+    """
+    device = default_device()
+    predictions = predict(model, images).argmax(axis=1)
+    maps = heatmaps(model, images, "grad_cam", predictions)
+    noise = random_maps(len(maps), maps.shape[1:])
+    with torch.autocast(device.type, torch.bfloat16, fast_bf16(device)):  # 4 times faster
+        scores = deletion_insertion(model, images, maps, predictions, steps=7)
+        noise_scores = deletion_insertion(model, images, noise, predictions, steps=7)
+    return {
+        "same_prediction": float((predictions == teacher_predictions).mean()),
+        "empty": float((maps.max(axis=(1, 2)) <= 0).mean()),
+        "gap": float(scores.gap.mean()),
+        "gap_random": float(noise_scores.gap.mean()),
+    }
+
+
+def _result(data: Dataset, measured: Measured) -> dict:
+    """What ``agreement_over_runs`` returns."""
+    runs = measured.runs
+    accuracy = {run["id"]: run["accuracy"] for run in runs}
+    gap = {run["id"]: run["gap"] for run in runs}
+    maps = {}
+    for method, rows in measured.maps.items():
+        spearman = {run_id: row["spearman"] for run_id, row in rows.items()}
+        maps[method] = {"runs": rows, "differences": differences(runs, spearman)}
+    return {
+        "dataset": data.info.name,
+        "source": data.info.source,
+        "images": len(data.test),
+        "device": device_name(default_device()),
+        "teacher": measured.teacher,
+        "runs": runs,
+        "differences": {
+            "accuracy": differences(runs, accuracy),
+            "gap": differences(runs, gap),
+        },
+        "maps": maps,
+    }
+
+
+def differences(runs: Sequence[dict], values: Mapping[str, float]) -> list[dict]:
+    """Differences between ways of teaching, paired by seed.
+
+    Runs with the same seed have the same initial weights and the same order of images.
+
+    Args:
+        runs: with ``id``, ``group`` and ``seed``.
+        values: id of a run -> what is compared.
+
+    Returns:
+        One dict for each comparison with at least two pairs: ``of`` - ``to`` (groups), ``mean``,
+        its t interval ``low``, ``high``, and ``seeds``: the difference of each pair.
+    """
+    rows = []
+    for more, less in taught_pairs():
+        of = {run["seed"]: values[run["id"]] for run in runs if run["group"] == more.title}
+        to = {run["seed"]: values[run["id"]] for run in runs if run["group"] == less.title}
+        pairs = [of[seed] - to[seed] for seed in sorted(of.keys() & to.keys())]
+        if len(pairs) < 2:
+            continue
+        low, high = t_interval(pairs)
+        row = {
+            "of": more.title,
+            "to": less.title,
+            "mean": float(np.mean(pairs)),
+            "low": low,
+            "high": high,
+            "seeds": pairs,
         }
-    empty = float((maps.max(axis=(1, 2)) <= 0).mean())
-    same = {"same_prediction": float((own == answers).mean()), "empty": empty}
-    return same | {name: float(score.gap.mean()) for name, score in scores.items()}
+        rows.append(row)
+    return rows
+
+
+def summary(study: dict) -> list[dict]:
+    """One row for each method of explaining: chance, the mean of each group, the differences.
+
+    Args:
+        study: content of an agreement.json, of this version or an earlier one.
+
+    Returns:
+        Rows for ``as_table``; the intervals of the differences are t intervals over seeds.
+    """
+    study = with_todays_names(study)
+    runs = study["runs"]
+    rows = []
+    for method, part in study["maps"].items():
+        compared = part["runs"].values()
+        spearman = {run_id: row["spearman"] for run_id, row in part["runs"].items()}
+        row = {
+            "map": method,
+            "chance": float(np.mean([row["chance"] for row in compared])),
+            "chance_in_class": float(np.mean([row["chance_in_class"] for row in compared])),
+            **_group_means(runs, spearman),
+        }
+        for difference in differences(runs, spearman):
+            title = f"{difference['of']} - {difference['to']}"
+            row[title] = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**difference)
+        rows.append(row)
+    return rows
+
+
+def _group_means(runs: Sequence[dict], values: Mapping[str, float]) -> dict[str, float]:
+    """Mean over the runs of each group, students first; a group without runs is left out."""
+    means = {}
+    for group in [*(kind.title for kind in studied_kinds()), ANOTHER]:
+        members = [values[run["id"]] for run in runs if run["group"] == group]
+        if members:
+            means[group] = float(np.mean(members))
+    return means
+
+
+def read_study(path: Path) -> dict:
+    """The content of an agreement.json, with today's ids and groups.
+
+    Args:
+        path: the file, of this version or an earlier one.
+    """
+    return with_todays_names(json.loads(path.read_text("utf-8")))
+
+
+def with_todays_names(content):
+    """JSON with today's ids and groups in place of old ones, keys as well as values.
+
+    Args:
+        content: content of an agreement.json, or a part of it.
+    """
+    if isinstance(content, dict):
+        return {with_todays_names(key): with_todays_names(part) for key, part in content.items()}
+    if isinstance(content, list):
+        return [with_todays_names(part) for part in content]
+    if isinstance(content, str):
+        return OLD_GROUPS.get(content, todays_id(content))
+    return content

@@ -1,112 +1,152 @@
-"""The reference set: the runs behind every claim about models of the series, over seeds, on two CPU cores.
+"""The reference set: the runs behind every claim about models of the series, on two CPU cores.
 
-``swys study reference`` trains what is missing; after a kill the same command goes on. Several processes may
-share a folder: each run is locked while it is trained, and the system frees the lock of a process that died.
+``swys study reference`` trains what is missing; after a kill the same command goes on. Several
+processes may share a folder: each run is locked while it is trained, and the system frees the lock
+of a process that died.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from swys.fingerprints import pack_hashes, perceptual_hashes
-from swys_utils import config, training
+from swys_utils import config
 from swys_utils.config import SwysError, write_json
-from swys_utils.data import Dataset, Split, load_dataset
-from swys_utils.distillation import MapDistiller, SoftTargets, hide_labels
+from swys_utils.data import Dataset, load_dataset
+from swys_utils.distillation import OBJECTIVES, hide_labels
 from swys_utils.metrics import point_scores
-from swys_utils.models import (
-    load_checkpoint,
-    save_checkpoint,
-    timm_name,
-    weights_digest,
-)
+from swys_utils.models import load_checkpoint, save_checkpoint, timm_name, weights_digest
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
 from swys_utils.resume import TrainingState
-from swys_utils.teacher_cache import cached_teacher
-from swys_utils.training import build, fit, predict
+from swys_utils.teacher_cache import CachedTeacher, cached_teacher
+from swys_utils.training import best_epoch, build, fit, predict, run_card
 
-from .runs import RUNS, finished_runs, run_path, write_runs
+from .runs import BASE, RUNS, Kind, all_kinds, finished_runs, run_path, write_runs
 
-SOFT = {"alpha": 0.7, "temperature": 2.0}
-METHODS = {
-    "scratch": {},
-    "kd_soft": SOFT,
-    "kd_explain": SOFT | {"gamma": 1.0},
-}  # settings of the loss
-METHODS |= {"few_scratch": {}, "few_soft": {"alpha": 0.9, "temperature": 2.0}}
-METHODS["kd_coarse"] = SOFT  # of a student with 16 tokens
-TEST_SAMPLE = (
-    624  # for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
-)
-TRAINED_ON = {"pneumoniamnist": 1.0}  # share of the training split; half of other sets
-FEW = 0.01  # share of the training split that keeps its label in the few_* runs
-IMAGES_PER_S = {
-    "vit_base": 31,
-    "vit_tiny": 330,
-}  # with half of the tokens, two cores of an AMD EPYC
+# settings of the objectives; one that is not named here has its default
+SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
+FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
+# images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
+TEST_SAMPLE = 624
+# share of the training split that is trained on
+TRAINED_ON = {"pneumoniamnist": 1.0}
+TRAINED_ON_ELSEWHERE = 0.5
+# with half of the tokens, on two cores of an AMD EPYC
+IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run; ``teacher`` is the id of the run that teaches, or None."""
+    """One run of the reference set.
 
-    model: str
-    method: str
+    Attributes:
+        kind: what is trained, and how it is taught.
+        seed: of the initial weights, the order of the images, and which labels are hidden.
+        recipe: its recipe.
+    """
+
+    kind: Kind
     seed: int
     recipe: Recipe
-    teacher: str | None = None
 
     @property
     def id(self) -> str:
-        """``<model>/<method>/seed<k>``: also the name of its files below the folder of its data set."""
-        return f"{self.model}/{self.method}/seed{self.seed}"
+        """``<model>/<method>/seed<k>``."""
+        return self.kind.run_id(self.seed)
+
+    @property
+    def teacher(self) -> str | None:
+        """Id of the run that teaches, or None."""
+        needs_teacher = OBJECTIVES[self.kind.objective].needs_teacher
+        return BASE.run_id(0) if needs_teacher else None
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Settings of its objective."""
+        chosen = FEW_SETTINGS if self.kind.label_share < 1 else SETTINGS
+        defaults = OBJECTIVES[self.kind.objective].defaults
+        return {name: chosen.get(name, default) for name, default in defaults.items()}
 
     def cost(self, images: int) -> float:
-        """Estimated seconds on two CPU cores."""
-        slow = (
-            self.recipe.full_tokens if self.recipe.patch_drop else 1
-        )  # share of epochs with all tokens
-        return self.recipe.epochs * (1 + slow) * images / IMAGES_PER_S[self.model]
+        """Estimated seconds of training on two CPU cores.
+
+        Args:
+            images: number of training images.
+        """
+        # an epoch with all tokens takes twice as long as one with half of them
+        full_epochs = self.recipe.full_tokens if self.recipe.patch_drop else 1
+        seconds_per_epoch = images / IMAGES_PER_S[self.kind.model]
+        return self.recipe.epochs * (1 + full_epochs) * seconds_per_epoch
 
 
 def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
-    """The set in the order of training: one seed of each kind first, then more seeds."""
+    """The set in the order of training: one seed of each kind first, then more seeds.
 
-    def spec(model: str, method: str, seed: int) -> RunSpec:
-        recipe = reference_recipe(model, dataset)
-        if method.startswith("few"):
-            recipe = replace(recipe, epochs=10, warmup_epochs=1)
-        taught = method.startswith("kd") or method == "few_soft"
-        return RunSpec(model, method, seed, recipe, "vit_base/scratch/seed0" if taught else None)
-
-    kinds = ("scratch", "kd_soft", "kd_explain")
-    few = ("few_scratch", "few_soft")
-    seeds, coarse = (range(4), ["kd_coarse"]) if dataset == "pneumoniamnist" else (range(3), [])
-    runs = [spec("vit_base", "scratch", 0)] + [
-        spec("vit_tiny", kind, 0) for kind in (*kinds, *coarse)
-    ]
-    runs += [spec("vit_tiny", kind, seed) for seed in seeds for kind in few]
-    runs += [spec("vit_base", "scratch", 1)]
-    runs += [spec("vit_tiny", kind, seed) for seed in seeds[1:] for kind in kinds]
+    Args:
+        dataset: name of the data set.
+    """
+    kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset) > 0]
+    all_labels = [kind for kind in kinds if kind.label_share == 1]
+    few_labels = [kind for kind in kinds if kind.label_share < 1]
+    runs = [_run(kind, 0, dataset) for kind in all_labels]
+    runs += _seed_by_seed(few_labels, 0, dataset)  # short runs
+    runs += _seed_by_seed(all_labels, 1, dataset)
     return runs
 
 
+def _seed_by_seed(kinds: Sequence[Kind], first_seed: int, dataset: str) -> list[RunSpec]:
+    """All runs of these kinds from ``first_seed`` on."""
+    most = max(kind.seeds_on(dataset) for kind in kinds)
+    runs = []
+    for seed in range(first_seed, most):
+        runs += [_run(kind, seed, dataset) for kind in kinds if seed < kind.seeds_on(dataset)]
+    return runs
+
+
+def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
+    """A run with the recipe of its kind."""
+    recipe = reference_recipe(kind.model, dataset)
+    recipe = replace(recipe, **OBJECTIVES[kind.objective].recipe_changes)
+    if kind.label_share < 1:
+        recipe = replace(recipe, epochs=10, warmup_epochs=1)
+    return RunSpec(kind, seed, recipe)
+
+
 def study_data(dataset: str) -> Dataset:
-    """The data of the set; of what is trained on, a fixed random sample, see ``TRAINED_ON``."""
+    """The data of the reference set; of the training images a fixed random sample.
+
+    Args:
+        dataset: name of the data set.
+
+    Raises:
+        SwysError: there are no real images.
+    """
     data = load_dataset(dataset, download=False)
     if data.info.synthetic:
         raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
-    return replace(data, train=data.train.head(int(TRAINED_ON.get(dataset, 0.5) * len(data.train))))
+    count = int(_share_trained_on(dataset) * len(data.train))
+    return replace(data, train=data.train.head(count))
+
+
+def _share_trained_on(dataset: str) -> float:
+    """Share of the training split that the runs of a data set are trained on."""
+    return TRAINED_ON.get(dataset, TRAINED_ON_ELSEWHERE)
 
 
 def reference(
-    dataset: str = "pneumoniamnist", only: str = "", folder: str = "", list: bool = False
+    dataset: str = "pneumoniamnist",
+    only: str = "",
+    folder: str = "",
+    list: bool = False,  # noqa: A002 (the option's name)
 ) -> None:
     """Train the reference set; what is done is skipped, and an unfinished run goes on.
 
@@ -116,139 +156,243 @@ def reference(
         folder: where runs are kept; default: runs/<dataset>.
         list: only print the runs with their state and estimated cost.
     """
-    runs, out = reference_runs(dataset), Path(folder or RUNS / dataset)
+    runs = reference_runs(dataset)
     wanted = [run for run in runs if only in run.id]
     if not wanted:
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
+    out = Path(folder or RUNS / dataset)
     data = study_data(dataset)
-
-    def step(run: RunSpec, timeout: float) -> None:
-        print(f"{run.id:28} {run.recipe.epochs:3} epochs  ", end="", flush=True)
-        try:
-            with FileLock(out / f"{run.id}.lock", timeout=timeout):
-                done = run.id in finished_runs(dataset, out)
-                minutes = run.cost(len(data.train)) / 60
-                print("done" if done else f"about {minutes:.0f} min on two cores", flush=True)
-                if not (done or list):
-                    entry = train(run, data, out)
-                    print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
-                    write_runs(dataset, out)
-        except Timeout:
-            print("in training by another process")
-
+    if list:
+        _print_states(wanted, data, out)
+        return
     for run in wanted:
-        for other in (
-            wanted
-        ):  # a process that trains the teacher is waited for; if it died, this one goes on
-            if other.id == run.teacher and not list and other.id not in finished_runs(dataset, out):
-                step(other, timeout=-1)
-        step(run, timeout=0)
-    if not list:
-        write_runs(dataset, out)  # also of a run after which the process was killed
+        for other in wanted:
+            # a process that trains the teacher is waited for; if it died, this one goes on
+            if other.id == run.teacher and other.id not in finished_runs(dataset, out):
+                _train_if_missing(other, data, out, timeout=-1)
+        _train_if_missing(run, data, out, timeout=0)
+    write_runs(dataset, out)  # also of a run after which the process was killed
+
+
+def _print_states(runs: Sequence[RunSpec], data: Dataset, out: Path) -> None:
+    """Print a line for each run: done, in training by another process, or its estimated cost."""
+    finished = finished_runs(data.info.name, out)
+    for run in runs:
+        state = "done" if run.id in finished else _about(run, data)
+        if _is_locked(out / f"{run.id}.lock"):
+            state = "in training by another process"
+        print(f"{_heading(run)}{state}")
+
+
+def _is_locked(lock_path: Path) -> bool:
+    """Whether another process holds a lock; a lock file that is not there is not made."""
+    if not lock_path.is_file():
+        return False
+    try:
+        with FileLock(lock_path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _heading(run: RunSpec) -> str:
+    """How the printed line of a run begins."""
+    return f"{run.id:28} {run.recipe.epochs:3} epochs  "
+
+
+def _about(run: RunSpec, data: Dataset) -> str:
+    """The estimated cost of a run."""
+    minutes = run.cost(len(data.train)) / 60
+    return f"about {minutes:.0f} min on two cores"
+
+
+def _train_if_missing(run: RunSpec, data: Dataset, out: Path, timeout: float) -> None:
+    """Train a run unless it is done or another process trains it.
+
+    That process is waited for: ``timeout`` seconds; -1: until it has finished or died.
+    """
+    print(_heading(run), end="", flush=True)
+    try:
+        with FileLock(out / f"{run.id}.lock", timeout=timeout):
+            if run.id in finished_runs(data.info.name, out):
+                print("done", flush=True)
+                return
+            print(_about(run, data), flush=True)
+            entry = train(run, data, out)
+            print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
+            write_runs(data.info.name, out)
+    except Timeout:
+        print("in training by another process")
 
 
 def train(run: RunSpec, data: Dataset, out: Path) -> dict:
-    """Train, score and write one run below ``out``; returns its entry."""
+    """Train, score and write one run.
+
+    Args:
+        run: the run.
+        data: data of the reference set.
+        out: folder of the runs.
+
+    Returns:
+        Its entry in runs.json.
+
+    Raises:
+        SwysError: the run that teaches is not finished.
+    """
     device = config.default_device()
-    model = build(
-        run.model, data, run.recipe, run.seed, patch_size=7 if run.method == "kd_coarse" else 4
-    )
-    digest = weights_digest(model)
-    curve = TestCurve(out / f"{run.id}.curve.json", data, len(data.train) // run.recipe.batch_size)
-    objective, shown = objective_for(run, data, out, device)
-    state = out / f"{run.id}.state.pt"
+    model = build(run.kind.model, data, run.recipe, run.seed, patch_size=run.kind.patch_size)
+    initial_weights = weights_digest(model)
+    steps = len(data.train) // run.recipe.batch_size
+    curve = TestCurve(out / f"{run.id}.curve.json", data, steps)
+    state_path = out / f"{run.id}.state.pt"
     result = fit(
         model,
-        shown,
+        training_data(run, data),
         run.recipe,
-        objective,
+        _objective_for(run, data, model, out),
         seed=run.seed,
         device=device,
-        state_path=state,
+        state_path=state_path,
         callback=curve,
     )
-    facts = {key: getattr(run, key) for key in ("id", "method", "teacher", "seed")}
-    facts |= {"model": timm_name(run.model), "recipe": asdict(run.recipe) | METHODS[run.method]}
-    facts |= {"initial_weights": digest, "history": curve.beside(result.history)}
-    entry = finish(result, facts, data, out)
-    state.unlink(missing_ok=True)
+    metadata = {
+        "id": run.id,
+        "method": run.kind.method,
+        "teacher": run.teacher,
+        "seed": run.seed,
+        "model": timm_name(run.kind.model),
+        "recipe": asdict(run.recipe) | run.settings,
+        "initial_weights": initial_weights,
+        "history": curve.beside(result.history),
+    }
+    entry = finish(result, metadata, data, out)
+    state_path.unlink(missing_ok=True)
     curve.path.unlink(missing_ok=True)
     return entry
 
 
-def finish(result: TrainingState, facts: dict, data: Dataset, out: Path) -> dict:
-    """Score a trained model; write its checkpoint and its entry, ``facts`` and scores; returns the entry."""
-    test, history, patches = data.test, facts["history"], result.model.patch_embed
-    logits = {
-        "last": predict(result.model, test.images),
-        "val_chosen": predict(result.chosen(), test.images),
-    }
-    scores = {
-        when: point_scores(values, test.labels, data.info.task) for when, values in logits.items()
-    }
-    entry = facts | {
-        **{"img_size": patches.img_size[0], "patch_size": patches.patch_size[0]},
-        **{key: history[-1][key] for key in ("val_accuracy", "val_auc", "seconds")},
-        "last": scores["last"],
-        "val_chosen": scores["val_chosen"] | {"epoch": training.best_epoch(history)["epoch"]},
-        "device": f"{config.device_name(config.default_device())}, {torch.get_num_threads()} threads",
-        # the predicted class of each test image, one character each, for paired tests
-        "predicted": "".join(np.base_repr(c, 36) for c in logits["last"].argmax(axis=1)),
-    }
-    card = training.run_card(data, facts["recipe"], facts["seed"], history) | entry
-    card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
-    save_checkpoint(result.model, out / f"{facts['id']}.safetensors", card, "fp32")
-    write_json(out / f"{facts['id']}.run.json", entry)  # last: this file says that the run is done
-    return entry
+def training_data(run: RunSpec, data: Dataset) -> Dataset:
+    """The data with the labels that the run may see.
+
+    Args:
+        run: the run.
+        data: data of the reference set.
+    """
+    if run.kind.label_share == 1:
+        return data
+    share = run.kind.label_share / _share_trained_on(data.info.name)  # of the images trained on
+    hidden = hide_labels(data.train, share, run.seed)
+    if run.teacher is None:
+        # Nothing is learnt from images without a label. Those with one are repeated, so that an
+        # epoch has as many steps as that of a student with a teacher.
+        labelled = np.flatnonzero(hidden.labels >= 0)
+        hidden = hidden.take(np.resize(labelled, len(hidden)))
+    return replace(data, train=hidden)
 
 
-def objective_for(run: RunSpec, data: Dataset, out: Path, device: torch.device):
-    """The loss of a run and the data it is trained on; SwysError: the run that teaches is not finished."""
-    labels, shown, settings = SupervisedObjective(data.info.multi_label), data, METHODS[run.method]
-    if run.method.startswith("few"):
-        shown = replace(
-            data, train=hide_labels(data.train, FEW / TRAINED_ON.get(data.info.name, 0.5), run.seed)
-        )
-    if not run.teacher:
-        if (
-            run.method == "few_scratch"
-        ):  # repeated: an epoch has as many steps as that of a taught student
-            rows = np.resize(np.flatnonzero(shown.train.labels >= 0), len(data.train))
-            shown = replace(data, train=Split(shown.train.images[rows], shown.train.labels[rows]))
-        return labels, shown
+def _objective_for(run: RunSpec, data: Dataset, model: nn.Module, out: Path) -> nn.Module:
+    """The loss of a run that trains ``model``."""
+    teacher = _teacher_of(run, data, out) if run.teacher else None
+    labels = SupervisedObjective(data.info.multi_label)
+    make = OBJECTIVES[run.kind.objective].make
+    return make(teacher, labels, model, **run.settings)
+
+
+def _teacher_of(run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
+    """The run that teaches, with its answers to every view that the student will see."""
     with FileLock(out / f"{run.teacher}.lock"):  # a process that trains the teacher is waited for
-        path = run_path(run.teacher, data.info.name, out)
+        path = run_path(str(run.teacher), data.info.name, out)
     if path is None:
         raise SwysError(
             f"the teacher {run.teacher} is not there; train '--only {run.teacher}' first"
         )
+    device = config.default_device()
     model, _ = load_checkpoint(path, device, data.info.num_classes)
     with FileLock(out / "views.lock"):
-        teacher = cached_teacher(model, data, run.recipe, out / "views", device)
-    kind = MapDistiller if "gamma" in settings else SoftTargets
-    return kind(teacher, labels, **settings), shown
+        return cached_teacher(model, data, run.recipe, out / "views", device)
+
+
+def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> dict:
+    """Score a trained model; write its checkpoint and its entry in runs.json.
+
+    Args:
+        result: the finished training.
+        metadata: what the entry says of the run beside its scores: at least ``id``, ``method``,
+            ``teacher``, ``seed``, ``model``, ``recipe`` and ``history``.
+        data: the test images are scored, the training images' fingerprints are kept.
+        out: folder of the runs.
+
+    Returns:
+        The entry.
+    """
+    history = metadata["history"]
+    patches = result.model.patch_embed
+    last = predict(result.model, data.test.images)
+    val_chosen = predict(result.chosen(), data.test.images)
+    val_chosen_scores = point_scores(val_chosen, data.test.labels, data.info.task)
+    device = config.device_name(config.default_device())
+    # the predicted class of each test image, one character each, for paired tests
+    predicted = "".join(np.base_repr(index, 36) for index in last.argmax(axis=1))
+    entry = {
+        **metadata,
+        "img_size": patches.img_size[0],
+        "patch_size": patches.patch_size[0],
+        "val_accuracy": history[-1]["val_accuracy"],
+        "val_auc": history[-1]["val_auc"],
+        "seconds": history[-1]["seconds"],
+        "last": point_scores(last, data.test.labels, data.info.task),
+        "val_chosen": val_chosen_scores | {"epoch": best_epoch(history)["epoch"]},
+        "device": f"{device}, {torch.get_num_threads()} threads",
+        "predicted": predicted,
+    }
+    card = run_card(data, metadata["recipe"], metadata["seed"], history) | entry
+    card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
+    save_checkpoint(result.model, out / f"{metadata['id']}.safetensors", card, "fp32")
+    write_json(out / f"{metadata['id']}.run.json", entry)  # last: it says that the run is done
+    return entry
 
 
 class TestCurve:
-    """Test accuracy and AUC at the end of each epoch, for figures: nothing is chosen by them. Kept through a
-    kill."""
+    """Test accuracy and AUC at the end of each epoch, for figures; a kill does not lose it.
+
+    Nothing is chosen by these scores.
+
+    Attributes:
+        path: JSON file that keeps the curve of an unfinished run.
+        data: data of the reference set with a sample of its test images.
+        steps: number of steps of an epoch.
+        scores: number of steps so far, as text -> ``test_accuracy`` and ``test_auc``.
+    """
 
     def __init__(self, path: Path, data: Dataset, steps: int):
-        self.path, self.data, self.steps = (
-            path,
-            replace(data, test=data.test.head(TEST_SAMPLE)),
-            steps,
-        )
-        self.rows = json.loads(path.read_text()) if path.is_file() else {}
+        self.path = path
+        self.data = replace(data, test=data.test.head(TEST_SAMPLE))
+        self.steps = steps
+        self.scores: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
 
-    def __call__(self, model, seconds: float, step: int) -> None:
-        """Called by ``fit``."""
-        if step % self.steps == 0:
-            logits = predict(model, self.data.test.images, bf16=True)
-            scores = point_scores(logits, self.data.test.labels, self.data.info.task)
-            self.rows[str(step)] = {"test_accuracy": scores["accuracy"], "test_auc": scores["auc"]}
-            write_json(self.path, self.rows)
+    def __call__(self, model: VisionTransformer, seconds: float, step: int) -> None:
+        """Score the model at the end of an epoch; called by ``training.fit``.
 
-    def beside(self, history: list[dict]) -> list[dict]:
-        """The rows of ``history`` with the test scores of their epochs."""
-        return [row | self.rows.get(str(row["steps"]), {}) for row in history]
+        Args:
+            model: the model in training.
+            seconds: seconds of training so far.
+            step: number of steps so far.
+        """
+        if step % self.steps != 0:
+            return
+        test = self.data.test
+        logits = predict(model, test.images, bf16=True)
+        scores = point_scores(logits, test.labels, self.data.info.task)
+        self.scores[str(step)] = {
+            "test_accuracy": scores["accuracy"],
+            "test_auc": scores["auc"],
+        }
+        write_json(self.path, self.scores)
+
+    def beside(self, history: Sequence[dict]) -> list[dict]:
+        """The rows of a history with the test scores of their epochs.
+
+        Args:
+            history: one dict an epoch, as in ``resume.TrainingState``.
+        """
+        return [row | self.scores.get(str(row["steps"]), {}) for row in history]

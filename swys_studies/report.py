@@ -1,9 +1,8 @@
-"""What the reference set says: every kind of run with its spread, every difference with an interval and a
-test."""
+"""What the reference set says: each kind of run with its spread, each difference with a test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +12,17 @@ from swys_utils.metrics import accuracy_interval, mcnemar, t_interval
 from swys_utils.results import as_table
 
 from .reference import study_data
-from .runs import read_runs
-
-TITLES = {
-    ("vit_base", "scratch"): "Base",
-    ("vit_tiny", "scratch"): "Tiny alone",
-    ("vit_tiny", "kd_soft"): "Tiny, soft targets",
-    ("vit_tiny", "kd_explain"): "Tiny, soft targets and maps",
-    ("vit_tiny", "kd_coarse"): "Tiny, soft targets, 16 tokens",
-    ("vit_tiny", "few_scratch"): "Tiny alone, 1 % of the labels",
-    ("vit_tiny", "few_soft"): "Tiny, soft targets, 1 % of the labels",
-    ("vit_tiny_patch16_224", "original"): "Tiny, the earlier project's recipe",
-}
-COMPARED = (
-    ("Base", "Tiny alone"),
-    ("Tiny, soft targets", "Tiny alone"),
-    ("Tiny, soft targets and maps", "Tiny alone"),
-    ("Tiny, soft targets and maps", "Tiny, soft targets"),
-    ("Tiny, soft targets, 1 % of the labels", "Tiny alone, 1 % of the labels"),
-    ("Tiny alone", "Tiny, the earlier project's recipe"),
+from .runs import (
+    BASE,
+    FEW_ANSWERS,
+    FEW_LABELS,
+    ORIGINAL,
+    TINY,
+    Kind,
+    all_kinds,
+    kind_of,
+    read_runs,
+    taught_pairs,
 )
 
 
@@ -41,86 +32,139 @@ def report(dataset: str = "pneumoniamnist", runs: str = "") -> None:
     Args:
         dataset: pneumoniamnist or bloodmnist.
         runs: a runs.json or a folder of runs; default: checkpoints/<dataset>/runs.json.
+
+    Raises:
+        SwysError: there is no such file, or it is damaged.
     """
     path = Path(runs or CHECKPOINTS / dataset / "runs.json")
     if not path.exists():
         raise SwysError(f"'{path}' does not exist; train the set with 'swys study reference' first")
-    entries, labels = read_runs(path), study_data(dataset).test.labels
-    print(
-        f"{dataset}: {len(entries)} runs, {len(labels)} test images; last epoch of a fixed schedule\n"
-    )
+    entries = read_runs(path)
+    labels = study_data(dataset).test.labels
+    devices = sorted({entry["device"] for entry in entries})
+    print(f"{dataset}: {len(entries)} runs, {len(labels)} test images; ", end="")
+    print("last epoch of a fixed schedule\n")
     print(as_table(kinds(entries, labels)), "\n")
     print(as_table(differences(entries, labels)))
-    print(
-        f"\ntrained on {', '.join(sorted({entry['device'] for entry in entries}))}; intervals 95 %"
-    )
+    print(f"\ntrained on {', '.join(devices)}; intervals 95 %")
 
 
-def kinds(entries: list[dict], labels: np.ndarray) -> list[dict]:
-    """One row a kind of run: accuracy with its interval over images and seeds; AUC, and the
-    validation-chosen epoch."""
+def kinds(entries: Sequence[dict], labels: np.ndarray) -> list[dict]:
+    """One row for each kind of run: its scores, as mean and standard deviation over seeds.
+
+    Args:
+        entries: finished runs, as ``read_runs`` returns them.
+        labels: int (N,), of the test images.
+
+    Returns:
+        Rows for ``as_table``. The interval of the accuracy is over images and seeds;
+        ``val-chosen %`` is the accuracy at the epoch that validation chooses.
+
+    Raises:
+        SwysError: a run predicts other images.
+    """
+    groups = grouped(entries)
     rows = []
-    for title, group in grouped(entries).items():
-        low, high = accuracy_interval(np.stack([right(entry, labels) for entry in group.values()]))
-        runs = list(group.values())
-        rows.append(
-            {
-                "trained": title,
-                "seeds": len(group),
-                "accuracy %": spread([100 * run["last"]["accuracy"] for run in runs], 1),
-                "95 %": f"{100 * low:.1f} to {100 * high:.1f}",
-                "AUC": spread([run["last"]["auc"] for run in runs], 4),
-                "ECE": spread([run["last"]["ece"] for run in runs], 3),
-                "val AUC": spread([run["val_auc"] for run in runs], 4),
-                "val-chosen %": spread([100 * run["val_chosen"]["accuracy"] for run in runs], 1),
-            }
-        )
-    return rows
-
-
-def differences(entries: list[dict], labels: np.ndarray) -> list[dict]:
-    """Paired by seed (same initial weights, same order of images): accuracy in points, AUC, McNemar of the
-    first seed."""
-    groups, rows = grouped(entries), []
-    for a, b in COMPARED:
-        seeds = sorted(set(groups.get(a, {})) & set(groups.get(b, {})))
-        if not seeds:
+    for kind in all_kinds():
+        runs = list(groups[kind].values())
+        if not runs:
             continue
-        pairs = [(groups[a][seed], groups[b][seed]) for seed in seeds]
-        gained = np.stack([right(x, labels).astype(float) - right(y, labels) for x, y in pairs])
-        low, high = accuracy_interval(gained)
-        auc = [x["last"]["auc"] - y["last"]["auc"] for x, y in pairs]
+        correct = np.stack([right(run, labels) for run in runs])
+        low, high = accuracy_interval(correct)
         row = {
-            "difference": f"{a} - {b}",
-            "pairs": len(seeds),
-            "points": f"{100 * gained.mean():+.1f}",
+            "trained": kind.title,
+            "seeds": len(runs),
+            "accuracy %": spread([100 * run["last"]["accuracy"] for run in runs], 1),
+            "95 %": f"{100 * low:.1f} to {100 * high:.1f}",
+            "AUC": spread([run["last"]["auc"] for run in runs], 4),
+            "ECE": spread([run["last"]["ece"] for run in runs], 3),
+            "val AUC": spread([run["val_auc"] for run in runs], 4),
+            "val-chosen %": spread([100 * run["val_chosen"]["accuracy"] for run in runs], 1),
         }
-        row |= {"95 %": f"{100 * low:+.1f} to {100 * high:+.1f}", "AUC": f"{np.mean(auc):+.4f}"}
-        row["95 % over seeds"] = (
-            "{:+.4f} to {:+.4f}".format(*t_interval(auc)) if len(auc) > 1 else "one seed"
-        )
-        row["McNemar p, first seed"] = mcnemar(
-            right(pairs[0][0], labels), right(pairs[0][1], labels)
-        )
         rows.append(row)
     return rows
 
 
-def grouped(entries: list[dict]) -> Mapping[str, dict[int, dict]]:
-    """Title of each kind of run -> seed -> entry, in the order of ``TITLES``."""
-    found: dict[str, dict[int, dict]] = {title: {} for title in TITLES.values()}
+def differences(entries: Sequence[dict], labels: np.ndarray) -> list[dict]:
+    """One row for each comparison of two kinds, paired by seed.
+
+    Runs with the same seed have the same initial weights and the same order of images.
+
+    Args:
+        entries: finished runs, as ``read_runs`` returns them.
+        labels: int (N,), of the test images.
+
+    Returns:
+        Rows for ``as_table``: the difference of accuracy in points and of AUC, and the p of
+        McNemar's test between the runs of the first seed.
+
+    Raises:
+        SwysError: a run predicts other images.
+    """
+    groups = grouped(entries)
+    rows = []
+    for a, b in compared_kinds():
+        seeds = sorted(groups[a].keys() & groups[b].keys())
+        if not seeds:
+            continue
+        correct_a = np.stack([right(groups[a][seed], labels) for seed in seeds])
+        correct_b = np.stack([right(groups[b][seed], labels) for seed in seeds])
+        auc_a = np.array([groups[a][seed]["last"]["auc"] for seed in seeds])
+        auc_b = np.array([groups[b][seed]["last"]["auc"] for seed in seeds])
+        gained = correct_a.astype(float) - correct_b
+        low, high = accuracy_interval(gained)
+        row = {
+            "difference": f"{a.title} - {b.title}",
+            "pairs": len(seeds),
+            "points": f"{100 * gained.mean():+.1f}",
+            "95 %": f"{100 * low:+.1f} to {100 * high:+.1f}",
+            "AUC": f"{np.mean(auc_a - auc_b):+.4f}",
+            "95 % over seeds": seed_interval(auc_a - auc_b),
+            "McNemar p, first seed": mcnemar(correct_a[0], correct_b[0]),
+        }
+        rows.append(row)
+    return rows
+
+
+def compared_kinds() -> list[tuple[Kind, Kind]]:
+    """Pairs (a, b) of kinds; the table has a - b."""
+    return [
+        (BASE, TINY),
+        *taught_pairs(),
+        (FEW_ANSWERS, FEW_LABELS),
+        (TINY, ORIGINAL),
+    ]
+
+
+def grouped(entries: Sequence[dict]) -> dict[Kind, dict[int, dict]]:
+    """The runs of each kind; runs of no kind are left out.
+
+    Args:
+        entries: finished runs, as ``read_runs`` returns them.
+
+    Returns:
+        Kind -> seed -> entry.
+    """
+    groups: dict[Kind, dict[int, dict]] = {kind: {} for kind in all_kinds()}
     for entry in entries:
-        title = TITLES.get((entry["id"].split("/")[0], entry["method"]))
-        if title:
-            found[title][entry["seed"]] = entry
-    return {title: group for title, group in found.items() if group}
+        kind = kind_of(entry)
+        if kind is not None:
+            groups[kind][entry["seed"]] = entry
+    return groups
 
 
 def right(entry: dict, labels: np.ndarray) -> np.ndarray:
-    """Which test images the run has right, bool (N,), from the characters of ``predicted``.
+    """Which test images a run has right.
+
+    Args:
+        entry: a finished run; ``predicted`` has one character for each test image.
+        labels: int (N,), of the test images.
+
+    Returns:
+        bool (N,).
 
     Raises:
-        SwysError: predictions for other images.
+        SwysError: the run predicts other images.
     """
     predicted = np.array([int(character, 36) for character in entry["predicted"]])
     if len(predicted) != len(labels):
@@ -130,7 +174,27 @@ def right(entry: dict, labels: np.ndarray) -> np.ndarray:
     return predicted == labels
 
 
-def spread(values: list[float], digits: int) -> str:
-    """Mean, and standard deviation over runs where there are several."""
+def spread(values: Sequence[float], digits: int) -> str:
+    """The mean, and the standard deviation where there are several values.
+
+    Args:
+        values: one value for each run.
+        digits: number of digits after the point.
+    """
     mean = f"{np.mean(values):.{digits}f}"
-    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+    if len(values) == 1:
+        return mean
+    deviation = np.std(values, ddof=1)
+    return f"{mean} ± {deviation:.{digits}f}"
+
+
+def seed_interval(values: np.ndarray) -> str:
+    """The 95 % t interval of a mean over seeds.
+
+    Args:
+        values: float (S,), one for each seed.
+    """
+    if len(values) == 1:
+        return "one seed"
+    low, high = t_interval(values)
+    return f"{low:+.4f} to {high:+.4f}"

@@ -1,41 +1,66 @@
 """What a model costs: multiply-accumulates (MACs) by formula and by count, latency in milliseconds.
 
 One MAC is two floating-point operations. On a machine that others use, compare models with
-``interleaved_latency``: two measurements made one after the other differ by more than many models do.
+``interleaved_latency``: two measurements made one after the other differ by more than many models
+do.
 """
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from .metrics import bootstrap_interval
 from .vit_internals import evaluation_mode, plain_attention
 
+WARM_UP_CALLS = 3  # caches and threads still serve another model
 
-def vit_macs(tokens: int, dim: int, depth: int, patch_size: int = 16, classes: int = 1000) -> int:
-    """MACs of an RGB image in a ViT with a CLS token and MLPs four times as wide (Dosovitskiy et al. 2021).
 
-    Patch embedding ``tokens 3 patch^2 d``; each block, with N = tokens + 1: queries, keys, values, projection
-    ``4 N d^2``, attention ``2 N^2 d``, MLP ``8 N d^2``; head ``d classes``. Norms, softmax, GELU, sums
-    are left out (well under 1 %). ``patch_size`` is the side of the patch embedding's kernel in pixels.
+def vit_macs(
+    tokens: int,
+    dim: int,
+    depth: int,
+    patch_size: int = 16,
+    classes: int = 1000,
+) -> int:
+    """MACs of an RGB image in a ViT with a CLS token and MLPs four times as wide as its tokens.
+
+    With N = tokens + 1 and d = dim (Dosovitskiy et al. 2021), the patch embedding takes
+    ``tokens 3 patch^2 d``; each block ``4 N d^2`` for queries, keys, values and projection,
+    ``2 N^2 d`` for attention and ``8 N d^2`` for its MLP; the head ``d classes``. Norms, softmax,
+    GELU and sums are left out (well under 1 %).
+
+    Args:
+        tokens: number of patches.
+        dim: width of a token.
+        depth: number of blocks.
+        patch_size: side of the patch embedding's kernel, px.
+        classes: number of outputs.
+
+    Returns:
+        MACs of one image.
     """
     n = tokens + 1
-    return (
-        tokens * 3 * patch_size**2 * dim
-        + depth * (12 * n * dim**2 + 2 * n**2 * dim)
-        + dim * classes
-    )
+    embedding = tokens * 3 * patch_size**2 * dim
+    matrices = 12 * n * dim**2
+    attention = 2 * n**2 * dim
+    block = matrices + attention
+    head = dim * classes
+    return embedding + depth * block + head
 
 
 def count_macs(model: VisionTransformer) -> int:
-    """MACs of one image, counted by torch, which does not see those of fused attention on a CPU."""
+    """MACs of one image, counted by torch.
+
+    Torch does not see those of fused attention on a CPU, so attention is computed unfused.
+    """
     counter = FlopCounterMode(display=False)
     with evaluation_mode(model), torch.no_grad(), plain_attention(model), counter:
         model(random_inputs(model, 1))
@@ -44,7 +69,11 @@ def count_macs(model: VisionTransformer) -> int:
 
 @dataclass(frozen=True, repr=False)
 class Timing:
-    """Milliseconds of one call, float (R,); prints as median [quartiles]."""
+    """How long a call took; prints as median [quartiles].
+
+    Attributes:
+        samples: milliseconds of one call, float (R,), one a round.
+    """
 
     samples: np.ndarray
 
@@ -54,39 +83,67 @@ class Timing:
         return float(np.median(self.samples))
 
     def __repr__(self) -> str:
-        return "{1:.3g} ms [{0:.3g}, {2:.3g}]".format(*np.percentile(self.samples, [25, 50, 75]))
+        low, middle, high = np.percentile(self.samples, [25, 50, 75])
+        return f"{middle:.3g} ms [{low:.3g}, {high:.3g}]"
 
 
 def interleaved_latency(
-    calls: Mapping[str, Callable], rounds: int = 20, repeats=3
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int = 20,
+    repeats: int = 3,
 ) -> dict[str, Timing]:
     """Time several models in turns, so that whatever else the machine does hits all of them alike.
 
-    calls: name -> a function that runs the model once. In each round every model has its turn in random
-    order: two calls to warm up, then the mean of ``repeats`` calls. Torch's CPU threads stay as they are.
+    In each round every model has its turn, in random order: three calls to warm up, then the mean
+    of ``repeats`` calls. An accelerator is waited for; torch's CPU threads stay as they are.
+
+    Args:
+        calls: name -> a function that runs the model once.
+        rounds: number of samples of each model.
+        repeats: number of calls behind one sample.
+
+    Returns:
+        name -> its timing.
     """
-    rng, samples, threads = (
-        np.random.default_rng(0),
-        {name: [] for name in calls},
-        torch.get_num_threads(),
-    )
+    names = list(calls)
+    rng = np.random.default_rng(0)
+    samples: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name in rng.permutation(list(calls)):
-            timer = Timer("call()", globals={"call": calls[name]}, num_threads=threads)
-            samples[name].append(1000 * timer.timeit(repeats).mean)
+        for name in rng.permutation(names):
+            stopwatch = timeit.Timer(calls[name], timer=timer)
+            stopwatch.timeit(WARM_UP_CALLS)
+            seconds = stopwatch.timeit(repeats) / repeats
+            samples[name].append(1000 * seconds)
     return {name: Timing(np.array(values)) for name, values in samples.items()}
 
 
 def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
-    """How many times faster? (ratio, low, high): median ratio of the paired rounds of one
-    ``interleaved_latency``, and its 95 % bootstrap interval."""
+    """How many times faster one model is than another.
+
+    Args:
+        slow: a timing of ``interleaved_latency``.
+        fast: another timing of the same call, so that their rounds are paired.
+
+    Returns:
+        (ratio, low, high): median ratio of the rounds, and its 95 % bootstrap interval.
+    """
     ratios = slow.samples / fast.samples
-    return float(np.median(ratios)), *bootstrap_interval(np.median, ratios, n_resamples=1000)
+    low, high = bootstrap_interval(np.median, ratios, n_resamples=1000)
+    return float(np.median(ratios)), low, high
 
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:
-    """Random model input (batch, 3, S, S) in [-1, 1], where the model is and in the dtype of its weights."""
-    pixels = torch.rand(
-        batch, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(0)
-    )
-    return (2 * pixels - 1).to(model.patch_embed.proj.weight)
+    """Random images as a model takes them.
+
+    Args:
+        model: gives the size of the images, the device and the dtype.
+        batch: number of images.
+
+    Returns:
+        (batch, 3, H, W) in [-1, 1], the same at each call.
+    """
+    generator = torch.Generator().manual_seed(0)
+    height, width = model.patch_embed.img_size
+    pixels = torch.rand(batch, 3, height, width, generator=generator)
+    weights = model.patch_embed.proj.weight
+    return (2 * pixels - 1).to(weights)

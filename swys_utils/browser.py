@@ -4,206 +4,397 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 
-from .config import SwysError
+from .config import SwysError, unknown
+from .data import Split
 from .explain import agreement
-from .gradcam import heatmaps, overlay
+from .gradcam import METHODS, heatmaps, overlay
 from .metrics import probabilities
-from .plots import heatmap_rows
+from .plots import heatmap_rows, overlay_scale
 from .training import predict
 
+PREDICTED = "predicted"  # a map of each image's predicted class is shown
+Target = int | str  # what a map explains: PREDICTED, or the number of a class
 SIDE = 176  # px of a picture on the screen: four beside each other in a notebook
-LINE = "line-height:1.4;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"  # long names move nothing
-LABEL = {"description_width": "initial"}
+STYLE = {"description_width": "initial"}  # the words before a control are not cut
+WRAPPED = {"flex_flow": "row wrap"}
+COLUMN = {"width": f"{SIDE}px", "margin": "0 14px 0 0"}
+# A line that is too long is cut, so that long names of classes move nothing.
+LINE = "line-height:1.4;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
 class GradCAMBrowser(widgets.VBox):
-    """A slider through images: what each model answers, where it looks, and how alike two maps are.
+    """A slider through images: what each model answers, where it looks, and how alike maps are.
+
+    It opens at an image whose maps tell something. Agreement is the rank correlation of a map with
+    the first model's.
 
     Args:
-        models: ``{name: timm ViT}``, used where they are. split, class_names: the images, C names.
-        images: how many images of the split, drawn at random (0: all). method: a name in ``gradcam.METHODS``.
+        models: name -> timm ViT, used on the device where it is.
+        split: the images and their labels.
+        class_names: C names.
+        images: number of images of the split, a fixed random sample (0: all).
+        method: how maps are made at first, an id in ``gradcam.METHODS``.
 
-    It opens at an image whose maps tell something. Agreement is the rank correlation with the first map.
-    Controls are attributes: ``slider`` (1 to N), ``play``, ``previous``, ``next``, ``filter``, ``target``,
-    ``scale``, ``opacity``; ``data`` is what they show, ``selection`` the positions that pass the filter.
+    Attributes:
+        data: what is shown, an `Explained`.
+        selection: int (M,), the positions in ``data`` of the images that pass the filter.
+        slider: the place in ``selection``, 1 to M; ``play``, ``previous`` and ``next`` move it.
+        filter: which images are stepped through, a key of ``data.filters``.
+        method: how maps are made, an id in ``gradcam.METHODS``.
+        target: the class that maps explain, "predicted" or its number.
+        scale: "model" for one scale for all maps of a model, "image" for one for each map.
+        opacity: of the maps, from 0 to 1.
 
-    Raises SwysError: nothing to show; labels or models do not fit the class names.
+    Raises:
+        SwysError: there is nothing to show, or labels or models do not fit the class names.
     """
 
-    def __init__(self, models, split, class_names, images=48, method="grad_cam"):
-        self.data = data = Explained(models, split, class_names, images, method)
-        self.selection = np.arange(len(data.rows))
-        ends = {"value": 1 + int(data.informative()[0]), "min": 1, "max": len(data.rows)}
-        self.slider = widgets.IntSlider(description="image", style=LABEL, **ends)
-        self.play = widgets.Play(interval=600, show_repeat=False, **ends)
-        widgets.link((self.play, "value"), (self.slider, "value"))
-        self.previous, self.next = (
-            widgets.Button(description=word) for word in ("previous", "next")
-        )
-        filters = [(f"{key} ({kept.sum()})", key) for key, kept in data.kept.items() if kept.any()]
-        self.filter = widgets.Dropdown(description="show", options=filters, style=LABEL)
-        targets = [
-            ("predicted class", "predicted"),
-            *((name, k) for k, name in enumerate(data.class_names)),
-        ]
-        self.target = widgets.Dropdown(description="map explains", options=targets, style=LABEL)
-        scales = [("one for a model", "model"), ("one for each map", "image")]
-        self.scale = widgets.Dropdown(description="scale", options=scales, style=LABEL)
-        self.opacity = widgets.FloatSlider(
-            value=0.75, max=1, step=0.05, description="opacity", style=LABEL
-        )
-        self.views = [
-            widgets.Image(format="png", layout={"width": "100%"}) for _ in ("image", *data.models)
-        ]
-        self.texts = [
-            widgets.HTML(layout={"height": "132px"}) for _ in self.views
-        ]  # so that nothing moves
-        self.status = widgets.HTML()
-        row, column = {"flex_flow": "row wrap"}, {"width": f"{SIDE}px", "margin": "0 14px 0 0"}
-        columns = [widgets.VBox(parts, layout=column) for parts in zip(self.views, self.texts)]
-        move = widgets.HBox(
-            [self.play, self.previous, self.next, self.slider, self.filter], layout=row
-        )
-        look = widgets.HBox([self.target, self.scale, self.opacity], layout=row)
-        super().__init__([move, self.status, widgets.HBox(columns, layout=row), look])
-        self.previous.on_click(lambda _: self.slider.set_trait("value", self.slider.value - 1))
-        self.next.on_click(lambda _: self.slider.set_trait("value", self.slider.value + 1))
-        self.filter.observe(self.select, "value")
-        for control in (self.slider, self.target, self.scale, self.opacity):
-            control.observe(self.show, "value")
-        self.show()
+    def __init__(
+        self,
+        models: Mapping[str, VisionTransformer],
+        split: Split,
+        class_names: Sequence[str],
+        images: int = 48,
+        method: str = "grad_cam",
+    ):
+        self.data = Explained(models, split, class_names, images, method)
+        self.selection = np.arange(len(self.data.indices))
+        self._make_moving_controls()
+        self._make_looking_controls()
+        self._make_views()
+        columns = []
+        for view, text in zip(self.views, self.texts):
+            columns.append(widgets.VBox([view, text], layout=COLUMN))
+        moving = [self.play, self.previous, self.next, self.slider, self.filter]
+        looking = [self.method, self.target, self.scale, self.opacity]
+        top = widgets.HBox(moving, layout=WRAPPED)
+        middle = widgets.HBox(columns, layout=WRAPPED)
+        bottom = widgets.HBox(looking, layout=WRAPPED)
+        super().__init__([top, self.status, middle, bottom])
+        self._connect()
+        self._show()
 
     def __repr__(self) -> str:
-        return f"Grad-CAM browser of {len(self.data.rows)} images (run the notebook to move its slider)"
-
-    def select(self, change=None) -> None:
-        """Apply the filter; stay on the image where it passes."""
-        before = self.selection[self.slider.value - 1]
-        self.selection = np.flatnonzero(self.data.kept[self.filter.value])
-        self.play.max = self.slider.max = len(self.selection)
-        self.slider.value = 1 + int(np.argmax(self.selection == before))
-        self.show()
-
-    def show(self, change=None) -> None:
-        """Draw the current image: a new value for each picture and text."""
-        data, target, place = self.data, self.target.value, self.slider.value
-        i = self.selection[place - 1]
-        self.status.value = (
-            f"Image {place} of {len(self.selection)}, row {data.rows[i]} of the split"
-        )
-        for view, picture in zip(
-            self.views, data.pictures(i, target, self.scale.value, self.opacity.value)
-        ):
-            buffer = io.BytesIO()
-            Image.fromarray(picture).save(buffer, "PNG")
-            view.value = buffer.getvalue()
-        for box, name, lines in zip(self.texts, ("image", *data.models), data.texts(i, target)):
-            lines = [f"<b>{html.escape(name)}</b>", *map(html.escape, lines)]
-            box.value = "".join(f'<div style="{LINE}">{line}</div>' for line in lines)
+        count = len(self.data.indices)
+        return f"Grad-CAM browser of {count} images (run the notebook to move its slider)"
 
     def contact_sheet(self, n: int = 6) -> Figure:
-        """The `n` most informative images that pass the filter as a static figure, one row a model."""
-        data, target = self.data, self.target.value
-        chosen = [i for i in data.informative() if i in self.selection][:n]
-        texts = [data.texts(i, target) for i in chosen]
-        titles = [
-            f"row {data.rows[i]}, truth:\n{lines[0][0]:.20}" for i, lines in zip(chosen, texts)
-        ]
-        captions, maps = {}, {}
-        for k, name in enumerate(data.models, 1):
-            captions[name] = [f"{lines[k][0]:.20}\n{lines[k][1]:.28}" for lines in texts]
-            maps[name] = data.maps(name, target)[chosen]
-        return heatmap_rows(data.images[chosen], maps, captions, titles, self.scale.value)
+        """A static figure of the most informative images that pass the filter, a row for a model.
+
+        Args:
+            n: the largest number of images.
+        """
+        target = self.target.value
+        passing = [i for i in self.data.informative() if i in self.selection]
+        chosen = passing[:n]
+        texts = [self.data.texts(i, target) for i in chosen]
+        titles = []
+        for i, columns in zip(chosen, texts):
+            row = self.data.indices[i]
+            true_classes = columns[0][0]
+            titles.append(f"row {row}, truth:\n{true_classes:.20}")
+        maps = {}
+        captions = {}
+        for column, name in enumerate(self.data.models, start=1):
+            maps[name] = self.data.maps(name, target)[chosen]
+            captions[name] = [_as_caption(columns[column]) for columns in texts]
+        images = self.data.images[chosen]
+        return heatmap_rows(images, maps, captions, titles, self.scale.value)
+
+    def _make_moving_controls(self) -> None:
+        """The controls that choose the image."""
+        start = 1 + int(self.data.informative()[0])
+        span = {"value": start, "min": 1, "max": len(self.data.indices)}
+        self.slider = widgets.IntSlider(description="image", style=STYLE, **span)
+        self.play = widgets.Play(interval=600, show_repeat=False, **span)
+        self.previous = widgets.Button(description="previous")
+        self.next = widgets.Button(description="next")
+        options = []
+        for name, passes in self.data.filters.items():
+            if passes.any():
+                options.append((f"{name} ({passes.sum()})", name))
+        self.filter = widgets.Dropdown(
+            description="show",
+            options=options,
+            style=STYLE,
+        )
+
+    def _make_looking_controls(self) -> None:
+        """The controls that choose the maps and how they are drawn."""
+        methods = [(method.title, method.id) for method in METHODS.values()]
+        self.method = widgets.Dropdown(
+            description="map",
+            options=methods,
+            value=self.data.method,
+            style=STYLE,
+        )
+        targets: list[tuple[str, Target]] = [("predicted class", PREDICTED)]
+        for number, name in enumerate(self.data.class_names):
+            targets.append((name, number))
+        self.target = widgets.Dropdown(
+            description="map explains",
+            options=targets,
+            style=STYLE,
+        )
+        self.scale = widgets.Dropdown(
+            description="scale",
+            options=[("one for a model", "model"), ("one for each map", "image")],
+            style=STYLE,
+        )
+        self.opacity = widgets.FloatSlider(
+            value=0.75,
+            max=1,
+            step=0.05,
+            description="opacity",
+            style=STYLE,
+        )
+
+    def _make_views(self) -> None:
+        """A picture and a text for the image and for each model, and one line about the image."""
+        self.status = widgets.HTML()
+        self.views = []
+        self.texts = []
+        for _ in ["image", *self.data.models]:
+            view = widgets.Image(layout={"width": "100%"})
+            text = widgets.HTML(layout={"height": "132px"})  # so that nothing moves
+            self.views.append(view)
+            self.texts.append(text)
+
+    def _connect(self) -> None:
+        """Say what each control does."""
+        widgets.link((self.play, "value"), (self.slider, "value"))
+        self.previous.on_click(self._move)
+        self.next.on_click(self._move)
+        self.filter.observe(self._select, "value")
+        self.method.observe(self._choose_method, "value")
+        for control in (self.slider, self.target, self.scale, self.opacity):
+            control.observe(self._show, "value")
+
+    def _select(self, change: dict) -> None:
+        """Apply the filter, and stay on the image where it passes."""
+        before = self.selection[self.slider.value - 1]
+        passes = self.data.filters[self.filter.value]
+        self.selection = np.flatnonzero(passes)
+        self.play.max = len(self.selection)
+        self.slider.max = len(self.selection)
+        is_before = self.selection == before
+        self.slider.value = 1 + int(np.argmax(is_before))
+        self._show()
+
+    def _choose_method(self, change: dict) -> None:
+        """Explain by the chosen method from now on."""
+        self.data.method = self.method.value
+        self._show()
+
+    def _show(self, change: dict | None = None) -> None:
+        """Draw the current image: a new value for each picture and text."""
+        place = self.slider.value
+        target = self.target.value
+        position = self.selection[place - 1]
+        row = self.data.indices[position]
+        self.status.value = f"Image {place} of {len(self.selection)}, row {row} of the split"
+        pictures = self.data.pictures(
+            position,
+            target,
+            self.scale.value,
+            self.opacity.value,
+        )
+        for view, picture in zip(self.views, pictures):
+            view.value = _as_png(picture)
+        names = ["image", *self.data.models]
+        columns = self.data.texts(position, target)
+        for box, name, lines in zip(self.texts, names, columns):
+            box.value = _as_html(name, lines)
+
+    def _move(self, button: widgets.Button) -> None:
+        """Go to the image before or to the next one; the slider stays at its ends."""
+        step = 1 if button is self.next else -1
+        self.slider.value += step
+
+
+def _as_png(picture: np.ndarray) -> bytes:
+    """A uint8 picture (H, W, 3) as the content of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _as_html(title: str, lines: Sequence[str]) -> str:
+    """A title in bold and lines of text, each of which stays one line on the screen."""
+    parts = [
+        f"<b>{html.escape(title)}</b>",
+        *map(html.escape, lines),
+    ]
+    return "".join(f'<div style="{LINE}">{part}</div>' for part in parts)
+
+
+def _as_caption(lines: Sequence[str]) -> str:
+    """Answer and verdict of a model, cut to about the width of a picture."""
+    answer, verdict, *_ = lines
+    return f"{answer:.20}\n{verdict:.28}"
 
 
 class Explained:
-    """Images of a split with each model's answers and heatmaps; arguments as of `GradCAMBrowser`.
+    """Images of a split with each model's answers and heatmaps.
 
-    ``rows``: int (N,), where the images lie in the split. ``images``: uint8 (N, H, W[, 3]). ``scores``: model
-    -> probabilities, float (N, C). ``truth``, and ``said`` of a model: bool (N, C), the true classes and
-    those it names: the most probable one, or in a multi-label set all above 0.5. ``kept``: filter -> bool:
-    "all", "wrong" (some model errs) and "disagree" (two answers differ).
+    Its arguments are those of `GradCAMBrowser`.
+
+    Attributes:
+        indices: int (N,), where the images lie in the split.
+        images: uint8 (N, H, W[, 3]).
+        labels: bool (N, C), the true classes.
+        scores: model -> probabilities, float (N, C).
+        predictions: model -> bool (N, C), the classes that it names: the most probable one, or in a
+            multi-label set all above 0.5.
+        filters: "all", "wrong" (some model errs) and "disagree" (two models name different
+            classes) -> bool (N,).
+        method: how maps are made; it may be changed.
     """
 
-    def __init__(self, models, split, class_names, images, method):
-        self.models, self.method, self.class_names = (
-            dict(models),
-            method,
-            [str(name) for name in class_names],
-        )
-        self.rows, c = split.sample_indices(images), len(self.class_names)
-        if not self.models or not len(self.rows):
-            raise SwysError(
-                f"{len(self.models)} models, {len(self.rows)} images; give at least one of each"
-            )
-        self.images, labels = split.images[self.rows], split.labels[self.rows]
-        logits = {name: predict(model, self.images) for name, model in self.models.items()}
-        several, one_hot = labels.ndim == 2, np.eye(c, dtype=bool)
-        fits = labels.shape[1] == c if several else labels.max() < c
-        if not fits or labels.min() < 0 or any(one.shape[1] != c for one in logits.values()):
-            raise SwysError(
-                f"{c} class names; labels {labels.min()} to {labels.max()} or a model do not fit"
-            )
-        task = "multi-label" if several else "multi-class"
-        self.scores = {name: probabilities(one, task) for name, one in logits.items()}
-        self.truth = labels > 0 if several else one_hot[labels]
-        self.said = {
-            k: p > 0.5 if several else one_hot[p.argmax(axis=1)] for k, p in self.scores.items()
-        }
-        answers = np.stack(list(self.said.values()))
-        wrong, disagree = ((answers != one).any(axis=(0, 2)) for one in (self.truth, answers[0]))
-        self.kept = {"all": np.ones(len(labels), bool), "wrong": wrong, "disagree": disagree}
-        self.made: dict[tuple[str, str | int], np.ndarray] = {}
+    def __init__(
+        self,
+        models: Mapping[str, VisionTransformer],
+        split: Split,
+        class_names: Sequence[str],
+        images: int,
+        method: str,
+    ):
+        if method not in METHODS:
+            raise SwysError(unknown("method", method, METHODS))
+        self.models = dict(models)
+        self.class_names = [str(name) for name in class_names]
+        self.method = method
+        self.indices = split.sample_indices(images)
+        if not self.models or not len(self.indices):
+            counts = f"{len(self.models)} models, {len(self.indices)} images"
+            raise SwysError(f"{counts}; give at least one of each")
+        self.images = split.images[self.indices]
+        labels = split.labels[self.indices]
+        multi_label = labels.ndim == 2
+        task = "multi-label" if multi_label else "multi-class"
+        one_hot = np.eye(len(self.class_names), dtype=bool)
+        self.scores = {}
+        self.predictions = {}
+        for name, model in self.models.items():
+            logits = predict(model, self.images)
+            self._check(labels, logits)
+            scores = probabilities(logits, task)
+            most_probable = scores.argmax(axis=1)
+            self.scores[name] = scores
+            self.predictions[name] = scores > 0.5 if multi_label else one_hot[most_probable]
+        self.labels = labels > 0 if multi_label else one_hot[labels]
+        self.filters = self._make_filters()
+        self._maps: dict[tuple, np.ndarray] = {}
 
-    def maps(self, name: str, target: str | int) -> np.ndarray:
-        """Signed maps of a model, float32 (N, gh, gw), made when they are first asked for."""
-        if (name, target) not in self.made:
-            k = None if target == "predicted" else target
-            self.made[name, target] = heatmaps(
-                self.models[name], self.images, self.method, k, signed=True
-            )
-        return self.made[name, target]
+    def maps(self, name: str, target: Target) -> np.ndarray:
+        """Signed maps of a model by the current method, made when they are first needed.
+
+        Args:
+            name: of the model.
+            target: the class to explain, or "predicted" for each image's predicted class.
+
+        Returns:
+            float32 (N, gh, gw).
+        """
+        key = (self.method, name, target)
+        if key not in self._maps:
+            model = self.models[name]
+            targets = None if target == PREDICTED else target
+            self._maps[key] = heatmaps(model, self.images, self.method, targets, signed=True)
+        return self._maps[key]
 
     def informative(self) -> np.ndarray:
-        """Positions by interest: strong maps at an error or a disagreement, then by the weakest map."""
-        peaks = np.stack([self.maps(name, "predicted").max(axis=(1, 2)) for name in self.models])
-        weakest = (peaks / peaks.max(axis=1, keepdims=True).clip(1e-30)).clip(0).min(axis=0)
-        told = (self.kept["wrong"] | self.kept["disagree"]) & (weakest > 0.25)
-        return np.argsort(-weakest - told, kind="stable")
+        """Positions of all images, int (N,), the most interesting first.
 
-    def texts(self, i: int, target: str | int) -> list[list[str]]:
-        """Lines on image i and each model at it: answer, verdict, the map's class and peak, agreement."""
-        names, first, predicted = (
-            np.array(self.class_names),
-            next(iter(self.models)),
-            target == "predicted",
-        )
-        columns = [[", ".join(names[self.truth[i]]) or "no label", "true class"]]
-        for model, scores in self.scores.items():
-            said, one = self.said[model][i], self.maps(model, target)[i : i + 1]
-            answer = ", ".join(f"{names[k]} {scores[i, k]:.1%}" for k in np.flatnonzero(said))
-            verdict = "✓ right" if (said == self.truth[i]).all() else "✗ wrong"
-            peak = f"peak {one.max():.2g}" if one.max() > 0 else "empty map: nothing for it"
-            explained = names[scores[i].argmax() if predicted else target]
-            lines = [answer or "no label", verdict, f"map for {explained}", peak]
-            if model != first:
-                alike = agreement(self.maps(first, target)[i : i + 1], one)[0]
-                lines.append(f"agreement {alike:+.2f}")
-            columns.append(lines)
+        First come images at which a model errs or two disagree, unless a map is weak there. In both
+        groups the weakest of an image's maps decides, as a share of its model's strongest one.
+        """
+        strengths = []
+        for name in self.models:
+            peaks = self.maps(name, PREDICTED).max(axis=(1, 2))
+            strengths.append(peaks / peaks.max().clip(1e-30))
+        weakest = np.min(strengths, axis=0).clip(0)
+        debated = self.filters["wrong"] | self.filters["disagree"]
+        comes_first = debated & (weakest > 0.25)
+        return np.argsort(-weakest - comes_first, kind="stable")
+
+    def texts(self, i: int, target: Target) -> list[list[str]]:
+        """Lines of text about an image, then lines about each model at it.
+
+        Args:
+            i: position of the image.
+            target: as in ``maps``.
+        """
+        true_classes = np.flatnonzero(self.labels[i])
+        names = [self.class_names[k] for k in true_classes]
+        columns = [[", ".join(names) or "no label", "true class"]]
+        for name in self.models:
+            columns.append(self._texts_of_model(name, i, target))
         return columns
 
-    def pictures(self, i: int, target: str | int, scale: str, alpha: float) -> list[np.ndarray]:
-        """Image i, then the same under each model's map, uint8 (SIDE, SIDE, 3); scale as in the control."""
+    def pictures(self, i: int, target: Target, scale: str, alpha: float) -> list[np.ndarray]:
+        """An image, then the same under each model's map, each uint8 (SIDE, SIDE, 3).
+
+        Args:
+            i: position of the image.
+            target: as in ``maps``.
+            scale: "model" or "image", as in ``plots.heatmap_rows``.
+            alpha: opacity of the maps, from 0 to 1.
+        """
         image = self.images[i : i + 1]
-        drawn = [overlay(image, np.zeros((1, 1, 1)), size=SIDE)[0]]
+        empty_map = np.zeros((1, 1, 1))
+        drawn = [overlay(image, empty_map, size=SIDE)[0]]
         for name in self.models:
             maps = self.maps(name, target)
-            top = max(float(maps.max()), 1e-30) if scale == "model" else scale
-            drawn.append(overlay(image, maps[i : i + 1], alpha, top, size=SIDE)[0])
+            heatmap = maps[i : i + 1]
+            strongest = overlay_scale(maps, scale)
+            drawn.append(overlay(image, heatmap, alpha, strongest, size=SIDE)[0])
         return drawn
+
+    def _check(self, labels: np.ndarray, logits: np.ndarray) -> None:
+        """Raise SwysError where labels or a model do not fit the number of class names."""
+        count = len(self.class_names)
+        labels_fit = labels.shape[1] == count if labels.ndim == 2 else labels.max() < count
+        model_fits = logits.shape[1] == count
+        if labels.min() < 0 or not labels_fit or not model_fits:
+            span = f"{labels.min()} to {labels.max()}"
+            raise SwysError(f"{count} class names; labels {span} or a model do not fit")
+
+    def _make_filters(self) -> dict[str, np.ndarray]:
+        """Name of a filter -> which images pass it."""
+        predictions = np.stack(list(self.predictions.values()))  # (models, N, C)
+        return {
+            "all": np.ones(len(self.labels), dtype=bool),
+            "wrong": (predictions != self.labels).any(axis=(0, 2)),
+            "disagree": (predictions != predictions[0]).any(axis=(0, 2)),
+        }
+
+    def _texts_of_model(self, name: str, i: int, target: Target) -> list[str]:
+        """Answer, verdict, the class of the map, its peak, and agreement with the first model's."""
+        scores = self.scores[name][i]
+        prediction = self.predictions[name][i]
+        answers = [f"{self.class_names[k]} {scores[k]:.1%}" for k in np.flatnonzero(prediction)]
+        is_right = (prediction == self.labels[i]).all()
+        explained = int(scores.argmax() if target == PREDICTED else target)
+        heatmap = self.maps(name, target)[i : i + 1]
+        peak = heatmap.max()
+        lines = [
+            ", ".join(answers) or "no label",
+            "✓ right" if is_right else "✗ wrong",
+            f"map for {self.class_names[explained]}",
+            f"peak {peak:.2g}" if peak > 0 else "empty map: nothing for it",
+        ]
+        first = next(iter(self.models))
+        if name != first:
+            reference = self.maps(first, target)[i : i + 1]
+            correlation = agreement(reference, heatmap)[0]
+            lines.append(f"agreement {correlation:+.2f}")
+        return lines

@@ -1,16 +1,20 @@
-"""Cards: the JSON file beside the weights that says what a checkpoint is; and where checkpoints are."""
+"""Cards, the JSON files beside weights that say what a checkpoint is; and where checkpoints are."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 
 from .config import CHECKPOINTS, SwysError, unknown
 
 CARD_SCHEMA = Path(__file__).parent / "assets" / "card.schema.json"
+MAX_CARD_CHARACTERS = 2**24  # what is longer is no card
+# formats that can run code when they are opened
+PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 # ids of earlier versions -> today's
 OLD_IDS = {
     "pneumoniamnist/vit_tiny_soft": "pneumoniamnist/vit_tiny_answers",
@@ -20,14 +24,27 @@ OLD_IDS = {
 
 
 def find_checkpoint(path_or_id: str | Path) -> Path:
-    """The folder or file that ``path_or_id`` names, on disk or below ``checkpoints/``."""
-    path = Path(OLD_IDS.get(str(path_or_id), path_or_id))
-    if path.suffix in (".pth", ".pt", ".pkl", ".bin", ".ckpt"):
+    """Find a checkpoint on disk or below ``checkpoints/``.
+
+    Args:
+        path_or_id: a folder, a .safetensors file, or an id (<dataset>/<model>) of today or of an
+            earlier version.
+
+    Returns:
+        The folder or the .safetensors file.
+
+    Raises:
+        SwysError: it is not there, has no card, or is a pickle.
+    """
+    path = Path(path_or_id)
+    if path.suffix in PICKLES:
         raise SwysError(
             f"'{path}' is a pickle, which can run code when opened; use a .safetensors file"
         )
-    for candidate in (path, CHECKPOINTS / path):
-        if locate(candidate)[2].is_file():
+    todays_id = OLD_IDS.get(path.as_posix(), path)
+    for candidate in (path, CHECKPOINTS / path, CHECKPOINTS / todays_id):
+        _, _, card_path = locate(candidate)
+        if card_path.is_file():
             return candidate
     if path.is_file():
         raise SwysError(f"'{path}' has no card '{path.stem}.json' beside it; move both together")
@@ -37,24 +54,35 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
 
 
 def checkpoint_ids() -> list[str]:
-    """Ids of the checkpoints below ``checkpoints/``."""
-    return sorted(
-        c.parent.relative_to(CHECKPOINTS).as_posix() for c in CHECKPOINTS.glob("*/*/card.json")
-    )
+    """Ids of the checkpoints below ``checkpoints/``, sorted."""
+    folders = [card_path.parent for card_path in CHECKPOINTS.glob("*/*/card.json")]
+    return sorted(folder.relative_to(CHECKPOINTS).as_posix() for folder in folders)
 
 
-def read_card(path: Path, card: dict | None = None) -> dict:
-    """The card at ``path``, or ``card``, which will be written there; refused when it is damaged or not what
-    ``assets/card.schema.json`` says."""
+def read_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read a card, or check one that will be written.
+
+    Args:
+        path: where the card is, or will be.
+        card: the card that will be written there; None reads the file.
+
+    Returns:
+        The card.
+
+    Raises:
+        SwysError: it is damaged, or is not what ``assets/card.schema.json`` describes.
+    """
+    way_out = "restore it with git" if card is None else "change that value"
     try:
-        card = card or json.loads(
-            path.open(encoding="utf-8").read(2**24)
-        )  # what is longer is no card
-        jsonschema.validate(card, json.loads(CARD_SCHEMA.read_text("utf-8")))
-        return card
+        if card is None:
+            with path.open(encoding="utf-8") as file:
+                card = json.loads(file.read(MAX_CARD_CHARACTERS))
+        schema = json.loads(CARD_SCHEMA.read_text("utf-8"))
+        jsonschema.validate(card, schema)
     except (OSError, ValueError, RecursionError, jsonschema.ValidationError) as error:
         problem = getattr(error, "message", str(error))[:160]
-        raise SwysError(f"card '{path}' cannot be used ({problem}); restore it with git") from None
+        raise SwysError(f"card '{path}' cannot be used ({problem}); {way_out}") from None
+    return card
 
 
 def sha256_of(path: Path) -> str:
@@ -62,13 +90,29 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def file_entry(path: Path, name: str) -> dict:
-    """What a card says of a file: name, bytes, sha256."""
+def file_entry(path: Path, name: str) -> dict[str, Any]:
+    """What a card says of a file.
+
+    Args:
+        path: where the file is now.
+        name: what the file will be called beside the card.
+
+    Returns:
+        ``name``, ``bytes`` and ``sha256``.
+    """
     return {"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def locate(path: str | Path) -> tuple[Path, str, Path]:
-    """(folder, stem of the weights' file, path of the card) of either form of checkpoint."""
+    """Where the files of a checkpoint are, whether they exist or not.
+
+    Args:
+        path: a folder (it holds model.safetensors and card.json), or x.safetensors (its card is
+            x.json).
+
+    Returns:
+        The folder, the stem of the weights' file, and the path of the card.
+    """
     path = Path(path)
     if path.suffix == ".safetensors":
         return path.parent, path.stem, path.with_suffix(".json")

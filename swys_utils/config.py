@@ -1,12 +1,14 @@
-"""Profiles, paths, seeds, devices and the one error type: what every other module needs to know first."""
+"""Profiles, paths, seeds, devices and the one error type: what all other modules build on."""
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import platform
 import random
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,18 +19,21 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-logging.getLogger("torch.utils.cpp_extension").setLevel(
-    logging.ERROR
-)  # it warns where there is no CUDA
-PROJECT_ROOT = (
-    Path(__file__).resolve().parent.parent
-)  # of a clone; a wheel works where it is started
-PROJECT_ROOT = PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").is_file() else Path.cwd()
+# torch warns at import that there is no CUDA to compile for; a machine without a GPU is no mistake.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+def project_root() -> Path:
+    """The folder of a clone; without one (an installed wheel), the folder Python was started in."""
+    clone = Path(__file__).resolve().parent.parent
+    if (clone / "pyproject.toml").is_file():
+        return clone
+    return Path.cwd()
+
+
+PROJECT_ROOT = project_root()
 CHECKPOINTS = PROJECT_ROOT / "checkpoints"
 BUILD = PROJECT_ROOT / "build"
-CPUINFO = (
-    Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-)  # Linux alone has it
 
 
 class SwysError(ValueError):
@@ -39,8 +44,13 @@ class SwysError(ValueError):
 class Profile:
     """The sizes of one profile; notebooks read their sizes here and nowhere else.
 
-    ``minute``: seconds that one minute of live training lasts; 0 trains the whole recipe. ``eval_images``,
-    ``explain_images``: at most so many are scored, explained; 0 is all. ``latency_rounds``: of timing.
+    Attributes:
+        name: ``smoke``, ``quick`` or ``full``.
+        minute: Number of seconds that one minute of live training lasts; 0 trains the whole recipe.
+        eval_images: Largest number of images that are scored; 0 scores all.
+        explain_images: Largest number of images that are explained; 0 explains all.
+        latency_rounds: Number of rounds of a timing.
+        what: What the profile does, in words.
     """
 
     name: str
@@ -53,17 +63,44 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(
-        "smoke", 1, 32, 8, 3, "every cell runs on a few images; the numbers mean nothing"
+        name="smoke",
+        minute=1,
+        eval_images=32,
+        explain_images=8,
+        latency_rounds=3,
+        what="every cell runs on a few images; the numbers mean nothing",
     ),
     "quick": Profile(
-        "quick", 60, 1000, 128, 24, "minutes of real training, then the shipped checkpoints"
+        name="quick",
+        minute=60,
+        eval_images=1000,
+        explain_images=128,
+        latency_rounds=24,
+        what="minutes of real training, then the shipped checkpoints",
     ),
-    "full": Profile("full", 0, 0, 0, 80, "models are trained by the reference recipe"),
+    "full": Profile(
+        name="full",
+        minute=0,
+        eval_images=0,
+        explain_images=0,
+        latency_rounds=80,
+        what="models are trained by the reference recipe",
+    ),
 }
 
 
 def profile(name: str | None = None) -> Profile:
-    """The profile in force: ``name``, else ``SWYS_PROFILE``, else ``quick``; SwysError for an unknown one."""
+    """The profile in force.
+
+    Args:
+        name: A key of ``PROFILES``; None takes the environment's ``SWYS_PROFILE``, else ``quick``.
+
+    Returns:
+        The profile of that name.
+
+    Raises:
+        SwysError: There is no such profile.
+    """
     name = name or os.environ.get("SWYS_PROFILE") or "quick"
     if name not in PROFILES:
         raise SwysError(unknown("profile", name, PROFILES, "set SWYS_PROFILE to one of"))
@@ -72,46 +109,101 @@ def profile(name: str | None = None) -> Profile:
 
 def default_device() -> torch.device:
     """The accelerator that torch finds (CUDA, Apple's MPS), else the CPU."""
-    return torch.accelerator.current_accelerator(True) or torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
 
 
 def fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether the device computes in bfloat16; one that only emulates it is slower than in float32."""
+    """Whether a device computes in bfloat16; one that only emulates it is slower than in float32.
+
+    Args:
+        device: The device, or its name.
+
+    Returns:
+        True for GPUs from compute capability 8.0 and for processors with bfloat16 instructions.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(CPUINFO.split()))
+    if device.type == "cpu":
+        flags = set(cpu_info().split())
+        return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+    return False
 
 
 def device_name(device: torch.device | str = "cpu") -> str:
-    """Name of the processor or GPU, for the caption of a measurement."""
+    """Name of the processor or GPU, for the caption of a measurement.
+
+    Args:
+        device: The device, or its name.
+
+    Returns:
+        The name as the driver or the operating system gives it.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = (
-        line.partition(":")[2].strip() for line in CPUINFO.splitlines() if "model name" in line
-    )
-    return next(names, platform.processor() or platform.machine())
+    for line in cpu_info().splitlines():
+        if "model name" in line:
+            _, _, name = line.partition(":")
+            return name.strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def cpu_info() -> str:
+    """Linux's list of the processor's name and instructions; empty on other systems."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.is_file() else ""
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices). Call it right before each random block."""
+    """Seed Python, NumPy and torch (all devices). Call it right before each random block.
+
+    Args:
+        seed: Any whole number that torch takes.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries still draw from it)
     torch.manual_seed(seed)
 
 
 def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:") -> str:
-    """One line for a mistyped name, with the nearest known one."""
-    near = get_close_matches(str(value), list(known), n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"{way_out} {', '.join([*known][:12])}"
-    return f"unknown {kind} '{value}'; {hint}"
+    """The message for a mistyped name, with the nearest known one.
+
+    Args:
+        kind: What the name is of: "dataset", "profile".
+        value: The mistyped name.
+        known: The names that exist.
+        way_out: What stands before the list of known names where none is near.
+
+    Returns:
+        One line.
+    """
+    known = list(known)
+    nearest = get_close_matches(str(value), known, n=1, cutoff=0.5)
+    if nearest:
+        return f"unknown {kind} '{value}'; did you mean '{nearest[0]}'?"
+    return f"unknown {kind} '{value}'; {way_out} {', '.join(known[:12])}"
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write, which becomes ``path`` in one step at the end of the block: a kill or an error leaves
-    the old file. Raises SwysError when it cannot be written."""
-    part = Path(f"{path}.part")
+    """A file to write, which becomes ``path`` in one step at the end of the block.
+
+    An error, or a kill, leaves the old file as it is. Several processes may write the same path at
+    once: each has a file of its own, and the last one that ends stays. After an error that file is
+    removed; only a killed process leaves it behind, as ``<path>.<process id>-<random>.part``.
+
+    Args:
+        path: Where the file is to be; folders that are missing are made.
+
+    Yields:
+        The file to write in the meantime.
+
+    Raises:
+        SwysError: The file cannot be written.
+    """
+    part = Path(f"{path}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -119,16 +211,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         if part.is_file():
             part.unlink()
-        if isinstance(
-            error, (OSError, RuntimeError, SafetensorError)
-        ):  # torch, safetensors: no room
-            raise SwysError(
-                f"cannot write '{path}' ({error}); make room, or choose another path"
-            ) from None
+        # Where there is no room left, torch raises a RuntimeError, safetensors its own error.
+        if isinstance(error, (OSError, RuntimeError, SafetensorError)):
+            message = f"cannot write '{path}' ({error}); make room, or choose another path"
+            raise SwysError(message) from None
         raise
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write JSON as ``replacing`` does."""
+    """Write JSON as ``replacing`` does.
+
+    Args:
+        path: Where the file is to be.
+        content: What it is to hold; numbers of NumPy become floats.
+
+    Raises:
+        SwysError: The file cannot be written.
+    """
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=1, default=float) + "\n")

@@ -1,10 +1,14 @@
 """Knowledge distillation: what a student can be taught besides the labels.
 
-Each objective is called as ``objective(student, batch)`` by ``training.fit`` and returns a scalar loss.
-Student and teacher usually see the same augmented view ("function matching", Beyer et al. 2022).
+Each objective is called as ``objective(student, batch)`` by ``training.fit`` and returns a float32
+scalar, the loss. Student and teacher usually see the same augmented view ("function matching",
+Beyer et al. 2022). ``OBJECTIVES`` lists the ways to teach; another one is one more entry there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,88 +16,156 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .config import SwysError
+from .config import SwysError, unknown
 from .data import Split
 from .gradcam import logits_and_map
-from .recipe import Batch, SupervisedObjective
+from .models import weights_digest
+from .recipe import Batch, SupervisedObjective, class_and_numbers
 
 
 def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of the softened distributions (Hinton et al. 2015), the mean over the batch.
+    """T^2 KL(teacher || student) of the softened distributions, the mean over the batch.
 
-    The factor T^2 keeps the gradient's size when the temperature changes. Logits are float (B, C); a
-    temperature T that is not above 0 is a SwysError.
+    As in Hinton et al. (2015): the temperature shrinks gradients by T^2, which the factor undoes.
+
+    Args:
+        student_logits: float (B, C).
+        teacher_logits: float (B, C).
+        temperature: T; both logits are divided by it.
+
+    Raises:
+        SwysError: a temperature that is not above 0.
     """
     if temperature <= 0:
         raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
 
 
 class Teacher(nn.Module):
-    """A trained model that is asked about each batch; its weights and its eval mode stay as they are."""
+    """A trained model that answers for each batch; its weights and its eval mode stay as they are.
+
+    Args:
+        model: the trained model; its weights are frozen.
+    """
 
     def __init__(self, model: VisionTransformer):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.num_classes, self.grid = model.num_classes, tuple(model.patch_embed.grid_size)
+        self.num_classes = model.num_classes
+        self.grid = tuple(model.patch_embed.grid_size)
+
+    @property
+    def digest(self) -> str:
+        """Which teacher it is: two with the same weights have the same digest."""
+        return weights_digest(self.model)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode: a teacher's stochastic depth is off."""
+        """Stay in eval mode, whatever ``mode`` is: a teacher's stochastic depth is off."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, C)."""
-        return self.model(self.seen(batch.inputs))
+        """Logits (B, C) of a batch, detached."""
+        return self.model(self.resized(batch.inputs))
 
     def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class, detached."""
-        with torch.no_grad():
-            logits, values, _ = logits_and_map(self.model, self.seen(batch.inputs))
+        """Logits (B, C) and signed Grad-CAM maps (B, gh, gw) of the predicted classes."""
+        return self.logits_and_maps(batch.inputs)
+
+    @torch.no_grad()
+    def logits_and_maps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``explain``, of model input (B, 3, H, W) without targets; float32, detached."""
+        logits, values, _ = logits_and_map(self.model, self.resized(inputs))
         return logits, values.unflatten(1, self.grid)
 
-    def seen(self, inputs: Tensor) -> Tensor:
-        """The batch at the size that the teacher reads: it may see a student's view enlarged."""
+    def resized(self, inputs: Tensor) -> Tensor:
+        """Inputs at the size that the teacher reads: it may see a student's view enlarged."""
         size = tuple(self.model.patch_embed.img_size)
-        same = tuple(inputs.shape[-2:]) == size
-        return (
-            inputs
-            if same
-            else F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
-        )
+        if tuple(inputs.shape[-2:]) == size:
+            return inputs
+        return F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
 
 
-class SoftTargets(nn.Module):
-    """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets; alpha in [0, 1]. Of
-    images that have no label (``hide_labels``) only the second part speaks."""
+class Distiller(nn.Module):
+    """What every objective with a teacher has: the teacher, and the loss on the labels.
 
-    def __init__(self, teacher: nn.Module, labels: SupervisedObjective, alpha=0.5, temperature=2.0):
+    Args:
+        teacher: called as ``teacher(batch)``, it returns logits (B, C).
+        labels: the loss on the labels.
+    """
+
+    def __init__(self, teacher: Callable[[Batch], Tensor], labels: SupervisedObjective):
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise SwysError(f"alpha is {alpha}; a share of the loss lies between 0 and 1")
-        self.teacher, self.labels, self.alpha, self.temperature = (
-            teacher,
-            labels,
-            alpha,
-            temperature,
-        )
+        self.teacher = teacher
+        self.labels = labels
 
     def check(self, student: VisionTransformer) -> None:
-        """Raises SwysError for a student that cannot be compared with the teacher: other classes."""
-        theirs, ours = self.teacher.num_classes, student.num_classes
-        if theirs != ours:
-            raise SwysError(
-                f"the teacher has {theirs} classes, the student {ours}; use one of the same data"
-            )
+        """Refuse a student that cannot be compared with the teacher.
+
+        Raises:
+            SwysError: teacher and student have different numbers of classes.
+        """
+        # A plain function does not say how many classes it answers for.
+        teacher_classes = getattr(self.teacher, "num_classes", student.num_classes)
+        if teacher_classes != student.num_classes:
+            counts = f"{teacher_classes} classes, the student {student.num_classes}"
+            raise SwysError(f"the teacher has {counts}; use one of the same data")
+
+    def settings(self) -> dict:
+        """What a resumed run and a kept model have to share, as JSON values.
+
+        The digest of a plain function is None: that it was changed is not noticed.
+        """
+        settings = class_and_numbers(self)  # alpha, temperature, gamma
+        settings["labels"] = self.labels.settings()
+        settings["teacher"] = getattr(self.teacher, "digest", None)
+        return settings
+
+
+class SoftTargets(Distiller):
+    """(1 - alpha) x loss on the labels + alpha x loss on the teacher's soft targets.
+
+    An image without a label (see ``hide_labels``) adds nothing to the first part: from it a student
+    learns the teacher's answer alone.
+
+    Args:
+        teacher: a ``Teacher``, a ``CachedTeacher``, or any function from a batch to logits (B, C).
+        labels: the loss on the labels.
+        alpha: weight of the soft targets, in [0, 1].
+        temperature: of the soft targets, above 0.
+
+    Raises:
+        SwysError: alpha is outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        teacher: Callable[[Batch], Tensor],
+        labels: SupervisedObjective,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+    ):
+        super().__init__(teacher, labels)
+        if not 0 <= alpha <= 1:
+            raise SwysError(f"alpha is {alpha}; a share of the loss lies between 0 and 1")
+        self.alpha = alpha
+        self.temperature = temperature
 
     def mixed(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Both parts of the loss, from logits, targets and teacher's logits, each (B, C)."""
+        """Both parts of the loss.
+
+        Args:
+            logits: of the student, float (B, C).
+            targets: the labels, float (B, C).
+            teacher_logits: float (B, C).
+        """
         loss = self.labels.loss(logits, targets)
-        if self.labels.multi_label:  # each label is a problem of two classes, [z, 0]
-            both = (logits, teacher_logits)
-            logits, teacher_logits = (torch.stack([z, 0 * z], dim=-1).flatten(0, 1) for z in both)
+        if self.labels.multi_label:
+            logits = as_two_classes(logits)
+            teacher_logits = as_two_classes(teacher_logits)
         soft = soft_target_loss(logits, teacher_logits, self.temperature)
         return (1 - self.alpha) * loss + self.alpha * soft
 
@@ -102,19 +174,73 @@ class SoftTargets(nn.Module):
         return self.mixed(student(batch.inputs), batch.targets, self.teacher(batch))
 
 
-class FeatureDistiller(SoftTargets):
-    """The loss on the labels + the mean of 1 - cosine similarity of last tokens, student's and teacher's.
+class MapDistiller(SoftTargets):
+    """Soft targets + gamma x (1 - correlation of both Grad-CAM maps for the teacher's class).
 
-    The student's are projected by a linear map to the teacher's width, trained along (FitNets, Romero et al.
-    2015).
+    As in e2KD (Parchami-Araghi et al. 2024), by Pearson's correlation. The maps are signed: after a
+    ReLU there is no gradient where all evidence speaks against a class. For a student with larger
+    patches the teacher's map is averaged over each; dropped patches are not compared.
+
+    Args:
+        teacher: a ``Teacher`` or a ``CachedTeacher``: it answers with maps, too.
+        labels: the loss on the labels.
+        alpha: as in ``SoftTargets``.
+        temperature: as in ``SoftTargets``.
+        gamma: weight of the maps.
     """
 
-    def __init__(self, teacher: Teacher, labels, student: VisionTransformer):
-        super().__init__(teacher, labels, alpha=0.0)
+    def __init__(
+        self,
+        teacher: nn.Module,
+        labels: SupervisedObjective,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        gamma: float = 1.0,
+    ):
+        super().__init__(teacher, labels, alpha, temperature)
+        self.gamma = gamma
+
+    def check(self, student: VisionTransformer) -> None:
+        """As in ``Distiller``; refuses a patch grid finer than the teacher's, too."""
+        super().check(student)
+        teacher_grid = self.teacher.grid
+        student_grid = tuple(student.patch_embed.grid_size)
+        if student_grid[0] > teacher_grid[0] or student_grid[1] > teacher_grid[1]:
+            grids = f"{teacher_grid}, the student's {student_grid}"
+            raise SwysError(f"the teacher's map is {grids}; give it larger patches")
+
+    def forward(self, student: VisionTransformer, batch: Batch) -> Tensor:
+        """The loss of ``student`` on ``batch``."""
+        teacher_logits, teacher_maps = self.teacher.explain(batch)
+        classes = teacher_logits.argmax(dim=1)
+        logits, values, kept = logits_and_map(student, batch.inputs, classes)
+        grid = tuple(student.patch_embed.grid_size)
+        targets = F.adaptive_avg_pool2d(teacher_maps.float(), grid).flatten(1)
+        if kept is not None:  # PatchDropout left only these patches to the student
+            targets = targets.gather(1, kept)
+        difference = 1 - correlation(values, targets).mean()
+        loss = self.mixed(logits, batch.targets, teacher_logits)
+        return loss + self.gamma * difference
+
+
+class FeatureDistiller(Distiller):
+    """The loss on the labels + the mean of 1 - cosine similarity of both models' last tokens.
+
+    The student's tokens are projected to the teacher's width by a linear map that is trained along
+    (FitNets, Romero et al. 2015).
+
+    Args:
+        teacher: a ``Teacher``, whose tokens are compared.
+        labels: the loss on the labels.
+        student: the model to be trained; its width decides the projector's.
+    """
+
+    def __init__(self, teacher: Teacher, labels: SupervisedObjective, student: VisionTransformer):
+        super().__init__(teacher, labels)
         self.projector = nn.Linear(student.embed_dim, teacher.model.embed_dim)
 
     def check(self, student: VisionTransformer) -> None:
-        """As in ``SoftTargets``; refuses another patch grid and dropped patches, too."""
+        """As in ``Distiller``; refuses another patch grid and dropped patches, too."""
         super().check(student)
         same_grid = self.teacher.grid == tuple(student.patch_embed.grid_size)
         if not same_grid or getattr(student.patch_drop, "prob", 0):
@@ -122,59 +248,122 @@ class FeatureDistiller(SoftTargets):
                 "features are compared by token; use the teacher's patches and patch_drop=0"
             )
 
-    def forward(self, student: nn.Module, batch: Batch) -> Tensor:
+    def forward(self, student: VisionTransformer, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
         tokens = student.forward_features(batch.inputs)
         with torch.no_grad():
-            target = self.teacher.model.forward_features(self.teacher.seen(batch.inputs))
-        distance = 1 - F.cosine_similarity(self.projector(tokens), target, dim=-1).mean()
-        return self.labels.loss(student.forward_head(tokens), batch.targets) + distance
+            resized = self.teacher.resized(batch.inputs)
+            teacher_tokens = self.teacher.model.forward_features(resized)
+        similarity = F.cosine_similarity(self.projector(tokens), teacher_tokens, dim=-1)
+        loss = self.labels.loss(student.forward_head(tokens), batch.targets)
+        return loss + (1 - similarity.mean())
 
 
-class MapDistiller(SoftTargets):
-    """Adds gamma x (1 - correlation of both Grad-CAM maps for the teacher's class).
+@dataclass(frozen=True)
+class Objective:
+    """A way to teach.
 
-    As in e2KD (Parchami-Araghi et al. 2024), by Pearson's correlation. The maps are signed:
-    after a ReLU there is no gradient where all evidence speaks against a class. For a student with larger
-    patches the teacher's map is averaged over each; patches that are dropped in training are not compared.
+    Attributes:
+        id: its name in options, files and ids.
+        title: its name in text, figures and tables.
+        colour: in every figure, from Okabe and Ito's palette.
+        make: ``make(teacher, labels, student, **settings)`` returns the objective, an nn.Module.
+        needs_teacher: whether ``make`` reads its first argument.
+        studied: whether the long runs of ``swys study`` train students by it.
+        defaults: the settings that ``make`` takes, with their usual values.
+        recipe_changes: fields of the ``Recipe`` that it needs at these values.
+        old_ids: its names in files of earlier versions.
     """
 
-    def __init__(self, teacher, labels, alpha=0.5, temperature=2.0, gamma: float = 1.0):
-        super().__init__(teacher, labels, alpha, temperature)
-        self.gamma = gamma
-
-    def check(self, student: VisionTransformer) -> None:
-        """As in ``SoftTargets``; refuses a student with a finer patch grid, too."""
-        super().check(student)
-        fine, coarse = self.teacher.grid, tuple(student.patch_embed.grid_size)
-        if any(many < few for many, few in zip(fine, coarse)):
-            raise SwysError(
-                f"the teacher's map is {fine}, the student's {coarse}; give it larger patches"
-            )
-
-    def forward(self, student: nn.Module, batch: Batch) -> Tensor:
-        """The loss of ``student`` on ``batch``."""
-        teacher_logits, target = self.teacher.explain(batch)
-        logits, values, kept = logits_and_map(student, batch.inputs, teacher_logits.argmax(dim=1))
-        target = F.adaptive_avg_pool2d(
-            target.float(), tuple(student.patch_embed.grid_size)
-        ).flatten(1)
-        target = target if kept is None else target.gather(1, kept)
-        difference = 1 - correlation(values, target).mean()
-        return self.mixed(logits, batch.targets, teacher_logits) + self.gamma * difference
+    id: str
+    title: str
+    colour: str
+    make: Callable[..., nn.Module]
+    needs_teacher: bool = True
+    studied: bool = True
+    defaults: dict[str, float] = field(default_factory=dict)
+    recipe_changes: dict[str, float] = field(default_factory=dict)
+    old_ids: tuple[str, ...] = ()
 
 
-def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation of each row of two float (B, N) tensors; (B,) in [-1, 1]."""
-    a, b = (x.float() - x.float().mean(dim=1, keepdim=True) for x in (a, b))
-    return F.cosine_similarity(a, b, dim=1)
+OBJECTIVES = {
+    "labels": Objective(
+        id="labels",
+        title="labels",
+        colour="#D55E00",
+        make=lambda teacher, labels, student: labels,
+        needs_teacher=False,
+        old_ids=("scratch",),
+    ),
+    "answers": Objective(
+        id="answers",
+        title="answers",
+        colour="#009E73",
+        make=lambda teacher, labels, student, **settings: SoftTargets(teacher, labels, **settings),
+        defaults={"alpha": 0.5, "temperature": 2.0},
+        old_ids=("kd_soft", "soft"),
+    ),
+    "maps": Objective(
+        id="maps",
+        title="answers + maps",
+        colour="#CC79A7",
+        make=lambda teacher, labels, student, **settings: MapDistiller(teacher, labels, **settings),
+        defaults={"alpha": 0.5, "temperature": 2.0, "gamma": 1.0},
+        old_ids=("kd_explain", "explain"),
+    ),
+    "features": Objective(
+        id="features",
+        title="features",
+        colour="#56B4E9",
+        make=FeatureDistiller,
+        studied=False,
+        recipe_changes={"patch_drop": 0.0},  # features are compared token by token
+        old_ids=("kd_features",),
+    ),
+}
+
+
+def objective_id(name: str) -> str:
+    """The key in ``OBJECTIVES`` of a way to teach.
+
+    Args:
+        name: today's id, or one of earlier versions.
+
+    Raises:
+        SwysError: an unknown name; the message has the nearest known one.
+    """
+    for objective in OBJECTIVES.values():
+        if name == objective.id or name in objective.old_ids:
+            return objective.id
+    raise SwysError(unknown("way to teach", name, OBJECTIVES))
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:
-    """The same images with labels for ``share`` of each class (at least two images), -1 for the others; of
-    data with one label an image."""
-    labels, rng = np.full_like(split.labels, -1), np.random.default_rng(seed)
-    for c in np.unique(split.labels):
-        members = rng.permutation(np.flatnonzero(split.labels == c))
-        labels[members[: max(2, round(share * len(members)))]] = c
+    """The same images, most of them with -1 for their label; for data with one label an image.
+
+    Args:
+        split: the images and their labels, int (N,).
+        share: of each class that keeps its label, from 0 to 1; at least two images do.
+        seed: decides which images these are.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.full_like(split.labels, -1)
+    for label in np.unique(split.labels):
+        members = rng.permutation(np.flatnonzero(split.labels == label))
+        count = max(2, round(share * len(members)))
+        labels[members[:count]] = label
     return Split(split.images, labels)
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of each row of two float (B, N) tensors; float32 (B,) in [-1, 1]."""
+    a = a.float()
+    b = b.float()
+    a = a - a.mean(dim=1, keepdim=True)
+    b = b - b.mean(dim=1, keepdim=True)
+    return F.cosine_similarity(a, b, dim=1)
+
+
+def as_two_classes(logits: Tensor) -> Tensor:
+    """Multi-label logits (B, C) as B x C problems of two classes: sigmoid(z) is softmax([z, 0])."""
+    return torch.stack([logits, 0 * logits], dim=-1).flatten(0, 1)

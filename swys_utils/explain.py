@@ -1,6 +1,6 @@
-"""Measuring explanations: do two models look at the same places, and does a map depend on its model?
+"""Measuring explanations: do two models look at the same places? Does a map depend on its model?
 
-Results keep one value an image, nan where it has none; ``metrics.mean_interval`` makes means of them.
+Results keep one value per image, nan where it has none. ``metrics.mean_interval`` averages them.
 """
 
 from __future__ import annotations
@@ -11,97 +11,163 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
-from timm.models.vision_transformer import init_weights_vit_timm
+from timm.models.vision_transformer import VisionTransformer, init_weights_vit_timm
 from torch import Tensor, nn
 
 from .config import SwysError
-from .gradcam import heatmaps
+from .gradcam import MapFunction, heatmaps
 from .training import predict
+
+# Parts of timm's ViTs after and before the blocks; not every model has all of them.
+AFTER_BLOCKS = ("norm", "attn_pool", "fc_norm", "head", "head_dist")
+BEFORE_BLOCKS = (
+    "patch_embed",
+    "norm_pre",
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "dist_token",
+)
 
 
 def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
-    """Spearman correlation of two models' maps, image by image: float (N,), nan where a map is constant.
+    """Spearman correlation of two models' maps, image by image.
+
+    Ranks use every value, so give signed maps: the zeros that ReLU leaves would be one large tie.
 
     Args:
-        maps_a, maps_b: (N, gh, gw) of the same images, or SwysError. Ranks use every value: give signed maps,
-            or the zeros that ReLU leaves are one large tie. Of two grids the finer is averaged down.
+        maps_a: (N, gh, gw) of one model.
+        maps_b: (N, gh, gw) of the other model for the same images. The grids may differ: the finer
+            one is averaged down.
+
+    Returns:
+        float (N,) in [-1, 1], nan where one of the maps is constant.
+
+    Raises:
+        SwysError: not as many maps of one model as of the other.
     """
-    a, b = (torch.as_tensor(maps).float() for maps in (maps_a, maps_b))
-    if len(a) != len(b):
-        raise SwysError(
-            f"{len(a)} maps against {len(b)}; give maps of the same images in the same order"
-        )
-    grid = tuple(min(sides) for sides in zip(a.shape[1:], b.shape[1:]))
-    return _rank_correlation(
-        *(F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy() for maps in (a, b))
-    )
+    maps_a = torch.as_tensor(maps_a).float()
+    maps_b = torch.as_tensor(maps_b).float()
+    if len(maps_a) != len(maps_b):
+        counts = f"{len(maps_a)} maps against {len(maps_b)}"
+        raise SwysError(f"{counts}; give maps of the same images in the same order")
+    height = min(maps_a.shape[1], maps_b.shape[1])
+    width = min(maps_a.shape[2], maps_b.shape[2])
+    coarser_grid = (height, width)
+    maps_a = F.adaptive_avg_pool2d(maps_a, coarser_grid)
+    maps_b = F.adaptive_avg_pool2d(maps_b, coarser_grid)
+    return _rank_correlation(maps_a.numpy(), maps_b.numpy())
 
 
-def shuffled(maps: np.ndarray, classes=None) -> np.ndarray:
-    """The same maps (N, gh, gw), each with another image's: one random cycle, so that none stays; or, with
-    ``classes`` int (N,), one cycle in each class: what maps share that know the class but not the image. Nan
-    where there is no other image."""
-    classes = np.zeros(len(maps)) if classes is None else np.asarray(classes)
-    taken, rng = np.arange(len(maps)), np.random.default_rng(0)
-    for c in np.unique(classes):
-        members = rng.permutation(np.flatnonzero(classes == c))
-        taken[members] = np.roll(members, 1)
-    others = np.asarray(maps, dtype=float)[taken]
-    others[taken == np.arange(len(maps))] = np.nan
+def shuffled(maps: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """Give each image the map of another image, to see how alike maps are by chance.
+
+    The images are put in a random order, the same in each call. Each then takes the map of the
+    image before it, and the first that of the last, so no image keeps its own map. With
+    ``classes`` this is done within each class: what maps of different images then have in common
+    can be known from the class alone, without the image.
+
+    Args:
+        maps: (N, gh, gw).
+        classes: int (N,), the class of each image; None makes no difference between images.
+
+    Returns:
+        float (N, gh, gw); nan for an image that is the only one of its class.
+    """
+    if classes is None:
+        classes = np.zeros(len(maps))
+    classes = np.asarray(classes)
+    positions = np.arange(len(maps))
+    taken_from = positions.copy()
+    rng = np.random.default_rng(0)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        members = rng.permutation(members)
+        taken_from[members] = np.roll(members, 1)
+    others = np.array(maps, dtype=float)
+    others = others[taken_from]
+    others[taken_from == positions] = np.nan
     return others
 
 
 def randomisation_check(
-    model: nn.Module, images: np.ndarray, method="grad_cam", seed=0, only_last=False
+    model: nn.Module,
+    images: np.ndarray,
+    method: str | MapFunction = "grad_cam",
+    seed: int = 0,
+    only_last: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Cascading randomisation (Adebayo et al. 2018): head, block by block from the top, then the embedding.
+    """Cascading randomisation (Adebayo et al. 2018): does a map depend on what the model learned?
 
-    A map that stays the same explains the image, not the model. Works on a copy; the class explained stays
-    the one that the trained model predicts. Maps are signed, so that ranks have no tie of zeros.
+    A copy of the model loses its trained weights from the top down: first its head, then block by
+    block from the last to the first, then the embedding. A map that stays the same explains the
+    image, not the model. The class to explain stays the one that the trained model predicts. Maps
+    are signed, so that their ranks have no tie of zeros.
 
-    Returns stage -> Spearman (N,) of each image's map with its original; each stage randomises one part more.
-    ``images`` are uint8 (N, H, W[, 3]); ``only_last`` measures the last stage, where nothing trained is left.
+    Args:
+        model: any plain timm VisionTransformer; it is left as it was.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        method: as for ``heatmaps``.
+        seed: of the random weights.
+        only_last: measure the last stage alone, where nothing trained is left.
+
+    Returns:
+        Stage ("head", "block 11", ..., "embedding") -> float (N,), the Spearman correlation of each
+        image's map with that of the trained model. Each stage randomises one part more.
     """
-    targets = predict(model, images).argmax(1)
-    copy, spearman = deepcopy(model), {}
-    original = heatmaps(model, images, method, targets, signed=True).reshape(len(images), -1)
-    parts = {"head": ["norm", "attn_pool", "fc_norm", "head", "head_dist"]}
-    parts |= {f"block {i}": [f"blocks.{i}"] for i in reversed(range(len(copy.blocks)))}
-    parts["embedding"] = [
-        "patch_embed",
-        "norm_pre",
-        "pos_embed",
-        "cls_token",
-        "reg_token",
-        "dist_token",
-    ]
+    logits = predict(model, images)
+    targets = logits.argmax(1)
+    original = heatmaps(model, images, method, targets, signed=True)
+    copy = deepcopy(model)
+    correlations = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for stage, names in parts.items():
-            for name in names:
-                _reinitialise(copy, name)
+        for stage, parts in _from_the_top(copy).items():
+            for part in parts:
+                _reinitialise(part)
             if stage == "embedding" or not only_last:
-                maps = heatmaps(copy, images, method, targets, signed=True).reshape(len(images), -1)
-                spearman[stage] = _rank_correlation(original, maps)
-    return spearman
+                maps = heatmaps(copy, images, method, targets, signed=True)
+                correlations[stage] = _rank_correlation(original, maps)
+    return correlations
 
 
-def _reinitialise(model: nn.Module, name: str) -> None:
-    """A part of a ViT, if it has it, as before training: torch's own reset, then timm's for linear layers."""
-    part = model
-    for step in name.split("."):
-        part = getattr(part, step, None)
+def _from_the_top(model: VisionTransformer) -> dict[str, list]:
+    """Stage -> the parts of a ViT that are randomised in it; None for those that it lacks."""
+    stages = {}
+    stages["head"] = [getattr(model, name, None) for name in AFTER_BLOCKS]
+    for index in reversed(range(len(model.blocks))):
+        stages[f"block {index}"] = [model.blocks[index]]
+    stages["embedding"] = [getattr(model, name, None) for name in BEFORE_BLOCKS]
+    return stages
+
+
+def _reinitialise(part: nn.Module | Tensor | None) -> None:
+    """Draw the weights of a part of a ViT as before training: as torch does, then timm."""
     if isinstance(part, Tensor):
         nn.init.trunc_normal_(part, std=0.02)
-    for module in part.modules() if isinstance(part, nn.Module) else ():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-        init_weights_vit_timm(module)
+    elif isinstance(part, nn.Module):
+        for module in part.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            init_weights_vit_timm(module)
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Row-wise Spearman correlation of (N, T) arrays; ties get their mean rank, a constant row gives nan."""
-    a, b = (rankdata(x, axis=1) for x in (a, b))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return (a * b).sum(1) / np.where(scale > 0, scale, np.nan)
+    """Spearman correlation of maps (N, gh, gw), one by one: (N,).
+
+    Ties get their mean rank; a constant map has no correlation, nan.
+    """
+    deviations_a = _centred_ranks(a)
+    deviations_b = _centred_ranks(b)
+    covariance = (deviations_a * deviations_b).sum(1)
+    variance_a = (deviations_a**2).sum(1)
+    variance_b = (deviations_b**2).sum(1)
+    scale = np.sqrt(variance_a * variance_b)
+    scale[scale == 0] = np.nan
+    return covariance / scale
+
+
+def _centred_ranks(maps: np.ndarray) -> np.ndarray:
+    values = maps.reshape(len(maps), -1)
+    ranks = rankdata(values, axis=1)
+    return ranks - ranks.mean(1, keepdims=True)

@@ -1,36 +1,66 @@
-"""Is a heatmap true? Deletion and insertion, the pointing game on mosaics, and two baselines for both."""
+"""Is a heatmap true? Deletion and insertion, the pointing game on mosaics, and two baselines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.integrate import trapezoid
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop, gaussian_blur, pad
 
 from .config import SwysError
 from .data import to_model_input
-from .gradcam import heatmaps
+from .gradcam import MapFunction, Targets, heatmaps
 from .vit_internals import evaluation_mode, input_batches
+
+BATCH_SIZE = 32  # images in one forward pass
 
 
 def random_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
-    """The first baseline of every faithfulness score: uniform noise (N, gh, gw)."""
-    return np.random.default_rng(0).random((count, *grid), dtype=np.float32)
+    """The first baseline of every faithfulness score: uniform noise, the same in each call.
+
+    Args:
+        count: number of maps N.
+        grid: height and width of a map.
+
+    Returns:
+        float32 (N, gh, gw) in [0, 1).
+    """
+    rng = np.random.default_rng(0)
+    shape = (count, *grid)
+    return rng.random(shape, dtype=np.float32)
 
 
 def centre_prior_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
-    """The second baseline: the same Gaussian bump in the middle for every image (N, gh, gw)."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in grid), indexing="ij")
-    return np.repeat(np.exp(-2 * (x**2 + y**2), dtype=np.float32)[None], count, axis=0)
+    """The second baseline: the same Gaussian bump in the middle for every image.
+
+    Args:
+        count: number of maps N.
+        grid: height and width of a map.
+
+    Returns:
+        float32 (N, gh, gw) in (0, 1].
+    """
+    height, width = grid
+    y = np.linspace(-1, 1, height)
+    x = np.linspace(-1, 1, width)
+    squared_distance = x**2 + y[:, None] ** 2
+    bump = np.exp(-2 * squared_distance, dtype=np.float32)
+    return np.repeat(bump[None], count, axis=0)
 
 
 @dataclass(frozen=True)
 class DeletionInsertion:
-    """Curves (N, steps + 1) of the target's probability over ``fractions`` of tokens."""
+    """How the probability of the target changes while tokens are taken away or put in.
+
+    Attributes:
+        fractions: share of the tokens that are taken away or put in, float (steps + 1,).
+        deletion: probability without the hottest of them, float (N, steps + 1).
+        insertion: probability with only the hottest of them, float (N, steps + 1).
+    """
 
     fractions: np.ndarray
     deletion: np.ndarray
@@ -38,98 +68,208 @@ class DeletionInsertion:
 
     @property
     def gap(self) -> np.ndarray:
-        """Area between both (N,): 0 for an order that says nothing, higher is more faithful."""
-        return trapezoid(self.insertion - self.deletion, self.fractions, axis=1)
+        """Area between both curves, float (N,): 0 for an order without meaning; more is better."""
+        difference = self.insertion - self.deletion
+        return trapezoid(difference, self.fractions, axis=1)
 
 
 def deletion_insertion(
     model: nn.Module,
-    images,
+    images: np.ndarray | Tensor,
     maps: np.ndarray,
-    targets=None,
-    steps=14,
-    multi_label=False,
+    targets: Targets = None,
+    steps: int = 14,
+    multi_label: bool = False,
 ) -> DeletionInsertion:
-    """Take away the hottest tokens first (deletion), or start from nothing and put them in first (insertion).
+    """Take away tokens, the hottest first (deletion), or put them into nothing (insertion).
 
-    Petsiuk et al. 2018 (RISE), in whole patches: half a patch would be a new edge, and a new edge is evidence
-    too. What stands in for a missing patch is the blurred image (Gaussian, sigma one patch).
+    Petsiuk et al. 2018 (RISE), in whole patches: half a patch would be a new edge, and a new edge
+    is evidence too. What stands in for a missing patch is the blurred image (Gaussian, sigma one
+    patch).
 
     Args:
-        images, targets: as in ``heatmaps``; targets=None is the class predicted on the whole image.
-        maps: (N, gh, gw). Ties, so also a whole empty map, are put in random order.
-        steps: so many equal steps from no token to all. Each costs two forward passes.
-        multi_label: the model's labels are not exclusive, so a probability is a sigmoid, not a softmax.
+        model: a timm ViT.
+        images: as for ``heatmaps``.
+        maps: (N, gh, gw). Values that are equal, and so all of an empty map, get a random order.
+        targets: as for ``heatmaps``; None for the class that is predicted on the whole image.
+        steps: number of equal steps from no token to all; each costs two forward passes.
+        multi_label: the model's labels are not exclusive, so a probability is a sigmoid of its
+            logit, not a softmax.
+
+    Returns:
+        Both curves of each image.
     """
-    rng = np.random.default_rng(0)
-    order = np.stack([np.lexsort((rng.random(m.size), -m.ravel())) for m in maps])
-    ranks = torch.as_tensor(order.argsort(axis=1).reshape(maps.shape))[
-        :, None
-    ]  # 0 is the hottest token
-    targets = None if targets is None else torch.as_tensor(targets).long().expand(len(maps))
+    count, height, width = maps.shape
+    tokens = height * width
+    ranks = _ranks(maps)
     fractions = np.linspace(0, 1, steps + 1)
-    curves = np.empty((2, len(maps), steps + 1))
-    chances = torch.sigmoid if multi_label else partial(torch.softmax, dim=1)
+    deletion = np.empty((count, steps + 1))
+    insertion = np.empty((count, steps + 1))
     with evaluation_mode(model), torch.no_grad():
-        for rows, x in input_batches(model, images, 32):
-            blank = blurred(x, x.shape[-1] // maps.shape[-1])
-            classes = model(x).argmax(dim=1) if targets is None else targets[rows].to(x.device)
-            for i, fraction in enumerate(fractions):
-                hot = (ranks[rows] < round(fraction * order.shape[1])).float().to(x.device)
-                hot = F.interpolate(hot, size=x.shape[-2:]).bool()  # whole patches
-                for curve, picture in zip(
-                    curves, (torch.where(hot, blank, x), torch.where(hot, x, blank))
-                ):
-                    curve[rows, i] = (
-                        chances(model(picture).float()).gather(1, classes[:, None])[:, 0].cpu()
-                    )
-    return DeletionInsertion(fractions, *curves)
+        if targets is None:
+            targets = _predicted(model, images)
+        targets = torch.as_tensor(targets)
+        targets = targets.long().expand(count)
+        batches = input_batches(model, images, BATCH_SIZE)
+        for batch, x in batches:
+            classes = targets[batch].to(x.device)
+            patch = x.shape[-1] // width
+            blank = blurred(x, sigma=patch)
+            for step, fraction in enumerate(fractions):
+                number = round(fraction * tokens)
+                hottest = _pixels(ranks[batch] < number, x)
+                without = torch.where(hottest, blank, x)
+                alone = torch.where(hottest, x, blank)
+                deletion[batch, step] = _probability(model, without, classes, multi_label)
+                insertion[batch, step] = _probability(model, alone, classes, multi_label)
+    return DeletionInsertion(fractions, deletion, insertion)
 
 
-def make_mosaics(model: nn.Module, images: np.ndarray, labels: np.ndarray, count: int = 100):
-    """2 x 2 mosaics of uint8 images: one of the target class, three of others, at half the model's side S.
+def make_mosaics(
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    count: int = 100,
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Put four images together, 2 x 2: one of the target class and three of other classes.
 
-    Returns inputs float32 (count, 3, S, S); target classes (count,), each class in turn; the cell (count,)
-    that holds it: 0 1 over 2 3. Raises SwysError for several labels an image, or labels of one class only.
+    Args:
+        model: a timm ViT, which sets the side S of a mosaic; an image in it has half of it.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        labels: int (N,), the class of each image.
+        count: number of mosaics.
+
+    Returns:
+        Model input, float32 (count, 3, S, S); the target classes, int (count,), each class in turn;
+        and the cell that holds the target, int (count,), numbered 0 1 over 2 3.
+
+    Raises:
+        SwysError: several labels per image, or all images of one class.
     """
-    labels, half = np.asarray(labels), model.patch_embed.img_size[0] // 2
-    if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise SwysError(
-            f"labels of shape {labels.shape}; give one label an image, and two classes or more"
-        )
-    targets, rng = np.resize(np.unique(labels), count), np.random.default_rng(0)
+    labels = np.asarray(labels)
+    classes = np.unique(labels)
+    if labels.ndim != 1 or len(classes) < 2:
+        shown = f"labels of shape {labels.shape}"
+        raise SwysError(f"{shown}; give one label an image, and two classes or more")
+    targets = np.resize(classes, count)
+    rng = np.random.default_rng(0)
     cells = rng.integers(0, 4, count)
-    picks = np.stack([rng.choice(np.flatnonzero(labels != t), 4) for t in targets])
-    picks[np.arange(count), cells] = [rng.choice(np.flatnonzero(labels == t)) for t in targets]
-    tiles = to_model_input(np.asarray(images)[picks.ravel()], half)
-    tiles = tiles.reshape(count, 2, 2, 3, half, half).permute(0, 3, 1, 4, 2, 5)
-    return tiles.reshape(count, 3, 2 * half, 2 * half), targets, cells
+    indices = np.empty((count, 4), dtype=np.int64)
+    for mosaic, target in enumerate(targets):
+        others = np.flatnonzero(labels != target)
+        indices[mosaic] = rng.choice(others, 4)
+    for mosaic, target in enumerate(targets):
+        cell = cells[mosaic]
+        members = np.flatnonzero(labels == target)
+        indices[mosaic, cell] = rng.choice(members)
+
+    half = model.patch_embed.img_size[0] // 2
+    side = 2 * half
+    images = np.asarray(images)
+    chosen = images[indices.ravel()]
+    tiles = to_model_input(chosen, half)
+    tiles = tiles.reshape(count, 2, 2, 3, half, half)  # mosaic, row, column, channel, y, x
+    tiles = tiles.permute(0, 3, 1, 4, 2, 5)  # mosaic, channel, row, y, column, x
+    mosaics = tiles.reshape(count, 3, side, side)
+    return mosaics, targets, cells
 
 
 def mosaic_pointing(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, method="grad_cam", count=100
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    method: str | MapFunction = "grad_cam",
+    count: int = 100,
 ) -> np.ndarray:
-    """Share of the positive map for a class that lies on the image of that class in a mosaic, float (count,).
+    """The grid pointing game of Boehle et al. 2021: does a map point at the image of its class?
 
-    Chance is 0.25; an empty map has nan. The grid pointing game of Boehle et al. 2021.
+    Args:
+        model: any plain timm VisionTransformer.
+        images: uint8 (N, H, W) or (N, H, W, 3), of which ``make_mosaics`` makes mosaics.
+        labels: int (N,), the class of each image.
+        method: as for ``heatmaps``.
+        count: number of mosaics.
+
+    Returns:
+        Share of the positive map for a class that lies on the image of that class, float (count,):
+        0.25 by chance, nan for an empty map.
+
+    Raises:
+        SwysError: as ``make_mosaics`` does.
     """
     inputs, targets, cells = make_mosaics(model, images, labels, count)
-    maps = np.maximum(heatmaps(model, inputs, method, targets), 0)
-    maps = maps.repeat(2, axis=1).repeat(
-        2, axis=2
-    )  # an odd grid has no middle line; doubled, it has one
-    quarters = maps.reshape(count, 2, maps.shape[1] // 2, 2, maps.shape[2] // 2)
-    sums = quarters.sum((2, 4)).reshape(count, 4)
-    return sums[np.arange(count), cells] / np.where(sums.any(1), sums.sum(1), np.nan)
+    maps = heatmaps(model, inputs, method, targets)
+    maps = np.maximum(maps, 0)
+    height, width = maps.shape[1:]
+    # Each value twice, because a grid with an odd side has no line in the middle to cut it at.
+    maps = maps.repeat(2, axis=1)
+    maps = maps.repeat(2, axis=2)
+    quarters = maps.reshape(count, 2, height, 2, width)
+    sums = quarters.sum(axis=(2, 4))
+    sums = sums.reshape(count, 4)
+    mosaics = np.arange(count)
+    of_target = sums[mosaics, cells]
+    whole = sums.sum(axis=1)
+    whole[whole == 0] = np.nan
+    return of_target / whole
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, 3, H, W), one axis at a time, edges repeated; ``sigma`` in px."""
+    """Gaussian blur, cut off at two sigma, with the edges of the image repeated outside of it.
+
+    Args:
+        x: images, float (B, 3, H, W).
+        sigma: of the Gaussian, px.
+
+    Returns:
+        float (B, 3, H, W).
+    """
     reach = int(2 * sigma)
-    offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
-    for _ in range(2):
-        x = F.pad(x, (reach, reach, 0, 0), mode="replicate")
-        x = F.conv2d(x, kernel, groups=x.shape[1]).transpose(2, 3)
-    return x
+    # torchvision reflects the image at its edges; with this margin, only what is cut off again
+    with_margin = pad(x, [reach], padding_mode="edge")
+    kernel_size = 2 * reach + 1
+    smooth = gaussian_blur(with_margin, kernel_size, float(sigma))
+    return center_crop(smooth, x.shape[-2:])
+
+
+def _ranks(maps: np.ndarray) -> Tensor:
+    """Rank of each value in its map (N, gh, gw): 0 is the hottest, ties are in random order."""
+    rng = np.random.default_rng(0)
+    ranks = np.empty(maps.shape, dtype=np.int64)
+    for index, heatmap in enumerate(maps):
+        coldness = -heatmap.ravel()
+        tie_breaker = rng.random(coldness.size)
+        order = np.lexsort((tie_breaker, coldness))
+        rank = order.argsort()
+        ranks[index] = rank.reshape(heatmap.shape)
+    return torch.as_tensor(ranks)
+
+
+def _predicted(model, images) -> Tensor:
+    """The class that the model predicts for each image, int64 (N,)."""
+    classes = []
+    batches = input_batches(model, images, BATCH_SIZE)
+    for _, x in batches:
+        logits = model(x)
+        classes.append(logits.argmax(dim=1))
+    return torch.cat(classes)
+
+
+def _pixels(tokens: Tensor, x: Tensor) -> Tensor:
+    """Which pixels of ``x`` lie in the marked tokens: bool (B, gh, gw) as bool (B, 1, H, W)."""
+    marked = tokens[:, None].to(x.device)
+    pixels = F.interpolate(marked.float(), size=x.shape[-2:])
+    return pixels.bool()
+
+
+def _probability(
+    model: nn.Module,
+    x: Tensor,
+    classes: Tensor,
+    multi_label: bool,
+) -> np.ndarray:
+    """Probability of one class for each image, float (B,)."""
+    logits = model(x).float()
+    probabilities = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+    chosen = probabilities.gather(1, classes[:, None])
+    return chosen[:, 0].cpu().numpy()

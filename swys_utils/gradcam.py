@@ -1,10 +1,15 @@
-"""Heatmaps for Vision Transformers, unnormalised: how large a value is says how strong the evidence is."""
+"""Heatmaps for Vision Transformers, unnormalised: a large value means strong evidence."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -16,203 +21,377 @@ from .vit_internals import (
     embedded_tokens,
     evaluation_mode,
     input_batches,
+    logits_of,
     plain_attention,
+    read_by_head,
 )
 
+# The class to explain: None for the predicted one, one for all images, or one for each image.
+Targets = int | Sequence[int] | np.ndarray | Tensor | None
+# What computes maps: called as ``grad_cam`` is.
+MapFunction = Callable[..., Tensor]
 
-def grad_cam(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
+
+def grad_cam(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Targets = None,
+    block: int = -1,
+    signed: bool = False,
+) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) on the output of ``model.blocks[block].norm1``.
 
-    Why norm1: a model that classifies from its CLS token never reads the patch tokens that leave its last
-    block, so their gradient is exactly zero there. They last count at the input of that block's attention.
+    Why norm1: a model that classifies from its CLS token never reads the patch tokens that leave
+    its last block, so their gradient is exactly zero there. The last layer at which a patch token
+    can still change the logits is the input of that block's attention.
 
     Args:
-        model: any plain timm VisionTransformer; it is left as it was. inputs: float (B, 3, H, W) for it.
+        model: any plain timm VisionTransformer; it is left as it was.
+        inputs: model input, float (B, 3, H, W).
         targets: None for the predicted class, one class for all images, or B classes.
-        block: the block to look at; those before it run without a gradient: -1 costs about one forward pass.
+        block: the block to look at. Those before it run without a gradient, so that the last one,
+            -1, costs about one forward pass.
         signed: leave out the final ReLU, to see evidence against the class too.
 
-    Returns float32 (B, gh, gw) on the device of ``inputs``, detached, unnormalised, >= 0 unless signed.
-    Raises SwysError for another kind of model, or inputs, targets or a block that do not fit it.
+    Returns:
+        float32 (B, gh, gw) on the device of ``inputs``, detached, unnormalised; >= 0 unless signed.
+
+    Raises:
+        SwysError: another kind of model, or inputs, targets or a block that do not fit it.
     """
     with evaluation_mode(model):
-        return _as_map(_cam(model, inputs, targets, block)[1], model, inputs, signed)
+        values = _cam(model, inputs, targets, block).values
+    return _as_map(values, model, inputs, signed)
 
 
-def hires_cam(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
-    """HiResCAM (Draelos & Carin 2020): gradient x activation, token by token. Otherwise as ``grad_cam``."""
+def hires_cam(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Targets = None,
+    block: int = -1,
+    signed: bool = False,
+) -> Tensor:
+    """HiResCAM (Draelos & Carin 2020): gradient times activation, token by token.
+
+    Args:
+        model: any plain timm VisionTransformer; it is left as it was.
+        inputs: model input, float (B, 3, H, W).
+        targets: None for the predicted class, one class for all images, or B classes.
+        block: the block to look at.
+        signed: leave out the final ReLU.
+
+    Returns:
+        float32 (B, gh, gw), as ``grad_cam`` does.
+
+    Raises:
+        SwysError: as ``grad_cam`` does.
+    """
     with evaluation_mode(model):
-        return _as_map(_cam(model, inputs, targets, block, by_token=True)[1], model, inputs, signed)
+        values = _cam(model, inputs, targets, block, by_token=True).values
+    return _as_map(values, model, inputs, signed)
 
 
 def attention_rollout(
-    model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Targets = None,
+    block: int = -1,
+    signed: bool = False,
 ) -> Tensor:
-    """Attention rollout (Abnar & Zuidema 2020): head-averaged attention, multiplied up to ``block``.
+    """Attention rollout (Abnar & Zuidema 2020): head-averaged attention, multiplied up to a block.
 
-    A value is the share of attention that the tokens read by the head pay to a patch; half of each factor is
-    the skip connection. There is no class and no sign: ``targets`` and ``signed`` change nothing.
+    A value is the share of attention that the tokens read by the head pay to a patch. Half of each
+    factor is the skip connection, which lets a token attend to itself.
+
+    Args:
+        model: any plain timm VisionTransformer; it is left as it was.
+        inputs: model input, float (B, 3, H, W).
+        targets: changes nothing, because attention knows no class.
+        block: the last block whose attention counts.
+        signed: changes nothing, because attention is never negative.
+
+    Returns:
+        float32 (B, gh, gw) in [0, 1].
+
+    Raises:
+        SwysError: as ``grad_cam`` does.
     """
-    x, index = checked_input(model, inputs, block)
-    first, rollout = model.num_prefix_tokens, None
-    readers = (
-        slice(first, None)
-        if model.global_pool != "token"
-        else slice(1 + hasattr(model, "head_dist"))
-    )
+    x, last = checked_input(model, inputs, block)
+    rollout = None
     with evaluation_mode(model), torch.no_grad():
         tokens, _ = embedded_tokens(model, x)
-        for layer in model.blocks[: index + 1]:
+        for layer in model.blocks[: last + 1]:
             tokens, attention = block_with_attention(layer, tokens)
             attention = attention.float().mean(dim=1)
-            mixed = (attention + torch.eye(attention.shape[-1], device=attention.device)) / 2
+            skip = torch.eye(attention.shape[-1], device=attention.device)
+            mixed = (attention + skip) / 2
             rollout = mixed if rollout is None else mixed @ rollout
-    return _as_map(rollout[:, readers, first:].mean(dim=1), model, inputs, signed=True)
+    to_patches = rollout[:, read_by_head(model), model.num_prefix_tokens :]
+    return _as_map(to_patches.mean(dim=1), model, inputs, signed=True)
 
 
-def legrad(model: nn.Module, inputs: Tensor, targets=None, block=-1, signed=False) -> Tensor:
+def legrad(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Targets = None,
+    block: int = -1,
+    signed: bool = False,
+) -> Tensor:
     """LeGrad (Bousselham et al. 2024): what would more attention to a patch add to the class score?
 
-    After each block up to ``block`` the model's norm and head score the tokens; the gradient of that score by
-    this block's attention map, after ReLU, is averaged over heads, queries and blocks. Without the paper's
-    final min-max; otherwise as ``grad_cam``.
+    After each block up to ``block``, the model's norm and head score the tokens. The gradient of
+    that score by this block's attention map, after ReLU, is averaged over heads, queries and
+    blocks. The paper's final min-max scaling is left out.
+
+    Args:
+        model: any plain timm VisionTransformer; it is left as it was.
+        inputs: model input, float (B, 3, H, W).
+        targets: None for the predicted class, one class for all images, or B classes.
+        block: the last block that counts.
+        signed: leave out the ReLU, to see evidence against the class too.
+
+    Returns:
+        float32 (B, gh, gw), as ``grad_cam`` does.
+
+    Raises:
+        SwysError: as ``grad_cam`` does.
     """
-    (x, index), gradients = checked_input(model, inputs, block), []
+    x, last = checked_input(model, inputs, block)
+    block_values = []
     with evaluation_mode(model), torch.no_grad():
         tokens, _ = embedded_tokens(model, x)
         if targets is None:
-            targets = model.forward_head(model.norm(model.blocks(tokens))).argmax(dim=1)
-        for layer in model.blocks[: index + 1]:
+            targets = logits_of(model, model.blocks(tokens)).argmax(dim=1)
+        for layer in model.blocks[: last + 1]:
             with torch.enable_grad():  # a block's gradient never reaches the block before it
                 tokens, attention = block_with_attention(layer, tokens.detach())
-                score = _score(model.forward_head(model.norm(tokens)), targets)
+                score = _score(logits_of(model, tokens), targets)
                 (gradient,) = torch.autograd.grad(score, attention)
-            gradients.append((gradient if signed else gradient.relu()).float().mean(dim=(1, 2)))
-    return _as_map(
-        torch.stack(gradients).mean(0)[:, model.num_prefix_tokens :], model, inputs, signed
-    )
+            if not signed:
+                gradient = gradient.relu()
+            block_values.append(gradient.float().mean(dim=(1, 2)))
+    values = torch.stack(block_values).mean(dim=0)
+    return _as_map(values[:, model.num_prefix_tokens :], model, inputs, signed)
 
 
-METHODS = {method.__name__: method for method in (grad_cam, hires_cam, legrad, attention_rollout)}
+@dataclass(frozen=True)
+class Method:
+    """A way to explain, as the command line, the figures and the studies list it.
 
-
-def logits_and_map(
-    model: nn.Module, inputs: Tensor, targets=None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits and signed Grad-CAM at the last block from one forward pass, to train a model by its map.
-
-    The model runs in the mode that it is in, so with PatchDropout in training. The map is differentiable
-    (second order, through the last block only). Under ``torch.no_grad()``, or when no weight requires a
-    gradient, both results are detached and cost about one forward pass. Raises as ``grad_cam``.
-
-    Returns logits float32 (B, C); map float32 (B, n) of the n patch tokens; kept: int64 (B, n), their
-    positions in the grid, row by row, when PatchDropout took some patches away, else None.
+    Attributes:
+        id: its name in commands, tables and stored results.
+        title: its name in figures.
+        colour: its colour in figures, of the Okabe-Ito palette.
+        function: called as ``grad_cam`` is, with the same result.
     """
-    graph = torch.is_grad_enabled() and any(weight.requires_grad for weight in model.parameters())
-    return _cam(model, inputs, targets, -1, graph)
+
+    id: str
+    title: str
+    colour: str
+    function: MapFunction
+
+
+# To add a way to explain, add it here: everything else reads this list when it runs.
+_METHODS = (
+    Method("grad_cam", "Grad-CAM", "#E69F00", grad_cam),
+    Method("hires_cam", "HiResCAM", "#56B4E9", hires_cam),
+    Method("legrad", "LeGrad", "#000000", legrad),
+    Method("attention_rollout", "attention rollout", "#CC79A7", attention_rollout),
+)
+METHODS: dict[str, Method] = {method.id: method for method in _METHODS}
+
+
+class LogitsAndMap(NamedTuple):
+    """What ``logits_and_map`` returns."""
+
+    logits: Tensor
+    values: Tensor
+    kept: Tensor | None
+
+
+def logits_and_map(model: nn.Module, inputs: Tensor, targets: Targets = None) -> LogitsAndMap:
+    """Logits and signed Grad-CAM at the last block, to train a model by its map.
+
+    The model runs once, in the mode that it is in, so with PatchDropout in training. The map is
+    differentiable (second order, through the last block only). Under ``torch.no_grad()``, or when
+    no weight requires a gradient, both results are detached and cost about one forward pass.
+
+    Args:
+        model: any plain timm VisionTransformer.
+        inputs: model input, float (B, 3, H, W).
+        targets: None for the predicted class, one class for all images, or B classes.
+
+    Returns:
+        ``logits``, float32 (B, C); ``values`` of the map at the n patch tokens, float32 (B, n);
+        ``kept``, int64 (B, n), the positions in the grid of these patches, counted row by row,
+        when PatchDropout took some away, else None.
+
+    Raises:
+        SwysError: as ``grad_cam`` does.
+    """
+    trainable = any(weight.requires_grad for weight in model.parameters())
+    differentiable = trainable and torch.is_grad_enabled()
+    return _cam(model, inputs, targets, -1, differentiable)
 
 
 def heatmaps(
-    model, images, method="grad_cam", targets=None, batch_size=32, **options
+    model: nn.Module,
+    images: np.ndarray | Tensor,
+    method: str | MapFunction = "grad_cam",
+    targets: Targets = None,
+    batch_size: int = 32,
+    **options,
 ) -> np.ndarray:
-    """Maps of many images, float32 (N, gh, gw); ``targets``, ``options`` (block, signed) as in ``grad_cam``.
+    """Maps of many images, batch by batch.
 
-    ``images``: uint8 (N, H, W[, 3]) or model input, float (N, 3, S, S). ``method``: its name or itself.
+    Args:
+        model: any plain timm VisionTransformer.
+        images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
+        method: an id of METHODS, or a function that is called as ``grad_cam`` is.
+        targets: None for the predicted class, one class for all images, or N classes.
+        batch_size: number of images that are explained at once.
+        **options: ``block`` and ``signed``, as for ``grad_cam``.
+
+    Returns:
+        float32 (N, gh, gw).
+
+    Raises:
+        SwysError: an unknown method, no images, or another number of targets; else as ``grad_cam``.
     """
-    run = method if callable(method) else METHODS.get(method)
-    if run is None:
+    if callable(method):
+        function = method
+    elif method in METHODS:
+        function = METHODS[method].function
+    else:
         raise SwysError(unknown("method", method, METHODS))
-    each = targets is not None and np.ndim(targets) > 0
-    if not len(images) or (each and len(targets) != len(images)):
-        raise SwysError(
-            f"targets {targets!s:.40} for {len(images)} images; give an image, a target for each"
-        )
-    batches = input_batches(model, images, batch_size)
-    maps = [
-        run(model, x, targets[rows] if each else targets, **options).cpu() for rows, x in batches
-    ]
+    if not len(images):
+        raise SwysError("heatmaps for 0 images; give at least one")
+    one_each = targets is not None and np.ndim(targets) > 0
+    if one_each and len(targets) != len(images):
+        shown = f"targets {targets!s:.40} for {len(images)} images"
+        raise SwysError(f"{shown}; give one class for all, or one for each image")
+    maps = []
+    for selection, inputs in input_batches(model, images, batch_size):
+        batch_targets = targets[selection] if one_each else targets
+        maps.append(function(model, inputs, batch_targets, **options).cpu())
     return torch.cat(maps).numpy()
 
 
-def overlay(images, heatmaps, alpha=0.5, scale="image", cmap="inferno", size=None) -> np.ndarray:
-    """Draw heatmaps (N, gh, gw) over images: uint8 (N, H, W, 3). Negative values count as 0.
+def overlay(
+    images: np.ndarray | Tensor,
+    heatmaps: np.ndarray | Tensor,
+    alpha: float = 0.5,
+    scale: float | str = "image",
+    cmap: str = "inferno",
+    size: int | None = None,
+) -> np.ndarray:
+    """Draw heatmaps over images; negative values count as 0.
 
     Args:
-        images: uint8 (N, H, W[, 3]), or model input: float (N, 3, H, W) in [-1, 1].
-        alpha: opacity from 0 to 1 where a map is strongest; where it is zero the image shows unchanged.
-        scale: what counts as strongest: 'image' for each map's own maximum, or one positive number for all
-            maps, which keeps weak maps weak. A map of zeros stays empty under both.
-        cmap: a matplotlib colour map. size: height and width of the result in px; None keeps the image's.
+        images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, H, W) in [-1, 1].
+        heatmaps: (N, gh, gw).
+        alpha: opacity from 0 to 1 where a map is strongest; where it is zero the image shows
+            unchanged.
+        scale: what counts as strongest: "image" for each map's own maximum, or one positive number
+            for all maps, which keeps weak maps weak. A map of zeros stays empty under both.
+        cmap: name of a matplotlib colour map.
+        size: height and width of the result in px; None keeps those of the images.
+
+    Returns:
+        uint8 (N, H, W, 3).
+
+    Raises:
+        SwysError: alpha or scale out of range, or another number of maps than images.
     """
-    if not 0 <= alpha <= 1 or (scale != "image" and (isinstance(scale, str) or not scale > 0)):
-        raise SwysError(
-            f"alpha={alpha}, scale={scale}; alpha is 0 to 1, scale 'image' or a positive number"
-        )
+    positive_number = not isinstance(scale, str) and scale > 0
+    if not 0 <= alpha <= 1 or not (scale == "image" or positive_number):
+        shown = f"alpha={alpha}, scale={scale}"
+        raise SwysError(f"{shown}; alpha is 0 to 1, scale 'image' or a positive number")
     pixels = torch.as_tensor(images).detach().cpu()
     pixels = pixels.float() if pixels.is_floating_point() else to_planes(pixels)
-    maps = torch.as_tensor(heatmaps).detach().float().cpu().clamp(min=0)
+    maps = torch.as_tensor(heatmaps).detach().cpu()
     if maps.ndim != 3 or len(maps) != len(pixels):
-        raise SwysError(
-            f"heatmaps {tuple(maps.shape)} for {len(pixels)} images; give one (gh, gw) map each"
-        )
-    strongest = (
-        maps.amax(dim=(1, 2), keepdim=True) if scale == "image" else torch.tensor(float(scale))
-    )
-    heat = (maps / strongest.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)[:, None]
+        shown = f"heatmaps {tuple(maps.shape)} for {len(pixels)} images"
+        raise SwysError(f"{shown}; give one (gh, gw) map each")
+
+    heat = _relative_to_strongest(maps.float().clamp(min=0), scale)
     shape = pixels.shape[-2:] if size is None else (size, size)
-    resized = (nn.functional.interpolate(x, shape, mode="bilinear") for x in (heat, pixels))
-    heat, pixels = (x.movedim(1, 3).numpy() for x in resized)
-    colours = matplotlib.colormaps[cmap](heat[..., 0])[..., :3] * 255
-    blended = (1 - alpha * heat) * (pixels + 1) * 127.5 + alpha * heat * colours
+    heat = F.interpolate(heat[:, None], shape, mode="bilinear")
+    pixels = F.interpolate(pixels, shape, mode="bilinear")
+    heat = heat.movedim(1, 3).numpy()  # channels last
+    pixels = pixels.movedim(1, 3).numpy()
+    colours = matplotlib.colormaps[cmap](heat[..., 0])
+    colours = colours[..., :3] * 255  # without matplotlib's own opacity
+    opacity = alpha * heat
+    blended = (1 - opacity) * (pixels + 1) * 127.5 + opacity * colours
     return blended.round().clip(0, 255).astype(np.uint8)
 
 
-def _cam(model, inputs, targets, block: int, graph=False, by_token=False):
-    """The one Grad-CAM: logits (B, C), signed values (B, n) of the patch tokens, and their positions."""
+def _relative_to_strongest(maps: Tensor, scale: float | str) -> Tensor:
+    """Maps (N, gh, gw) >= 0 in [0, 1], where 1 is what ``scale`` of ``overlay`` says."""
+    if scale == "image":
+        strongest = maps.amax(dim=(1, 2), keepdim=True)
+    else:
+        strongest = torch.tensor(float(scale))
+    smallest = torch.finfo(torch.float32).tiny  # zeros divided by it stay zeros
+    return (maps / strongest.clamp(min=smallest)).clamp(max=1)
+
+
+def _cam(model, inputs, targets, block, differentiable=False, by_token=False) -> LogitsAndMap:
+    """The one Grad-CAM: logits, signed values of the patch tokens, and their positions."""
     x, index = checked_input(model, inputs, block)
-    with torch.set_grad_enabled(graph):
+    with torch.set_grad_enabled(differentiable):
         tokens, kept = embedded_tokens(model, x)
         tokens = model.blocks[:index](tokens)
-    layer, first, read = model.blocks[index], model.num_prefix_tokens, slice(None)
+    layer = model.blocks[index]
+    prefix = model.num_prefix_tokens
+    still_read = slice(None)
     if layer is model.blocks[-1] and model.global_pool == "token":
-        read = slice(
-            first
-        )  # the head reads the prefix tokens alone: patch tokens skip the last MLP
-    # without the fused attention kernel: it has no second derivative and, on CPUs, a slow backward pass
+        # the head reads the prefix tokens alone: patch tokens skip the last MLP
+        still_read = slice(prefix)
+    # without the fused kernel: it has no second derivative and, on CPUs, a slow backward pass
     with torch.enable_grad(), plain_attention(model):
         activation = layer.norm1(tokens)
-        if not (graph and activation.requires_grad):
+        if not (differentiable and activation.requires_grad):
             activation = activation.detach().requires_grad_()
-        tokens = tokens[:, read] + layer.drop_path1(layer.ls1(layer.attn(activation)[:, read]))
+        attended = layer.attn(activation)[:, still_read]
+        tokens = tokens[:, still_read] + layer.drop_path1(layer.ls1(attended))
         tokens = tokens + layer.drop_path2(layer.ls2(layer.mlp(layer.norm2(tokens))))
-        logits = model.forward_head(model.norm(model.blocks[index + 1 :](tokens))).float()
-        (gradient,) = torch.autograd.grad(_score(logits, targets), activation, create_graph=graph)
-    gradient, activation = gradient[:, first:].float(), activation[:, first:].float()
+        logits = logits_of(model, model.blocks[index + 1 :](tokens)).float()
+        score = _score(logits, targets)
+        (gradient,) = torch.autograd.grad(score, activation, create_graph=differentiable)
+    gradient = gradient[:, prefix:].float()
+    activation = activation[:, prefix:].float()
     weights = gradient if by_token else gradient.mean(dim=1, keepdim=True)  # of each channel
     values = (weights * activation).sum(dim=-1)
-    if graph:
-        return logits, values, kept
+    if differentiable:
+        return LogitsAndMap(logits, values, kept)
     torch.clear_autocast_cache()
-    return logits.detach(), values.detach(), kept
+    return LogitsAndMap(logits.detach(), values.detach(), kept)
 
 
-def _score(logits: Tensor, targets) -> Tensor:
-    """Sum of the logits to explain: images do not see each other, so its gradient is that of each of them."""
-    targets = logits.argmax(dim=1) if targets is None else targets
-    classes, (count, known) = torch.as_tensor(targets, device=logits.device), logits.shape
+def _score(logits: Tensor, targets: Targets) -> Tensor:
+    """Sum of the logits to explain.
+
+    Images do not see each other, so the gradient of the sum is that of each image's logit.
+    """
+    if targets is None:
+        targets = logits.argmax(dim=1)
+    count, num_classes = logits.shape
+    classes = torch.as_tensor(targets, device=logits.device)
     whole = not classes.is_floating_point() and classes.dtype != torch.bool
-    if (
-        not whole
-        or classes.shape not in ((), (count,))
-        or not ((classes >= 0) & (classes < known)).all()
-    ):
+    one_or_each = classes.shape in ((), (count,))
+    exist = ((classes >= 0) & (classes < num_classes)).all()
+    if not whole or not one_or_each or not exist:
         shown = f"targets {classes.tolist()!s:.40} for {count} images"
-        raise SwysError(f"{shown}; give one class from 0 to {known - 1}, or one for each image")
-    return logits.gather(1, classes.long().expand(count)[:, None]).sum()
+        choice = f"give one class from 0 to {num_classes - 1}, or one for each image"
+        raise SwysError(f"{shown}; {choice}")
+    classes = classes.long().expand(count)
+    return logits.gather(1, classes[:, None]).sum()
 
 
 def _as_map(values: Tensor, model: VisionTransformer, inputs: Tensor, signed: bool) -> Tensor:
     """Token values (B, N) as a map (B, gh, gw) on the device of the inputs."""
     grid = model.patch_embed.dynamic_feat_size(tuple(inputs.shape[-2:]))
-    values = values.float().reshape(len(values), *grid).to(inputs.device)
-    return values if signed else values.relu()
+    maps = values.float().reshape(len(values), *grid).to(inputs.device)
+    return maps if signed else maps.relu()

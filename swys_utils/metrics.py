@@ -18,144 +18,323 @@ from torchmetrics.functional.classification import (
 
 from .config import SwysError
 
+Interval = tuple[float, float]  # (low, high)
+PERCENTILES = [2.5, 97.5]  # the middle 95 %
+CALIBRATION_BINS = 15
+MIN_RESAMPLED = 5  # of fewer values a bootstrap interval is far too narrow
+
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores on n images, fractions in [0, 1]; intervals are 95 %; ``correct``: bool (N,) or (N, L)."""
+    """Scores on n images, as fractions in [0, 1]; intervals are (low, high), 95 %.
+
+    Attributes:
+        accuracy: share of right answers; of several labels, mean over images and labels.
+        accuracy_interval: of the accuracy.
+        auc: area under the ROC curve, mean over classes or labels.
+        auc_interval: of the area.
+        ece: expected calibration error.
+        ece_interval: of the calibration error.
+        n: number of images.
+        correct: bool (N,), or (N, L) of L labels.
+    """
 
     accuracy: float
-    accuracy_interval: tuple[float, float]
+    accuracy_interval: Interval
     auc: float
-    auc_interval: tuple[float, float]
+    auc_interval: Interval
     ece: float
-    ece_interval: tuple[float, float]
+    ece_interval: Interval
     n: int
     correct: np.ndarray = field(repr=False, compare=False)
 
     def __str__(self) -> str:
-        (a, b), (c, d), (e, f) = self.accuracy_interval, self.auc_interval, self.ece_interval
-        accuracy = f"accuracy {self.accuracy:.1%} [{a:.1%}, {b:.1%}]"
-        return f"{accuracy}  AUC {self.auc:.3f} [{c:.3f}, {d:.3f}]  ECE {self.ece:.3f} [{e:.3f}, {f:.3f}]"
+        low, high = self.accuracy_interval
+        accuracy = f"accuracy {self.accuracy:.1%} [{low:.1%}, {high:.1%}]"
+        low, high = self.auc_interval
+        auc = f"AUC {self.auc:.3f} [{low:.3f}, {high:.3f}]"
+        low, high = self.ece_interval
+        ece = f"ECE {self.ece:.3f} [{low:.3f}, {high:.3f}]"
+        return f"{accuracy}  {auc}  {ece}"
 
 
-def evaluate(logits: np.ndarray, labels: np.ndarray, task: str, n_resamples: int = 500) -> Metrics:
-    """Accuracy and AUC as ``medmnist.Evaluator`` computes them, ECE, and 95 % intervals.
+def evaluate(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    task: str,
+    n_resamples: int = 500,
+) -> Metrics:
+    """Accuracy and AUC as ``medmnist.Evaluator`` computes them, ECE, and their 95 % intervals.
 
-    Accuracy's interval is Wilson's (multi-label: bootstrap); AUC's and ECE's are bootstrap over images.
-    ``logits``: float (N, C). ``labels``: int (N,) or (N, L), else SwysError. ``task``: MedMNIST's name of it.
+    Accuracy's interval is Wilson's (of several labels: bootstrap over images); AUC's and ECE's are
+    bootstrap over images.
+
+    Args:
+        logits: float (N, C).
+        labels: int (N,), or 0/1 (N, C) of several labels.
+        task: MedMNIST's name of it, for example ``binary-class``.
+        n_resamples: number of bootstrap resamples.
+
+    Returns:
+        The scores.
+
+    Raises:
+        SwysError: labels of another shape.
     """
-    point, scores = point_scores(logits, labels, task), probabilities(logits, task)
-    correct, interval = (
-        is_correct(scores, labels),
-        partial(bootstrap_interval, n_resamples=n_resamples),
-    )
-    accuracy = interval(np.mean, correct) if labels.ndim == 2 else wilson_interval(correct)
-    auc = interval(lambda y, s: area_under_roc(y, s, task), labels, scores)
-    ece = interval(calibration_error, scores, labels)
+    point = point_scores(logits, labels, task)
+    scores = probabilities(logits, task)
+    correct = is_correct(scores, labels)
+    interval = partial(bootstrap_interval, n_resamples=n_resamples)
+    area = partial(area_under_roc, task=task)
+    multi_label = labels.ndim == 2
     return Metrics(
-        point["accuracy"], accuracy, point["auc"], auc, point["ece"], ece, len(labels), correct
+        accuracy=point["accuracy"],
+        accuracy_interval=interval(np.mean, correct) if multi_label else wilson_interval(correct),
+        auc=point["auc"],
+        auc_interval=interval(area, labels, scores),
+        ece=point["ece"],
+        ece_interval=interval(calibration_error, scores, labels),
+        n=len(labels),
+        correct=correct,
     )
 
 
 def point_scores(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
-    """Accuracy, AUC and ECE, fractions, of logits (N, C) without intervals; raises as ``evaluate`` does."""
+    """Accuracy, AUC and ECE without intervals.
+
+    Args:
+        logits: float (N, C).
+        labels: int (N,), or 0/1 (N, C) of several labels.
+        task: MedMNIST's name of it.
+
+    Returns:
+        ``accuracy``, ``auc`` and ``ece``, fractions.
+
+    Raises:
+        SwysError: labels of another shape.
+    """
     if labels.shape not in (logits.shape, logits.shape[:1]):
         raise SwysError(
             f"labels {labels.shape} of predictions {logits.shape}; give (N,), or (N, L) of several"
         )
     scores = probabilities(logits, task)
-    accuracy, auc = float(is_correct(scores, labels).mean()), area_under_roc(labels, scores, task)
-    return {"accuracy": accuracy, "auc": auc, "ece": calibration_error(scores, labels)}
+    return {
+        "accuracy": float(is_correct(scores, labels).mean()),
+        "auc": area_under_roc(labels, scores, task),
+        "ece": calibration_error(scores, labels),
+    }
 
 
 def is_correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Is the most probable class, or each label's answer at 0.5, true? bool (N,) or, multi-label, (N, L)."""
-    return (scores > 0.5) == labels if labels.ndim == 2 else scores.argmax(axis=1) == labels
+    """Whether each answer is right: the most probable class, or "yes" to a label above 0.5.
+
+    Args:
+        scores: probabilities (N, C).
+        labels: int (N,), or 0/1 (N, C) of several labels.
+
+    Returns:
+        bool, in the shape of the labels.
+    """
+    if labels.ndim == 2:
+        return (scores > 0.5) == labels
+    return scores.argmax(axis=1) == labels
 
 
 def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
-    """Softmax over classes, or a sigmoid a label for multi-label tasks; float64 (N, C)."""
+    """Softmax over classes, or a sigmoid for each label of a multi-label task.
+
+    Args:
+        logits: float (N, C).
+        task: MedMNIST's name of it.
+
+    Returns:
+        float64 (N, C).
+    """
     logits = np.asarray(logits, dtype=np.float64)
-    return expit(logits) if task.startswith("multi-label") else softmax(logits, axis=1)
+    if task.startswith("multi-label"):
+        return expit(logits)
+    return softmax(logits, axis=1)
 
 
 def area_under_roc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
-    """Area under the ROC curve as medmnist has it, mean over classes or labels; nan where one is absent."""
-    columns = labels if labels.ndim == 2 else np.eye(scores.shape[1], dtype=int)[labels]
-    if (columns.min(axis=0) == columns.max(axis=0)).any():
-        return float("nan")
+    """Area under the ROC curve as medmnist has it, mean over classes or labels.
+
+    Args:
+        labels: int (N,), or 0/1 (N, C) of several labels.
+        scores: probabilities (N, C).
+        task: MedMNIST's name of it.
+
+    Returns:
+        A fraction; nan where a class (a label) has no image, or has all.
+    """
+    columns = labels
+    if labels.ndim == 1:
+        classes = scores.shape[1]
+        columns = np.eye(classes, dtype=int)[labels]
+    is_constant = columns.min(axis=0) == columns.max(axis=0)
+    if is_constant.any():
+        return np.nan
     return float(getAUC(labels, scores, task))
 
 
 def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error, 15 equal bins of confidence, L1 (Guo et al. 2017), by torchmetrics."""
-    p, y = torch.as_tensor(scores), torch.as_tensor(labels)
-    if y.ndim == 2:
-        return binary_calibration_error(p.flatten(), y.flatten(), n_bins=15).item()
-    return multiclass_calibration_error(p, y, num_classes=p.shape[1], n_bins=15).item()
+    """Expected calibration error (Guo et al. 2017), 15 equal bins of confidence, by torchmetrics.
+
+    Args:
+        scores: probabilities (N, C).
+        labels: int (N,), or 0/1 (N, C) of several labels.
+
+    Returns:
+        A fraction; 0 is perfect.
+    """
+    preds = torch.as_tensor(scores)
+    target = torch.as_tensor(labels)
+    if target.ndim == 2:
+        # each label of each image is an answer of its own
+        preds = preds.flatten()
+        target = target.flatten()
+        error = binary_calibration_error(preds, target, n_bins=CALIBRATION_BINS)
+    else:
+        classes = preds.shape[1]
+        error = multiclass_calibration_error(preds, target, classes, n_bins=CALIBRATION_BINS)
+    return error.item()
 
 
-def wilson_interval(correct: np.ndarray) -> tuple[float, float]:
-    """95 % Wilson score interval (Wilson 1927) of an accuracy, from bool (N,); fractions."""
-    interval = stats.binomtest(int(np.sum(correct)), len(correct)).proportion_ci(method="wilson")
+def wilson_interval(correct: np.ndarray) -> Interval:
+    """95 % Wilson score interval (Wilson 1927) of an accuracy.
+
+    Args:
+        correct: bool (N,).
+
+    Returns:
+        (low, high), fractions.
+    """
+    test = stats.binomtest(int(np.sum(correct)), len(correct))
+    interval = test.proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def bootstrap_interval(
-    statistic: Callable[..., float], *arrays: np.ndarray, n_resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval (Efron & Tibshirani 1993) of ``statistic(*arrays)`` over images.
+    statistic: Callable[..., float],
+    *arrays: np.ndarray,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """95 % percentile bootstrap interval (Efron & Tibshirani 1993) of a statistic, over images.
 
-    All arrays share their first axis (images) and are resampled together, so that a difference between two
-    models is a *paired* comparison. Resamples on which the statistic is undefined (nan) are left out.
+    All arrays are resampled together, so that a difference between two models is a *paired*
+    comparison. Resamples on which the statistic is undefined (nan) are left out.
+
+    Args:
+        statistic: ``statistic(*arrays)`` is a number.
+        *arrays: each (N, ...), the same N images in the same order.
+        n_resamples: how many times N images are drawn, with replacement.
+        seed: of the draws.
+
+    Returns:
+        (low, high); nan where the statistic is undefined on every resample.
     """
-    arrays = tuple(np.asarray(a) for a in arrays)
-    rng, n = np.random.default_rng(seed), len(arrays[0])
-    draws = (rng.integers(0, n, n) for _ in range(n_resamples))
-    values = np.array([statistic(*(a[rows] for a in arrays)) for rows in draws])
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanpercentile(values, [2.5, 97.5])
+    columns = [np.asarray(array) for array in arrays]
+    n = len(columns[0])
+    rng = np.random.default_rng(seed)
+    statistics = []
+    for _ in range(n_resamples):
+        indices = rng.integers(0, n, n)
+        resampled = [column[indices] for column in columns]
+        statistics.append(statistic(*resampled))
+    if np.isnan(statistics).all():
+        return np.nan, np.nan
+    low, high = np.nanpercentile(np.array(statistics), PERCENTILES)
     return float(low), float(high)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of all values but nan, and its 95 % bootstrap interval (of 5 or more)."""
-    values = np.array([value for value in values if not np.isnan(value)], float)
-    mean = float(values.mean()) if len(values) else float("nan")
-    # resampling two or three images gives an interval of almost no width: precise-looking and wrong
-    return mean, *(bootstrap_interval(np.mean, values) if len(values) >= 5 else (float("nan"),) * 2)
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % t interval (Student 1908) for the mean of a few independent runs, at least two.
-
-    Resampling a handful of runs would give too narrow an interval; this one assumes nearly normal values.
-    """
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
-def accuracy_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over seeds and images (of one seed: over images alone): percentile bootstrap,
-    both drawn anew, images together for all seeds; at least as wide as the t interval over seeds.
+    """The mean of all values that are not nan, and its 95 % bootstrap interval.
 
     Args:
-        values: (S, N), 0/1 for right, or the difference of two such.
+        values: float (N,), one value an image.
+
+    Returns:
+        (mean, low, high); low and high are nan for fewer than five values, the mean for none.
     """
-    values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
-    seeds, n = values.shape
-    seed_share = rng.multinomial(seeds, [1 / seeds] * seeds, size=4000) / seeds
-    image_share = rng.multinomial(n, [1 / n] * n, size=4000) / n
-    low, high = np.percentile(((seed_share @ values) * image_share).sum(axis=1), [2.5, 97.5])
-    if seeds == 1:
-        return float(low), float(high)
-    a, b = t_interval(values.mean(axis=1))  # few seeds: the bootstrap alone is too narrow
-    return float(min(low, a)), float(max(high, b))
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return np.nan, np.nan, np.nan
+    mean = float(values.mean())
+    # two or three images give an interval of almost no width: precise-looking and wrong
+    if len(values) < MIN_RESAMPLED:
+        return mean, np.nan, np.nan
+    low, high = bootstrap_interval(np.mean, values)
+    return mean, low, high
+
+
+def t_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """95 % t interval (Student 1908) for the mean of a few independent runs.
+
+    Resampling a handful of runs would give too narrow an interval; this one assumes nearly normal
+    values.
+
+    Args:
+        values: one number a run, at least two.
+
+    Returns:
+        (low, high).
+    """
+    quantile = stats.t.ppf(0.975, len(values) - 1)
+    half = quantile * stats.sem(values)
+    mean = np.mean(values)
+    return float(mean - half), float(mean + half)
+
+
+def accuracy_interval(values: np.ndarray) -> Interval:
+    """95 % interval of a mean accuracy over seeds and images.
+
+    Several runs that differ in their seed answer the same test images. Other seeds and other images
+    would give another mean, so both are drawn anew (percentile bootstrap): each time S seeds and,
+    independently, N images, the same images for all seeds. Of a few seeds the bootstrap alone is
+    too narrow, so the interval is at least as wide as the t interval of the S means. With one seed
+    it is over images alone.
+
+    Args:
+        values: (S, N), one row a seed: 1 where its answer is right and 0 where it is wrong, or the
+            difference of two such tables, for the interval of a gain.
+
+    Returns:
+        (low, high), fractions.
+    """
+    values = np.asarray(values, dtype=float)
+    seeds, images = values.shape
+    # how often each resample draws each seed and each image
+    rng = np.random.default_rng(0)
+    seed_counts = rng.multinomial(seeds, [1 / seeds] * seeds, size=4000)
+    image_counts = rng.multinomial(images, [1 / images] * images, size=4000)
+    seed_shares = seed_counts / seeds
+    image_shares = image_counts / images
+    over_seeds = seed_shares @ values
+    means = (over_seeds * image_shares).sum(axis=1)
+    low, high = np.percentile(means, PERCENTILES)
+    if seeds > 1:
+        t_low, t_high = t_interval(values.mean(axis=1))
+        low = min(low, t_low)
+        high = max(high, t_high)
+    return float(low), float(high)
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """Two-sided p of the exact McNemar test (1947) that two classifiers err equally often; bool (N,) each."""
-    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    """Exact McNemar test (1947) of whether two classifiers are wrong equally often.
+
+    Args:
+        correct_a: bool (N,), the answers of one classifier.
+        correct_b: bool (N,), those of the other to the same images.
+
+    Returns:
+        The two-sided p; 1 where they never differ.
+    """
+    a = np.asarray(correct_a, bool)
+    b = np.asarray(correct_b, bool)
+    only_a = int((a & ~b).sum())
+    only_b = int((b & ~a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)

@@ -1,20 +1,27 @@
-"""timm Vision Transformers, and checkpoints of them: safetensors with a card that says what they are."""
+"""timm Vision Transformers, and checkpoints of them: safetensors files, with a card beside them."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
+from timm.layers import DropPath, LayerScale
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from .cards import file_entry, find_checkpoint, locate, read_card, sha256_of
 from .config import SwysError, unknown, write_json
+
+STORAGES = ("fp32", "fp16", "int8")
+SHARD_BYTES = 49_000_000  # one file in the repository stays under 50 MB
+INT8_MIN_ELEMENTS = 100_000  # smaller matrices stay fp16: they cost nothing
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,9 @@ SERIES = {
 
 def timm_name(name: str) -> str:
     """The architecture behind a name of the series; any other name is timm's own."""
-    return SERIES[name].timm_name if name in SERIES else name
-
-
-SHARD_BYTES = 49_000_000  # one file in the repository stays under 50 MB
-INT8_MIN_ELEMENTS = 100_000  # smaller matrices stay fp16: they cost nothing
+    if name in SERIES:
+        return SERIES[name].timm_name
+    return name
 
 
 def create_model(
@@ -73,27 +78,30 @@ def create_model(
     num_classes: int,
     img_size: int | None = None,
     patch_size: int | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> VisionTransformer:
-    """A timm ViT (Dosovitskiy et al. 2021) with random weights.
+    """Make a timm ViT (Dosovitskiy et al. 2021) with random weights.
 
     Args:
-        name: ``vit_base`` or ``vit_tiny`` (28 px, patches of 4 px), or any timm ViT at its own geometry.
-        img_size, patch_size: px; None is what the name says. kwargs: for timm, such as ``drop_path_rate``.
+        name: a key of ``SERIES``, or any timm ViT at its own geometry.
+        num_classes: number of outputs.
+        img_size: side of the images, px; None is what the name says.
+        patch_size: side of a patch, px; None is what the name says.
+        **kwargs: for timm, such as ``drop_path_rate``; None is timm's own value.
 
-    Raises SwysError: unknown name (with the nearest), no ViT, or a geometry that does not fit.
+    Returns:
+        The model, in training mode, on the CPU.
+
+    Raises:
+        SwysError: an unknown name (with the nearest), no ViT, or a geometry that does not fit.
     """
-    asked = {"img_size": img_size, "patch_size": patch_size} | kwargs
-    options = {key: value for key, value in asked.items() if value is not None}
-    if name in SERIES:
-        geometry = {"img_size": SERIES[name].img_size, "patch_size": SERIES[name].patch_size}
-        options = geometry | options
-    full_name = timm_name(name)
-    if not timm.is_model(full_name):
-        known = [*SERIES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
-        raise SwysError(unknown("model", name, known, "see timm.list_models('*vit*'), for example"))
+    architecture = timm_name(name)
+    if not timm.is_model(architecture):
+        names = [*SERIES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
+        raise SwysError(unknown("model", name, names, "see timm.list_models('*vit*'), for example"))
+    options = _timm_options(name, {"img_size": img_size, "patch_size": patch_size, **kwargs})
     try:
-        model = timm.create_model(full_name, num_classes=num_classes, **options)
+        model = timm.create_model(architecture, num_classes=num_classes, **options)
     except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SwysError(
@@ -104,63 +112,62 @@ def create_model(
         raise SwysError(
             f"model '{name}' is a {kind}, not a Vision Transformer; use vit_tiny or vit_base"
         )
-    if (
-        model.patch_embed.img_size[0] % model.patch_embed.patch_size[0]
-        or not model.patch_embed.num_patches
-    ):
+    embed = model.patch_embed
+    if embed.img_size[0] % embed.patch_size[0] != 0 or embed.num_patches == 0:
         raise SwysError(
             f"model '{name}': patches do not divide the image ({options}); choose a divisor"
         )
     return model
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    """How many numbers a model learns."""
-    return sum(p.numel() for p in model.parameters())
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights and biases of a model."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """12 hex digits that two models share exactly when all their weights are equal."""
-    return hashlib.sha256(save({k: v.cpu() for k, v in model.state_dict().items()})).hexdigest()[
-        :12
-    ]
+def weights_digest(model: nn.Module) -> str:
+    """12 hexadecimal digits that two models share exactly when all their weights are equal."""
+    tensors = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()[:12]
 
 
 def save_checkpoint(
-    model: VisionTransformer, path: str | Path, card: dict, storage: str = "fp16"
-) -> dict:
+    model: VisionTransformer, path: str | Path, card: dict[str, Any], storage: str = "fp16"
+) -> dict[str, Any]:
     """Write weights and card; a kill at any moment leaves the old checkpoint or the new one.
 
     Args:
-        path: a folder (model.safetensors and card.json go into it), or x.safetensors (its card is x.json).
-        card: what is known of the run, at least ``model`` (timm name); what the files say is added here.
-        storage: ``fp32``, ``fp16``, or ``int8`` (matrices as int8 with one fp16 scale an output row).
+        model: any model that ``create_model`` makes, as long as a card can describe it.
+        path: a folder (model.safetensors and card.json go into it), or x.safetensors (its card is
+            x.json).
+        card: what is known of the run, at least ``model``, a name that ``create_model`` takes; what
+            the model and the files say is added here.
+        storage: ``fp32``, ``fp16``, or ``int8`` (large matrices as int8, with one fp16 scale a
+            row).
 
-    Returns the completed card. Raises SwysError for an unknown storage or an unwritable path.
+    Returns:
+        The completed card.
+
+    Raises:
+        SwysError: an unknown storage, a model that could not be loaded again, an unwritable path.
     """
-    if storage not in ("fp32", "fp16", "int8"):
-        raise SwysError(unknown("storage", storage, ("fp32", "fp16", "int8")))
+    if storage not in STORAGES:
+        raise SwysError(unknown("storage", storage, STORAGES))
     folder, stem, card_path = locate(path)
-    tensors, pattern = _pack(model.state_dict(), storage), f"{stem}{{suffix}}.safetensors"
-    plan = split_torch_state_dict_into_shards(
-        tensors, filename_pattern=pattern, max_shard_size=SHARD_BYTES
-    )
-    shards = {
-        name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()
-    }
-    embed, heads = model.patch_embed, model.blocks[0].attn.num_heads
-    sizes = {"depth": len(model.blocks), "embed_dim": model.embed_dim, "num_heads": heads}
+    shards = _shards(_pack(model.state_dict(), storage), stem)
     card = card | {
         "num_classes": model.num_classes,
         "stored": {"dtype": storage},
-        "model_kwargs": sizes,
+        "img_size": model.patch_embed.img_size[0],
+        "patch_size": model.patch_embed.patch_size[0],
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
-    card |= {"img_size": embed.img_size[0], "patch_size": embed.patch_size[0]}
-    card["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
-    read_card(card_path, card | {"files": [{"name": name, "sha256": 64 * "0"} for name in shards]})
+    card["model_kwargs"] = _model_kwargs(model, card)
+    unwritten = [{"name": name, "sha256": 64 * "0"} for name in shards]
+    read_card(card_path, card | {"files": unwritten})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # New weights are named *.new until the card, renamed in one step, makes them the current ones.
+        # New weights are named *.new until the card, renamed in one step, makes them current.
         for name, shard in shards.items():
             save_file(shard, folder / f"{name}.new", metadata={"format": "pt"})
         card["files"] = [file_entry(folder / f"{name}.new", name) for name in shards]
@@ -174,32 +181,38 @@ def save_checkpoint(
     return card
 
 
-def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTransformer, dict]:
+def load_checkpoint(
+    path_or_id: str | Path,
+    device: torch.device | str | None = None,
+    num_classes: int | None = None,
+) -> tuple[VisionTransformer, dict[str, Any]]:
     """Load a model (eval mode, float32) and its card.
 
     Args:
         path_or_id: a folder, a .safetensors file, or an id below checkpoints/ (<dataset>/<model>).
+        device: where the model goes; None is the CPU.
         num_classes: when given, a checkpoint with another number of classes is refused.
 
-    Raises SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.
+    Returns:
+        The model and the card.
+
+    Raises:
+        SwysError: not there, a pickle, truncated or altered (sha256), weights of another model.
     """
     folder, _, card_path = locate(find_checkpoint(path_or_id))
     card = read_card(card_path)
     if num_classes is not None and card["num_classes"] != num_classes:
-        what = f"has {card['num_classes']} classes, the data has {num_classes}"
+        problem = f"has {card['num_classes']} classes, the data has {num_classes}"
         raise SwysError(
-            f"checkpoint '{path_or_id}' {what}; use a checkpoint trained on this data set"
+            f"checkpoint '{path_or_id}' {problem}; use a checkpoint trained on this data set"
         )
-    kwargs = card.get("model_kwargs", {})
-    model = create_model(
-        card["model"], card["num_classes"], card["img_size"], card["patch_size"], **kwargs
-    )
-    tensors: dict[str, torch.Tensor] = {}
+    model = _model_of(card)
+    tensors: dict[str, Tensor] = {}
     try:
         for entry in card["files"]:
             tensors |= _read_file(folder, entry)
         model.load_state_dict(_unpack(tensors))
-    except (RuntimeError, KeyError, SafetensorError) as error:
+    except (RuntimeError, LookupError, SafetensorError) as error:
         reason = str(error).splitlines()[-1].strip()[:160]
         raise SwysError(
             f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}"
@@ -207,41 +220,135 @@ def load_checkpoint(path_or_id, device=None, num_classes=None) -> tuple[VisionTr
     return model.to(device or "cpu").eval(), card
 
 
-def _read_file(folder: Path, entry: dict) -> dict[str, torch.Tensor]:
-    """Tensors of one file of a card; a writer killed after the card left it under its .new name."""
-    for path in (folder / entry["name"], folder / f"{entry['name']}.new"):
-        if path.is_file() and sha256_of(path) == entry["sha256"]:
-            return load_file(path)
-    problem = (
-        "does not match the sha256 in its card"
-        if (folder / entry["name"]).is_file()
-        else "is missing"
+def _timm_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are given; the table of the series fills in the geometry where none is."""
+    given = {option: value for option, value in options.items() if value is not None}
+    if name not in SERIES:
+        return given
+    geometry = {"img_size": SERIES[name].img_size, "patch_size": SERIES[name].patch_size}
+    return geometry | given
+
+
+def _model_of(card: dict[str, Any]) -> VisionTransformer:
+    """The model that a card describes, with random weights."""
+    return create_model(
+        card.get("model", ""),
+        card["num_classes"],
+        card["img_size"],
+        card["patch_size"],
+        **card.get("model_kwargs", {}),
     )
+
+
+def _model_kwargs(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with which the name in the card gives this model; SwysError when none do.
+
+    A model of the series needs its sizes alone; what else differs from the named model is added.
+    """
+    arguments = _arguments(model)
+    sizes = {key: arguments[key] for key in ("depth", "embed_dim", "num_heads")}
+    with torch.device("meta"):  # shapes without memory, and without a random draw
+        named = _model_of(card | {"model_kwargs": sizes})
+        usual = _arguments(named)
+        extras = {key: value for key, value in arguments.items() if value != usual[key]}
+        described = _model_of(card | {"model_kwargs": sizes | extras})
+    expected = _structure(model)
+    found = _structure(described)
+    for key in [*expected, *found]:
+        if expected.get(key) != found.get(key):
+            raise SwysError(
+                f"a card cannot describe this model: made again as '{card['model']}', it would have"
+                f" another '{key}'; use square images and the usual layers of timm's models"
+            )
+    return sizes | extras
+
+
+def _arguments(model: VisionTransformer) -> dict[str, Any]:
+    """What a card can say of an architecture beside its name and geometry, in timm's words."""
+    block = model.blocks[0]
+    if not hasattr(block, "attn"):
+        kind = type(block).__name__
+        raise SwysError(
+            f"a card cannot describe a model of {kind}s; use one of timm's usual Blocks"
+        )
+    has_layer_scale = isinstance(getattr(block, "ls1", None), LayerScale)
+    return {
+        "depth": len(model.blocks),
+        "embed_dim": model.embed_dim,
+        "num_heads": block.attn.num_heads,
+        "mlp_ratio": block.mlp.fc2.in_features / model.embed_dim,
+        "class_token": model.has_class_token,
+        "reg_tokens": model.num_reg_tokens,
+        "no_embed_class": model.no_embed_class,
+        "global_pool": model.global_pool,
+        "pre_norm": not isinstance(model.norm_pre, nn.Identity),
+        "init_values": 1.0 if has_layer_scale else None,  # any start: the weights replace it
+    }
+
+
+def _structure(model: VisionTransformer) -> dict[str, Any]:
+    """What two models share when the weights of one mean the same in the other.
+
+    Layers that depend on the rates of a recipe (dropout, stochastic depth) hold no weights and do
+    nothing in evaluation mode: they are left out.
+    """
+    structure = _arguments(model)
+    for name, layer in model.blocks.named_modules(prefix="blocks"):
+        if not isinstance(layer, (nn.Identity, nn.Dropout, DropPath)):
+            structure[name] = type(layer).__name__
+    for key, tensor in model.state_dict().items():
+        structure[key] = tuple(tensor.shape)
+    return structure
+
+
+def _shards(tensors: dict[str, Tensor], stem: str) -> dict[str, dict[str, Tensor]]:
+    """Tensors by the file that they go into, each file at most ``SHARD_BYTES`` long."""
+    plan = split_torch_state_dict_into_shards(
+        tensors, filename_pattern=f"{stem}{{suffix}}.safetensors", max_shard_size=SHARD_BYTES
+    )
+    shards = {}
+    for file_name, keys in plan.filename_to_tensors.items():
+        shards[file_name] = {key: tensors[key] for key in keys}
+    return shards
+
+
+def _read_file(folder: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors of one file of a card; a writer killed after the card left it under its .new name."""
+    path = folder / entry["name"]
+    for candidate in (path, folder / f"{entry['name']}.new"):
+        if candidate.is_file() and sha256_of(candidate) == entry["sha256"]:
+            return load_file(candidate)
+    problem = "does not match the sha256 in its card" if path.is_file() else "is missing"
     raise SwysError(f"checkpoint '{folder}': file {entry['name']} {problem}; restore it with git")
 
 
-def _pack(tensors: dict[str, torch.Tensor], storage: str) -> dict[str, torch.Tensor]:
+def _pack(tensors: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
+    """Tensors as they are stored; a matrix in int8 has one scale for each of its rows."""
     packed = {}
     for key, tensor in tensors.items():
         value = tensor.detach().cpu().float()
-        if storage == "int8" and value.ndim == 2 and value.numel() > INT8_MIN_ELEMENTS:
+        if storage == "fp32":
+            packed[key] = value.contiguous()
+        elif storage == "int8" and value.ndim == 2 and value.numel() > INT8_MIN_ELEMENTS:
             scale = (value.abs().amax(dim=1) / 127).clamp(min=1e-8).half()
-            packed[key] = (value / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+            steps = (value / scale.float()[:, None]).round()
+            packed[key] = steps.clamp(-127, 127).to(torch.int8)
             packed[f"{key}.scale"] = scale
         else:
-            packed[key] = (value if storage == "fp32" else value.half()).contiguous()
+            packed[key] = value.half().contiguous()
     return packed
 
 
-def _unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    scales = {
-        key: value.float()[:, None] for key, value in tensors.items() if key.endswith(".scale")
-    }
-    weights = {key: value for key, value in tensors.items() if key not in scales}
-    factors = {
-        key: scales[f"{key}.scale"] for key, value in weights.items() if value.dtype == torch.int8
-    }
-    unpacked = {key: value.float() * factors.get(key, 1) for key, value in weights.items()}
-    if not all(value.isfinite().all() for value in unpacked.values()):
-        raise KeyError("weights that are no finite numbers")
-    return unpacked
+def _unpack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 weights of stored tensors; LookupError or RuntimeError where they are none."""
+    weights = {}
+    for key, tensor in tensors.items():
+        if key.endswith(".scale"):
+            continue
+        value = tensor.float()
+        if tensor.dtype == torch.int8:
+            value = value * tensors[f"{key}.scale"].float()[:, None]
+        if not value.isfinite().all():
+            raise RuntimeError("weights that are no finite numbers")
+        weights[key] = value
+    return weights

@@ -1,9 +1,9 @@
-"""From a trained ViT to one ONNX file that answers and explains without torch, with a card (JSON) beside it:
+"""From a trained ViT to an ONNX file that answers and explains without torch, with a card (JSON):
 
     model --export_onnx--> x.onnx, x.json --quantise_onnx_dynamic--> x_int8.onnx, x_int8.json
 
-A file appears only after ONNX Runtime has run it, and its card says how far its logits are from the model's.
-It reads *model input*: bringing uint8 images there is not inside, and the card spells it out.
+A file appears only after ONNX Runtime has run it, and its card says how far its logits are from the
+model's. The file reads *model input*: the card says how uint8 images are brought there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,14 +24,20 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from .benchmark import random_inputs
-from .cards import file_entry
+from .cards import file_entry, sha256_of
 from .config import SwysError, replacing, write_json
 from .data import to_model_input
 from .onnx_gradcam import WithGradCAM
 
+if TYPE_CHECKING:  # optional packages, which `package` imports
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession
+
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
 PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres)"
+HEATMAP = "signed Grad-CAM at blocks[-1].norm1, unnormalised; negative: evidence against the class"
+# what the card of a checkpoint hands on to the card of the file
 FROM_CHECKPOINT = (
     "model",
     "dataset",
@@ -50,21 +57,196 @@ def export_onnx(
     class_names: Sequence[str] = (),
     source: dict | None = None,
 ) -> dict:
-    """Write a model in float32 with a dynamic batch; refused when ONNX Runtime's logits differ from torch's.
+    """Write a model and its Grad-CAM in float32, for batches of any size.
 
     Args:
-        path: ends in .onnx. class_names: for the card. source: the checkpoint's card, to take facts from.
+        model: it classifies from its CLS token; it is left as it was.
+        path: ends in .onnx; the card is written beside it, ending in .json.
+        class_names: for the card; none, or one for each class.
+        source: the card of the checkpoint, to take facts from.
 
-    Returns the card. Raises SwysError: a missing package, an unwritable path.
+    Returns:
+        The card.
+
+    Raises:
+        SwysError: another number of class names than classes, another kind of model, a missing
+            package, an unwritable path, or a logit that differs from torch's by ``TOLERANCE``.
     """
+    if class_names and len(class_names) != model.num_classes:
+        raise SwysError(
+            f"{len(class_names)} class names for a model with {model.num_classes}; give one each"
+        )
     model = deepcopy(model).cpu().float().eval()
-    pixels, grid = random_inputs(model, 3), model.patch_embed.grid_size
-    card = {
+    pixels = random_inputs(model, 3)
+    card = float32_card(model, class_names, source or {})
+    with torch.no_grad():
+        expected = model(pixels).numpy()
+        graph = float32_graph(model, pixels)
+    return write_checked(graph, path, card, pixels, expected)
+
+
+def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
+    """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations when the file is run.
+
+    Only matrix products with weights become int8, each output channel with its own scale. Weights
+    use 7 of the 8 bits: without that, CPUs that lack VNNI overflow inside the product. Activations
+    are scaled by the range of the batch: score a file at batch 1 when it will serve at batch 1.
+
+    Args:
+        path: a file of ``export_onnx``.
+        out: the file to write, ending in .onnx.
+
+    Returns:
+        The card of the new file.
+
+    Raises:
+        SwysError: no such file, one that is quantised already, a missing package, or an unwritable
+            path.
+    """
+    onnx = package("onnx")
+    quantization = package("onnxruntime.quantization")
+    card = read_onnx_card(path)
+    if card["precision"] != "float32":
+        raise SwysError(f"'{path}' is {card['precision']} already; quantise the float32 file")
+    graph = onnx.load(str(path))
+    products = [node.name for node in graph.graph.node if node.op_type == "MatMul"]
+    with tempfile.TemporaryDirectory() as folder:
+        quantised = f"{folder}/int8.onnx"
+        quantization.quantize_dynamic(
+            graph,
+            quantised,
+            nodes_to_quantize=products,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        graph = onnx.load(quantised)
+    card["precision"] = "int8"
+    card["quantisation"] = "dynamic, matrix products: 7-bit weights, a scale per output channel"
+    card["quantised_from"] = card["sha256"]
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, *card["input"]["shape"][1:])
+    pixels = torch.rand(shape, generator=generator) * 2 - 1
+    expected, _ = run_onnx(onnx_session(path), pixels)
+    return write_checked(graph, out, card, pixels, expected)
+
+
+def onnx_session(path: str | Path) -> InferenceSession:
+    """An ONNX Runtime session on the CPU, with torch's number of threads.
+
+    Args:
+        path: an ONNX file.
+
+    Raises:
+        SwysError: no such file, or one that is damaged or not ONNX.
+    """
+    onnxruntime = package("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no public base class
+        reason = str(error).splitlines()[0][:160]
+        raise SwysError(f"'{path}' cannot be run ({reason}); write it with 'swys export'") from None
+
+
+def run_onnx(
+    session: InferenceSession, pixels: Tensor, targets: Sequence[int] | np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Logits and heatmaps of one batch of model input.
+
+    Args:
+        session: of a file that ``export_onnx`` or ``quantise_onnx_dynamic`` wrote.
+        pixels: float32 (B, 3, S, S) on the CPU.
+        targets: the classes to explain, int (B,); None: the predicted classes.
+
+    Returns:
+        Logits (B, C) and signed Grad-CAM maps (B, gh, gw), float32.
+    """
+    if targets is None:
+        targets = np.full(len(pixels), -1)
+    feed = {"pixels": pixels.numpy(), "target": np.asarray(targets, dtype=np.int64)}
+    return session.run(None, feed)
+
+
+def predict_onnx(
+    session: InferenceSession | str | Path,
+    images: np.ndarray,
+    batch_size: int = 32,
+    targets: Sequence[int] | np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """Logits and heatmaps of images, batch by batch.
+
+    Args:
+        session: from ``onnx_session``, or the path of a file.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        batch_size: number of images in a batch.
+        targets: the classes to explain, int (N,); None: the predicted classes.
+
+    Returns:
+        Logits (N, C) and signed Grad-CAM maps (N, gh, gw), float32.
+    """
+    if isinstance(session, (str, Path)):
+        session = onnx_session(session)
+    if targets is None:
+        targets = np.full(len(images), -1)
+    size = session.get_inputs()[0].shape[-1]
+    logits = []
+    maps = []
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
+        pixels = to_model_input(images[batch], size)
+        batch_logits, batch_maps = run_onnx(session, pixels, targets[batch])
+        logits.append(batch_logits)
+        maps.append(batch_maps)
+    return [np.concatenate(logits), np.concatenate(maps)]
+
+
+def read_onnx_card(path: str | Path) -> dict:
+    """The card of an exported file.
+
+    Args:
+        path: the ONNX file.
+
+    Raises:
+        SwysError: no file, no card, or a file that is not the one the card describes (sha256).
+    """
+    path = Path(path)
+    try:
+        card = json.loads(path.with_suffix(".json").read_text())
+        sha256 = sha256_of(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise SwysError(
+            f"'{path}' and its card cannot be read ({error}); export it again"
+        ) from None
+    if not is_onnx_card(card) or card.get("sha256") != sha256:
+        raise SwysError(f"'{path}' is not the file that its card describes; export it again")
+    return card
+
+
+def is_onnx_card(content: object) -> bool:
+    """Whether the content of a JSON file is a card of this module."""
+    return isinstance(content, dict) and content.get("format") == "onnx"
+
+
+def float32_card(model: VisionTransformer, class_names: Sequence[str], source: dict) -> dict:
+    """What the card says of a file before it is written.
+
+    Args:
+        model: to be exported.
+        class_names: none, or one for each class.
+        source: the card of the checkpoint, or an empty one.
+    """
+    shape = ["batch", 3, *model.patch_embed.img_size]
+    handed_on = {key: source[key] for key in FROM_CHECKPOINT if key in source}
+    return {
         "format": "onnx",
-        **{key: source[key] for key in FROM_CHECKPOINT if source and key in source},
+        **handed_on,
         "precision": "float32",
         "classes": list(class_names) or None,
-        "input": {"name": "pixels", "shape": ["batch", *pixels.shape[1:]], "dtype": "float32"},
+        "input": {"name": "pixels", "shape": shape, "dtype": "float32"},
         "preprocessing": PREPROCESSING,
         "target": {
             "name": "target",
@@ -72,125 +254,30 @@ def export_onnx(
             "dtype": "int64",
             "of": "the map; -1: predicted",
         },
-        "outputs": {"logits": ["batch", model.num_classes], "heatmap": ["batch", *grid]},
-        "heatmap": "signed Grad-CAM at blocks[-1].norm1, unnormalised; negative: evidence against the class",
+        "outputs": {
+            "logits": ["batch", model.num_classes],
+            "heatmap": ["batch", *model.patch_embed.grid_size],
+        },
+        "heatmap": HEATMAP,
     }
-    with torch.no_grad():
-        return write_checked(
-            float32_graph(model, pixels), path, card, pixels, model(pixels).numpy()
-        )
 
 
-def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
-    """Int8 by ONNX Runtime's dynamic quantisation: weights now, activations as they come, no calibration.
+def float32_graph(model: VisionTransformer, pixels: Tensor) -> ModelProto:
+    """The model with its Grad-CAM as an ONNX graph, by torch's exporter.
 
-    Only matrix products with weights become int8, each output channel with its own scale. They use 7 of the
-    8 bits: without that, CPUs that lack VNNI overflow inside the product. Activations are scaled by the range
-    of the batch: score such a file at batch 1 when it will serve at batch 1.
-
-    Returns the card. Raises SwysError: no such file, or one that is quantised already.
+    Args:
+        model: on the CPU, in eval mode.
+        pixels: model input, to trace the model with.
     """
-    onnx, quantization, card = (
-        package("onnx"),
-        package("onnxruntime.quantization"),
-        read_onnx_card(path),
-    )
-    if card["precision"] != "float32":
-        raise SwysError(f"'{path}' is {card['precision']} already; quantise the float32 file")
-    pixels = (
-        torch.rand((3, *card["input"]["shape"][1:]), generator=torch.Generator().manual_seed(0)) * 2
-        - 1
-    )
-    card |= {
-        "precision": "int8",
-        "quantisation": "dynamic, matrix products: 7-bit weights, a scale per output channel",
-        "quantised_from": card["sha256"],
-    }
-    graph = onnx.load(str(path))
-    with tempfile.TemporaryDirectory() as folder:
-        quantization.quantize_dynamic(
-            graph,
-            f"{folder}/int8.onnx",
-            nodes_to_quantize=[n.name for n in graph.graph.node if n.op_type == "MatMul"],
-            per_channel=True,
-            reduce_range=True,
-            weight_type=quantization.QuantType.QInt8,
-        )
-        graph = onnx.load(f"{folder}/int8.onnx")
-    return write_checked(graph, out, card, pixels, run_onnx(onnx_session(path), pixels)[0])
-
-
-def onnx_session(path: str | Path):
-    """An ONNX Runtime session on the CPU with as many threads as torch has.
-
-    Raises SwysError: no such file, or one that is damaged or not ONNX.
-    """
-    ort = package("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no public base class
-        reason = str(error).splitlines()[0][:160]
-        raise SwysError(f"'{path}' cannot be run ({reason}); write it with 'swys export'") from None
-
-
-def run_onnx(session, pixels: Tensor, targets=None) -> list[np.ndarray]:
-    """Logits float32 (B, C) and signed Grad-CAM maps (B, gh, gw) of model input, float32 (B, 3, S, S)."""
-    asked = np.full(len(pixels), -1) if targets is None else np.asarray(targets)
-    return session.run(None, {"pixels": pixels.numpy(), "target": asked.astype(np.int64)})
-
-
-def predict_onnx(
-    session, images: np.ndarray, batch_size: int = 32, targets=None
-) -> list[np.ndarray]:
-    """Logits float32 (N, C) and signed Grad-CAM maps (N, gh, gw) of uint8 images (N, H, W[, 3]).
-
-    ``session``: from ``onnx_session``, or a path. ``targets``: int (N,); None: of the predicted classes.
-    """
-    session = onnx_session(session) if isinstance(session, (str, Path)) else session
-    size = session.get_inputs()[0].shape[-1]
-    targets = np.full(len(images), -1) if targets is None else targets
-    rows = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
-    parts = [run_onnx(session, to_model_input(images[part], size), targets[part]) for part in rows]
-    return [np.concatenate(part) for part in zip(*parts)]
-
-
-def read_onnx_card(path: str | Path) -> dict:
-    """The card of an exported file.
-
-    Raises SwysError: no file, no card, or a file that is not the one the card describes (sha256).
-    """
-    try:
-        card, found = (
-            json.loads(Path(path).with_suffix(".json").read_text()),
-            file_entry(Path(path), ""),
-        )
-    except (OSError, ValueError) as error:
-        raise SwysError(
-            f"'{path}' and its card cannot be read ({error}); export it again"
-        ) from None
-    if (
-        not isinstance(card, dict)
-        or card.get("format") != "onnx"
-        or card.get("sha256") != found["sha256"]
-    ):
-        raise SwysError(f"'{path}' is not the file that its card describes; export it again")
-    return card
-
-
-def float32_graph(model: VisionTransformer, pixels: Tensor):
-    """The model with its Grad-CAM as an onnx.ModelProto, by torch's exporter."""
-    package("onnxscript")
+    package("onnxscript")  # torch's exporter is written in it
+    target = torch.full((len(pixels),), -1)
     batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torch's exporter uses deprecated parts of torch, and talks of axes
+        # torch's exporter uses deprecated parts of torch, and talks of axes
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             WithGradCAM(model).eval(),
-            (pixels, torch.full((len(pixels),), -1)),
+            (pixels, target),
             input_names=["pixels", "target"],
             output_names=["logits", "heatmap"],
             dynamic_shapes=(batch, batch),
@@ -199,51 +286,89 @@ def float32_graph(model: VisionTransformer, pixels: Tensor):
             verbose=False,
         )
     proto = program.model_proto
-    del proto.graph.value_info[
-        :
-    ]  # inferred shapes, over which quantising stumbles before onnxruntime 1.24
+    # inferred shapes, over which quantising stumbles before onnxruntime 1.24
+    proto.graph.ClearField("value_info")
+    # stack traces: a tenth of an int8 file, and the exporting machine's paths
     for part in (proto.graph, *proto.graph.node, *proto.graph.input):
-        del part.metadata_props[
-            :
-        ]  # stack traces: a tenth of an int8 file, and the exporting machine's paths
+        part.ClearField("metadata_props")
     # without this, quantising advises a shape pass, which changes nothing in these graphs
     proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     return proto
 
 
 def write_checked(
-    model, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray
+    graph: ModelProto, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray
 ) -> dict:
-    """Run the graph at batch 1 and 3, compare it with the ``expected`` logits, put file and card in place."""
+    """Run a graph, compare its logits with the expected ones, put file and card in place.
+
+    Args:
+        graph: the content of the file.
+        path: ends in .onnx.
+        card: what is known of the file; what is measured here is added.
+        pixels: model input, float32 (3, 3, S, S).
+        expected: logits, (3, C).
+
+    Returns:
+        The completed card.
+
+    Raises:
+        SwysError: another ending, a card of another file in the way, an unwritable path, or a
+            float32 graph with a logit that differs from the expected one by ``TOLERANCE``.
+    """
     path = Path(path)
+    card_path = path.with_suffix(".json")
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
-    card_path = path.with_suffix(".json")
-    if card_path.is_file() and '"format": "onnx"' not in card_path.read_text(errors="replace"):
-        raise SwysError(
-            f"'{card_path}' is the card of another file; give another name than '{path.name}'"
-        )
+    refuse_other_card(card_path, path.name)
     with replacing(path) as part:
-        part.write_bytes(model.SerializeToString())
-        session = onnx_session(part)
-        card |= file_entry(part, path.name)
-        difference = max(
-            np.abs(run_onnx(session, pixels[:n])[0] - expected[:n]).max() for n in (1, 3)
-        )
+        part.write_bytes(graph.SerializeToString())
+        difference = largest_difference(onnx_session(part), pixels, expected)
         if card["precision"] == "float32" and not difference < TOLERANCE:
             raise SwysError(
                 f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}"
             )
-        card |= {"max_logit_difference": float(difference), "opset": model.opset_import[0].version}
+        card = card | file_entry(part, path.name)
+        card["max_logit_difference"] = difference
+        card["opset"] = graph.opset_import[0].version
         card["versions"] = {
-            name: package(name).__version__ for name in ("torch", "onnx", "onnxruntime")
+            "torch": torch.__version__,
+            "onnx": package("onnx").__version__,
+            "onnxruntime": package("onnxruntime").__version__,
         }
         write_json(card_path, card)
     return card
 
 
+def refuse_other_card(card_path: Path, name: str) -> None:
+    """Refuse to write over a JSON file that is not a card of this module.
+
+    Args:
+        card_path: where the card is to be written.
+        name: of the ONNX file, for the message.
+    """
+    if not card_path.is_file():
+        return
+    try:
+        content = json.loads(card_path.read_text())
+    except (OSError, ValueError, RecursionError):  # unreadable, or not JSON
+        content = None
+    if not is_onnx_card(content):
+        raise SwysError(
+            f"'{card_path}' is the card of another file; give another name than '{name}'"
+        )
+
+
+def largest_difference(session: InferenceSession, pixels: Tensor, expected: np.ndarray) -> float:
+    """How far a logit is from the expected one, for the first image alone and for all images."""
+    differences = []
+    for count in (1, len(pixels)):
+        logits, _ = run_onnx(session, pixels[:count])
+        differences.append(np.abs(logits - expected[:count]).max())
+    return float(max(differences))
+
+
 def package(name: str) -> ModuleType:
-    """An optional package, or one line that says how to get it."""
+    """An optional package; SwysError with the way to get it when it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

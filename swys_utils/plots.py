@@ -9,116 +9,241 @@ import numpy as np
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
 from .data import Split
-from .gradcam import overlay
+from .distillation import OBJECTIVES, Objective
+from .gradcam import METHODS, Method, overlay
 from .metrics import point_scores
+from .models import SERIES, SeriesModel
 from .training import predict
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the first word found in a name decides
-COLOURS = {
-    "map": "#CC79A7",
-    "feature": "#56B4E9",
-    "soft": "#009E73",
-    "tiny": "#D55E00",
-    "base": "#0072B2",
-}
-SCORES = {"accuracy": ("accuracy (%)", 100), "auc": ("AUC", 1), "ece": ("calibration error", 1)}
 GREY = "#767676"  # the lightest grey that is readable as text on white
+SCORES = {  # score -> its name on an axis, and the factor from a fraction to the unit shown
+    "accuracy": ("accuracy (%)", 100),
+    "auc": ("AUC", 1),
+    "ece": ("calibration error", 1),
+}
+Scores = Mapping[str, float]
 
-plt.rc("axes.spines", top=False, right=False)
-plt.rcParams |= {
-    "figure.dpi": 90,
-    "lines.solid_capstyle": "butt",
-}  # a bar ends where its interval ends
+
+def use_style() -> None:
+    """Set matplotlib's defaults for every figure of the series; importing this module calls it."""
+    plt.rcParams["axes.spines.top"] = False
+    plt.rcParams["axes.spines.right"] = False
+    plt.rcParams["figure.dpi"] = 90
+    plt.rcParams["lines.solid_capstyle"] = "butt"  # a bar ends where its interval ends
+
+
+use_style()
 
 
 def colour(name: str) -> str:
-    """The colour of a model, the same in every figure and notebook; grey for a name without one."""
-    said = (
-        name.lower().replace("kd", "soft").replace("answers", "soft")
-    )  # both learn from soft targets
-    return next((found for word, found in COLOURS.items() if word in said), GREY)
+    """The colour of a model, a way to teach or a way to explain, the same in every figure.
+
+    Args:
+        name: an id or a title in ``models.SERIES``, ``distillation.OBJECTIVES`` or
+            ``gradcam.METHODS``, or a text that begins with such a title: "Base, live" is blue, as
+            "Base" is.
+
+    Returns:
+        A colour such as "#0072B2"; grey for any other name.
+    """
+    entries: dict[str, SeriesModel | Objective | Method] = {}
+    entries.update(SERIES)
+    entries.update(OBJECTIVES)
+    entries.update(METHODS)
+    if name in entries:
+        return entries[name].colour
+    matches = [entry for entry in entries.values() if _begins_with(name, entry.title)]
+    if not matches:
+        return GREY
+    longest = max(matches, key=lambda entry: len(entry.title))
+    return longest.colour
+
+
+def _begins_with(name: str, title: str) -> bool:
+    """Whether the first words of a name are the title: "Base" is none of "Baseline"."""
+    rest = name.removeprefix(title)
+    return rest != name and not rest[:1].isalnum()
 
 
 class LiveCurve:
-    """Accuracy and AUC, fractions, on a sample of images against seconds of training, redrawn in place.
+    """Accuracy and AUC against the time of training, redrawn in place while a model learns.
 
-    A ``callback`` of ``training.fit``, or called after each step of a loop; it looks at each twelfth of
-    ``seconds`` and at their end (0: each minute). A notebook keeps one PNG. ``baseline``: dashed lines,
-    ``{name: {"accuracy", "auc"}}``; ``others``: thin lines, ``{name: history}``, as in ``history``.
+    Pass it as ``callback`` to ``training.fit``, or call it after each step of a loop of your own.
+    It scores the model at each twelfth of ``seconds`` and at their end. A notebook keeps one PNG.
+
+    Args:
+        split: the images that are scored.
+        task: MedMNIST's name of the task, as in ``data.info.task``.
+        title: the model's name, which also gives its line a colour.
+        baseline: dashed lines, name -> {"accuracy", "auc"} as fractions in [0, 1].
+        others: thin lines, name -> the ``history`` of another curve.
+        seconds: how long the training lasts; 0 is for an unknown time, scored once a minute.
+
+    Attributes:
+        history: for each time at which the model was scored "seconds", "accuracy" and "auc", the
+            scores as fractions in [0, 1].
     """
 
     def __init__(
-        self, split: Split, task: str, title="Base", baseline=None, others=None, seconds=0.0
+        self,
+        split: Split,
+        task: str,
+        title: str = "Base",
+        baseline: Mapping[str, Scores] | None = None,
+        others: Mapping[str, Sequence[Scores]] | None = None,
+        seconds: float = 0.0,
     ):
-        self.split, self.task, self.title, self.seconds = split, task, title, seconds
-        self.baseline, self.others, self.handle = baseline or {}, others or {}, DisplayHandle()
+        self.split = split
+        self.task = task
+        self.title = title
+        self.baseline = baseline or {}
+        self.others = others or {}
+        self.seconds = seconds
         self.history: list[dict[str, float]] = []
+        self._display = DisplayHandle()
 
     def __call__(self, model: nn.Module, seconds: float, step: int = 0) -> None:
-        """Score the model, whose mode stays as it is, and redraw; nothing happens when no look is due."""
-        last = self.history[-1]["seconds"] if self.history else -np.inf
-        end = self.seconds if last < self.seconds else np.inf  # looked at once
-        if seconds < min(last + (self.seconds / 12 or 60), end):
+        """Score the model and redraw, if it is time to; the model's mode stays as it is.
+
+        Args:
+            model: a ViT that takes images of ``split``.
+            seconds: how long it has been trained.
+            step: not used; ``training.fit`` passes it to every callback.
+        """
+        if not self._is_due(seconds):
             return
-        scores = point_scores(
-            predict(model, self.split.images, bf16=True), self.split.labels, self.task
-        )
+        logits = predict(model, self.split.images, bf16=True)
+        scores = point_scores(logits, self.split.labels, self.task)
         self.history.append(
-            {"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]}
+            {
+                "seconds": float(seconds),
+                "accuracy": scores["accuracy"],
+                "auc": scores["auc"],
+            }
         )
         if get_ipython() is not None:
-            figure = self.figure()
-            content = {"image/png": print_figure(figure, bbox_inches=None, dpi=130, base64=True)}
-            show = self.handle.update if len(self.history) > 1 else self.handle.display
-            show(
-                content,
-                metadata={"image/png": {"alt": figure.get_suptitle(), "width": 760}},
-                raw=True,
-            )
+            self._redraw()
 
     def figure(self) -> Figure:
-        """The curves so far. pyplot does not know this figure, so no notebook shows it a second time."""
+        """The curves so far.
+
+        Returns:
+            A figure that pyplot does not know, so that no notebook shows it a second time.
+        """
         figure = Figure(figsize=(8.4, 3.3), layout="constrained")
-        for ax, (key, (label, factor)) in zip(figure.subplots(1, 2), SCORES.items()):
-            for name, rows in {**self.others, self.title: self.history}.items():
-                style = {"lw": 2.5, "marker": "."} if name == self.title else {"lw": 1.2}
-                x, y = [row["seconds"] for row in rows], [factor * row[key] for row in rows]
-                ax.plot(x, y, color=colour(name), label=name, **style)
-            for name, scores in self.baseline.items():
-                ax.axhline(factor * scores[key], color="black", lw=1, ls="--", label=name)
-            ax.set(xlabel="training time (s)", ylabel=label, xlim=(0, None))
-        ax.legend(frameon=False, fontsize=9)
-        said = "after {seconds:.0f} s: accuracy {accuracy:.1%}, AUC {auc:.3f}".format(
-            **self.history[-1]
-        )
-        figure.suptitle(f"{self.title} {said}", x=0.01, ha="left", fontsize=11)
+        axes = figure.subplots(1, 2)
+        self._draw(axes[0], "accuracy")
+        self._draw(axes[1], "auc")
+        axes[1].legend(frameon=False, fontsize=9)
+        last = self.history[-1]
+        scores = f"accuracy {last['accuracy']:.1%}, AUC {last['auc']:.3f}"
+        title = f"{self.title} after {last['seconds']:.0f} s: {scores}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         return figure
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether the first look, the next one or the one at the end of training is due."""
+        if not self.history:
+            return True
+        last = self.history[-1]["seconds"]
+        interval = self.seconds / 12 if self.seconds else 60
+        ends = last < self.seconds <= seconds
+        return ends or seconds >= last + interval
+
+    def _redraw(self) -> None:
+        """Put the figure in place of the last one; its title describes it to who cannot see it."""
+        figure = self.figure()
+        png = print_figure(figure, bbox_inches=None, dpi=130, base64=True)
+        content = {"image/png": png}
+        metadata = {
+            "image/png": {
+                "alt": figure.get_suptitle(),
+                "width": 760,
+            }
+        }
+        is_first = len(self.history) == 1
+        show = self._display.display if is_first else self._display.update
+        show(content, metadata=metadata, raw=True)
+
+    def _draw(self, ax: Axes, key: str) -> None:
+        """Draw one score of all models over the seconds of their training."""
+        label, factor = SCORES[key]
+        curves = {**self.others, self.title: self.history}
+        for name, history in curves.items():
+            seconds = [row["seconds"] for row in history]
+            scores = [factor * row[key] for row in history]
+            (line,) = ax.plot(seconds, scores, color=colour(name), label=name)
+            if name == self.title:
+                line.set(linewidth=2.5, marker=".")
+            else:
+                line.set(linewidth=1.2)
+        for name, constant in self.baseline.items():
+            line = ax.axhline(factor * constant[key], label=name)
+            line.set(color="black", linewidth=1, linestyle="--")
+        ax.set_xlabel("training time (s)")
+        ax.set_ylabel(label)
+        ax.set_xlim(0, None)
 
 
 def heatmap_rows(
-    images, maps: Mapping, captions: Mapping, titles: Sequence[str], scale="image"
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    captions: Mapping[str, Sequence[str]],
+    titles: Sequence[str],
+    scale: float | str = "image",
 ) -> Figure:
-    """The images, uint8 (N, H, W[, 3]), in a row, and below it each model's heatmaps over them.
+    """The images in a row, and below it a row for each model with its heatmaps over the images.
 
-    ``maps``: model -> (N, gh, gw), unnormalised; ``captions``: model -> N texts; ``titles``: N texts;
-    ``scale``: as in ``gradcam.overlay``, or "model" for one scale for all maps of a model.
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        maps: for each model float (N, gh, gw), unnormalised.
+        captions: for each model N texts, which stand below its maps.
+        titles: N texts, which stand above the images.
+        scale: what counts as strongest: "image" for each map's own maximum, "model" for the
+            maximum of all maps of a model, or a number, as in ``gradcam.overlay``.
+
+    Returns:
+        A figure with one axis for each picture.
     """
-    rows, columns = len(maps) + 1, len(images)
-    size = (1.3 * columns + 0.6, 1.8 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    rows = len(maps) + 1
+    columns = len(images)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.3 * columns + 0.6, 1.8 * rows),
+        squeeze=False,
+        layout="constrained",
+    )
     plt.setp(axes.ravel(), xticks=[], yticks=[], frame_on=False)
     for ax, image, title in zip(axes[0], images, titles):
         ax.imshow(image, cmap="gray", vmin=0, vmax=255)
         ax.set_title(title, fontsize=9)
-    for row, (name, heat) in zip(axes[1:], maps.items()):
-        strongest = max(float(np.max(heat)), 1e-30) if scale == "model" else scale
-        drawn = overlay(images, heat, alpha=0.6, scale=strongest, size=112)
-        for ax, picture, one, caption in zip(row, drawn, heat, captions[name]):
-            ax.imshow(picture)
-            ax.set_xlabel(caption if np.max(one) > 0 else f"{caption}\nempty map", fontsize=8)
+    for row, (name, model_maps) in zip(axes[1:], maps.items()):
+        strongest = overlay_scale(model_maps, scale)
+        pictures = overlay(images, model_maps, alpha=0.6, scale=strongest, size=112)
         row[0].set_ylabel(name, color=colour(name), fontsize=11)
+        for ax, picture, heatmap, caption in zip(row, pictures, model_maps, captions[name]):
+            ax.imshow(picture)
+            below = caption if np.max(heatmap) > 0 else f"{caption}\nempty map"
+            ax.set_xlabel(below, fontsize=8)
     return figure
+
+
+def overlay_scale(maps: np.ndarray, scale: float | str) -> float | str:
+    """What ``gradcam.overlay`` has to count as strongest in the maps of one model.
+
+    Args:
+        maps: float (N, gh, gw), unnormalised.
+        scale: as in ``heatmap_rows``.
+
+    Returns:
+        A number above 0 for "model", even where no map has a positive value; else ``scale``.
+    """
+    if scale != "model":
+        return scale
+    return max(float(np.max(maps)), 1e-30)

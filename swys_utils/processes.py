@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
 class ProcessShare(TorchFunctionMode):
-    """The rows of a batch that are one process's, and inside it their random numbers (of PatchDropout and
-    stochastic depth): drawn for the whole batch, so that several processes train what one trains.
+    """One process's part of a batch, ``part``, and of the random numbers drawn for the batch.
 
-    ``weight`` makes the mean of the shares' losses the mean over the batch when shares differ by an image.
+    Inside ``with share:`` PatchDropout and stochastic depth draw the numbers of the whole batch, of
+    which the process takes its own, so that several processes train what one would train.
+    ``weight`` makes the mean of the processes' losses the mean over the batch: parts can differ by
+    an image.
+
+    Args:
+        process: number of this process, from 0.
+        processes: number of processes.
+        images: number of images in the batch.
     """
 
     def __init__(self, process: int, processes: int, images: int):
         super().__init__()
+        start = images * process // processes
+        stop = images * (process + 1) // processes
         self.images = images
-        self.rows = slice(images * process // processes, images * (process + 1) // processes)
-        self.weight = (self.rows.stop - self.rows.start) * processes / images
+        self.part = slice(start, stop)
+        self.size = stop - start
+        self.weight = self.size * processes / images
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Each call of a torch function passes here; all but the two that draw pass unchanged."""
-        share = self.rows.stop - self.rows.start
-        if function is torch.randn and args and args[0] == share:
-            return function(self.images, *args[1:], **(kwargs or {}))[self.rows]
-        if function is Tensor.bernoulli_ and args[0].ndim and len(args[0]) == share:
-            whole = args[0].new_empty(self.images, *args[0].shape[1:])
-            return args[0].copy_(function(whole, *args[1:], **(kwargs or {}))[self.rows])
-        return function(*args, **(kwargs or {}))
+    def __torch_function__(
+        self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
+    ):
+        """Torch calls this for each of its functions; the two that draw for images are changed."""
+        kwargs = kwargs or {}
+        if function is torch.randn and args and args[0] == self.size:  # PatchDropout
+            drawn = torch.randn(self.images, *args[1:], **kwargs)
+            return drawn[self.part]
+        if function is Tensor.bernoulli_ and args[0].shape[:1] == (self.size,):  # stochastic depth
+            target, *probability = args
+            drawn = target.new_empty(self.images, *target.shape[1:])
+            drawn.bernoulli_(*probability, **kwargs)
+            return target.copy_(drawn[self.part])
+        return function(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What decides a training run: random views of the images, their order, learning rate, loss on labels."""
+"""What decides a training run: random views, the order of images, the learning rate, the loss."""
 
 from __future__ import annotations
 
@@ -10,19 +10,42 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.models import get_arch_name
 from torch import Tensor, nn
 
 from .data import Dataset, to_planes
+from .models import timm_name
+
+# images of cells and tissue have no up and down: a quarter turn keeps their label
+TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")
+
+# timm's architectures that are trained by Base's recipe; any other gets Tiny's
+BASE_MODELS = (
+    "vit_base_patch8_224",
+    "vit_base_patch16_224",
+    "vit_base_patch16_384",
+    "vit_base_patch32_224",
+    "deit_base_patch16_224",
+    "deit3_base_patch16_224",
+)
+
+MAX_WARMUP = 0.2  # the learning rate rises during at most this share of the schedule
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """How far a random view may differ from its image; the default is no difference.
 
+    To add an augmentation: a field here; a field at the end of :class:`Draws`, drawn by ``draw``
+    after the table, so that the other random numbers stay what they are; a step in :func:`augment`.
+
     Attributes:
-        flip: mirror left-right with probability 1/2. turns: also by multiples of 90 degrees.
-        rotate: degrees, scale: relative, shift: share of the side; each uniform in +- the value.
-        jitter: +- brightness, contrast and (colour images) saturation, relative.
+        flip: mirror left-right with probability 1/2.
+        turns: turn by a random multiple of 90 degrees.
+        rotate: turn by an angle within +- this many degrees.
+        scale: change the size by a share within +- this value.
+        shift: move by a share of the side within +- this value.
+        jitter: change brightness, contrast and (colour images) saturation, relative, within +-.
     """
 
     flip: bool = False
@@ -32,38 +55,85 @@ class Augmentation:
     shift: float = 0.0
     jitter: float = 0.0
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """The random numbers behind ``n`` views, float32 (n, 9) in [0, 1), on the CPU."""
-        return torch.rand(n, 9, generator=generator)
+    def draw(self, n: int, generator: torch.Generator) -> Draws:
+        """Draw the random numbers behind ``n`` views from a generator on the CPU."""
+        table = torch.rand(n, 9, generator=generator)
+        return Draws(*table.unbind(dim=1))
 
 
-def augment(planes: Tensor, img_size: int, how: Augmentation, draws: Tensor) -> Tensor:
-    """One view of each image; mirroring, turning, scaling, shifting and resizing are one affine map.
+class Draws(NamedTuple):
+    """The random numbers behind n views: float32 (n,) in [0, 1) for each kind of change."""
+
+    angle: Tensor
+    turn: Tensor
+    scale: Tensor
+    mirror: Tensor
+    shift_x: Tensor
+    shift_y: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+
+    def take(self, indices: Tensor) -> Draws:
+        """The random numbers of the views at ``indices``, int64 (B,)."""
+        return Draws(*torch.stack(self)[:, indices])
+
+    def to(self, device: torch.device | str) -> Draws:
+        """The same random numbers on ``device``."""
+        return Draws(*torch.stack(self).to(device))
+
+
+def augment(planes: Tensor, img_size: int, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """Make one view of each image, on the device of the images.
+
+    Mirroring, turning, scaling, shifting and resizing are one affine map: pixels are interpolated
+    once.
 
     Args:
-        planes: float (B, C, H, W) in [-1, 1]. img_size: side S of the views, px.
-        draws: (B, 9) in [0, 1), from ``how.draw``; the same numbers give the same views.
+        planes: images, float (B, C, H, W) in [-1, 1].
+        img_size: side S of the views, px.
+        augmentation: how far a view may differ from its image.
+        draws: B random numbers of each kind; the same numbers give the same views.
 
-    Returns float (B, C, S, S) in [-1, 1], computed on the device of ``planes``.
+    Returns:
+        Views, float (B, C, S, S) in [-1, 1].
     """
-    if planes.shape[-1] > img_size:  # as in to_model_input
-        planes = F.interpolate(planes, size=(img_size, img_size), mode="bilinear", antialias=True)
-    u = draws.to(planes.device).T
-    even = u * 2 - 1  # uniform in [-1, 1)
-    angle = even[0] * math.radians(how.rotate)
-    if how.turns:
-        angle = angle + (u[1] * 4).floor() * (math.pi / 2)
-    size = 1 + even[2] * how.scale
-    mirror = torch.where(u[3] < 0.5, -1.0, 1.0) if how.flip else torch.ones_like(u[3])
-    cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
-    row_x = torch.stack([cos * mirror, -sin, even[4] * 2 * how.shift], dim=1)
-    row_y = torch.stack([sin * mirror, cos, even[5] * 2 * how.shift], dim=1)
-    theta = torch.stack([row_x, row_y], dim=1)  # (B, 2, 3)
-    grid = F.affine_grid(theta, [*planes.shape[:2], img_size, img_size], align_corners=False)
+    size = [img_size, img_size]
+    if planes.shape[-1] > img_size:  # smoothed while it shrinks, as in to_model_input
+        planes = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    draws = draws.to(planes.device)
+    theta = _affine_maps(augmentation, draws)
+    grid = F.affine_grid(theta, [*planes.shape[:2], *size], align_corners=False)
     views = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    if not how.jitter:
-        return views
-    brightness, contrast, saturation = (1 + even[6:] * how.jitter)[..., None, None, None]
+    if augmentation.jitter:
+        views = _jittered(views, augmentation.jitter, draws)
+    return views
+
+
+def _affine_maps(augmentation: Augmentation, draws: Draws) -> Tensor:
+    """(B, 2, 3): from points of each view to points of its image, both from -1 to 1."""
+    angle = _within(math.radians(augmentation.rotate), draws.angle)
+    if augmentation.turns:
+        quarters = (draws.turn * 4).floor()
+        angle = angle + quarters * (math.pi / 2)
+    mirror = torch.ones_like(draws.mirror)
+    if augmentation.flip:
+        mirror = torch.where(draws.mirror < 0.5, -1.0, 1.0)
+    scale = 1 + _within(augmentation.scale, draws.scale)
+    cos = torch.cos(angle) * scale
+    sin = torch.sin(angle) * scale
+    shift_x = _within(2 * augmentation.shift, draws.shift_x)  # a side is 2 long
+    shift_y = _within(2 * augmentation.shift, draws.shift_y)
+    row_x = torch.stack([cos * mirror, -sin, shift_x], dim=1)
+    row_y = torch.stack([sin * mirror, cos, shift_y], dim=1)
+    return torch.stack([row_x, row_y], dim=1)
+
+
+def _jittered(views: Tensor, jitter: float, draws: Draws) -> Tensor:
+    """Change brightness, contrast and (colour images) saturation of views (B, C, S, S)."""
+    brightness = 1 + _within(jitter, draws.brightness).view(-1, 1, 1, 1)
+    contrast = 1 + _within(jitter, draws.contrast).view(-1, 1, 1, 1)
+    saturation = 1 + _within(jitter, draws.saturation).view(-1, 1, 1, 1)
     views = (views + 1) * brightness - 1  # black stays black
     mean = views.mean(dim=(1, 2, 3), keepdim=True)
     views = (views - mean) * contrast + mean
@@ -73,19 +143,31 @@ def augment(planes: Tensor, img_size: int, how: Augmentation, draws: Tensor) -> 
     return views.clamp(-1, 1)
 
 
+def _within(limit: float, draws: Tensor) -> Tensor:
+    """Random numbers in [0, 1) as random numbers in [-limit, limit)."""
+    return (draws * 2 - 1) * limit
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run, apart from the seed.
+    """Everything that decides a run, except the seed.
 
     Attributes:
-        epochs, batch_size, lr, weight_decay: of AdamW (Loshchilov & Hutter 2019); lr is the peak.
-        warmup_epochs: linear rise of the learning rate; then half a cosine down to 0.
-        augmentation: the random views. views: so many different ones of each image, shown in turn and the
-            same in every run, so that a teacher can look at them beforehand; 0 draws new ones each epoch.
+        epochs: number of times that the training images are shown.
+        batch_size: images in a step; all of them where there are fewer.
+        lr: the highest learning rate of AdamW (Loshchilov & Hutter 2019).
+        weight_decay: of AdamW.
+        warmup_epochs: epochs in which the learning rate rises linearly, before it falls along half
+            a cosine to 0. The rise takes at most ``MAX_WARMUP``, a fifth, of the schedule: with a
+            warm-up of 5 epochs, 2.4 epochs of 12.
+        augmentation: the random views.
+        views: number of different views of each image, which are shown in turn and are the same in
+            every run, so that a teacher can look at them beforehand; 0 draws new ones each epoch.
         drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
-        patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023), which saves
-            as much of the time, but for the last ``full_tokens`` of the epochs.
-        seconds: squeeze the schedule into so many seconds of training, whatever ``epochs`` says; 0 is off.
+        patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023),
+            which saves nearly this share of the time.
+        full_tokens: share of the schedule, at its end, in which no patch token is left out.
+        seconds: the schedule takes this many seconds of training instead of ``epochs``; 0 is off.
     """
 
     epochs: int = 60
@@ -103,37 +185,52 @@ class Recipe:
     seconds: float = 0.0
 
 
-TURNED = (
-    "bloodmnist",
-    "pathmnist",
-    "dermamnist",
-    "tissuemnist",
-)  # cells and tissue have no up or down
-
-
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
-    """The recipe of the shipped runs; images without an up and down are also turned."""
+    """The recipe of the shipped runs.
+
+    Args:
+        model_name: of the series or of timm; Base's recipe is for ``BASE_MODELS``, Tiny's for all
+            others.
+        dataset_name: MedMNIST's name; images of the sets in ``TURNED`` are also turned.
+    """
     recipe = Recipe(epochs=30, batch_size=64, patch_drop=0.5, views=8)
-    if "base" in model_name:
+    if get_arch_name(timm_name(model_name)) in BASE_MODELS:
         recipe = replace(recipe, epochs=12, lr=3e-4, full_tokens=0.1)
     if dataset_name in TURNED:
-        recipe = replace(recipe, augmentation=replace(recipe.augmentation, turns=True))
+        turned = replace(recipe.augmentation, turns=True)
+        recipe = replace(recipe, augmentation=turned)
     return recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, seconds: float = 0.0) -> float:
-    """The rate of the next step, after ``step`` steps and ``seconds`` of training."""
+    """The rate of the next step: a linear rise, then half a cosine down to exactly 0.
+
+    Args:
+        recipe: its highest rate, its schedule and its warm-up.
+        step: number of steps so far.
+        steps_per_epoch: number of steps in an epoch.
+        seconds: of training so far, for a schedule in seconds.
+    """
     total = recipe.epochs * steps_per_epoch
-    done = min(1.0, seconds / recipe.seconds) if recipe.seconds else step / total
-    warmup = min(recipe.warmup_epochs / recipe.epochs, 0.2)
+    done = step / total
+    if recipe.seconds:
+        done = min(1.0, seconds / recipe.seconds)
+    warmup = min(recipe.warmup_epochs / recipe.epochs, MAX_WARMUP)
     if done < warmup:
-        return recipe.lr * (done + 1 / total) / (warmup + 1 / total)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+        return recipe.lr * (done + 1 / total) / (warmup + 1 / total)  # above 0 at the first step
+    angle = math.pi * (done - warmup) / (1 - warmup)
+    return recipe.lr * 0.5 * (1 + math.cos(angle))
 
 
 class Batch(NamedTuple):
-    """What an objective sees: inputs float (B, 3, S, S), targets float (B, C) (a row of zeros: no label),
-    and which images (rows of the training split, int64 (B,)) in which of the recipe's views these are."""
+    """What an objective sees of a training step.
+
+    Attributes:
+        inputs: views, float (B, 3, S, S) in [-1, 1].
+        targets: float (B, C), 1 for what is true; a row of zeros: the image has no label.
+        indices: positions of the images in the training split, int64 (B,), on the CPU.
+        view: number of the view that is shown of each image, from 0.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -142,46 +239,150 @@ class Batch(NamedTuple):
 
 
 def batches(
-    data: Dataset, epoch: int, recipe: Recipe, img_size=28, seed=0, device="cpu"
+    data: Dataset,
+    epoch: int,
+    recipe: Recipe,
+    img_size: int = 28,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """The training split once; its order follows from (seed, epoch), and so do views that are not fixed.
+    """Show the training split once, in random views and in random order.
 
-    Memory-mapped images stay on disk, others lie on the device. A last batch that is not full is left out.
+    Views and order follow from (seed, epoch); where the recipe has a fixed number of views, each
+    follows from its own number. Memory-mapped images stay on disk, others lie on the device.
+
+    Args:
+        data: its training split is shown.
+        epoch: number of the epoch, from 0.
+        recipe: batch size and views.
+        img_size: side S of the views, px.
+        seed: of the run.
+        device: where inputs and targets are made.
+
+    Yields:
+        Full batches; the images that do not fill the last one are left out.
     """
-    labels, on_disk = torch.as_tensor(data.train.labels), isinstance(data.train.images, np.memmap)
-    images = data.train.images if on_disk else torch.as_tensor(data.train.images).to(device)
-    order = torch.as_tensor(np.random.default_rng([seed, epoch]).permutation(len(labels)))
-    how, size = recipe.augmentation, min(recipe.batch_size, len(labels))
-    view = epoch % recipe.views if recipe.views else epoch
-    generator = torch.Generator().manual_seed(view if recipe.views else 1_000_003 * seed + epoch)
-    draws = how.draw(len(labels), generator)
-    for rows in order[: len(order) // size * size].split(size):
-        pixels = images[rows.numpy()] if on_disk else images[rows.to(device)]
-        inputs = augment(to_planes(pixels, device), img_size, how, draws[rows]).expand(
-            -1, 3, -1, -1
-        )
-        yield Batch(inputs, one_hot(labels[rows], data.info.num_classes).to(device), rows, view)
+    images = data.train.images
+    if not isinstance(images, np.memmap):
+        images = torch.as_tensor(images).to(device)
+    labels = torch.as_tensor(data.train.labels)
+    view = epoch
+    view_seed = 1_000_003 * seed + epoch
+    if recipe.views:
+        view = view_seed = epoch % recipe.views
+    draws = view_draws(recipe.augmentation, len(labels), view_seed)
+    for indices in batch_indices(len(labels), recipe, epoch, seed):
+        inputs = make_views(images, indices, draws, recipe.augmentation, img_size, device)
+        targets = one_hot(labels[indices], data.info.num_classes).to(device)
+        yield Batch(inputs, targets, indices, view)
+
+
+def batch_indices(count: int, recipe: Recipe, epoch: int, seed: int) -> tuple[Tensor, ...]:
+    """Positions, int64 (B,), of the images in each full batch of an epoch.
+
+    Args:
+        count: number of training images.
+        recipe: the batch size.
+        epoch: number of the epoch, from 0.
+        seed: of the run.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    size = min(recipe.batch_size, count)
+    shown = count // size * size
+    return torch.as_tensor(order)[:shown].split(size)
+
+
+def view_draws(augmentation: Augmentation, count: int, view_seed: int) -> Draws:
+    """The random numbers behind one view of each of ``count`` images.
+
+    Args:
+        augmentation: what the numbers are drawn for.
+        count: number of images.
+        view_seed: the same seed gives the same numbers; of a fixed view, its number.
+    """
+    return augmentation.draw(count, torch.Generator().manual_seed(view_seed))
+
+
+def make_views(
+    images: np.ndarray | Tensor,
+    indices: Tensor,
+    draws: Draws,
+    augmentation: Augmentation,
+    img_size: int,
+    device: torch.device | str,
+) -> Tensor:
+    """Make a view of some images. All views are made here: a student sees what its teacher saw.
+
+    Args:
+        images: of the whole split, uint8 (N, H, W) or (N, H, W, 3); a tensor lies on ``device``.
+        indices: positions of the images to show, int64 (B,), on the CPU.
+        draws: of the whole split, N random numbers of each kind.
+        augmentation: how far a view may differ from its image.
+        img_size: side S of the views, px.
+        device: where views are made.
+
+    Returns:
+        Views, float (B, 3, S, S) in [-1, 1]; grey is repeated.
+    """
+    if isinstance(images, np.ndarray):
+        pixels = images[indices.numpy()]
+    else:
+        pixels = images[indices.to(device)]
+    planes = to_planes(pixels, device)
+    views = augment(planes, img_size, augmentation, draws.take(indices))
+    return views.expand(-1, 3, -1, -1)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """int64 (B,) to float (B, C), where -1 (no label) is a row of zeros; multi-label (B, L) stays."""
+    """Labels as targets of a loss.
+
+    Args:
+        labels: int64 (B,), where -1 is no label; or multi-label (B, C), 0 or 1.
+        num_classes: number C of classes.
+
+    Returns:
+        Float (B, C); a row of zeros where there is no label.
+    """
     if labels.ndim == 2:
         return labels.float()
-    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
+    classes = torch.arange(num_classes, device=labels.device)
+    return (labels[:, None] == classes).float()
+
+
+def class_and_numbers(objective: nn.Module) -> dict:
+    """What tells an objective from others: its class, and its attributes that are numbers."""
+    settings: dict = {"objective": type(objective).__name__}
+    for name, value in vars(objective).items():
+        if isinstance(value, (int, float)) and name != "training":
+            settings[name] = value
+    return settings
 
 
 class SupervisedObjective(nn.Module):
-    """Cross-entropy with the labels; binary cross-entropy for each label where several can be true. An
-    objective is called as ``objective(model, batch)`` and returns a scalar loss."""
+    """Cross-entropy with the labels; where several can be true, binary cross-entropy for each.
+
+    An objective is called as ``objective(model, batch)`` and returns a scalar loss.
+
+    Args:
+        multi_label: whether several labels of an image can be true.
+    """
 
     def __init__(self, multi_label: bool = False):
         super().__init__()
         self.multi_label = multi_label
 
+    def settings(self) -> dict:
+        """What a resumed run and a kept model have to share, as JSON values."""
+        return class_and_numbers(self)
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Of logits and targets, both (B, C), in float32: bfloat16 rounds small differences away."""
-        kind = F.binary_cross_entropy_with_logits if self.multi_label else F.cross_entropy
-        return kind(logits.float(), targets)
+        """The mean loss of logits and targets, both float (B, C).
+
+        It is computed in float32: bfloat16 would round small differences away.
+        """
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits.float(), targets)
+        return F.cross_entropy(logits.float(), targets)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``model`` on ``batch``."""

@@ -6,33 +6,61 @@ import json
 from collections.abc import Mapping, Sequence
 
 from filelock import FileLock
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
 
 from .config import BUILD, write_json
 from .data import Dataset
 
 
-def write_live(data: Dataset, key: str, model: nn.Module, history: Sequence[Mapping]) -> None:
-    """Keep a curve in ``build/results/<dataset>/live.json`` for later notebooks: key -> ``img_size`` and
-    ``patch_size`` (px) of the ViT, and its ``history``, as in `LiveCurve`."""
+def write_live(
+    data: Dataset,
+    key: str,
+    model: VisionTransformer,
+    history: Sequence[Mapping[str, float]],
+) -> None:
+    """Keep a curve of live training in ``build/results/<dataset>/live.json`` for later notebooks.
+
+    Args:
+        data: what the model was trained on.
+        key: the name under which the curve is kept; an older curve of that name is replaced.
+        model: the ViT that was trained; its image and patch size (px) are kept, too.
+        history: the curve, as in ``plots.LiveCurve``.
+    """
     path = BUILD / "results" / data.info.results_name / "live.json"
-    geometry = {
+    curve = {
         "img_size": model.patch_embed.img_size[0],
         "patch_size": model.patch_embed.patch_size[0],
+        "history": list(history),
     }
-    with FileLock(BUILD / "live.lock"):  # notebooks may run at once
-        entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        write_json(path, entries | {key: geometry | {"history": list(history)}})
+    with FileLock(BUILD / "live.lock"):  # two notebooks may run at once
+        curves = {}
+        if path.is_file():
+            curves = json.loads(path.read_text("utf-8"))
+        curves[key] = curve
+        write_json(path, curves)
 
 
 def as_table(rows: Sequence[Mapping]) -> str:
-    """Rows with the same keys as text to print."""
+    """Rows as text to print, in columns as wide as their longest cell.
+
+    Args:
+        rows: mappings with the same keys, the names of the columns; floats get three decimals.
+    """
     if not rows:
         return "(nothing to compare yet)"
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(rows[0], *cells)]
-    lines = (
-        "  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip()
-        for line in (list(rows[0]), *cells)
-    )
-    return "\n".join(lines)
+    lines = [list(rows[0])]
+    for row in rows:
+        lines.append([_as_cell(value) for value in row.values()])
+    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    text = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths)]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
+
+
+def _as_cell(value: object) -> str:
+    """A value as text."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)

@@ -12,28 +12,56 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from .config import SwysError, replacing
+from .recipe import class_and_numbers
 
 SAVE_SECONDS = 60  # how much work, besides the epoch, a kill may cost
 
 
 class TrainingState:
-    """A training run: ``model`` as it is now, ``history``, and how to go on after a kill.
+    """A training run between two epochs, kept in one file, which a killed run goes on from.
 
-    ``history``: of each epoch its number, lr, train_loss, val_accuracy, val_auc, val_ece, and the steps and
-    seconds of training so far (validation and watching do not count). The state between epochs lies in one
-    file (if path), read with ``weights_only=True``: nothing in it can run. Other ``facts`` are refused.
+    The file is read with ``weights_only=True``: nothing in it can run code. A file of a run with
+    other settings is refused.
+
+    Args:
+        path: the file; None keeps nothing. When it exists, the run goes on from it.
+        model: as it is now.
+        objective: its loss; what it learns itself is kept, too.
+        optimizer: of the parameters of both.
+        settings: what a run has to share with the file to go on from it, as JSON values.
+
+    Attributes:
+        history: one row an epoch: its number, lr, train_loss, val_accuracy, val_auc, val_ece, and
+            the steps and seconds of training so far, without validation and callbacks.
+        best: the weights of the epoch that validation chooses.
     """
 
-    def __init__(self, path, model: nn.Module, objective: nn.Module, optimizer, facts: dict):
-        self.path, self.facts = Path(path) if path else None, json.dumps(facts, sort_keys=True)
-        self.model, self.objective, self.optimizer = model, objective, optimizer
+    def __init__(
+        self,
+        path: str | Path | None,
+        model: nn.Module,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: dict,
+    ):
+        self.path = Path(path) if path else None
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.settings = json.dumps(settings, sort_keys=True)
         self.history: list[dict] = []
         self.best: dict[str, Tensor] = {}
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
+        self.has_file = False
         if self.path and self.path.is_file():
             self.load()
         elif self.path and PartialState().is_main_process:
             self.save(now=True)  # an unwritable path shows before the training, not after it
+
+    def keep_best(self) -> None:
+        """Keep a copy of the weights as they are now as those that validation chooses."""
+        weights = self.model.state_dict()
+        self.best = {name: value.detach().clone() for name, value in weights.items()}
 
     def chosen(self) -> nn.Module:
         """A copy of the model with the weights of the epoch that validation chooses."""
@@ -42,42 +70,73 @@ class TrainingState:
         return model.eval()
 
     def save(self, now: bool = False) -> None:
-        """Write the state in one step, at most once a minute unless ``now``."""
-        if not self.path or not (now or time.monotonic() - self.saved > SAVE_SECONDS):
+        """Write the state in one step, at most once a minute.
+
+        Args:
+            now: write it however short ago the last time was.
+
+        Raises:
+            SwysError: the file cannot be written, or another run has begun in it.
+        """
+        recent = time.monotonic() - self.saved_at <= SAVE_SECONDS
+        if self.path is None or (recent and not now):
             return
-        learnt = {
-            name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad
-        }
-        state = {"model": self.model.state_dict(), "objective": learnt, "best": self.best}
-        state |= {
+        learnt = {}  # not the teacher, whose weights stay as they are
+        for name, parameter in self.objective.named_parameters():
+            if parameter.requires_grad:
+                learnt[name] = parameter.detach()
+        state = {
+            "model": self.model.state_dict(),
+            "objective": learnt,
             "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
             "history": self.history,
-            "facts": self.facts,
+            "settings": self.settings,
         }
         with replacing(self.path) as part:
             torch.save(state, part)
-        self.saved = time.monotonic()
+            if self.path.is_file() and not self.has_file:
+                raise SwysError(f"another process trains into '{self.path}'; choose another path")
+        self.has_file = True
+        self.saved_at = time.monotonic()
 
     def load(self) -> None:
-        """Bring model, objective, optimizer and history to where the run stopped."""
+        """Bring model, objective, optimizer and history to where the run stopped.
+
+        Raises:
+            SwysError: the file is damaged, or of another run or model.
+        """
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            foreign = state["facts"] != self.facts
+            same_run = state["settings"] == self.settings
         except Exception as error:  # a damaged file raises a dozen kinds
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            lines = f"{type(error).__name__}: {error}".splitlines()
             raise SwysError(
-                f"'{self.path}' cannot be read ({reason}); remove it to start again"
+                f"'{self.path}' cannot be read ({lines[0][:200]}); remove it to start again"
             ) from None
-        if foreign:
-            raise SwysError(
-                f"'{self.path}' is a run of another recipe or seed; remove it to start again"
-            )
+        if not same_run:
+            what = "another recipe, objective, data set or seed"
+            raise SwysError(f"'{self.path}' is a run of {what}; remove it to start again")
         try:
             self.model.load_state_dict(state["model"])
             self.objective.load_state_dict(state["objective"], strict=False)
             self.optimizer.load_state_dict(state["optimizer"])
-            self.history, self.best = state["history"], state["best"]
+            self.history = state["history"]
+            self.best = state["best"]
         except (RuntimeError, KeyError, ValueError, TypeError):
             raise SwysError(
                 f"'{self.path}' is a run of another model; remove it to start again"
             ) from None
+        self.has_file = True
+
+
+def objective_settings(objective: nn.Module) -> dict:
+    """What tells an objective from others, as JSON values.
+
+    Args:
+        objective: one with ``settings()``, as ours have, or any other module: then it is its class
+            and its attributes that are numbers.
+    """
+    if hasattr(objective, "settings"):
+        return objective.settings()
+    return class_and_numbers(objective)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
-from . import models
 from .cards import checkpoint_ids
-from .config import BUILD, Profile
+from .config import BUILD, Profile, SwysError, unknown
 from .data import Dataset
-from .recipe import reference_recipe
+from .models import SERIES, load_checkpoint, save_checkpoint, timm_name
+from .recipe import Recipe, SupervisedObjective, reference_recipe
+from .resume import objective_settings
 from .training import build, fit, run_card
 
 
 class SavedModel(NamedTuple):
-    """A trained model, its card, and where it comes from in one sentence."""
+    """A trained model in eval mode, its card, and where it comes from in one sentence."""
 
     model: VisionTransformer
     card: dict
@@ -27,45 +32,172 @@ class SavedModel(NamedTuple):
 
 
 def load_or_train(
-    name: str, data: Dataset, profile: Profile, device, objective=None, live=None, **size
+    name: str,
+    data: Dataset,
+    profile: Profile,
+    device: torch.device | str,
+    objective: nn.Module | None = None,
 ) -> SavedModel:
-    """The shipped checkpoint of this data set, else a model that is trained here or was before.
+    """The model of that name for this data set, from wherever there is one.
 
-    ``name`` starts with ``vit_base`` or ``vit_tiny``; ``_p7`` at its end: patches of 7 px. ``objective``,
-    ``size`` (patch_size, ...): for training where nothing is shipped, a minute by the profile's clock; in
-    ``full`` the whole recipe, each view a new one. ``live``: model, recipe and history, kept and taken
-    instead of that minute (not in ``full``).
+    The shipped one; else one that :func:`keep_live` has kept; else one that is trained here, or was
+    before. In the profile ``full`` it is always one that is trained here.
+
+    Args:
+        name: a key of ``models.SERIES``.
+        data: what the model is for.
+        profile: how long to train.
+        device: where the model goes.
+        objective: for training here and for nothing else; None: the loss on the labels, by which
+            live models are trained, too.
+
+    Raises:
+        SwysError: unknown name.
     """
-    shipped, seen = (
-        f"{data.info.name}/{name}",
-        zlib.crc32(np.ascontiguousarray(data.train.images[:256])),
-    )
-    folder = BUILD / "runs" / f"{data.info.results_name}-{profile.name}-{seen:08x}" / name
-    if profile.name != "full" and shipped in checkpoint_ids():
-        model, card = models.load_checkpoint(shipped, device, data.info.num_classes)
-        return SavedModel(model, card, f"{name}: loaded checkpoints/{shipped}")
-    live, long = None if profile.name == "full" else live, models.timm_name(name)
-    if live is None and not (folder / "card.json").is_file():
-        recipe = replace(reference_recipe(name, data.info.name), seconds=profile.minute, views=0)
-        recipe = (
-            replace(recipe, batch_size=32) if profile.minute else recipe
-        )  # more steps in the time
-        data = replace(data, val=data.val.head(profile.eval_images))  # some sets have ten thousand
-        size = {"patch_size": 7} | size if name.endswith("_p7") else size
-        model = build(long if name.startswith(long) else name[:8], data, recipe, **size)
-        result = fit(model, data, recipe, objective, device=device, state_path=folder / "state.pt")
-        live = model, recipe, result.history
-    with FileLock(BUILD / "runs.lock"):  # notebooks may run at once
-        if live:
-            model, known = (
-                live[0].eval(),
-                {"model": long} | run_card(data, asdict(live[1]), 0, live[2]),
-            )
-            card = models.save_checkpoint(model, folder, known, storage="fp32")
-            (folder / "state.pt").unlink(missing_ok=True)  # another process may have been quicker
-        else:
-            model, card = models.load_checkpoint(folder, device, data.info.num_classes)
+    if profile.name != "full":
+        if is_shipped(name, data):
+            return load_shipped(name, data, device)
+        live = _folder(name, data, profile, "live")
+        if objective is None and (live / "card.json").is_file():
+            how = f"{name}: trained here, {data.info.name}, labels, profile {profile.name}"
+            with _turn(live):
+                return _load(live, data, device, how)
+    return train_here(name, data, profile, device, objective)
+
+
+def is_shipped(name: str, data: Dataset) -> bool:
+    """Whether the repository has this model for this data set.
+
+    Args:
+        name: a key of ``models.SERIES``.
+        data: what the model is for.
+    """
+    return _shipped_id(name, data) in checkpoint_ids()
+
+
+def load_shipped(name: str, data: Dataset, device: torch.device | str) -> SavedModel:
+    """The model of the repository for this data set.
+
+    Args:
+        name: a key of ``models.SERIES``.
+        data: what the model is for.
+        device: where the model goes.
+
+    Raises:
+        SwysError: unknown name, or there is no such checkpoint.
+    """
+    checkpoint = _shipped_id(name, data)
+    model, card = load_checkpoint(checkpoint, device, data.info.num_classes)
+    return SavedModel(model, card, f"{name}: loaded checkpoints/{checkpoint}")
+
+
+def keep_live(
+    name: str,
+    data: Dataset,
+    profile: Profile,
+    model: VisionTransformer,
+    recipe: Recipe,
+    history: list[dict],
+) -> None:
+    """Keep a model that was trained in front of the reader, for ``load_or_train``.
+
+    Nothing is kept where ``load_or_train`` would not take it: where the model is shipped, and in
+    the profile ``full``, where it is trained by the whole recipe.
+
+    Args:
+        name: a key of ``models.SERIES``; the patches may be other than this name says.
+        data: what the model was trained on.
+        profile: in force when it was trained.
+        model: after its training on the labels.
+        recipe: of its training.
+        history: of its training.
+
+    Raises:
+        SwysError: unknown name.
+    """
+    if profile.name == "full" or is_shipped(name, data):
+        return
+    folder = _folder(name, data, profile, "live")
+    card = {"model": timm_name(name)} | run_card(data, asdict(recipe), 0, history)
+    with _turn(folder):
+        save_checkpoint(model, folder, card, storage="fp32")
+
+
+def train_here(
+    name: str,
+    data: Dataset,
+    profile: Profile,
+    device: torch.device | str,
+    objective: nn.Module | None = None,
+) -> SavedModel:
+    """A model that is trained once, for a minute by the profile's clock, and kept below ``build/``.
+
+    In the profile ``full`` the training is the whole reference recipe, each view a new one.
+    Notebooks may run at once: one of them trains, the others wait for its model.
+
+    Args:
+        name: a key of ``models.SERIES``.
+        data: what the model is for.
+        profile: how long to train.
+        device: where the model is trained.
+        objective: what it is trained by; None: the loss on the labels. Another objective, or other
+            settings of it, give another model.
+
+    Raises:
+        SwysError: unknown name, or what ``fit`` refuses.
+    """
+    _check_name(name)
     taught = "labels" if objective is None else type(objective).__name__
-    return SavedModel(
-        model, card, f"{name}: trained here, {data.info.name}, {taught}, profile {profile.name}"
-    )
+    how = f"{name}: trained here, {data.info.name}, {taught}, profile {profile.name}"
+    if objective is None:
+        objective = SupervisedObjective(data.info.multi_label)
+    settings = json.dumps(objective_settings(objective), sort_keys=True)
+    folder = _folder(name, data, profile, f"{zlib.crc32(settings.encode()):08x}")
+    with _turn(folder):
+        if not (folder / "card.json").is_file():
+            recipe = _recipe_for(name, data, profile)
+            few = replace(data, val=data.val.head(profile.eval_images))  # some have ten thousand
+            model = build(name, few, recipe)
+            state_path = folder / "state.pt"
+            state = fit(model, few, recipe, objective, device=device, state_path=state_path)
+            card = {"model": timm_name(name)} | run_card(few, asdict(recipe), 0, state.history)
+            save_checkpoint(model, folder, card, storage="fp32")
+            state_path.unlink()
+        return _load(folder, data, device, how)
+
+
+def _recipe_for(name: str, data: Dataset, profile: Profile) -> Recipe:
+    recipe = replace(reference_recipe(name, data.info.name), seconds=profile.minute, views=0)
+    if profile.minute:
+        recipe = replace(recipe, batch_size=32)  # more steps in the time
+    return recipe
+
+
+def _load(folder: Path, data: Dataset, device: torch.device | str, how: str) -> SavedModel:
+    model, card = load_checkpoint(folder, device, data.info.num_classes)
+    return SavedModel(model, card, how)
+
+
+def _turn(folder: Path) -> FileLock:
+    """A lock by which processes that train, save or load one model take turns."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{folder}.lock")
+
+
+def _check_name(name: str) -> None:
+    if name not in SERIES:
+        raise SwysError(unknown("model", name, SERIES))
+
+
+def _shipped_id(name: str, data: Dataset) -> str:
+    _check_name(name)
+    return f"{data.info.name}/{name}"
+
+
+def _folder(name: str, data: Dataset, profile: Profile, kind: str) -> Path:
+    """Where a model is kept: another data file of the same name has another folder."""
+    images = np.ascontiguousarray(data.train.images[:256])
+    labels = np.ascontiguousarray(data.train.labels)
+    fingerprint = zlib.crc32(labels, zlib.crc32(images))
+    source = f"{data.info.results_name}-{profile.name}-{fingerprint:08x}"
+    return BUILD / "runs" / source / f"{name}-{kind}"

@@ -1,5 +1,7 @@
-"""A teacher's logits and maps of every view a student will see, computed once and kept on disk (as in
-TinyViT, Wu et al. 2022), so that a student's epoch costs no pass through the teacher."""
+"""A teacher's answers for every view that a student will see, computed once and kept on disk.
+
+As in TinyViT (Wu et al. 2022): a student's epoch then costs no pass through the teacher.
+"""
 
 from __future__ import annotations
 
@@ -14,60 +16,105 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import fast_bf16, replacing
-from .data import Dataset, to_planes
+from .data import Dataset
 from .distillation import Teacher
-from .models import weights_digest
-from .recipe import Batch, Recipe, augment
+from .recipe import Batch, Recipe, make_views, view_draws
+
+BATCH = 128  # images that the teacher looks at together
 
 
 class CachedTeacher(nn.Module):
-    """Answers like :class:`Teacher`, from tensors: logits (V, N, C) and maps (V, N, gh, gw) of V views of N
-    images."""
+    """Answers like :class:`Teacher`, from what it answered before.
 
-    def __init__(self, logits: Tensor, maps: Tensor):
+    Args:
+        logits: (V, N, C) for V views of N images.
+        maps: signed Grad-CAM maps, (V, N, gh, gw).
+        digest: which teacher, images and views they are of.
+    """
+
+    def __init__(self, logits: Tensor, maps: Tensor, digest: str):
         super().__init__()
-        self.logits, self.maps = logits, maps
-        self.num_classes, self.grid = logits.shape[-1], tuple(maps.shape[-2:])
+        self.logits = logits
+        self.maps = maps
+        self.digest = digest
+        self.num_classes = logits.shape[-1]
+        self.grid = tuple(maps.shape[-2:])
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
         return self.logits[batch.view, batch.indices].to(batch.inputs)
 
     def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the signed Grad-CAM map (B, gh, gw) of the predicted class."""
-        return self(batch), self.maps[batch.view, batch.indices].to(batch.inputs)
+        """Logits (B, C) and signed Grad-CAM maps (B, gh, gw) of the predicted classes."""
+        maps = self.maps[batch.view, batch.indices].to(batch.inputs)
+        return self(batch), maps
 
 
 def cached_teacher(
-    model: VisionTransformer, data: Dataset, recipe: Recipe, folder: Path, device: torch.device
+    model: VisionTransformer,
+    data: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
 ) -> CachedTeacher:
-    """Look at the ``recipe.views`` views of each training image; views that lie in ``folder`` are read."""
-    facts = repr(recipe.augmentation) + weights_digest(model)
-    facts += hashlib.sha256(np.ascontiguousarray(data.train.images)).hexdigest()
-    folder = folder / hashlib.sha256(facts.encode()).hexdigest()[:12]
-    teacher, found = Teacher(model.to(device)), []
+    """The answers of a teacher for the ``recipe.views`` views of each training image.
+
+    Args:
+        model: the teacher; it is moved to ``device``.
+        data: its training split is shown.
+        recipe: which views; a student has to be trained by one with the same views.
+        folder: where answers are kept; views that lie there are read.
+        device: where the teacher computes.
+
+    Raises:
+        SwysError: ``folder`` cannot be written.
+    """
+    teacher = Teacher(model.to(device))
+    images = np.ascontiguousarray(data.train.images)
+    images_digest = hashlib.sha256(images).hexdigest()
+    identity = repr(recipe.augmentation) + teacher.digest + images_digest
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    views = []
     for view in tqdm(range(recipe.views), "the teacher looks at each view", disable=None):
-        path = folder / f"view-{view}.safetensors"
+        path = folder / digest / f"view-{view}.safetensors"
         if not path.is_file():
-            seen = look(teacher, data, recipe, view, device)
+            answers = answers_of(teacher, data, recipe, view, device)
             with replacing(path) as part:
-                save_file(seen, part)
-        found.append(load_file(path))
-    return CachedTeacher(
-        *(torch.stack([part[key] for part in found]) for key in ("logits", "maps"))
-    )
+                save_file(answers, part)
+        views.append(load_file(path))
+    logits = torch.stack([answers["logits"] for answers in views])
+    maps = torch.stack([answers["maps"] for answers in views])
+    return CachedTeacher(logits, maps, digest)
 
 
-def look(
-    teacher: Teacher, data: Dataset, recipe: Recipe, view: int, device: torch.device
+def answers_of(
+    teacher: Teacher,
+    data: Dataset,
+    recipe: Recipe,
+    view: int,
+    device: torch.device,
 ) -> dict[str, Tensor]:
-    """Logits and maps, float16, of one view of every training image, in their order."""
-    draws = recipe.augmentation.draw(len(data.train), torch.Generator().manual_seed(view))
-    size, answers = teacher.model.patch_embed.img_size[0], []
-    for rows in torch.arange(len(draws)).split(128):
-        planes = to_planes(data.train.images[rows.numpy()], device)
-        views = augment(planes, size, recipe.augmentation, draws[rows]).expand(-1, 3, -1, -1)
+    """The answers of a teacher for one view of every training image, in the order of the images.
+
+    Args:
+        teacher: on ``device``.
+        data: its training split is shown.
+        recipe: its augmentation makes the views.
+        view: number of the view.
+        device: where the views are made.
+
+    Returns:
+        "logits", (N, C), and "maps", (N, gh, gw), float16 on the CPU.
+    """
+    images = data.train.images
+    draws = view_draws(recipe.augmentation, len(images), view)
+    img_size = teacher.model.patch_embed.img_size[0]
+    logits = []
+    maps = []
+    for indices in torch.arange(len(images)).split(BATCH):
+        inputs = make_views(images, indices, draws, recipe.augmentation, img_size, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-            answers.append(teacher.explain(Batch(views, views, rows, view)))
-    logits, maps = (torch.cat(part).half().cpu() for part in zip(*answers))
-    return {"logits": logits, "maps": maps}
+            some_logits, some_maps = teacher.logits_and_maps(inputs)
+        logits.append(some_logits.half().cpu())
+        maps.append(some_maps.half().cpu())
+    return {"logits": torch.cat(logits), "maps": torch.cat(maps)}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, PatchDropout, patch_dropout_forward
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -17,95 +17,187 @@ from .data import to_model_input
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every layer in eval mode (no dropout, no dropped patches), and each back in its own mode afterwards."""
+    """Put every layer in eval mode (no dropout, no dropped patches); afterwards restore each mode.
+
+    Under ``torch.inference_mode()``, too, the code inside can turn gradients on.
+
+    Args:
+        model: any module; layers that were in training mode are so again at the end of the block.
+    """
     in_training = [module for module in model.modules() if module.training]
-    graph = torch.is_grad_enabled()
+    gradients_enabled = torch.is_grad_enabled()
     try:
-        # inside torch.inference_mode() nothing can turn autograd on; leaving it turns autograd on by itself
-        with torch.inference_mode(False), torch.set_grad_enabled(graph):
-            yield model.eval()
+        # Inside torch.inference_mode() nothing can turn autograd on, and leaving it turns autograd
+        # on by itself: so leave it, and set autograd to what the caller had.
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients_enabled):
+            model.eval()
+            yield
     finally:
-        torch.clear_autocast_cache()  # casts made without a gradient must not serve a later training step
+        # Casts that autocast made without a gradient must not serve a later training step.
+        torch.clear_autocast_cache()
         for module in in_training:
             module.training = True
 
 
 @contextmanager
-def plain_attention(module: torch.nn.Module) -> Iterator[None]:
-    """Attention as separate products inside the block; afterwards each layer is as it was.
+def plain_attention(module: nn.Module) -> Iterator[None]:
+    """Compute attention as separate products inside the block; afterwards each layer is as it was.
 
-    The fused kernel forms no map, has no second derivative, hides its operations from torch's counter, and
-    on a CPU its backward pass takes twice as long.
+    The fused kernel forms no attention map, has no second derivative, hides its operations from
+    torch's counter, and on a CPU its backward pass takes twice as long.
+
+    Args:
+        module: a model or a part of it; each layer in it with timm's ``fused_attn`` is switched.
     """
     layers = [layer for layer in module.modules() if hasattr(layer, "fused_attn")]
-    before = [layer.fused_attn for layer in layers]
+    settings = [layer.fused_attn for layer in layers]
     try:
         for layer in layers:
             layer.fused_attn = False
         yield
     finally:
-        for layer, fused in zip(layers, before):
+        for layer, fused in zip(layers, settings):
             layer.fused_attn = fused
 
 
-def input_batches(model: nn.Module, images, batch_size: int) -> Iterator[tuple[slice, Tensor]]:
-    """(rows, model input on the model's device) of images as ``heatmaps`` takes them, batch by batch."""
+def input_batches(
+    model: nn.Module, images: np.ndarray | Tensor, batch_size: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Go through many images batch by batch, as the model reads them.
+
+    Args:
+        model: a timm ViT; it sets the side of the pictures and the device.
+        images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
+        batch_size: number of images in a batch; the last one may be smaller.
+
+    Yields:
+        The slice of ``images`` that is in the batch, and their model input, float (B, 3, S, S).
+    """
     device = next(model.parameters()).device
     for start in range(0, len(images), batch_size):
-        rows = slice(start, start + batch_size)
-        x = (
-            np.array(images[rows]) if isinstance(images, np.ndarray) else images[rows]
-        )  # maps are read-only
-        x = torch.as_tensor(x).to(device)
-        yield rows, x if x.is_floating_point() else to_model_input(x, model.patch_embed.img_size[0])
+        selection = slice(start, start + batch_size)
+        inputs = images[selection]
+        if isinstance(inputs, np.ndarray):
+            inputs = np.array(inputs)  # a copy: torch warns of the read-only pages of a mapped file
+        inputs = torch.as_tensor(inputs).to(device)
+        if not inputs.is_floating_point():
+            inputs = to_model_input(inputs, model.patch_embed.img_size[0])
+        yield selection, inputs
 
 
 def checked_input(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int]:
-    """Refuse what cannot be explained here; return the inputs as the model wants them, and block >= 0."""
-    plain = getattr(type(model), "forward_features", None) is VisionTransformer.forward_features
-    if not plain or not all(
-        type(x) is Block and isinstance(x.attn, Attention) for x in model.blocks
-    ):
-        kind = type(model.blocks[0] if plain else model).__name__
-        raise SwysError(
-            f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper"
-        )
-    depth, size, shape = (
-        len(model.blocks),
-        model.patch_embed.img_size,
-        tuple(getattr(inputs, "shape", ())),
-    )
+    """Check that a model can be explained at a block on these inputs.
+
+    Args:
+        model: a plain timm VisionTransformer.
+        inputs: float (B, 3, H, W) of the size that the model reads.
+        block: number of a block from 0; a negative one counts from the end.
+
+    Returns:
+        The inputs with the device and dtype of the model, and the number of the block from 0.
+
+    Raises:
+        SwysError: another kind of model, a block that does not exist, inputs of another shape.
+    """
+    _check_kind(model)
+    depth = len(model.blocks)
     if not -depth <= block < depth:
         raise SwysError(f"block {block} does not exist; choose 0 to {depth - 1}, or -{depth} to -1")
-    fits = model.dynamic_img_size or shape[2:] == tuple(size)
+    size = tuple(model.patch_embed.img_size)
+    shape = tuple(getattr(inputs, "shape", ()))
+    fits = model.dynamic_img_size or shape[2:] == size
     if len(shape) != 4 or not fits or not inputs.is_floating_point():
-        raise SwysError(
-            f"inputs of shape {shape}; give a float tensor (B, 3, {size[0]}, {size[1]})"
-        )
+        wanted = f"(B, 3, {size[0]}, {size[1]})"
+        raise SwysError(f"inputs of shape {shape}; give a float tensor {wanted}")
     return inputs.to(next(model.parameters())), block % depth
 
 
 def embedded_tokens(model: VisionTransformer, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The tokens that enter the blocks, and which patches PatchDropout (Liu et al. 2023) left (None: all)."""
-    tokens, first, kept = model._pos_embed(model.patch_embed(x)), model.num_prefix_tokens, None
-    share = getattr(model.patch_drop, "prob", 0.0)
-    if (
-        model.patch_drop.training and share > 0
-    ):  # by the random numbers that timm's layer would draw
-        order = torch.randn(*tokens[:, first:, 0].shape, device=x.device).argsort(dim=1)
-        kept = order[:, : max(1, int(order.shape[1] * (1 - share)))]
-        patches = tokens[:, first:].gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
-        tokens = torch.cat([tokens[:, :first], patches], dim=1)
+    """The tokens that enter the first block.
+
+    Args:
+        model: a timm ViT. In training mode its PatchDropout (Liu et al. 2023) takes patches away.
+        x: model input, float (B, 3, H, W).
+
+    Returns:
+        Tokens, float (B, N, D); and the positions in the grid of the patches that PatchDropout
+        kept, int64 (B, n), or None where all patches are there.
+    """
+    tokens = model._pos_embed(model.patch_embed(x))
+    dropout = model.patch_drop
+    kept = None
+    if isinstance(dropout, PatchDropout):
+        # as the layer itself does it, which would not say which patches it kept
+        tokens, kept = patch_dropout_forward(
+            tokens, dropout.prob, dropout.num_prefix_tokens, dropout.ordered, dropout.training
+        )
     return model.norm_pre(tokens), kept
 
 
-def block_with_attention(layer: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens after one block, and its attention map (B, heads, N, N): a leaf, where a backward pass ends."""
-    seen = []
+def block_with_attention(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Run one block and look at its attention map.
 
-    def keep(module, args, output):
-        seen.append(output.detach().requires_grad_())
-        return seen[0]
+    Args:
+        block: a block of a timm ViT.
+        tokens: what enters it, float (B, N, D).
 
-    with plain_attention(layer), layer.attn.attn_drop.register_forward_hook(keep):
-        return layer(tokens), seen[0]
+    Returns:
+        The tokens after the block, float (B, N, D), and the attention map, float (B, heads, N, N).
+        The map is a leaf of the graph, so a backward pass from the tokens ends there.
+    """
+    maps = []
+
+    def detach_map(module, args, output):
+        maps.append(output.detach().requires_grad_())
+        return maps[0]
+
+    # attn_drop is the layer that the attention map passes through
+    with plain_attention(block), block.attn.attn_drop.register_forward_hook(detach_map):
+        tokens = block(tokens)
+    return tokens, maps[0]
+
+
+def read_by_head(model: VisionTransformer) -> slice:
+    """The tokens that a model classifies from.
+
+    Args:
+        model: a timm ViT.
+
+    Returns:
+        Their positions: CLS tokens, of which a distilled DeiT has two, or all patch tokens.
+    """
+    if model.global_pool != "token":
+        return slice(model.num_prefix_tokens, None)
+    is_distilled = hasattr(model, "head_dist")
+    return slice(2 if is_distilled else 1)
+
+
+def logits_of(model: VisionTransformer, tokens: Tensor) -> Tensor:
+    """What a model's last norm and its head make of tokens, whichever block they come from.
+
+    Args:
+        model: a timm ViT.
+        tokens: float (B, N, D).
+
+    Returns:
+        Logits, float (B, C).
+    """
+    return model.forward_head(model.norm(tokens))
+
+
+def _check_kind(model: nn.Module) -> None:
+    """Refuse a model that does not compute what ``gradcam`` computes step by step."""
+    forward_features = getattr(type(model), "forward_features", None)
+    if forward_features is VisionTransformer.forward_features:
+        unsupported = [block for block in model.blocks if not _is_plain(block)]
+    else:
+        unsupported = [model]
+    if unsupported:
+        kind = type(unsupported[0]).__name__
+        raise SwysError(
+            f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper"
+        )
+
+
+def _is_plain(block: nn.Module) -> bool:
+    return type(block) is Block and isinstance(block.attn, Attention)

@@ -3,21 +3,25 @@
 from dataclasses import replace
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
+from swys_utils import distillation
 from swys_utils.data import Dataset
-from swys_utils.distillation import FeatureDistiller, MapDistiller, SoftTargets, Teacher
 from swys_utils.models import create_model
 from swys_utils.recipe import Recipe, SupervisedObjective
 
 SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
 RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, patch_drop=0.5, views=2)
-OBJECTIVES = ("labels", "soft", "features", "explain")
+OBJECTIVES = tuple(distillation.OBJECTIVES)
 
 
-def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, name: str = "vit_tiny", **size):
-    """A two-block ViT for 28 px in eval mode; ``noise`` spreads its weights, so that maps differ."""
+def vit(
+    classes: int = 2, seed: int = 0, noise: float = 0.0, name: str = "vit_tiny", **geometry
+) -> VisionTransformer:
+    """A two-block ViT for 28 px, in eval mode; ``noise`` spreads its weights: maps differ."""
     torch.manual_seed(seed)
-    model = create_model(name, classes, **SMALL | size).eval()
+    model = create_model(name, classes, **(SMALL | geometry)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
@@ -27,27 +31,37 @@ def vit(classes: int = 2, seed: int = 0, noise: float = 0.0, name: str = "vit_ti
 def some(data: Dataset, train: int = 48, val: int = 16, test: int = 32) -> Dataset:
     """A few images of each split."""
     return replace(
-        data, train=data.train.head(train), val=data.val.head(val), test=data.test.head(test)
+        data,
+        train=data.train.head(train),
+        val=data.val.head(val),
+        test=data.test.head(test),
     )
 
 
-def objective(kind: str, student, teacher, multi_label: bool = False):
-    """The loss of that name; ``teacher`` is a model."""
+def objective(
+    kind: str,
+    student: VisionTransformer,
+    teacher: nn.Module,
+    multi_label: bool = False,
+) -> nn.Module:
+    """The objective of that id, today's or an old one; ``teacher`` is a model."""
+    entry = distillation.OBJECTIVES[distillation.objective_id(kind)]
     labels = SupervisedObjective(multi_label)
-    if kind == "labels":
-        return labels
-    kinds = {"soft": SoftTargets, "features": FeatureDistiller, "explain": MapDistiller}
-    return kinds[kind](Teacher(teacher), labels, *([student] if kind == "features" else []))
+    return entry.make(distillation.Teacher(teacher), labels, student)
 
 
-def run_entry(run_id: str, predicted: str = "0", accuracy: float = 0.5, **facts) -> dict:
-    """A finished run as ``swys study reference`` lists it; one character of ``predicted`` a test image."""
+def run_entry(run_id: str, predicted: str = "0", accuracy: float = 0.5, **changes) -> dict:
+    """A finished run as ``swys study reference`` lists it; ``predicted``: one digit an image."""
+    _, method, seed = run_id.split("/")
     scores = {"accuracy": accuracy, "auc": 0.5, "ece": 0.1}
     entry = {
         "id": run_id,
-        "method": run_id.split("/")[1],
-        "seed": int(run_id[-1]),
+        "method": method,
+        "seed": int(seed.removeprefix("seed")),
         "device": "drawn",
+        "predicted": predicted,
+        "val_auc": 0.5,
+        "last": scores,
+        "val_chosen": scores,
     }
-    entry |= {"predicted": predicted, "val_auc": 0.5, "last": scores, "val_chosen": scores}
-    return entry | facts
+    return entry | changes

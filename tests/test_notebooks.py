@@ -1,7 +1,5 @@
-"""What every notebook and its page have to be; that the cells run is tested by nbval (`make test`)."""
+"""What every notebook has to be; that the cells run is tested by nbval (`make test`)."""
 
-import ast
-import json
 import os
 import re
 import subprocess
@@ -10,10 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from bs4 import BeautifulSoup
 
-from swys_studies.agreement import ANOTHER, BOTH, summary
-from swys_studies.runs import read_runs
 from swys_utils.data import notebook_setup
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import setup_cell  # noqa: E402
 from setup_cell import CORE, EXTRAS, SOURCE  # noqa: E402
 
-USE = """
+# what a reader on Colab does after the first cell: load a model, move the slider
+COLAB_READER = """
 import ipywidgets
 from swys_utils.browser import GradCAMBrowser
 from swys_utils.models import load_checkpoint
@@ -33,7 +29,8 @@ print(ipywidgets.__version__, "Image 2 of 4" in browser.status.value)
 FOLDED = re.compile(r"<details>(.*?)</details>", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|tmp|root|home|Users|content)/")
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\b")
+PROGRESS_BAR = re.compile(r"\d+%\|| \[\d\d:\d\d")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 @pytest.fixture(params=CORE + EXTRAS, ids=lambda path: path.stem)
@@ -46,205 +43,226 @@ def notebook(path):
     return nbformat.read(path, as_version=4)
 
 
-def markdown(notebook) -> str:
-    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+@pytest.fixture
+def text(notebook) -> str:
+    """All Markdown of the notebook."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    return "\n\n".join(cells)
 
 
-def code_cells(notebook) -> list:
+@pytest.fixture
+def code(notebook) -> list:
+    """The code cells."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def outputs(code) -> list:
+    """Every stored output."""
+    return [output for cell in code for output in cell.outputs]
+
+
+@pytest.fixture
+def headings(text) -> list[str]:
+    found = re.findall(r"^#{2,3} [\d. ]*(.+?)\s*$", text, re.MULTILINE)
+    return [heading.lower() for heading in found]
+
+
+@pytest.fixture
+def solutions(text) -> list[str]:
+    """The folded parts below the heading of the exercises."""
+    below = re.split(r"^#{2,3} .*Exercises", text, flags=re.MULTILINE)[-1]
+    return FOLDED.findall(below)
 
 
 def shown_text(output) -> str:
     """What a reader sees of an output as text: nothing beside a picture."""
-    data = {} if "image/png" in output.get("data", {}) else output.get("data", {})
+    data = output.get("data", {})
+    if "image/png" in data:
+        data = {}
     return output.get("text", "") + data.get("text/plain", "")
 
 
-def imported_names(cells) -> set[str]:
-    """What these cells import from swys_utils."""
-    source = "\n".join(
-        re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE) for cell in cells
-    )
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
-    return {
-        alias.name for node in nodes if node.module.startswith("swys_utils") for alias in node.names
-    }
+def test_there_are_six_notebooks():
+    assert [path.stem[:3] for path in CORE] == ["01_", "02_", "03_", "04_", "05_", "06_"]
 
 
-def words(notebook) -> int:
-    """Words of the text, without folded solutions, code blocks, formulas and addresses of links."""
-    asides = r"<details>.*?</details>|```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)|<[^>]+>"
-    text = re.sub(asides, " ", markdown(notebook), flags=re.DOTALL)
-    return sum(bool(re.search(r"[A-Za-z]", word)) for word in text.split())
-
-
-def test_stays_within_the_caps(path, notebook):
-    lessons = code_cells(notebook)[1:]  # the setup cell aside
-    outputs = [output for cell in lessons for output in cell.outputs]
-    found = {
-        "cells": (len(notebook.cells), 28),
-        "code cells": (len(lessons) + 1, 13),
-        "lines of the longest code cell": (
-            max(len(cell.source.splitlines()) for cell in lessons),
-            14,
-        ),
-        "names from swys_utils": (len(imported_names(lessons)), 8),
-        "words of markdown": (words(notebook), 700),
-        "kB": (path.stat().st_size / 1000, 600),
-        "printed numbers": (sum(len(NUMBER.findall(shown_text(output))) for output in outputs), 40),
-    }
-    extra = 1.3 if path in EXTRAS else 1
-    assert not {what: (size, cap) for what, (size, cap) in found.items() if size > extra * cap}
-
-
-def test_six_notebooks_begin_alike_and_badges_come_with_an_address_and_go_with_it():
-    assert [path.stem[:3] for path in CORE] == [f"0{number}_" for number in range(1, 7)]
-    assert setup_cell.main("--check") == 0, "python tools/setup_cell.py --write"
-    here, readme = "https://github.com/somebody/shrink", ROOT / "README.md"
-    notebook = setup_cell.wanted(EXTRAS[0], here)
-    assert (
-        f"/somebody/shrink/blob/main/notebooks/extras/{EXTRAS[0].name})" in notebook.cells[0].source
-    )
-    assert f'"{here}"' in code_cells(notebook)[0].source
-    named = setup_cell.wanted(readme, here)
-    assert f"{here}/actions/workflows/ci.yml" in named
-    assert setup_cell.BADGES.sub("", named) == readme.read_text(encoding="utf-8")
-
-
-def test_opens_with_title_goals_and_links_and_closes_with_what_you_saw_and_two_exercises(
-    path, notebook
-):
-    first_code, text = notebook.cells.index(code_cells(notebook)[0]), markdown(notebook)
-    opening = "\n".join(cell.source for cell in notebook.cells[:first_code])
-    assert re.match(rf"# {int(path.stem[:2])}\. \S", opening), (
-        "the first line is the title, with its number"
-    )
-    assert re.search(r"\bgoals?\b", opening, re.IGNORECASE), "goals come before the first code cell"
-    series, links = EXTRAS if path in EXTRAS else CORE, re.findall(r"\]\(([^)\s]+)\)", text)
-    at = series.index(path)
-    wanted = [other.name for other in series[max(at - 1, 0) : at + 2] if other != path] + [
-        "README.md"
-    ]
-    assert not [name for name in wanted if not any(name in link for link in links)]
-    targets = [link for link in links if not re.match(r"\w+:|#", link)]
-    assert not [target for target in targets if not (path.parent / target.split("#")[0]).exists()]
-    headings = [h.lower() for h in re.findall(r"^#{2,3} [\d. ]*(.+?)\s*$", text, re.MULTILINE)]
-    assert (
-        any(heading.startswith("what you saw") for heading in headings)
-        and "exercises" in headings[-1]
-    )
-    solutions = FOLDED.findall(re.split(r"^#{2,3} .*Exercises", text, flags=re.MULTILINE)[-1])
-    assert len(solutions) == 2
-    assert all("<summary>" in solution and PYTHON_BLOCK.search(solution) for solution in solutions)
-
-
-def test_was_run_from_top_to_bottom_and_shows_no_error_widget_or_path_of_a_machine(notebook):
+def test_a_notebook_is_valid(notebook):
     nbformat.validate(notebook)
+
+
+def test_github_can_show_it(path):
+    assert path.stat().st_size <= 1_000_000
+
+
+def test_the_first_line_is_the_title_with_its_number(path, notebook):
+    assert re.match(rf"# {int(path.stem[:2])}\. \S", notebook.cells[0].source)
+
+
+def test_goals_come_before_the_first_code_cell(notebook, code):
+    opening = notebook.cells[: notebook.cells.index(code[0])]
+    source = "\n".join(cell.source for cell in opening)
+    assert re.search(r"\bgoals?\b", source, re.IGNORECASE)
+
+
+def test_it_links_to_its_neighbours(path, text):
+    series = EXTRAS if path in EXTRAS else CORE
+    at = series.index(path)
+    neighbours = [other for other in series[max(at - 1, 0) : at + 2] if other != path]
+    links = LINK.findall(text)
+    for name in [*(other.name for other in neighbours), "README.md"]:
+        assert any(name in link for link in links), name
+
+
+def test_its_links_lead_to_files_that_exist(path, text):
+    local = [link for link in LINK.findall(text) if not re.match(r"\w+:|#", link)]
+    missing = [link for link in local if not (path.parent / link.split("#")[0]).exists()]
+    assert missing == []
+
+
+def test_it_says_what_was_seen(headings):
+    assert any(heading.startswith("what you saw") for heading in headings)
+
+
+def test_it_closes_with_exercises(headings):
+    assert "exercises" in headings[-1]
+
+
+def test_exercises_have_folded_solutions_in_python(solutions):
+    assert len(solutions) >= 2
+    for solution in solutions:
+        assert "<summary>" in solution
+        assert PYTHON_BLOCK.search(solution)
+
+
+def test_it_was_run_from_top_to_bottom(code):
+    counts = [cell.execution_count for cell in code]
+    assert counts == list(range(1, len(code) + 1)), "run all cells in a fresh kernel, then save"
+
+
+def test_it_names_the_usual_kernel(notebook):
     assert notebook.metadata.kernelspec.name == "python3"
-    cells = code_cells(notebook)
-    counts = [cell.execution_count for cell in cells]
-    assert counts == list(range(1, len(cells) + 1)), "run all cells in a fresh kernel, then save"
-    assert "widgets" not in notebook.metadata, "widget state breaks the view on GitHub"
-    for output in (output for cell in cells for output in cell.outputs):
-        assert output.output_type != "error"
-        text = shown_text(output)
-        assert not re.search(r"\d+%\|| \[\d\d:\d\d", text), (
-            f"a progress bar stays behind: {text[:80]}"
-        )
+
+
+def test_no_widget_state_is_saved(notebook):
+    assert "widgets" not in notebook.metadata, "it breaks the view on GitHub"
+
+
+def test_no_error_is_stored(outputs):
+    assert [output for output in outputs if output.output_type == "error"] == []
+
+
+def test_no_progress_bar_is_stored(outputs):
+    left = [shown_text(output) for output in outputs if PROGRESS_BAR.search(shown_text(output))]
+    assert left == []
+
+
+def test_a_widget_leaves_no_bare_repr(outputs):
+    """It is all that GitHub would show of the widget."""
+    for output in outputs:
         is_widget = any("widget-view" in kind for kind in output.get("data", {}))
-        assert not (is_widget and re.match(r"\w+\(", text)), (
-            "a widget's bare repr, which is all GitHub shows"
-        )
-        shown = [
-            str(value) for kind, value in output.get("data", {}).items() if "image/" not in kind
-        ]
-        shown = re.sub(r"base64,[^\"')]+", "", " ".join([output.get("text", ""), *shown]))
-        assert not MACHINE_PATH.search(shown)
-    assert any("nbval-check-output" in cell.metadata.get("tags", []) for cell in cells), (
-        "one is compared"
-    )
+        assert not (is_widget and re.match(r"\w+\(", shown_text(output)))
+
+
+def test_no_path_of_a_machine_is_stored(outputs):
+    for output in outputs:
+        data = output.get("data", {})
+        shown = [str(value) for kind, value in data.items() if "image/" not in kind]
+        everything = " ".join([output.get("text", ""), *shown])
+        without_pictures = re.sub(r"base64,[^\"')]+", "", everything)
+        assert not MACHINE_PATH.search(without_pictures)
+
+
+def test_nbval_compares_at_least_one_cell(code):
+    assert any("nbval-check-output" in cell.metadata.get("tags", []) for cell in code)
 
 
 @pytest.mark.slow
-def test_folded_solutions_run(path, notebook, monkeypatch):
+def test_folded_solutions_run(path, text, monkeypatch):
     monkeypatch.chdir(path.parent)
-    names = dict(zip(("data", "P", "device"), notebook_setup("pneumoniamnist")))
-    for number, block in enumerate(
-        PYTHON_BLOCK.findall("".join(FOLDED.findall(markdown(notebook)))), 1
-    ):
-        code = compile(block, f"<solution {number} of {path.stem}>", "exec")
-        exec(code, {"__name__": "__main__", "display": print, **names})
+    data, profile, device = notebook_setup("pneumoniamnist")
+    names = {"__name__": "__main__", "display": print}
+    names |= {"data": data, "P": profile, "device": device}
+    for solution in FOLDED.findall(text):
+        for block in PYTHON_BLOCK.findall(solution):
+            exec(compile(block, f"<a solution of {path.stem}>", "exec"), names)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the cell clones the repository")
-def test_the_setup_cell_clones_once_and_finds_its_checkpoints_after_a_restart(
-    environment, tmp_path
-):
-    python = environment("--no-deps", "ipywidgets==7.7.1")  # as on Colab, without a checkout
-    (tmp_path / "cells.ipy").write_text(SOURCE.replace("{repository}", "") + USE)
+def test_all_begin_with_the_same_cell():
+    assert setup_cell.main("--check") == 0, "python tools/setup_cell.py --write"
+
+
+@pytest.fixture
+def with_address():
+    """The first extra notebook as it is once the repository has an address."""
+    return setup_cell.wanted(EXTRAS[0], "https://github.com/somebody/shrink")
+
+
+def test_a_badge_opens_the_notebook_it_stands_in(with_address):
+    address = f"/somebody/shrink/blob/main/notebooks/extras/{EXTRAS[0].name})"
+    assert address in with_address.cells[0].source
+
+
+def test_the_setup_cell_clones_from_the_address(with_address):
+    setup = next(cell for cell in with_address.cells if cell.cell_type == "code")
+    assert '"https://github.com/somebody/shrink"' in setup.source
+
+
+def test_the_badges_of_the_readme_come_with_an_address():
+    readme = setup_cell.wanted(ROOT / "README.md", "https://github.com/somebody/shrink")
+    assert "https://github.com/somebody/shrink/actions/workflows/ci.yml" in readme
+
+
+def test_the_badges_of_the_readme_go_with_the_address():
+    path = ROOT / "README.md"
+    readme = setup_cell.wanted(path, "https://github.com/somebody/shrink")
+    assert setup_cell.BADGES.sub("", readme) == path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def colab(environment, tmp_path):
+    """A place like Colab, with ipywidgets 7.7.1 and without a checkout: runs the setup cell there.
+
+    Returns exit code and everything printed.
+    """
+    if not (ROOT / ".git").exists():
+        pytest.skip("the cell clones the repository")
+    python = environment("--no-deps", "ipywidgets==7.7.1")
+    script = tmp_path / "cells.ipy"
+    script.write_text(SOURCE.replace("{repository}", "") + COLAB_READER)
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("SWYS", "PYTHON"))
     }
-    kept |= {"HOME": str(tmp_path), "SWYS_PROFILE": "smoke"}
+    kept["HOME"] = str(tmp_path)
+    kept["SWYS_PROFILE"] = "smoke"
 
-    def run(**extra: str) -> tuple[int, str]:
-        command = [python, "-m", "IPython", "cells.ipy"]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=kept | extra, capture_output=True, text=True
-        )
+    def run(**variables: str) -> tuple[int, str]:
+        command = [python, "-m", "IPython", script.name]
+        options = {"cwd": tmp_path, "env": kept | variables}
+        done = subprocess.run(command, capture_output=True, text=True, **options)
         return done.returncode, done.stdout + done.stderr
 
-    code, said = run()
-    assert code and "first run os.environ['SWYS_REPO_URL']" in said
-    code, said = run(SWYS_REPO_URL="file:///nowhere")
-    assert code and "'git', 'clone'" in said and not (tmp_path / "SeeWhatYouShrink").exists()
-    for extra in ({"SWYS_REPO_URL": f"file://{ROOT}"}, {}):
-        code, said = run(**extra)
-        assert code == 0 and "7.7.1 True" in said, said
+    return run
 
 
 @pytest.mark.slow
-def test_links_of_the_site_lead_somewhere_and_nothing_comes_from_elsewhere():
-    subprocess.run([sys.executable, ROOT / "site" / "build_pages.py"], check=True)
-    site = ROOT / "build" / "site"
-    paths = list(site.glob("*.html"))
-    assert {"index.html", "01_data.html", "07_is_the_map_true.html"} <= {
-        path.name for path in paths
-    }
-    for path in paths:
-        page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for part in page.select("img, script, link, iframe"):
-            assert (part.get("src") or part.get("href") or "data:").startswith("data:"), path.name
-        links = [link["href"].split("#")[0] for link in page.select("a[href]")]
-        assert not [x for x in links if not re.match(r"\w+:", x) and not (site / x).exists()], (
-            path.name
-        )
-        assert all(picture.get("alt") for picture in page.select(".notebook img, .hero img")), (
-            path.name
-        )
-        assert page.title.text and page.html["lang"] == "en"
+def test_the_setup_cell_asks_for_an_address(colab):
+    code, printed = colab()
+    assert code != 0
+    assert "first run os.environ['SWYS_REPO_URL']" in printed
 
 
-def test_the_table_of_the_readme_is_that_of_notebook_6():
-    notebook = nbformat.read(ROOT / "notebooks" / "06_benchmark.ipynb", as_version=4)
-    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
-    tables = BeautifulSoup(
-        "".join(o.get("data", {}).get("text/html", "") for o in outputs), "html.parser"
-    )
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [
-        row.split(" | ") for row in re.findall(r"^\| (.* tokens \|.*) \|$", readme, re.MULTILINE)
-    ]
-    found = [[cell.text.strip() for cell in row.select("td")] for row in tables.select("tr")]
-    assert len(rows) >= 4 and all(row in found for row in rows)
-    alone, taught = (row[-1].split()[0].lstrip("0") for row in rows[1:3])
-    assert f"is {alone} when it was trained alone, and {taught} when Base's" in " ".join(
-        readme.split()
-    )
-    shipped = ROOT / "checkpoints" / "pneumoniamnist"
-    r = summary(json.loads((shipped / "agreement.json").read_text()))[0]  # of Grad-CAM maps
-    said = f": {r['alone']:.2f} alone, {r[BOTH]:.2f} with heatmaps; a second Base has {r[ANOTHER]:.2f}."
-    assert said.replace("0.", ".") in readme
-    theirs = {run["method"]: run["last"] for run in read_runs(shipped / "runs.json")}["original"]
-    assert f"original`,\n{100 * theirs['accuracy']:.1f} % ({theirs['auc']:.3f});" in readme
+@pytest.mark.slow
+def test_the_setup_cell_leaves_nothing_of_a_failed_clone(colab, tmp_path):
+    code, printed = colab(SWYS_REPO_URL="file:///nowhere")
+    assert code != 0
+    assert "'git', 'clone'" in printed
+    assert not (tmp_path / "SeeWhatYouShrink").exists()
+
+
+@pytest.mark.slow
+def test_the_setup_cell_clones_once_and_finds_its_checkpoints_after_a_restart(colab):
+    for variables in ({"SWYS_REPO_URL": f"file://{ROOT}"}, {}):
+        code, printed = colab(**variables)
+        assert code == 0, printed
+        assert "7.7.1 True" in printed, printed

@@ -1,86 +1,247 @@
-"""What keeps the packages small and readable: budgets, imports, tests, files. Nothing is run."""
+"""What keeps the code readable: sizes, density, imports that go one way. Nothing is run."""
 
 import ast
+import io
 import re
 import subprocess
+import tokenize
+from collections import Counter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
-UTILS, STUDIES, TOOLS, SITE, TESTS = map(
-    ROOT.joinpath, ["swys_utils", "swys_studies", "tools", "site", "tests"]
-)
-SOURCES = {
-    path: path.read_text(encoding="utf-8")
-    for folder in (UTILS, STUDIES, TOOLS, SITE)
-    for path in folder.glob("*.py")
+PACKAGES = ["swys_utils", "swys", "swys_studies"]  # a package imports only those named before it
+PYTHON = [
+    path for name in [*PACKAGES, "tools", "site", "tests"] for path in (ROOT / name).rglob("*.py")
+]
+NOT_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+    tokenize.ENCODING,
 }
-ORDER = re.findall(
-    r"`(\w+)`", SOURCES[UTILS / "__init__.py"].split("named before it:")[1].split('"""')[0]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef)]
+
+
+def docstring_lines(tree: ast.Module) -> set[int]:
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        has_docstring = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+        if has_docstring and ast.get_docstring(node):
+            docstring = node.body[0]
+            lines.update(range(docstring.lineno, docstring.end_lineno + 1))
+    return lines
+
+
+def tokens_by_line(source: str) -> Counter:
+    """Number of tokens on each line with code; docstrings and comments are left out."""
+    skipped = docstring_lines(ast.parse(source))
+    counts: Counter = Counter()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        line = token.start[0]
+        if token.type not in NOT_CODE and line not in skipped:
+            counts[line] += 1
+    return counts
+
+
+def tokens_of_package(name: str) -> list[int]:
+    """Number of tokens on each line with code, of all files below a folder."""
+    counts: list[int] = []
+    for path in sorted((ROOT / name).rglob("*.py")):
+        counts += tokens_by_line(path.read_text(encoding="utf-8")).values()
+    return counts
+
+
+def packs(tree: ast.Module) -> list[ast.Assign]:
+    """Assignments that bind several separate values to several names; a swap is none."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
+            continue
+        target = node.targets[0]
+        if not isinstance(target, ast.Tuple):
+            continue
+        names = {ast.unparse(element) for element in target.elts}
+        values = {ast.unparse(element) for element in node.value.elts}
+        if names != values:
+            found.append(node)
+    return found
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_a_module_has_at_most_400_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_a_function_has_at_most_50_lines(path):
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(path)}
+    assert {name: length for name, length in lengths.items() if length > 50} == {}
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_a_function_has_at_most_8_parameters(path):
+    counts = {}
+    for node in functions(path):
+        names = {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+        counts[node.name] = len(names - {"self", "cls"})
+    assert {name: count for name, count in counts.items() if count > 8} == {}
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_an_assignment_does_not_pack_separate_values(path):
+    assert [f"line {node.lineno}: {ast.unparse(node)}" for node in packs(parsed(path))] == []
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_nothing_escapes_the_formatter(path):
+    assert not re.search(r"^\s*# fmt: *(skip|off)", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["a, b = f(x), g(y)", "(a, b), c = x, y", "a, b = a + 1, b + 1"],
 )
+def test_a_pack_is_recognised(statement):
+    assert packs(ast.parse(statement))
 
 
-def test_folders_stay_within_their_budget():
-    for folder, budget in {UTILS: 2200, STUDIES: 2200, TOOLS: 300, SITE: 240, TESTS: 2800}.items():
-        counts = {
-            path: len(path.read_text(encoding="utf-8").splitlines())
-            for path in folder.rglob("*.py")
-        }
-        assert sum(counts.values()) <= budget, (
-            f"{folder.name}: {sum(counts.values())} lines: {counts}"
-        )
+@pytest.mark.parametrize("statement", ["a, b = b, a", "a, b = pair", "for a, b in pairs: pass"])
+def test_a_swap_or_an_unpacking_is_no_pack(statement):
+    assert not packs(ast.parse(statement))
 
 
-def test_modules_functions_and_classes_stay_short_without_escaping_the_formatter():
-    limits, found = {ast.FunctionDef: 50, ast.ClassDef: 200}, []
-    for path, source in SOURCES.items():
-        if len(source.splitlines()) > 260 or re.search(r"#\s*fmt:\s*(skip|off)", source):
-            found.append(
-                f"{path.name}: {len(source.splitlines())} lines, or a line that is not formatted"
-            )
-        for node in ast.walk(ast.parse(source)):
-            if type(node) in limits and node.end_lineno - node.lineno >= limits[type(node)]:
-                found.append(f"{path.name}: {node.name} is longer than {limits[type(node)]} lines")
-            if isinstance(node, ast.FunctionDef):
-                names = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)} - {
-                    "self",
-                    "cls",
-                }
-                found += (
-                    [f"{path.name}: {node.name} has {len(names)} parameters"]
-                    if len(names) > 8
-                    else []
-                )
-    assert not found, "\n".join(found)
+@pytest.mark.parametrize("name", [*PACKAGES, "tests"])
+def test_a_line_has_at_most_9_5_tokens_on_average(name):
+    counts = tokens_of_package(name)
+    assert sum(counts) / len(counts) <= 9.5
 
 
-def test_a_module_imports_only_earlier_ones_of_its_package_and_never_the_studies():
-    modules = {path.stem: source for path, source in SOURCES.items() if path.parent == UTILS}
-    assert set(ORDER) == set(modules) - {"__init__", "__main__"}
-    for at, name in enumerate(ORDER):
-        found = re.findall(r"^ *from \.(\w*) import (\w+)", modules[name], re.MULTILINE)
-        imported = {module or what for module, what in found}
-        assert imported <= set(ORDER[:at]), f"{name} imports {imported}"
-        assert not re.search(r"^ *(from|import) swys_", modules[name], re.MULTILINE), name
-    assert not re.search(r"^(from|import) swys_", modules["__main__"], re.MULTILINE), (
-        "late, for a command"
-    )
+@pytest.mark.parametrize("name", [*PACKAGES, "tests"])
+def test_one_line_in_a_hundred_has_more_than_30_tokens(name):
+    counts = tokens_of_package(name)
+    assert sum(count > 30 for count in counts) <= 0.01 * len(counts)
 
 
-def test_every_public_name_of_the_thin_package_is_tested():
-    tests = "\n".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("*.py"))
-    code = "\n".join(source for path, source in SOURCES.items() if path.parent == UTILS)
-    names = re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", code, re.MULTILINE)
-    assert len(names) > 50 and not [name for name in names if not re.search(rf"\b{name}\b", tests)]
+def test_the_helper_stays_thin():
+    assert sum(tokens_of_package("swys_utils")) < 25_000
 
 
-def test_no_pickle_and_no_huge_file_is_tracked():
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
-    sizes = [
-        path.stat().st_size
-        for name in listed.decode().split("\0")
-        if (path := ROOT / name).is_file()
-    ]
-    assert len(sizes) > 100 and max(sizes) <= 50e6 and sum(sizes) < 230e6
-    assert not re.findall(r"\S+\.(?:pkl|pickle|pth?|ckpt|bin)\0", listed.decode())
+def reading_order() -> list[str]:
+    """Modules of swys_utils in the order that its docstring gives."""
+    docstring = ast.get_docstring(parsed(ROOT / "swys_utils" / "__init__.py"))
+    return re.findall(r"`(\w+)`", docstring.split("named before it:")[1])
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of what a module of ours imports, wherever in the file."""
+    package = path.parent.name
+    names = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module
+            names |= {base} if node.module else {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_the_reading_order_names_every_module():
+    modules = {path.stem for path in (ROOT / "swys_utils").glob("*.py")}
+    assert sorted(reading_order()) == sorted(modules - {"__init__"})
+
+
+@pytest.mark.parametrize("name", reading_order())
+def test_a_module_of_the_helper_imports_only_earlier_ones(name):
+    earlier = reading_order()[: reading_order().index(name)]
+    imported = imported_modules(ROOT / "swys_utils" / f"{name}.py")
+    ours = {module.split(".")[1] for module in imported if module.startswith("swys_utils.")}
+    assert ours <= set(earlier)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_earlier_ones(package):
+    allowed = PACKAGES[: PACKAGES.index(package) + 1]
+    for path in (ROOT / package).glob("*.py"):
+        imported = {module.split(".")[0] for module in imported_modules(path)}
+        assert imported & set(PACKAGES) <= set(allowed), relative(path)
+
+
+def graph_of(package: str) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports."""
+    graph = {}
+    for path in (ROOT / package).glob("*.py"):
+        ours = {module for module in imported_modules(path) if module.startswith(f"{package}.")}
+        graph[path.stem] = {module.split(".")[1] for module in ours}
+    return graph
+
+
+@pytest.mark.parametrize("package", ["swys", "swys_studies"])
+def test_no_module_imports_itself_through_others(package):
+    graph = graph_of(package)
+    done: set[str] = set()
+    while len(done) < len(graph):
+        free = {name for name in graph if name not in done and graph[name] <= done}
+        assert free, f"a circle among {sorted(set(graph) - done)}"
+        done |= free
+
+
+def public_names(package: str) -> list[str]:
+    """Functions and classes of a package that other modules may use."""
+    names = []
+    for path in (ROOT / package).glob("*.py"):
+        definitions = [node for node in parsed(path).body if hasattr(node, "name")]
+        names += [node.name for node in definitions if not node.name.startswith("_")]
+    return names
+
+
+def names_used_by_tests() -> set[str]:
+    """Every name and attribute in the code of the tests; comments and strings do not count."""
+    used: set[str] = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Name):
+                used.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                used.add(node.attr)
+    return used
+
+
+def test_every_public_name_of_the_helper_is_used_by_a_test():
+    untested = set(public_names("swys_utils")) - names_used_by_tests()
+    assert sorted(untested) == []
+
+
+def tracked_files() -> list[Path]:
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_tracked_file_is_larger_than_50_mb():
+    assert max(path.stat().st_size for path in tracked_files()) <= 50e6
+
+
+def test_the_tree_stays_below_230_mb():
+    assert sum(path.stat().st_size for path in tracked_files()) < 230e6
+
+
+def test_no_pickle_is_tracked():
+    pickles = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin"}
+    assert [path for path in tracked_files() if path.suffix in pickles] == []

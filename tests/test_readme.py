@@ -1,0 +1,62 @@
+"""The numbers of the README are those of the notebooks and of the shipped results."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from swys_studies.agreement import summary
+from swys_studies.runs import read_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "checkpoints" / "pneumoniamnist"
+NUMBER = re.compile(r"(?<![\w.])[+-]?\d*\.?\d+")
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def numbers(readme) -> set[float]:
+    """Every number in the README."""
+    return {float(number) for number in NUMBER.findall(readme)}
+
+
+@pytest.fixture(scope="module")
+def table_of_notebook_6() -> list[list[float]]:
+    """The numbers in each row of the tables that notebook 6 shows."""
+    notebook = nbformat.read(ROOT / "notebooks" / "06_benchmark.ipynb", as_version=4)
+    rows = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            page = BeautifulSoup(output.get("data", {}).get("text/html", ""), "html.parser")
+            rows += [row.get_text(" ") for row in page.select("tr")]
+    return [numbers_in(row) for row in rows]
+
+
+def numbers_in(text: str) -> list[float]:
+    return [float(number) for number in NUMBER.findall(text)]
+
+
+def test_its_table_has_the_numbers_of_notebook_6(readme, table_of_notebook_6):
+    rows = re.findall(r"^\| (.* tokens.*\|.*) \|$", readme, re.MULTILINE)
+    assert len(rows) >= 4
+    for row in rows:
+        assert numbers_in(row) in table_of_notebook_6, row
+
+
+def test_it_gives_the_mean_agreement_of_each_way_to_teach(numbers):
+    grad_cam = summary(json.loads((SHIPPED / "agreement.json").read_text()))[0]
+    for title in ("alone", "soft targets + maps", "another teacher"):
+        assert round(grad_cam[title], 2) in numbers, title
+
+
+def test_it_gives_the_scores_of_the_earlier_projects_recipe(numbers):
+    original = next(run for run in read_runs(SHIPPED / "runs.json") if run["method"] == "original")
+    assert round(100 * original["last"]["accuracy"], 1) in numbers
+    assert round(original["last"]["auc"], 3) in numbers
