@@ -1,6 +1,8 @@
-"""The demo, models that run in the browser: build/site/demo/index.html; in one file: build/site/demo.html.
+"""The demo: models that run in the browser, as build/site/demo/ and, in one file, demo.html.
 
-ONNX Runtime Web comes from the npm registry once; its files are copied, and the page asks for nothing else.
+ONNX Runtime Web comes from the npm registry once; its files are copied, and the page asks for
+nothing else. Where npm or its registry is missing, the demo is skipped with a line that says so;
+everything else that goes wrong is an error.
 """
 
 from __future__ import annotations
@@ -9,100 +11,202 @@ import base64
 import gzip
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from PIL import Image
 
-from swys_utils.config import BUILD, PROJECT_ROOT
+from swys_utils.config import BUILD, PROJECT_ROOT, SwysError
 from swys_utils.data import TWIN
-from swys_utils.models import load_checkpoint
+from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.onnx_export import export_onnx, quantise_onnx_dynamic
 
-SITE, PAGE = PROJECT_ROOT / "site", BUILD / "site" / "demo" / "index.html"
+SITE = PROJECT_ROOT / "site"
+TARGET = BUILD / "site"
 RUNTIME = "onnxruntime-web@1.30.0"
-FILES = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
+RUNTIME_FILES = {  # name in assets/ -> name in the npm package
+    "ort.mjs": "ort.wasm.bundle.min.mjs",
+    "ort.wasm": "ort-wasm-simd-threaded.wasm",
+}
+NO_NETWORK = {  # codes with which npm says that it cannot reach its registry
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "EHOSTUNREACH",
+    "ENETUNREACH",
+    "ENOTFOUND",
+    "ERR_SOCKET_TIMEOUT",
+    "ETIMEDOUT",
+}
 CLASSES = ("normal", "pneumonia")
-MODELS = {"Student of maps": "vit_tiny_maps", "Student of answers": "vit_tiny_answers_p7"}
-MODELS |= {"Tiny": "vit_tiny_patch16_224_kd"}
+# The first one is the model of demo.html, and the one that the others' maps are compared with.
+MODELS = ("vit_tiny_maps", "vit_tiny_answers_p7", "vit_tiny_patch16_224_kd")
 
 
-def picture(pixels: np.ndarray) -> str:
-    """A uint8 image as the address of a PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+class NoRuntimeError(Exception):
+    """ONNX Runtime Web cannot be had here, so there is no demo to build."""
 
 
-def samples() -> list[dict]:
-    """Images to try: six of the synthetic twin, and a drawing of a blood cell, which is no X-ray."""
-    twin, (y, x) = np.load(TWIN), np.mgrid[:112, :112]
-    names = [f"synthetic X-ray, {CLASSES[label]}" for label in twin["test_labels"][:6, 0]]
-    cell, red, violet = np.full((112, 112, 3), 240, np.uint8), (226, 150, 150), (96, 60, 140)
-    drawn = (
-        (20, 20, 17, red),
-        (90, 92, 19, red),
-        (56, 54, 33, (200, 180, 220)),
-        (54, 50, 20, violet),
-    )
-    for row, column, radius, colour in drawn:
-        cell[np.hypot(y - row, x - column) < radius] = colour
-    pictures = [*twin["test_images"][:6], cell]
-    names.append("a drawn blood cell, no X-ray")
-    return [{"name": name, "src": picture(pixels)} for name, pixels in zip(names, pictures)]
+def main() -> int:
+    """Build the demo.
 
-
-def export(name: str, title: str, folder: Path) -> dict:
-    """Write a shipped model as int8 ONNX; returns what the page says of it."""
-    model, card = load_checkpoint(f"pneumoniamnist/{name}")
-    export_onnx(model, folder / "float32.onnx", CLASSES, card)
-    size = quantise_onnx_dynamic(folder / "float32.onnx", folder / f"{name}.onnx")["bytes"]
-    tokens = model.patch_embed.num_patches
-    for file in [*folder.glob("*.json"), *folder.glob("float32*")]:
-        file.unlink(missing_ok=True)
-    facts = {"file": f"{name}.onnx", "bytes": size, "tokens": tokens, "size": card["img_size"]}
-    return facts | {"name": f"{title}, {tokens} tokens"}
+    Returns:
+        The exit code: 0 also where the demo is skipped.
+    """
+    try:
+        build()
+    except NoRuntimeError as reason:
+        print(f"demo: skipped, {reason}; it needs npm (Node.js) and the npm registry once")
+    except (OSError, SwysError, subprocess.CalledProcessError) as error:
+        print(f"demo: failed, {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def build() -> None:
-    """Write both forms of the demo."""
-    assets = PAGE.parent / "assets"
+    """Write both forms of the demo.
+
+    Raises:
+        NoRuntimeError: npm, or its registry, is missing.
+    """
+    assets = TARGET / "demo" / "assets"
     assets.mkdir(parents=True, exist_ok=True)
-    if not (assets / "ort.wasm").is_file():
-        command = ["npm", "pack", "--silent", RUNTIME]
-        packed = assets / subprocess.check_output(command, cwd=assets, text=True).strip()
-        with tarfile.open(packed) as archive:
-            for name, member in FILES.items():
-                (assets / name).write_bytes(archive.extractfile(f"package/dist/{member}").read())
-        packed.unlink()
-    models = [export(name, title, assets) for title, name in MODELS.items()]
-    inside = {
-        name: gzip.compress((assets / name).read_bytes()) for name in (*FILES, models[0]["file"])
+    fetch_runtime(assets)
+    models = [export(name, assets) for name in MODELS]
+    write_page(TARGET / "demo" / "index.html", models)
+    first = models[0]
+    inline = {}
+    for name in [*RUNTIME_FILES, first["file"]]:
+        packed = gzip.compress((assets / name).read_bytes())
+        inline[name] = base64.b64encode(packed).decode()
+    write_page(TARGET / "demo.html", [first], inline)
+
+
+def fetch_runtime(folder: Path) -> None:
+    """Copy the files of ONNX Runtime Web into a folder, if they are not there yet.
+
+    Args:
+        folder: where they are written.
+
+    Raises:
+        NoRuntimeError: npm is not installed, or does not reach its registry.
+        subprocess.CalledProcessError: npm fails for another reason.
+    """
+    if all((folder / name).is_file() for name in RUNTIME_FILES):
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise NoRuntimeError("npm is not installed")
+    command = [npm, "pack", "--fetch-retries=1", RUNTIME]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        codes = re.findall(r"\bcode (\w+)", done.stderr)
+        if NO_NETWORK.intersection(codes):
+            raise NoRuntimeError(f"npm does not reach its registry ({codes[0]})")
+        done.check_returncode()
+    archive_path = folder / done.stdout.split()[-1]
+    with tarfile.open(archive_path) as archive:
+        for name, member in RUNTIME_FILES.items():
+            file = archive.extractfile(f"package/dist/{member}")
+            assert file is not None  # it is a plain file
+            (folder / name).write_bytes(file.read())
+    archive_path.unlink()
+
+
+def export(name: str, folder: Path) -> dict:
+    """Write a shipped model as an int8 ONNX file.
+
+    Args:
+        name: of the model, a key of ``models.SERIES``.
+        folder: where the file is written.
+
+    Returns:
+        What the page says about it.
+    """
+    model, card = load_checkpoint(f"pneumoniamnist/{name}")
+    with tempfile.TemporaryDirectory() as scratch:
+        float_file = Path(scratch) / "float32.onnx"
+        int8_file = Path(scratch) / f"{name}.onnx"
+        export_onnx(model, float_file, CLASSES, card)
+        quantise_onnx_dynamic(float_file, int8_file)
+        shutil.copy(int8_file, folder)
+    return {
+        "name": SERIES[name].title,
+        "file": int8_file.name,
+        "bytes": (folder / int8_file.name).stat().st_size,
+        "tokens": model.patch_embed.num_patches,
+        "size": card["img_size"],
     }
-    inside = {name: base64.b64encode(content).decode() for name, content in inside.items()}
-    template, shown = jinja2.Template((SITE / "demo.html").read_text("utf-8")), samples()
-    parts = {
-        "style": (SITE / "style.css").read_text("utf-8"),
-        "script": (SITE / "demo.js").read_text("utf-8"),
-    }
-    for path, those, inline in (
-        (PAGE, models, {}),
-        (PAGE.parents[1] / "demo.html", models[:1], inside),
-    ):
-        facts = json.dumps({"models": those, "samples": shown, "classes": CLASSES}).replace(
-            "<", "\\u003c"
-        )
-        home = "index.html" if inline else "../index.html"
-        path.write_text(template.render(facts=facts, inline=inline, home=home, **parts), "utf-8")
-        print(f"demo: {path.relative_to(PROJECT_ROOT)}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | None = None) -> None:
+    """Write one form of the demo.
+
+    Args:
+        path: of the page.
+        models: what ``export`` says about the models.
+        inline: files that the page itself holds, name -> gzip in base64; without them it reads
+            those in assets/.
+    """
+    data = json.dumps({"models": models, "samples": samples(), "classes": CLASSES})
+    template = jinja2.Template((SITE / "demo.html").read_text("utf-8"))
+    page = template.render(
+        style=(SITE / "style.css").read_text("utf-8"),
+        script=(SITE / "demo.js").read_text("utf-8"),
+        data=data.replace("<", "\\u003c"),
+        inline=inline or {},
+        home="index.html" if inline else "../index.html",
+    )
+    path.write_text(page, "utf-8")
+    print(f"demo: {path.relative_to(BUILD.parent)}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def samples() -> list[dict]:
+    """Images to try: six of the synthetic twin, and one that is no X-ray."""
+    twin = np.load(TWIN)
+    images = list(twin["test_images"][:6])
+    names = [f"synthetic X-ray, {CLASSES[label]}" for label in twin["test_labels"][:6, 0]]
+    images.append(blood_cell())
+    names.append("a drawn blood cell, no X-ray")
+    return [{"name": name, "src": address(image)} for name, image in zip(names, images)]
+
+
+def blood_cell() -> np.ndarray:
+    """A drawing of a white blood cell between two red ones, uint8 (112, 112, 3)."""
+    red = (226, 150, 150)
+    discs = [  # row and column of the centre, radius (px), colour
+        (20, 20, 17, red),
+        (90, 92, 19, red),
+        (56, 54, 33, (200, 180, 220)),
+        (54, 50, 20, (96, 60, 140)),
+    ]
+    picture = np.full((112, 112, 3), 240, np.uint8)
+    y, x = np.mgrid[:112, :112]
+    for row, column, radius, colour in discs:
+        inside = np.hypot(y - row, x - column) < radius
+        picture[inside] = colour
+    return picture
+
+
+def address(image: np.ndarray) -> str:
+    """A uint8 image as a data address of a PNG.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+    """
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 if __name__ == "__main__":
-    try:
-        build()
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"demo: {error}; it needs npm (Node.js) and the npm registry once")
+    sys.exit(main())

@@ -1,13 +1,22 @@
-// The demo: an image to model input, through each model in ONNX Runtime Web, and its Grad-CAM over the image.
-// Files come from the folder assets/, or, in the self-contained page, from <script> elements of this page.
+// The demo: an image becomes model input, goes through each model in ONNX Runtime Web, and is shown
+// under the models' Grad-CAM maps. Files come from the folder assets/ or, in the self-contained
+// page, from <script> elements of this page.
 
 const SIDE = 28; // of the images the models were trained on, px
 const SHOWN = 280; // of the pictures on the page, px
-const INFERNO = ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"];
-const MOST_PIXELS = 64e6;
-const facts = JSON.parse(document.getElementById("facts").textContent);
+const MOST_PIXELS = 64e6; // of an image that is opened
+// Colours of matplotlib's inferno, from 0 to 1 in equal steps.
+const INFERNO = [
+  "#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60",
+  "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4",
+];
+
 const element = (id) => document.getElementById(id);
-const say = (text) => (element("status").textContent = text);
+const { models, samples, classes } = JSON.parse(element("data").textContent);
+
+function say(text) {
+  element("status").textContent = text;
+}
 
 async function bytes(name) {
   const inline = document.getElementById(name);
@@ -16,19 +25,24 @@ async function bytes(name) {
     if (!answer.ok) throw new Error(`assets/${name}: ${answer.status}`);
     return answer.arrayBuffer();
   }
-  const packed = Uint8Array.from(atob(inline.textContent), (c) => c.charCodeAt(0));
-  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  const packed = decoded(inline.textContent);
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+function decoded(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
 async function runtime() {
-  const address = URL.createObjectURL(new Blob([await bytes("ort.mjs")], { type: "text/javascript" }));
-  const ort = await import(address);
+  const script = new Blob([await bytes("ort.mjs")], { type: "text/javascript" });
+  const ort = await import(URL.createObjectURL(script));
   ort.env.wasm.numThreads = 1; // more would need headers that a plain file server does not send
   ort.env.wasm.wasmBinary = await bytes("ort.wasm");
   return ort;
 }
 
-// The middle square of a bitmap, in grey, averaged down to 28 x 28: what MedMNIST does to the original X-rays.
+// The middle square of a bitmap, in grey, averaged down to 28 x 28: what MedMNIST does to X-rays.
 function shrink(bitmap) {
   const square = Math.min(bitmap.width, bitmap.height);
   const side = Math.min(square, 1024);
@@ -36,12 +50,21 @@ function shrink(bitmap) {
   const context = canvas.getContext("2d");
   context.fillStyle = "#000"; // behind what is transparent
   context.fillRect(0, 0, side, side);
-  const left = (bitmap.width - square) / 2, top = (bitmap.height - square) / 2;
+  const left = (bitmap.width - square) / 2;
+  const top = (bitmap.height - square) / 2;
   context.drawImage(bitmap, left, top, square, square, 0, 0, side, side);
   const rgba = context.getImageData(0, 0, side, side).data;
-  const grey = Float32Array.from({ length: side * side }, (_, i) => 0.299 * rgba[4 * i] + 0.587 * rgba[4 * i + 1] + 0.114 * rgba[4 * i + 2]);
+  const grey = new Float32Array(side * side);
+  for (let i = 0; i < grey.length; i++) {
+    const red = rgba[4 * i];
+    const green = rgba[4 * i + 1];
+    const blue = rgba[4 * i + 2];
+    grey[i] = 0.299 * red + 0.587 * green + 0.114 * blue;
+  }
   return side > SIDE ? averaged(grey, side) : resized(grey, side, SIDE);
 }
+
+// The mean of the pixels of each of 28 x 28 fields.
 
 function averaged(values, side) {
   const out = new Float32Array(SIDE * SIDE);
@@ -50,7 +73,9 @@ function averaged(values, side) {
       const [top, bottom] = [row, row + 1].map((at) => Math.round((at * side) / SIDE));
       const [left, right] = [column, column + 1].map((at) => Math.round((at * side) / SIDE));
       let sum = 0;
-      for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) sum += values[y * side + x];
+      for (let y = top; y < bottom; y++) {
+        for (let x = left; x < right; x++) sum += values[y * side + x];
+      }
       out[row * SIDE + column] = sum / ((bottom - top) * (right - left));
     }
   }
@@ -68,18 +93,21 @@ function resized(values, from, to) {
   const out = new Float32Array(to * to);
   place.forEach(([top, bottom, down], y) =>
     place.forEach(([left, right, across], x) => {
-      const above = values[top * from + left] * (1 - across) + values[top * from + right] * across;
-      const below = values[bottom * from + left] * (1 - across) + values[bottom * from + right] * across;
+      const between = (row) =>
+        values[row * from + left] * (1 - across) + values[row * from + right] * across;
+      const above = between(top);
+      const below = between(bottom);
       out[y * to + x] = above * (1 - down) + below * down;
     }),
   );
   return out;
 }
 
+// Probabilities of the classes, the signed map of the target (-1: the predicted class), the time.
 async function ask(ort, model, image, target) {
   const plane = resized(image, SIDE, model.size).map((value) => value / 127.5 - 1);
   const pixels = new Float32Array(3 * plane.length);
-  [0, 1, 2].forEach((channel) => pixels.set(plane, channel * plane.length));
+  for (const channel of [0, 1, 2]) pixels.set(plane, channel * plane.length);
   const feed = {
     pixels: new ort.Tensor("float32", pixels, [1, 3, model.size, model.size]),
     target: new ort.Tensor("int64", BigInt64Array.from([BigInt(target)]), [1]),
@@ -87,7 +115,8 @@ async function ask(ort, model, image, target) {
   const start = performance.now();
   const { logits, heatmap } = await model.session.run(feed);
   const ms = performance.now() - start;
-  const odds = Array.from(logits.data, (value) => Math.exp(value - Math.max(...logits.data)));
+  const highest = Math.max(...logits.data);
+  const odds = Array.from(logits.data, (value) => Math.exp(value - highest));
   const total = odds.reduce((a, b) => a + b);
   return { probabilities: odds.map((odd) => odd / total), map: heatmap.data, ms };
 }
@@ -95,57 +124,73 @@ async function ask(ort, model, image, target) {
 function ranks(values) {
   const order = Array.from(values.keys()).sort((a, b) => values[a] - values[b]);
   const out = new Array(values.length);
-  for (let start = 0, end; start < order.length; start = end) {
-    for (end = start + 1; end < order.length && values[order[end]] === values[order[start]]; ) end++;
+  let start = 0;
+  while (start < order.length) {
+    let end = start + 1; // equal values share the mean of their ranks
+    while (end < order.length && values[order[end]] === values[order[start]]) end++;
     for (let i = start; i < end; i++) out[order[i]] = (start + end - 1) / 2;
+    start = end;
   }
   return out;
 }
 
-// Spearman's rank correlation of two square maps; the finer one is averaged down to the coarser grid's cells.
+// Spearman's rank correlation of two square maps; the finer one is averaged down to the other grid.
 function spearman(a, b) {
   const side = Math.sqrt(Math.min(a.length, b.length));
   const [x, y] = [a, b].map((map) => ranks(coarse(map, side)));
   const mean = (x.length - 1) / 2;
-  const sum = (u, v) => u.reduce((total, value, i) => total + (value - mean) * (v[i] - mean), 0);
-  return sum(x, y) / Math.sqrt(sum(x, x) * sum(y, y));
+  const covariance = (u, v) =>
+    u.reduce((total, value, i) => total + (value - mean) * (v[i] - mean), 0);
+  return covariance(x, y) / Math.sqrt(covariance(x, x) * covariance(y, y));
 }
 
+// As torch's adaptive average pooling: a cell is the mean of all fine cells that it touches.
 function coarse(map, side) {
-  // as torch's adaptive average pooling: a cell is the mean of all fine cells that it touches
   const own = Math.sqrt(map.length);
   const out = new Float32Array(side * side);
-  const span = (cell) => [Math.floor((cell * own) / side), Math.ceil(((cell + 1) * own) / side)];
+  const span = (cell) => [
+    Math.floor((cell * own) / side),
+    Math.ceil(((cell + 1) * own) / side),
+  ];
   out.forEach((_, i) => {
     const [top, bottom] = span(Math.floor(i / side));
     const [left, right] = span(i % side);
-    for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) out[i] += map[y * own + x];
+    for (let y = top; y < bottom; y++) {
+      for (let x = left; x < right; x++) out[i] += map[y * own + x];
+    }
     out[i] /= (bottom - top) * (right - left);
   });
   return out;
 }
 
 const COLOURS = INFERNO.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+
+// Red, green and blue of a value from 0 to 1.
 function inferno(value) {
   const at = Math.min(Math.max(value, 0), 1) * (COLOURS.length - 1);
   const low = Math.min(Math.floor(at), COLOURS.length - 2);
   return COLOURS[low].map((c, k) => c + (COLOURS[low + 1][k] - c) * (at - low));
 }
 
+// Draw the image under its map; returns whether the map has a positive value.
 function draw(canvas, image, map, opacity) {
   const strongest = Math.max(...map, 0);
-  const heat = resized(map.map((value) => (strongest ? Math.max(value, 0) / strongest : 0)), Math.sqrt(map.length), SHOWN);
+  const scaled = map.map((value) => (strongest ? Math.max(value, 0) / strongest : 0));
+  const heat = resized(scaled, Math.sqrt(map.length), SHOWN);
   const picture = new ImageData(SHOWN, SHOWN);
   heat.forEach((value, i) => {
-    const grey = image[Math.floor((Math.floor(i / SHOWN) * SIDE) / SHOWN) * SIDE + Math.floor(((i % SHOWN) * SIDE) / SHOWN)];
+    const row = Math.floor((Math.floor(i / SHOWN) * SIDE) / SHOWN);
+    const column = Math.floor(((i % SHOWN) * SIDE) / SHOWN);
+    const grey = image[row * SIDE + column];
     const share = opacity * value;
-    const colour = inferno(value);
-    picture.data.set([0, 1, 2].map((k) => (1 - share) * grey + share * colour[k]).concat(255), 4 * i);
+    const mixed = inferno(value).map((colour) => (1 - share) * grey + share * colour);
+    picture.data.set([...mixed, 255], 4 * i);
   });
   canvas.getContext("2d").putImageData(picture, 0, 0);
   return strongest > 0;
 }
 
+// The place of a model on the page.
 function card(model) {
   const box = element("card").content.firstElementChild.cloneNode(true);
   box.querySelector("h3").textContent = model.name;
@@ -154,36 +199,55 @@ function card(model) {
   return box;
 }
 
-function show(model, answer, image, target, first, reference) {
-  const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
-  const explained = facts.classes[target < 0 ? best : target];
-  const canvas = model.box.querySelector("canvas");
+// Write a model's answer into its card; `reference` is the first model's map.
+function show(model, answer, image, target, reference) {
+  const part = (selector) => model.box.querySelector(selector);
+  const confidence = Math.max(...answer.probabilities);
+  const best = answer.probabilities.indexOf(confidence);
+  const explained = classes[target < 0 ? best : target];
+  const text = `${classes[best]}, ${(100 * confidence).toFixed(1)} %`;
+  const canvas = part("canvas");
   const heated = draw(canvas, image, answer.map, Number(element("opacity").value));
-  const text = `${facts.classes[best]}, ${(100 * answer.probabilities[best]).toFixed(1)} %`;
-  canvas.setAttribute("aria-label", `Grad-CAM of ${model.name} for ${explained}; its answer: ${text}`);
-  model.box.querySelector(".answer").textContent = text + (heated ? "" : `; no patch raised the score of ${explained}: its map is empty`);
-  model.box.querySelector("progress").value = answer.probabilities[best];
-  model.box.querySelector(".cost").textContent = `${answer.ms.toFixed(1)} ms, ${(model.bytes / 1e6).toFixed(1)} MB, ${model.tokens} tokens`;
-  const alike = model === first ? "" : `map agreement with ${first.name.split(",")[0]}: ${spearman(answer.map, reference).toFixed(2)}`;
-  model.box.querySelector(".alike").textContent = alike;
+  const described = `Grad-CAM of ${model.name} for ${explained}; its answer: ${text}`;
+  canvas.setAttribute("aria-label", described);
+  const empty = `; no patch raised the score of ${explained}: its map is empty`;
+  part(".answer").textContent = heated ? text : text + empty;
+  part("progress").value = confidence;
+  const cost = [`${answer.ms.toFixed(1)} ms`, megabytes(model), `${model.tokens} tokens`];
+  part(".cost").textContent = cost.join(", ");
+  if (model !== models[0]) {
+    const agreement = spearman(answer.map, reference).toFixed(2);
+    part(".alike").textContent = `map agreement with ${models[0].name}: ${agreement}`;
+  }
+}
+
+function megabytes(model) {
+  return `${(model.bytes / 1e6).toFixed(1)} MB`;
 }
 
 async function main() {
-  let image = null, name = "", turn = 0;
+  let image = null;
+  let name = "";
+  let turn = 0; // how often an image or a class was chosen
   const answers = new Map();
-  element("target").append(new Option("the predicted class", -1), ...facts.classes.map((text, i) => new Option(text, i)));
+  const target = () => Number(element("target").value);
+  element("target").append(new Option("the predicted class", -1));
+  classes.forEach((text, i) => element("target").append(new Option(text, i)));
 
-  const redraw = () => {
+  function redraw() {
     if (!image) return;
     draw(element("input"), image, new Float32Array(1), 0);
-    const [first] = facts.models;
-    for (const [model, answer] of answers) show(model, answer, image, Number(element("target").value), first, answers.get(first).map);
-  };
+    for (const [model, answer] of answers) {
+      show(model, answer, image, target(), answers.get(models[0]).map);
+    }
+  }
+
   async function update() {
-    const mine = ++turn;
-    for (const model of facts.models) {
+    turn += 1;
+    const mine = turn;
+    for (const model of models) {
       if (!image || !model.session) continue;
-      const answer = await ask(ort, model, image, Number(element("target").value));
+      const answer = await ask(ort, model, image, target());
       if (mine !== turn) return; // another image or class was chosen meanwhile
       answers.set(model, answer);
     }
@@ -195,51 +259,62 @@ async function main() {
     try {
       const bitmap = await createImageBitmap(blob);
       if (bitmap.width * bitmap.height > MOST_PIXELS) throw new Error("too large");
-      [image, name] = [shrink(bitmap), title];
+      image = shrink(bitmap);
+      name = title;
       bitmap.close();
     } catch {
-      say(`${title} is not an image that this browser can read; choose a PNG, JPEG or WebP file of at most 64 megapixels.`);
+      const wanted = "a PNG, JPEG or WebP file of at most 64 megapixels";
+      say(`${title} is not an image that this browser can read; choose ${wanted}.`);
       return;
     }
     await update();
   }
 
-  facts.samples.forEach((sample) => {
+  samples.forEach((sample) => {
+    const picture = new Image(64, 64);
+    picture.src = sample.src;
+    picture.alt = sample.name;
     const button = document.createElement("button");
     button.type = "button";
-    button.append(Object.assign(new Image(), { src: sample.src, alt: sample.name, width: 64, height: 64 }));
+    button.append(picture);
     button.title = sample.name;
     button.addEventListener("click", async () => open(await blobOf(sample.src), sample.name));
     element("samples").append(button);
   });
-  element("file").addEventListener("change", ({ target }) => target.files[0] && open(target.files[0], target.files[0].name));
+  element("file").addEventListener("change", () => {
+    const [file] = element("file").files;
+    if (file) open(file, file.name);
+  });
   element("target").addEventListener("change", update);
   element("opacity").addEventListener("input", redraw);
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
     const [file] = event.dataTransfer.files;
-    file ? open(file, file.name) : say("What was dropped is not a file; drop an image file.");
+    if (file) open(file, file.name);
+    else say("What was dropped is not a file; drop an image file.");
   });
 
   const ort = await runtime();
-  for (const model of facts.models) {
-    say(`Loading ${model.name}, ${(model.bytes / 1e6).toFixed(1)} MB ...`);
-    model.session = await ort.InferenceSession.create(await bytes(model.file), { executionProviders: ["wasm"] });
+  for (const model of models) {
+    say(`Loading ${model.name}, ${megabytes(model)} ...`);
+    const options = { executionProviders: ["wasm"] };
+    model.session = await ort.InferenceSession.create(await bytes(model.file), options);
     model.box = card(model);
     await ask(ort, model, new Float32Array(SIDE * SIDE), -1); // the first call is slow
   }
-  await open(await blobOf(facts.samples[0].src), facts.samples[0].name);
+  await open(await blobOf(samples[0].src), samples[0].name);
   document.body.dataset.ready = "yes";
 }
 
-// Not by fetch: the self-contained page keeps no address open, not even that of its own pictures.
+// Not by fetch: the self-contained page asks for no address, not even for that of its own pictures.
 async function blobOf(address) {
-  const [head, text] = address.split(",");
-  return new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], { type: head.slice(5).split(";")[0] });
+  const [, type, base64] = address.match(/^data:(.+?);base64,(.*)$/);
+  return new Blob([decoded(base64)], { type });
 }
 
 main().catch((error) => {
   console.error(error);
-  say(`The models could not be started (${error.message}). The page needs WebAssembly and, opened from a folder, a local server.`);
+  const needed = "The page needs WebAssembly and, opened from a folder, a local server.";
+  say(`The models could not be started (${error.message}). ${needed}`);
 });

@@ -155,6 +155,6 @@ class CommandParser(ArgumentParser):
             # --resume alone means --resume true.
             option.nargs = "?"
             option.const = True
-        if option.dest == "method":
-            option.help = f"{option.help}: {', '.join(self.methods)}"
+        if option.dest == "method" and self.methods:
+            option.help = f"{option.help} One of {', '.join(self.methods)}."
         return option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from json import loads
+from json import loads  # `json` is the name of an option
 from pathlib import Path
 from typing import Literal
 
@@ -109,11 +109,11 @@ def is_card(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        text = file.read(CARD_BYTES)
     try:
+        with path.open("rb") as file:
+            text = file.read(CARD_BYTES)
         content = loads(text)
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return False
     if not isinstance(content, dict):
         return False

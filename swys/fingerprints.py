@@ -29,8 +29,9 @@ def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     rows, columns = mid_frequencies()
     hashes = []
     for start in range(0, len(images), BATCH):
-        batch = small_grey(images[start : start + BATCH])
-        coefficients = dctn(batch, axes=(1, 2))
+        stop = start + BATCH
+        grey = small_grey(images[start:stop])
+        coefficients = dctn(grey, axes=(1, 2))
         bits = coefficients[:, rows, columns] > 0
         hashes.append(np.packbits(bits, axis=1))
     return np.concatenate(hashes)
@@ -43,9 +44,12 @@ def mid_frequencies() -> tuple[np.ndarray, np.ndarray]:
         Rows and columns, int (64,): in the order of rising frequency the first 15 are left out.
     """
     positions = list(np.ndindex(SIDE, SIDE))
-    positions.sort(key=lambda position: (sum(position), position))
-    chosen = np.array(positions[15 : 15 + 64])
-    return chosen[:, 0], chosen[:, 1]
+    positions.sort()
+    positions.sort(key=sum)
+    chosen = np.array(positions[15:79])
+    rows = chosen[:, 0]
+    columns = chosen[:, 1]
+    return rows, columns
 
 
 def small_grey(images: np.ndarray) -> np.ndarray:
@@ -57,11 +61,13 @@ def small_grey(images: np.ndarray) -> np.ndarray:
     Returns:
         float32 (N, 28, 28).
     """
-    grey = torch.as_tensor(np.array(images)).float()
+    in_memory = np.array(images)  # they may be a memory map
+    grey = torch.as_tensor(in_memory).float()
     if grey.ndim == 4:
         grey = grey.mean(dim=-1)
-    small = F.interpolate(grey[:, None], size=(SIDE, SIDE), mode="area")
-    return small[:, 0].numpy()
+    planes = grey.unsqueeze(1)
+    small = F.interpolate(planes, size=(SIDE, SIDE), mode="area")
+    return small.squeeze(1).numpy()
 
 
 def pack_hashes(hashes: np.ndarray) -> str:
@@ -74,7 +80,8 @@ def pack_hashes(hashes: np.ndarray) -> str:
         Base64.
     """
     distinct = np.unique(hashes, axis=0)
-    return base64.b64encode(distinct.tobytes()).decode()
+    encoded = base64.b64encode(distinct.tobytes())
+    return encoded.decode()
 
 
 def seen_in_training(training_hashes: str, images: np.ndarray) -> np.ndarray:
@@ -87,14 +94,17 @@ def seen_in_training(training_hashes: str, images: np.ndarray) -> np.ndarray:
     Returns:
         bool (N,).
     """
-    stored = np.frombuffer(base64.b64decode(training_hashes), dtype=np.uint8)
+    decoded = base64.b64decode(training_hashes)
+    stored = np.frombuffer(decoded, dtype=np.uint8)
     training = signs(stored.reshape(-1, 8))
     hashes = perceptual_hashes(images)
     seen = []
-    for part in np.array_split(hashes, max(1, len(images) // BATCH)):
-        # of 64 products of signs, an equal bit adds 1 and another bit takes 1 away
-        agreement = signs(part) @ training.T
-        bits_apart = (64 - agreement.max(axis=1)) / 2
+    for start in range(0, len(hashes), BATCH):
+        stop = start + BATCH
+        # a sum of 64 products of signs: an equal bit adds 1, another one takes 1 away
+        agreement = signs(hashes[start:stop]) @ training.T
+        nearest = agreement.max(axis=1)
+        bits_apart = (64 - nearest) / 2
         seen.append(bits_apart <= HASH_TOLERANCE)
     return np.concatenate(seen)
 
@@ -109,4 +119,5 @@ def signs(hashes: np.ndarray) -> np.ndarray:
         float32 (N, 64), each -1 or 1.
     """
     bits = np.unpackbits(hashes, axis=1)
-    return 2 * bits.astype(np.float32) - 1
+    ones = bits.astype(np.float32)
+    return 2 * ones - 1

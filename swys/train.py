@@ -27,7 +27,7 @@ from swys_utils.training import build, fit, predict, run_card
 
 @dataclass
 class Training:
-    """What both commands share; epochs, batch_size and lr are the reference recipe's unless given.
+    """What both commands share.
 
     Args:
         save_path: x.safetensors, or a folder.
@@ -35,9 +35,9 @@ class Training:
         size: stored image size: 28, 64, 128 or 224 px.
         img_size: pixels that the model reads; default: what its name says.
         patch_size: side of a patch; default: what its name says.
-        epochs: number of times that each image is shown.
-        batch_size: images a step.
-        lr: the largest learning rate.
+        epochs: number of times that each image is shown; default: the reference recipe's.
+        batch_size: number of images in a step; default: the reference recipe's.
+        lr: the largest learning rate; default: the reference recipe's.
         seed: of the first weights, of the order of images and of their views.
         resume: go on where a run with this save_path stopped.
     """

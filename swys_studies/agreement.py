@@ -1,7 +1,6 @@
 """Does a student look where its teacher looks? ``swys study agreement``.
 
-All runs in a folder are compared, so that the answer is about ways of teaching and not about one
-pair of models.
+All runs in a folder are compared: the answer is about ways of teaching, not about two models.
 """
 
 from __future__ import annotations
@@ -29,31 +28,16 @@ from swys_utils.explain import agreement, shuffled
 from swys_utils.faithfulness import deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.metrics import mean_interval, t_interval
-from swys_utils.models import SERIES, load_checkpoint
+from swys_utils.models import load_checkpoint
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
+from .kinds import BASE, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
-from .runs import (
-    BASE,
-    RUNS,
-    finished_runs,
-    kind_of,
-    run_path,
-    studied_kinds,
-    taught_pairs,
-    todays_id,
-)
+from .runs import RUNS, finished_runs, run_path, with_todays_names
 
-# A run's group is the title of its kind; but the teacher and its like are no students:
-TEACHER = "teacher"
-ANOTHER = "another teacher"  # the same model, taught in the same way, from another seed
-# groups in files of earlier versions -> today's
-OLD_GROUPS = {
-    "alone": SERIES["vit_tiny"].title,
-    "soft targets": SERIES["vit_tiny_answers"].title,
-    "soft targets + maps": SERIES["vit_tiny_maps"].title,
-}
+# group of the runs of the teacher's kind; that of other runs is the title of their kind
+ANOTHER = "another teacher"
 
 
 def measure(
@@ -124,9 +108,12 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     folder = Path(folder)
     device = default_device()
     entries = finished_runs(data.info.name, folder)
-    paths = {run_id: run_path(run_id, data.info.name, folder) for run_id in entries}
-    with_weights = [entries[run_id] for run_id in entries if paths[run_id]]
-    teacher_row, students = split_runs(with_weights)
+    paths = {}
+    for run_id in entries:
+        weights = run_path(run_id, data.info.name, folder)
+        if weights is not None:
+            paths[run_id] = weights
+    teacher_row, students = split_runs([entries[run_id] for run_id in paths])
     teacher, card = load_checkpoint(paths[teacher_row["id"]], device, data.info.num_classes)
     if card["dataset"] != data.info.name:
         raise SwysError(
@@ -164,7 +151,13 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
         SwysError: the runs have no teacher, or several, or the teacher is not among them.
     """
     compared_kinds = [BASE, *studied_kinds()]
-    compared = {entry["id"]: entry for entry in entries if kind_of(entry) in compared_kinds}
+    compared = {}
+    titles = {}
+    for entry in entries:
+        kind = kind_of(entry)
+        if kind is not None and kind in compared_kinds:
+            compared[entry["id"]] = entry
+            titles[entry["id"]] = kind.title
     teachers = {entry["teacher"] for entry in compared.values()} - {None}
     if len(teachers) != 1 or not teachers <= compared.keys():
         named = ", ".join(sorted(teachers)) or "none"
@@ -172,13 +165,11 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
             f"agreement needs students of one finished teacher, found {named}; train them first"
         )
     (teacher_id,) = teachers
-    teacher = _row(compared.pop(teacher_id), TEACHER)
-    teacher_kind = kind_of(teacher)
+    teacher = _row(compared.pop(teacher_id), "teacher")
     students = []
-    for entry in compared.values():
-        kind = kind_of(entry)
-        group = ANOTHER if kind == teacher_kind else kind.title
-        students.append(_row(entry, group))
+    for run_id, entry in compared.items():
+        like_teacher = titles[run_id] == titles[teacher_id]
+        students.append(_row(entry, ANOTHER if like_teacher else titles[run_id]))
     return teacher, students
 
 
@@ -206,7 +197,8 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
     current = {run["id"]: run for run in students}
     runs = []
     for run in study["runs"]:
-        if _same_scores(run, current.get(run["id"], run)):
+        todays_run = current.get(run["id"], run)
+        if _same_scores(run, todays_run):
             runs.append(run)
     maps: dict[str, dict[str, dict]] = {}
     for method, part in study["maps"].items():
@@ -216,9 +208,7 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
 
 def _same_scores(known: Mapping, run: Mapping) -> bool:
     """Whether two rows are of the same training; a run can be trained anew under its id."""
-    same_accuracy = known["accuracy"] == run["accuracy"]
-    same_auc = known["auc"] == run["auc"]
-    return same_accuracy and same_auc
+    return known["accuracy"] == run["accuracy"] and known["auc"] == run["auc"]
 
 
 def _signed_maps(
@@ -325,16 +315,17 @@ def differences(runs: Sequence[dict], values: Mapping[str, float]) -> list[dict]
         its t interval ``low``, ``high``, and ``seeds``: the difference of each pair.
     """
     rows = []
-    for more, less in taught_pairs():
-        of = {run["seed"]: values[run["id"]] for run in runs if run["group"] == more.title}
-        to = {run["seed"]: values[run["id"]] for run in runs if run["group"] == less.title}
-        pairs = [of[seed] - to[seed] for seed in sorted(of.keys() & to.keys())]
-        if len(pairs) < 2:
+    for kind_a, kind_b in taught_pairs():
+        a = _values_by_seed(runs, values, kind_a.title)
+        b = _values_by_seed(runs, values, kind_b.title)
+        seeds = sorted(a.keys() & b.keys())
+        if len(seeds) < 2:
             continue
+        pairs = [a[seed] - b[seed] for seed in seeds]
         low, high = t_interval(pairs)
         row = {
-            "of": more.title,
-            "to": less.title,
+            "of": kind_a.title,
+            "to": kind_b.title,
             "mean": float(np.mean(pairs)),
             "low": low,
             "high": high,
@@ -342,6 +333,13 @@ def differences(runs: Sequence[dict], values: Mapping[str, float]) -> list[dict]
         }
         rows.append(row)
     return rows
+
+
+def _values_by_seed(
+    runs: Sequence[dict], values: Mapping[str, float], group: str
+) -> dict[int, float]:
+    """Seed -> value of the runs of a group."""
+    return {run["seed"]: values[run["id"]] for run in runs if run["group"] == group}
 
 
 def summary(study: dict) -> list[dict]:
@@ -375,8 +373,9 @@ def summary(study: dict) -> list[dict]:
 def _group_means(runs: Sequence[dict], values: Mapping[str, float]) -> dict[str, float]:
     """Mean over the runs of each group, students first; a group without runs is left out."""
     means = {}
-    for group in [*(kind.title for kind in studied_kinds()), ANOTHER]:
-        members = [values[run["id"]] for run in runs if run["group"] == group]
+    groups = [kind.title for kind in studied_kinds()]
+    for group in [*groups, ANOTHER]:
+        members = list(_values_by_seed(runs, values, group).values())
         if members:
             means[group] = float(np.mean(members))
     return means
@@ -386,21 +385,6 @@ def read_study(path: Path) -> dict:
     """The content of an agreement.json, with today's ids and groups.
 
     Args:
-        path: the file, of this version or an earlier one.
+        path: the file.
     """
     return with_todays_names(json.loads(path.read_text("utf-8")))
-
-
-def with_todays_names(content):
-    """JSON with today's ids and groups in place of old ones, keys as well as values.
-
-    Args:
-        content: content of an agreement.json, or a part of it.
-    """
-    if isinstance(content, dict):
-        return {with_todays_names(key): with_todays_names(part) for key, part in content.items()}
-    if isinstance(content, list):
-        return [with_todays_names(part) for part in content]
-    if isinstance(content, str):
-        return OLD_GROUPS.get(content, todays_id(content))
-    return content

@@ -1,16 +1,17 @@
-"""What the heatmaps of shipped checkpoints are worth on real test images: ``swys study explanations``."""
+"""What the heatmaps of checkpoints are worth on real test images: ``swys study explanations``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.cards import checkpoint_ids
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
@@ -24,15 +25,44 @@ from swys_utils.faithfulness import (
 )
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
 from swys_utils.metrics import mean_interval
-from swys_utils.models import load_checkpoint
+from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.training import predict
 
-MODELS = {
-    "Base": "vit_base",
-    "Tiny": "vit_tiny",
-    "KD Tiny": "vit_tiny_answers",
-    "Map Tiny": "vit_tiny_maps",
+from .runs import todays_title
+
+EMPTY_MAPS = "empty maps"
+METHODS_RANKED = "methods"
+# how sure the model is of its prediction: at least, and below
+BANDS = {
+    "below 0.8": (0, 0.8),
+    "0.8 to 0.95": (0.8, 0.95),
+    "0.95 to 1": (0.95, np.inf),
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement of one model.
+
+    Attributes:
+        what: what is measured, ``EMPTY_MAPS`` or ``METHODS_RANKED``.
+        model: name of the model.
+        images: number of test images; 0 is all.
+        compute: ``compute(split)`` returns the rows.
+    """
+
+    what: str
+    model: str
+    images: int
+    compute: Callable[[Split], list[dict]]
+
+    def key(self, model: str = "") -> str:
+        """Its key in explanations.json.
+
+        Args:
+            model: name of the model in the file; default: as here.
+        """
+        return f"{self.what}, {model or self.model}"
 
 
 def measure(
@@ -46,119 +76,220 @@ def measure(
 
     Args:
         dataset: any 2D MedMNIST name with one label an image.
-        checkpoints: name -> id; default: those of ``MODELS`` that are shipped.
+        checkpoints: name -> id; default: the shipped models of the series with Base's geometry.
         save_path: default: ``checkpoints/<dataset>/explanations.json``.
 
-    Raises SwysError: no real data, several labels an image, or no checkpoint.
+    Returns:
+        What the file has: ``dataset``, ``split``, ``weights`` (name -> sha256 of its files) and
+        ``parts`` (``Part.key`` -> ``images``, ``device``, ``torch`` and ``rows``).
+
+    Raises:
+        SwysError: no real data, several labels an image, or no checkpoint.
     """
-    data, device = load_dataset(dataset, download=False), default_device()
+    data = load_dataset(dataset, download=False)
     if data.info.synthetic or data.info.multi_label:
         raise SwysError(
             f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR"
         )
     folder = data.info.results_name
-    usual = {name: f"{folder}/{model_id}" for name, model_id in MODELS.items()}
-    checkpoints = checkpoints or {
-        name: key for name, key in usual.items() if key in checkpoint_ids()
-    }
+    checkpoints = checkpoints or shipped_models(folder)
     if not checkpoints:
         raise SwysError(f"no checkpoint of '{dataset}' is shipped; name some with --checkpoints")
-    loaded = {name: load_checkpoint(model_id, device) for name, model_id in checkpoints.items()}
-    weights = {
-        name: [entry["sha256"] for entry in card["files"]] for name, (_, card) in loaded.items()
-    }
+    models = {}
+    weights = {}
+    for name, checkpoint_id in checkpoints.items():
+        models[name], card = load_checkpoint(checkpoint_id, default_device())
+        weights[name] = [entry["sha256"] for entry in card["files"]]
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    same = {name for name, files in found.get("weights", {}).items() if weights.get(name) == files}
-    kept = {key: part for key, part in found.get("parts", {}).items() if key.split(", ")[1] in same}
-    kept = {
-        key: part for key, part in kept.items() if key.startswith("empty") or has_all_methods(part)
-    }
-    found = {"dataset": folder, "split": "test", "weights": weights, "parts": kept}
-    jobs = parts({name: model for name, (model, _) in loaded.items()}, data.info.class_names)
-    for key, (images, compute) in jobs.items():
-        sample = data.test.head(images)
-        if found["parts"].get(key, {}).get("images") != len(sample):
-            facts = {
-                "images": len(sample),
-                "device": device_name(device),
-                "torch": torch.__version__,
-            }
-            found["parts"][key] = facts | {"rows": compute(sample)}
-            write_json(path, found)
-            print(f"{key}: {len(sample)} images", flush=True)
-    return found
+    parts = all_parts(models, data.info.class_names)
+    measured = _measured_before(path, weights, parts)
+    study = {"dataset": folder, "split": "test", "weights": weights, "parts": measured}
+    for part in parts:
+        sample = data.test.head(part.images)
+        known = measured.get(part.key())
+        if known is None or known["images"] != len(sample):
+            measured[part.key()] = _measured_now(part, sample)
+            write_json(path, study)
+            print(f"{part.key()}: {len(sample)} images", flush=True)
+    return study
 
 
-def has_all_methods(part: dict) -> bool:
-    """Was it measured when all of today's methods were there?"""
-    return METHODS.keys() <= {row["method"] for row in part["rows"]}
+def shipped_models(folder: str) -> dict[str, str]:
+    """The shipped models of the series with Base's geometry, whose maps are as fine as Base's.
 
+    Args:
+        folder: folder of the data set below ``checkpoints/``.
 
-def parts(models: Mapping[str, nn.Module], class_names: Sequence[str]) -> dict:
-    """Every measurement: key -> (images of the test split, 0 for all; what to compute of such a sample)."""
-    jobs = {
-        f"empty maps, {name}": (0, partial(empty, m, class_names)) for name, m in models.items()
-    }
-    return jobs | {
-        f"methods, {name}": (128, partial(rank_methods, m)) for name, m in models.items()
-    }
-
-
-def empty(model: nn.Module, class_names: Sequence[str], sample: Split) -> list[dict]:
-    """How often does ReLU leave nothing of a map for the predicted class? By class and confidence."""
-    probabilities = torch.as_tensor(predict(model, sample.images)).softmax(1).numpy()
-    maps = heatmaps(model, sample.images, targets=probabilities.argmax(1))
-    confidence, empty = probabilities.max(1), maps.max(axis=(1, 2)) <= 0
-    groups = {("all", "all"): np.ones(len(empty), bool)}
-    for c, name in enumerate(class_names):
-        for band, low, high in (
-            ("below 0.8", 0, 0.8),
-            ("0.8 to 0.95", 0.8, 0.95),
-            ("0.95 to 1", 0.95, 2),
-        ):
-            within = (confidence >= low) & (confidence < high)
-            groups[name, band] = within & (probabilities.argmax(1) == c)
-    keys = ("predicted", "confidence", "images", "empty", "share")
-    counts = ((*group, int(mask.sum()), int(empty[mask].sum())) for group, mask in groups.items())
-    return [dict(zip(keys, (*row, row[3] / row[2] if row[2] else np.nan))) for row in counts]
-
-
-def rank_methods(model: nn.Module, sample: Split, steps: int = 7) -> list[dict]:
-    """Which method deserves the headline? The best mean rank of three measures comes first.
-
-    gap: insertion - deletion; mosaic: share in the target's cell; randomised: mean absolute Spearman with the
-    map of the fully randomised model (lower is better); empty: share of empty maps. Baselines have no rank.
+    Returns:
+        Title -> checkpoint id.
     """
-    keys = [
-        "method",
-        "gap",
-        "gap low",
-        "gap high",
-        "mosaic",
-        "mosaic low",
-        "mosaic high",
-        "randomised",
-        "empty",
-    ]
-    images, count, depth = sample.images, len(sample), len(model.blocks)
-    classes, grid = predict(model, images).argmax(1), model.patch_embed.grid_size
-    methods = {
-        f"grad_cam, block {b}": partial(grad_cam, block=b) for b in (depth // 2, 3 * depth // 4)
+    base = SERIES["vit_base"]
+    shipped = {}
+    for name, model in SERIES.items():
+        checkpoint_id = f"{folder}/{name}"
+        same_geometry = (model.img_size, model.patch_size) == (base.img_size, base.patch_size)
+        if same_geometry and checkpoint_id in checkpoint_ids():
+            shipped[model.title] = checkpoint_id
+    return shipped
+
+
+def all_parts(models: Mapping[str, VisionTransformer], class_names: Sequence[str]) -> list[Part]:
+    """Every measurement of some models.
+
+    Args:
+        models: name -> model.
+        class_names: names of the classes.
+    """
+    parts = []
+    for name, model in models.items():
+        parts.append(Part(EMPTY_MAPS, name, 0, partial(empty, model, class_names)))
+    for name, model in models.items():
+        parts.append(Part(METHODS_RANKED, name, 128, partial(rank_methods, model)))
+    return parts
+
+
+def _measured_before(path: Path, weights: Mapping, parts: Sequence[Part]) -> dict[str, dict]:
+    """What an earlier result has of the same weights: key of a part -> what the file says."""
+    if not path.is_file():
+        return {}
+    study = json.loads(path.read_text("utf-8"))
+    kept = {}
+    for part in parts:
+        for stored_name, stored_weights in study.get("weights", {}).items():
+            same_name = part.model in (stored_name, todays_title(stored_name))
+            same_weights = weights[part.model] == stored_weights
+            stored = study["parts"].get(part.key(stored_name))
+            if same_name and same_weights and stored and _has_all_methods(part, stored):
+                kept[part.key()] = stored
+    return kept
+
+
+def _has_all_methods(part: Part, stored: dict) -> bool:
+    """Whether a part was measured when all of today's methods of explaining were there."""
+    if part.what != METHODS_RANKED:
+        return True
+    return METHODS.keys() <= {row["method"] for row in stored["rows"]}
+
+
+def _measured_now(part: Part, sample: Split) -> dict:
+    """Measure a part on a sample of the test split."""
+    return {
+        "images": len(sample),
+        "device": device_name(default_device()),
+        "torch": torch.__version__,
+        "rows": part.compute(sample),
     }
-    rows, methods = [], METHODS | methods
-    maps = {name: heatmaps(model, images, method, classes) for name, method in methods.items()}
-    maps |= {"random": random_maps(count, grid), "centre prior": centre_prior_maps(count, grid)}
+
+
+def empty(model: VisionTransformer, class_names: Sequence[str], sample: Split) -> list[dict]:
+    """How often does ReLU leave nothing of a map for the predicted class?
+
+    Args:
+        model: a model.
+        class_names: names of the classes.
+        sample: images to explain.
+
+    Returns:
+        A row for all images, then one for each class and band of confidence: ``predicted``,
+        ``confidence``, number of ``images``, how many of their maps are ``empty``, and their
+        ``share``, which is nan of no image.
+    """
+    logits = torch.as_tensor(predict(model, sample.images))
+    probabilities = logits.softmax(1).numpy()
+    predictions = probabilities.argmax(1)
+    confidence = probabilities.max(1)
+    maps = heatmaps(model, sample.images, targets=predictions)
+    is_empty = maps.max(axis=(1, 2)) <= 0
+    rows = [_empty_row("all", "all", is_empty)]
+    for label, name in enumerate(class_names):
+        for band, (low, high) in BANDS.items():
+            within = (confidence >= low) & (confidence < high)
+            members = within & (predictions == label)
+            rows.append(_empty_row(name, band, is_empty[members]))
+    return rows
+
+
+def _empty_row(predicted: str, confidence: str, is_empty: np.ndarray) -> dict:
+    """A row of ``empty``; ``is_empty``: bool, one for each image of the group."""
+    images = len(is_empty)
+    count = int(is_empty.sum())
+    return {
+        "predicted": predicted,
+        "confidence": confidence,
+        "images": images,
+        "empty": count,
+        "share": count / images if images else np.nan,
+    }
+
+
+def rank_methods(model: VisionTransformer, sample: Split, steps: int = 7) -> list[dict]:
+    """Which method of explaining deserves the headline?
+
+    Args:
+        model: a model.
+        sample: images with labels.
+        steps: steps of deletion and insertion.
+
+    Returns:
+        A row for each method, the best mean rank of three measures first, and for two baselines,
+        which have no rank and come last. ``gap``: insertion - deletion; ``mosaic``: share of the
+        map in the target's cell; ``randomised``: mean absolute Spearman correlation with the map of
+        the fully randomised model (lower is better); ``empty``: share of empty maps. ``gap`` and
+        ``mosaic`` have 95 % intervals.
+    """
+    methods = _methods_of(model)
+    predictions = predict(model, sample.images).argmax(1)
+    maps = {}
+    for name, method in methods.items():
+        maps[name] = heatmaps(model, sample.images, method, predictions)
+    grid = model.patch_embed.grid_size
+    maps["random"] = random_maps(len(sample), grid)
+    maps["centre prior"] = centre_prior_maps(len(sample), grid)
+    rows = []
     for name, own in maps.items():
-        share = last = np.array([np.nan])
+        gap = deletion_insertion(model, sample.images, own, predictions, steps).gap
+        mosaic = np.array([np.nan])  # a baseline has no map of a mosaic, and no model
+        randomised = np.array([np.nan])
         if name in methods:
-            share = mosaic_pointing(model, images, sample.labels, methods[name], count)
-            last = randomisation_check(model, images, methods[name], only_last=True)["embedding"]
-        gap = deletion_insertion(model, images, own, classes, steps).gap
-        rest = (mean_interval(np.abs(last))[0], float((own.max((1, 2)) <= 0).mean()))
-        rows.append(dict(zip(keys, (name, *mean_interval(gap), *mean_interval(share), *rest))))
-    values = np.array([(-row["gap"], -row["mosaic"], row["randomised"]) for row in rows])
-    values[[row["method"] not in methods for row in rows]] = np.nan
-    ranks = rankdata(values, axis=0, nan_policy="omit").mean(axis=1)
-    order = np.argsort(ranks)  # nan, the baselines, comes last
-    return [rows[i] | {"rank": float(ranks[i])} for i in order]
+            mosaic = mosaic_pointing(
+                model, sample.images, sample.labels, methods[name], len(sample)
+            )
+            stages = randomisation_check(model, sample.images, methods[name], only_last=True)
+            randomised = np.abs(stages["embedding"])
+        row = {
+            "method": name,
+            **_with_interval("gap", gap),
+            **_with_interval("mosaic", mosaic),
+            "randomised": mean_interval(randomised)[0],
+            "empty": float((own.max((1, 2)) <= 0).mean()),
+        }
+        rows.append(row)
+    return _ranked(rows, methods)
+
+
+def _methods_of(model: VisionTransformer) -> dict[str, str | Callable]:
+    """All methods of explaining, and Grad-CAM at two earlier blocks: name -> for ``heatmaps``."""
+    methods: dict[str, str | Callable] = {name: name for name in METHODS}
+    depth = len(model.blocks)
+    for block in (depth // 2, 3 * depth // 4):
+        methods[f"grad_cam, block {block}"] = partial(grad_cam, block=block)
+    return methods
+
+
+def _with_interval(name: str, values: np.ndarray) -> dict[str, float]:
+    """The mean of some values with its 95 % interval."""
+    mean, low, high = mean_interval(values)
+    return {name: mean, f"{name} low": low, f"{name} high": high}
+
+
+def _ranked(rows: Sequence[dict], methods: Mapping) -> list[dict]:
+    """The rows with their mean rank, the best first; other rows than those of methods get nan."""
+    measures = np.full((len(rows), 3), np.nan)
+    for index, row in enumerate(rows):
+        if row["method"] in methods:
+            measures[index] = (-row["gap"], -row["mosaic"], row["randomised"])
+    ranks = rankdata(measures, axis=0, nan_policy="omit").mean(axis=1)
+    ranked = []
+    for index in np.argsort(ranks):  # nan comes last
+        ranked.append(rows[index] | {"rank": float(ranks[index])})
+    return ranked

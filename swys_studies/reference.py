@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,100 +25,19 @@ from swys_utils.data import Dataset, load_dataset
 from swys_utils.distillation import OBJECTIVES, hide_labels
 from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name, weights_digest
-from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
+from swys_utils.recipe import SupervisedObjective
 from swys_utils.resume import TrainingState
 from swys_utils.teacher_cache import CachedTeacher, cached_teacher
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
-from .runs import BASE, RUNS, Kind, all_kinds, finished_runs, run_path, write_runs
+from .kinds import RunSpec, reference_runs
+from .runs import RUNS, finished_runs, run_path, write_runs
 
-# settings of the objectives; one that is not named here has its default
-SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
-FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
 TEST_SAMPLE = 624
 # share of the training split that is trained on
 TRAINED_ON = {"pneumoniamnist": 1.0}
 TRAINED_ON_ELSEWHERE = 0.5
-# with half of the tokens, on two cores of an AMD EPYC
-IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """One run of the reference set.
-
-    Attributes:
-        kind: what is trained, and how it is taught.
-        seed: of the initial weights, the order of the images, and which labels are hidden.
-        recipe: its recipe.
-    """
-
-    kind: Kind
-    seed: int
-    recipe: Recipe
-
-    @property
-    def id(self) -> str:
-        """``<model>/<method>/seed<k>``."""
-        return self.kind.run_id(self.seed)
-
-    @property
-    def teacher(self) -> str | None:
-        """Id of the run that teaches, or None."""
-        needs_teacher = OBJECTIVES[self.kind.objective].needs_teacher
-        return BASE.run_id(0) if needs_teacher else None
-
-    @property
-    def settings(self) -> dict[str, float]:
-        """Settings of its objective."""
-        chosen = FEW_SETTINGS if self.kind.label_share < 1 else SETTINGS
-        defaults = OBJECTIVES[self.kind.objective].defaults
-        return {name: chosen.get(name, default) for name, default in defaults.items()}
-
-    def cost(self, images: int) -> float:
-        """Estimated seconds of training on two CPU cores.
-
-        Args:
-            images: number of training images.
-        """
-        # an epoch with all tokens takes twice as long as one with half of them
-        full_epochs = self.recipe.full_tokens if self.recipe.patch_drop else 1
-        seconds_per_epoch = images / IMAGES_PER_S[self.kind.model]
-        return self.recipe.epochs * (1 + full_epochs) * seconds_per_epoch
-
-
-def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
-    """The set in the order of training: one seed of each kind first, then more seeds.
-
-    Args:
-        dataset: name of the data set.
-    """
-    kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset) > 0]
-    all_labels = [kind for kind in kinds if kind.label_share == 1]
-    few_labels = [kind for kind in kinds if kind.label_share < 1]
-    runs = [_run(kind, 0, dataset) for kind in all_labels]
-    runs += _seed_by_seed(few_labels, 0, dataset)  # short runs
-    runs += _seed_by_seed(all_labels, 1, dataset)
-    return runs
-
-
-def _seed_by_seed(kinds: Sequence[Kind], first_seed: int, dataset: str) -> list[RunSpec]:
-    """All runs of these kinds from ``first_seed`` on."""
-    most = max(kind.seeds_on(dataset) for kind in kinds)
-    runs = []
-    for seed in range(first_seed, most):
-        runs += [_run(kind, seed, dataset) for kind in kinds if seed < kind.seeds_on(dataset)]
-    return runs
-
-
-def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
-    """A run with the recipe of its kind."""
-    recipe = reference_recipe(kind.model, dataset)
-    recipe = replace(recipe, **OBJECTIVES[kind.objective].recipe_changes)
-    if kind.label_share < 1:
-        recipe = replace(recipe, epochs=10, warmup_epochs=1)
-    return RunSpec(kind, seed, recipe)
 
 
 def study_data(dataset: str) -> Dataset:

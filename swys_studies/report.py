@@ -11,8 +11,7 @@ from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.metrics import accuracy_interval, mcnemar, t_interval
 from swys_utils.results import as_table
 
-from .reference import study_data
-from .runs import (
+from .kinds import (
     BASE,
     FEW_ANSWERS,
     FEW_LABELS,
@@ -21,9 +20,10 @@ from .runs import (
     Kind,
     all_kinds,
     kind_of,
-    read_runs,
     taught_pairs,
 )
+from .reference import study_data
+from .runs import read_runs
 
 
 def report(dataset: str = "pneumoniamnist", runs: str = "") -> None:

@@ -1,149 +1,20 @@
-"""The runs of the reference set: their kinds, their ids, and the entries of runs.json."""
+"""Finished runs: the entries of runs.json, where the weights are, and names of earlier versions."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 from filelock import FileLock
 
 from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS, PROJECT_ROOT, SwysError, write_json
-from swys_utils.distillation import OBJECTIVES
 from swys_utils.models import SERIES
 
 RUNS = PROJECT_ROOT / "runs"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of run: one model taught in one way, with several seeds.
-
-    Attributes:
-        title: its name in tables and figures.
-        model: name of the model for ``models.create_model``; the first part of the ids of its runs.
-        method: the second part of these ids.
-        objective: how the model is taught, an id in ``distillation.OBJECTIVES``.
-        patch_size: side of a patch, px.
-        label_share: share of the training images that keep their label.
-        seeds: number of its runs in the reference set of PneumoniaMNIST.
-        seeds_elsewhere: number of its runs in the reference set of another data set.
-    """
-
-    title: str
-    model: str
-    method: str
-    objective: str
-    patch_size: int
-    label_share: float = 1.0
-    seeds: int = 4
-    seeds_elsewhere: int = 3
-
-    def run_id(self, seed: int) -> str:
-        """``<model>/<method>/seed<k>``: also the path of its files in a folder of runs.
-
-        Args:
-            seed: seed of the run.
-        """
-        return f"{self.model}/{self.method}/seed{seed}"
-
-    def seeds_on(self, dataset: str) -> int:
-        """Number of its runs in the reference set of a data set.
-
-        Args:
-            dataset: name of the data set.
-        """
-        return self.seeds if dataset == "pneumoniamnist" else self.seeds_elsewhere
-
-
-BASE = Kind(
-    title=SERIES["vit_base"].title,
-    model="vit_base",
-    method="labels",
-    objective="labels",
-    patch_size=SERIES["vit_base"].patch_size,
-    seeds=2,
-    seeds_elsewhere=2,
-)
-TINY = Kind(
-    title=SERIES["vit_tiny"].title,
-    model="vit_tiny",
-    method="labels",
-    objective="labels",
-    patch_size=SERIES["vit_tiny"].patch_size,
-)
-ANSWERS_16_TOKENS = Kind(
-    title=SERIES["vit_tiny_answers_p7"].title,
-    model="vit_tiny",
-    method="answers_p7",
-    objective="answers",
-    patch_size=SERIES["vit_tiny_answers_p7"].patch_size,
-    seeds=1,
-    seeds_elsewhere=0,
-)
-FEW_LABELS = replace(
-    TINY,
-    title=f"{TINY.title}, 1 % of the labels",
-    method="few_labels",
-    label_share=0.01,
-)
-FEW_ANSWERS = replace(
-    FEW_LABELS,
-    title=f"{SERIES['vit_tiny_answers'].title}, 1 % of the labels",
-    method="few_answers",
-    objective="answers",
-)
-ORIGINAL = Kind(
-    title="Tiny, the earlier project's recipe",
-    model="vit_tiny_patch16_224",
-    method="original",
-    objective="labels",
-    patch_size=SERIES["vit_tiny_patch16_224"].patch_size,
-    seeds=0,  # `swys study original` trains it
-    seeds_elsewhere=0,
-)
-
-
-def studied_kinds() -> list[Kind]:
-    """Tiny, taught in each way of ``distillation.OBJECTIVES`` that is studied over seeds."""
-    kinds = []
-    for objective in OBJECTIVES.values():
-        if objective.id == TINY.objective:
-            kinds.append(TINY)
-        elif objective.studied:
-            title = f"{TINY.title}, {objective.title}"
-            kinds.append(replace(TINY, title=title, method=objective.id, objective=objective.id))
-    return kinds
-
-
-def all_kinds() -> list[Kind]:
-    """Every kind of run, in the order of the tables."""
-    return [BASE, *studied_kinds(), ANSWERS_16_TOKENS, FEW_LABELS, FEW_ANSWERS, ORIGINAL]
-
-
-def taught_pairs() -> list[tuple[Kind, Kind]]:
-    """What is compared of the students: each with Tiny, then each with those taught less."""
-    taught = [kind for kind in studied_kinds() if kind != TINY]
-    pairs = [(kind, TINY) for kind in taught]
-    for less, more in combinations(taught, 2):
-        pairs.append((more, less))
-    return pairs
-
-
-def kind_of(entry: dict) -> Kind | None:
-    """The kind of a finished run; None when it is none of ``all_kinds``.
-
-    Args:
-        entry: entry of runs.json, as ``read_runs`` returns it.
-    """
-    for kind in all_kinds():
-        if kind.run_id(entry["seed"]) == entry["id"]:
-            return kind
-    return None
 
 
 RUN_ID = re.compile(r"(\w+)/(\w+)/(seed\d+)")
@@ -169,6 +40,40 @@ def todays_id(run_id: str) -> str:
         return run_id
     model, method, seed = match.groups()
     return f"{model}/{OLD_METHODS.get(method, method)}/{seed}"
+
+
+# titles of students in agreement.json and explanations.json of earlier versions -> today's
+OLD_TITLES = {
+    "alone": SERIES["vit_tiny"].title,
+    "soft targets": SERIES["vit_tiny_answers"].title,
+    "KD Tiny": SERIES["vit_tiny_answers"].title,
+    "soft targets + maps": SERIES["vit_tiny_maps"].title,
+    "Map Tiny": SERIES["vit_tiny_maps"].title,
+}
+
+
+def todays_title(title: str) -> str:
+    """Today's title of a model: the same title, or that of a model of an earlier version.
+
+    Args:
+        title: any text.
+    """
+    return OLD_TITLES.get(title, title)
+
+
+def with_todays_names(content: Any) -> Any:
+    """JSON with today's ids and titles in place of old ones, keys as well as values.
+
+    Args:
+        content: content of a JSON file of this version or an earlier one, or a part of it.
+    """
+    if isinstance(content, dict):
+        return {with_todays_names(key): with_todays_names(part) for key, part in content.items()}
+    if isinstance(content, list):
+        return [with_todays_names(part) for part in content]
+    if isinstance(content, str):
+        return todays_title(todays_id(content))
+    return content
 
 
 SCORES = {

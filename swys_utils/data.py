@@ -20,7 +20,7 @@ import requests
 import torch
 import torch.nn.functional as F
 from medmnist.info import INFO
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from .config import Profile, SwysError, default_device, device_name, profile, unknown
@@ -35,6 +35,7 @@ TWIN_SOURCE = "synthetic twin - not patients, numbers are illustrations"
 OWN_LICENCE = "own images"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 MEMORY_LIMIT = 2**30  # bytes; larger image arrays are memory-mapped instead of loaded
+Groups = str | Mapping[str, Hashable] | Callable[[Path], Hashable] | None
 
 # A download is given up when no byte comes for TIMEOUT seconds, or when it is slower than
 # LOWEST_SPEED on the whole, the first TIMEOUT seconds left out. The speed is looked at after each
@@ -168,13 +169,13 @@ class Dataset:
         The file holds six arrays. ``train_images``, ``val_images`` and ``test_images`` are uint8
         (N, S, S) or (N, S, S, 3), of any side S. ``train_labels``, ``val_labels`` and
         ``test_labels`` are whole numbers: the class, counted from 0, as (N,) or (N, 1); or, where
-        several labels can be true, 0 and 1 as (N, L). All images of one patient belong into one
-        split (``from_folder`` says why). Arrays over 1 GiB are memory-mapped.
+        several labels can be true, 0 and 1 as (N, L). All images of one patient belong in one
+        split; ``from_folder`` says why. Arrays over 1 GiB are memory-mapped.
 
         Args:
             path: The file.
             name: Name of the data set; None takes the file's.
-            task: One of ``TASKS``; None tells two classes, more, and several labels by the labels.
+            task: One of ``TASKS``; None takes the one that fits the labels.
             class_names: Names of the classes in their order; None numbers them: "class 0", ...
 
         Returns:
@@ -186,11 +187,10 @@ class Dataset:
         path = Path(path).expanduser()
         if not path.is_file():
             raise SwysError(f"no file '{path}'; give a .npz in MedMNIST's layout")
-        splits = _read_npz(path)
-        train = splits["train"]
-        names = tuple(class_names or _numbered_classes(path, train.labels))
-        info = _own_info(path, train, name or path.stem, task, names)
-        return _checked(path, splits, info)
+        arrays = _read_npz(path)
+        names = tuple(class_names or _numbered_classes(path, arrays["train_labels"]))
+        info = _own_info(path, arrays, name or path.stem, task, names)
+        return _checked(path, arrays, info)
 
     @classmethod
     def from_folder(
@@ -198,64 +198,41 @@ class Dataset:
         path: str | Path,
         *,
         size: int = 28,
-        groups: str | Mapping[str, Hashable] | Callable[[Path], Hashable] | None = None,
+        groups: Groups = None,
         fractions: Sequence[float] = (0.7, 0.1, 0.2),
         seed: int = 0,
     ) -> Dataset:
-        """Your own images from a folder with one subfolder a class.
+        """Your own images (png, jpg, bmp, tif) from a folder with one subfolder a class.
 
-        Reads png, jpg, bmp and tif, not hidden files. Each image is cut to its central square and
-        resized; 16-bit values are divided by 256. The data set is grey if all its images are.
-        Subfolders ``train``, ``val`` and ``test`` with the class folders in them are the splits.
-        Otherwise each class is split at random.
+        Each image is cut to its central square and resized; 16-bit values are divided by 256. If
+        all are grey, so is the data set. Subfolders ``train``, ``val`` and ``test`` with the class
+        folders in them are the splits; otherwise each class is split at random.
 
-        **Images of one patient belong into one split.** They look alike. A model that was trained
-        on some of them and is tested on the others is tested on what it has seen, and its score
-        says little about a new patient. So where a patient has several images, say with ``groups``
-        which belong together: no group is divided. Groups of very different sizes make the
-        ``fractions`` inexact.
+        **Images of one patient belong in one split.** They look alike, so a model that is trained
+        on some and tested on others is tested on what it has seen, and its score says little about
+        a new patient. Say with ``groups`` which images belong together; no group is divided.
+        Where groups differ much in size, the ``fractions`` are met only roughly.
 
         Args:
-            path: The folder. The data set has its name, the classes those of the subfolders, sorted.
+            path: The folder; it names the data set, its subfolders in sorted order the classes.
             size: Side of the images in the data set, in pixels.
-            groups: "folder" where each class has one subfolder a patient (``class/patient/image.png``;
-                the same name in two classes is the same patient), or a mapping of file names to
-                groups, or a function of the path. None: each image stands alone.
+            groups: "folder" for one subfolder a patient in each class (``class/patient/image.png``;
+                one name in two classes is one patient), a mapping from file name to group, or a
+                function from path to group. None: each image stands alone.
             fractions: Shares of the images for train, val and test.
             seed: The same seed makes the same splits.
 
-        Returns:
-            The three splits, in each of them images of every class.
-
         Raises:
-            SwysError: There is no such folder, or less than two classes in it; an image cannot be
-                read; a class has too few images or groups for three splits; a group is in two.
+            SwysError: No such folder; fewer than two classes; an image that cannot be read; a class
+                with too few images or groups for three splits; a group in two of your own splits.
         """
         folder = Path(path).expanduser().resolve()
-        class_names, listed = _list_images(folder)
-        labels = np.array([image.label for image in listed])
-        group_of = [_group(image, groups) for image in listed]
-        split_of = np.array([image.split for image in listed])
-        if "" in split_of:
-            split_of = _draw_splits(labels, group_of, fractions, seed)
-        _check_groups(group_of, split_of)
-        for label, class_name in enumerate(class_names):
-            _check_class(class_name, split_of[labels == label])
-        images = _read_images([image.path for image in listed], size)
+        content = _read_folder(folder, size, groups, fractions, seed)
         splits = {}
         for split in SPLITS:
-            indices = np.flatnonzero(split_of == split)
-            splits[split] = Split(images[indices], labels[indices])
-        info = Info(
-            name=folder.name,
-            size=size,
-            task=_single_label_task(class_names),
-            class_names=class_names,
-            channels=1 if images.ndim == 3 else 3,
-            source=f"folder {folder.name}",
-            licence=OWN_LICENCE,
-        )
-        return cls(**splits, info=info)
+            indices = np.flatnonzero(content.split_of == split)
+            splits[split] = Split(content.images[indices], content.labels[indices])
+        return cls(**splits, info=_folder_info(folder, content))
 
 
 def load_dataset(
@@ -275,7 +252,7 @@ def load_dataset(
         name: One of ``NAMES``.
         size: Side of the images in pixels, one of ``SIZES``.
         root: Folder with .npz files; None takes the environment's ``SWYS_DATA_DIR``.
-        download: Whether a file that is on no disk may come from the network.
+        download: Whether to download a file that is not on disk.
 
     Returns:
         The three splits.
@@ -287,29 +264,18 @@ def load_dataset(
         raise SwysError(unknown("dataset", name, NAMES, "the 2D MedMNIST sets are"))
     if size not in SIZES:
         raise SwysError(f"unknown image size {size}; MedMNIST has {', '.join(map(str, SIZES))}")
-    suffix = "" if size == 28 else f"_{size}"
-    file_name = f"{name}{suffix}.npz"
-    url = INFO[name][f"url{suffix}"]
-    for folder, place in _data_folders(root):
-        path = folder / file_name
-        if path.is_file():
-            return _load(path, name, size, f"real file {file_name} in {place}")
-    problem = "download=False"
-    if download:
-        target = Path.home() / ".medmnist" / file_name
-        try:
-            _download(url, INFO[name][f"MD5{suffix}"], target)
-            return _load(target, name, size, f"downloaded {file_name}")
-        except OSError as error:
-            problem = f"download failed: {error}"
-    if name == DEFAULT_DATASET and size == 28:
-        print(f"No {file_name} on disk ({problem}).", file=sys.stderr)
-        print(f"Using the {TWIN_SOURCE.upper()}.", file=sys.stderr)
-        return _load(TWIN, name, size, TWIN_SOURCE)
-    raise SwysError(
-        f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set"
-        f" SWYS_DATA_DIR to it (file: {url}), or use '{DEFAULT_DATASET}' at 28 px"
+    path, source = _find_file(name, size, root, download)
+    facts = INFO[name]
+    info = Info(
+        name=name,
+        size=size,
+        task=facts["task"],
+        class_names=tuple(facts["label"].values()),
+        channels=facts["n_channels"],
+        source=source,
+        licence=facts["license"],
     )
+    return _checked(path, _read_npz(path), info)
 
 
 def single_labels(split: Split) -> np.ndarray:
@@ -402,7 +368,34 @@ def notebook_setup(
     return data, current, device
 
 
-# ------------------------------------------------------------------------- where MedMNIST comes from
+# Finding a file of MedMNIST
+
+
+def _find_file(name: str, size: int, root: str | Path | None, download: bool) -> tuple[Path, str]:
+    """The file of a data set, and what ``Info.source`` says of it."""
+    suffix = "" if size == 28 else f"_{size}"
+    file_name = f"{name}{suffix}.npz"
+    url = INFO[name][f"url{suffix}"]
+    for folder, place in _data_folders(root):
+        path = folder / file_name
+        if path.is_file():
+            return path, f"real file {file_name} in {place}"
+    problem = "download=False"
+    if download:
+        target = Path.home() / ".medmnist" / file_name
+        try:
+            _download(url, INFO[name][f"MD5{suffix}"], target)
+            return target, f"downloaded {file_name}"
+        except OSError as error:
+            problem = f"download failed: {error}"
+    if name == DEFAULT_DATASET and size == 28:
+        print(f"No {file_name} on disk ({problem}).", file=sys.stderr)
+        print(f"Using the {TWIN_SOURCE.upper()}.", file=sys.stderr)
+        return TWIN, TWIN_SOURCE
+    raise SwysError(
+        f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set"
+        f" SWYS_DATA_DIR to it (file: {url}), or use '{DEFAULT_DATASET}' at 28 px"
+    )
 
 
 def _data_folders(root: str | Path | None) -> Iterator[tuple[Path, str]]:
@@ -433,7 +426,7 @@ def _download(url: str, md5: str, target: Path) -> None:
 
 
 def _fetch(url: str, output_file: str, _pooch: Any) -> None:
-    """Write what a server sends to a file, with a progress bar. The arguments are what pooch gives."""
+    """Write what a server sends to a file, with a progress bar; takes what pooch gives."""
     started = time.monotonic()
     received = 0
     with requests.get(url, stream=True, timeout=TIMEOUT) as response:
@@ -450,81 +443,24 @@ def _fetch(url: str, output_file: str, _pooch: Any) -> None:
                     raise OSError(f"only {received} bytes in {seconds:.0f} s")
 
 
-# ------------------------------------------------------------------ .npz files in MedMNIST's layout
+# Reading a .npz file in MedMNIST's layout
 
 
-def _load(path: Path, name: str, size: int, source: str) -> Dataset:
-    """The data set of a file that has to hold what MedMNIST says of ``name``."""
-    facts = INFO[name]
-    info = Info(
-        name=name,
-        size=size,
-        task=facts["task"],
-        class_names=tuple(facts["label"].values()),
-        channels=facts["n_channels"],
-        source=source,
-        licence=facts["license"],
-    )
-    return _checked(path, _read_npz(path), info)
-
-
-def _own_info(
-    path: Path, train: Split, name: str, task: str | None, class_names: tuple[str, ...]
-) -> Info:
-    """What a reader's file is: by what the reader says and, for the rest, by its training images."""
-    if len(class_names) < 2:
-        raise SwysError(f"'{path}' has {len(class_names)} class; it takes two to tell them apart")
-    if task is None and train.labels.shape[1] > 1:
-        task = "multi-label, binary-class"
-    task = task or _single_label_task(class_names)
-    if task not in TASKS:
-        raise SwysError(unknown("task", task, TASKS))
-    shape = train.images.shape[1:]
-    return Info(
-        name=name,
-        size=shape[0] if shape else 0,
-        task=task,
-        class_names=class_names,
-        channels=3 if len(shape) == 3 else 1,
-        source=f"real file {path.name}",
-        licence=OWN_LICENCE,
-    )
-
-
-def _single_label_task(class_names: Sequence[str]) -> str:
-    """MedMNIST's word for the task in which each image is of one of these classes."""
-    return "binary-class" if len(class_names) == 2 else "multi-class"
-
-
-def _numbered_classes(path: Path, labels: np.ndarray) -> list[str]:
-    """Names for classes that have none; labels as (N, columns)."""
-    columns = labels.shape[1]
-    if columns > 1:
-        return [f"class {column}" for column in range(columns)]
-    numbers = np.unique(labels)
-    if labels.dtype.kind not in "iu" or not np.array_equal(numbers, np.arange(len(numbers))):
-        some = ", ".join(str(number) for number in numbers[:5])
-        way_out = "number the classes 0, 1, 2, ..., or give class_names"
-        raise SwysError(f"'{path}' has the train labels {some}; {way_out}")
-    return [f"class {number}" for number in numbers]
-
-
-def _read_npz(path: Path) -> dict[str, Split]:
-    """The splits of a file, labels as (N, columns); ``_checked`` looks at what they hold."""
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The six arrays, labels as (N, columns); ``_checked`` looks at what they hold."""
     try:
         with zipfile.ZipFile(path) as zipped, np.load(path, allow_pickle=False) as archive:
             for member in zipped.infolist():
                 if member.file_size > 2**26 + 200 * member.compress_size:
                     raise ValueError("far larger unpacked than packed")
-            splits = {}
+            arrays = {}
             for split in SPLITS:
-                images = _image_array(path, f"{split}_images", zipped, archive)
                 labels = archive[f"{split}_labels"]
-                splits[split] = Split(images, labels.reshape(len(labels), -1))
-            return splits
-    except (
-        Exception
-    ) as error:  # zipfile and numpy raise a dozen kinds for a damaged or hostile file
+                arrays[f"{split}_labels"] = labels.reshape(len(labels), -1)
+                key = f"{split}_images"
+                arrays[key] = _image_array(path, key, zipped, archive)
+            return arrays
+    except Exception as error:  # for a damaged file zipfile and numpy raise a dozen kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         message = f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it"
         if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EROFS, errno.EACCES):
@@ -533,11 +469,14 @@ def _read_npz(path: Path) -> dict[str, Split]:
 
 
 def _image_array(path: Path, key: str, zipped: zipfile.ZipFile, archive: Any) -> np.ndarray:
-    """The array; a large one as a memory map of an .npy beside the .npz, since NumPy maps no .npz."""
+    """The array itself or, of a large one, a memory map.
+
+    NumPy cannot map what lies in an .npz, so a large array is unpacked once, beside it.
+    """
     member = zipped.getinfo(f"{key}.npy")
     if member.file_size <= MEMORY_LIMIT:
-        return np.asarray(archive[key])  # NumPy gives bytes where the header is wrong
-    # The checksum in the name makes another file's images another .npy.
+        return np.asarray(archive[key])  # without an .npy header NumPy gives bytes
+    # The checksum is in the name, so a file that was replaced is unpacked again.
     cached = path.with_name(f"{path.stem}.{key}.{member.CRC:08x}.npy")
     if not cached.is_file():
         part = cached.with_suffix(f".{os.getpid()}.part")
@@ -551,30 +490,119 @@ def _image_array(path: Path, key: str, zipped: zipfile.ZipFile, archive: Any) ->
     return np.load(cached, mmap_mode="r")
 
 
-def _checked(path: Path, splits: dict[str, Split], info: Info) -> Dataset:
-    """The data set of these arrays, or a SwysError that says which of them is not as in ``info``."""
+def _checked(path: Path, arrays: dict[str, np.ndarray], info: Info) -> Dataset:
+    """The data set of these arrays; a SwysError where one of them is not what ``info`` says."""
     image_shape: tuple[int, ...] = (info.size, info.size)
     if info.channels == 3:
         image_shape = (info.size, info.size, 3)
     columns = info.num_classes if info.multi_label else 1
     highest = 1 if info.multi_label else info.num_classes - 1
     expected = (np.uint8, image_shape, True, (columns,))
-    finished = {}
-    for split, part in splits.items():
-        labels = part.labels
-        whole = labels.dtype.kind in "iu"
-        found = (part.images.dtype, part.images.shape[1:], whole, labels.shape[1:])
-        if found != expected or not len(part) == len(labels) > 0:
+    splits = {}
+    for split in SPLITS:
+        images = arrays[f"{split}_images"]
+        labels = arrays[f"{split}_labels"]
+        whole_numbers = labels.dtype.kind in "iu"
+        found = (images.dtype, images.shape[1:], whole_numbers, labels.shape[1:])
+        if found != expected or not images.shape[0] == len(labels) > 0:
             what = f"{split} is {found}, expected {expected}"
             raise SwysError(f"'{path}' is not {info.name} at {info.size} px: {what}")
         if labels.min() < 0 or labels.max() > highest:
             raise SwysError(f"'{path}' has {split} labels outside 0..{highest}; not {info.name}")
         labels = labels.astype(np.int64)
-        finished[split] = Split(part.images, labels if info.multi_label else labels[:, 0])
-    return Dataset(**finished, info=info)
+        splits[split] = Split(images, labels if info.multi_label else labels[:, 0])
+    return Dataset(**splits, info=info)
 
 
-# ------------------------------------------------------------------------------- folders of images
+def _own_info(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    name: str,
+    task: str | None,
+    class_names: tuple[str, ...],
+) -> Info:
+    """What the reader says of a file and, for the rest, what its training images show."""
+    if len(class_names) < 2:
+        raise SwysError(f"'{path}' has {len(class_names)} class; a model needs two to tell apart")
+    if task is None:
+        several_columns = arrays["train_labels"].shape[1] > 1
+        task = "multi-label, binary-class" if several_columns else _class_task(class_names)
+    if task not in TASKS:
+        raise SwysError(unknown("task", task, TASKS))
+    image_shape = arrays["train_images"].shape[1:]
+    return Info(
+        name=name,
+        size=image_shape[0] if image_shape else 0,
+        task=task,
+        class_names=class_names,
+        channels=3 if len(image_shape) == 3 else 1,
+        source=f"real file {path.name}",
+        licence=OWN_LICENCE,
+    )
+
+
+def _class_task(class_names: Sequence[str]) -> str:
+    """MedMNIST's word for the task where each image is of one of these classes."""
+    return "binary-class" if len(class_names) == 2 else "multi-class"
+
+
+def _numbered_classes(path: Path, labels: np.ndarray) -> list[str]:
+    """Names for the classes of labels (N, columns) that have none."""
+    columns = labels.shape[1]
+    if columns > 1:
+        return [f"class {column}" for column in range(columns)]
+    if labels.dtype.kind not in "iu":
+        raise SwysError(f"'{path}' has train labels of type {labels.dtype}; give whole numbers")
+    numbers = np.unique(labels)
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        some = ", ".join(str(number) for number in numbers[:5])
+        way_out = "number the classes 0, 1, 2, ..., or give class_names"
+        raise SwysError(f"'{path}' has the train labels {some}; {way_out}")
+    return [f"class {number}" for number in numbers]
+
+
+# Reading a folder of images
+
+
+class _FolderContent(NamedTuple):
+    """N images of a folder: uint8 (N, S, S) or (N, S, S, 3), int64 (N,), and str (N,)."""
+
+    class_names: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    split_of: np.ndarray
+
+
+def _read_folder(
+    folder: Path, size: int, groups: Groups, fractions: Sequence[float], seed: int
+) -> _FolderContent:
+    """Find the images, tell or draw their splits, then read them: mistakes show at once."""
+    if size < 1:
+        raise SwysError(f"image side {size}; give a number of pixels, such as 28")
+    class_names, listed = _list_images(folder)
+    labels = np.array([image.label for image in listed])
+    split_of = np.array([image.split for image in listed])
+    group_of = [_group(image, groups) for image in listed]
+    if "" in split_of:
+        split_of = _draw_splits(labels, group_of, fractions, seed)
+    _check_groups(group_of, split_of)
+    for label, class_name in enumerate(class_names):
+        _check_class(class_name, split_of[labels == label])
+    images = _read_images([image.path for image in listed], size)
+    return _FolderContent(class_names, images, labels, split_of)
+
+
+def _folder_info(folder: Path, content: _FolderContent) -> Info:
+    """What the data set of a folder is."""
+    return Info(
+        name=folder.name,
+        size=content.images.shape[1],
+        task=_class_task(content.class_names),
+        class_names=content.class_names,
+        channels=1 if content.images.ndim == 3 else 3,
+        source=f"folder {folder.name}",
+        licence=OWN_LICENCE,
+    )
 
 
 class _ListedImage(NamedTuple):
@@ -605,6 +633,9 @@ def _list_images(folder: Path) -> tuple[tuple[str, ...], list[_ListedImage]]:
                 hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
                 if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
                     listed.append(_ListedImage(path, class_folder, label, split))
+    if not listed:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise SwysError(f"'{folder}' has no images in its class folders; they end in {suffixes}")
     return class_names, listed
 
 
@@ -699,12 +730,27 @@ def _read_image(path: Path, size: int) -> Image.Image:
     """The central square of an image file, resized; its mode is L or RGB."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits; Pillow would cut the values off at 255
-                pixels = np.asarray(image) // 256
-                eight_bit = Image.fromarray(pixels.astype(np.uint8))
-            else:
-                eight_bit = image.convert("L" if image.mode in ("1", "L") else "RGB")
-        return ImageOps.fit(eight_bit, (size, size), Image.Resampling.BICUBIC)
+            eight_bit = _eight_bit(image)
+        return _central_square(eight_bit).resize((size, size), Image.Resampling.BICUBIC)
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise SwysError(f"cannot read the image '{path}' ({reason}); replace it") from None
+
+
+def _central_square(image: Image.Image) -> Image.Image:
+    """The largest square around the centre."""
+    side = min(image.size)
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The image in mode L if it is grey, else RGB."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits: Pillow would cut the values off at 255
+        pixels = np.clip(np.asarray(image) // 256, 0, 255)
+        return Image.fromarray(pixels.astype(np.uint8))
+    is_grey = image.mode in ("1", "L")
+    return image.convert("L" if is_grey else "RGB")

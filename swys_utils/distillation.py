@@ -189,6 +189,8 @@ class MapDistiller(SoftTargets):
         gamma: weight of the maps.
     """
 
+    teacher: nn.Module
+
     def __init__(
         self,
         teacher: nn.Module,
@@ -235,6 +237,8 @@ class FeatureDistiller(Distiller):
         student: the model to be trained; its width decides the projector's.
     """
 
+    teacher: Teacher
+
     def __init__(self, teacher: Teacher, labels: SupervisedObjective, student: VisionTransformer):
         super().__init__(teacher, labels)
         self.projector = nn.Linear(student.embed_dim, teacher.model.embed_dim)
@@ -243,7 +247,8 @@ class FeatureDistiller(Distiller):
         """As in ``Distiller``; refuses another patch grid and dropped patches, too."""
         super().check(student)
         same_grid = self.teacher.grid == tuple(student.patch_embed.grid_size)
-        if not same_grid or getattr(student.patch_drop, "prob", 0):
+        dropped = getattr(student.patch_drop, "prob", 0.0)
+        if not same_grid or dropped:
             raise SwysError(
                 "features are compared by token; use the teacher's patches and patch_drop=0"
             )

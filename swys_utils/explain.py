@@ -46,17 +46,17 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
     Raises:
         SwysError: not as many maps of one model as of the other.
     """
-    maps_a = torch.as_tensor(maps_a).float()
-    maps_b = torch.as_tensor(maps_b).float()
+    a = torch.as_tensor(maps_a).float()
+    b = torch.as_tensor(maps_b).float()
     if len(maps_a) != len(maps_b):
         counts = f"{len(maps_a)} maps against {len(maps_b)}"
         raise SwysError(f"{counts}; give maps of the same images in the same order")
-    height = min(maps_a.shape[1], maps_b.shape[1])
-    width = min(maps_a.shape[2], maps_b.shape[2])
+    height = min(a.shape[1], b.shape[1])
+    width = min(a.shape[2], b.shape[2])
     coarser_grid = (height, width)
-    maps_a = F.adaptive_avg_pool2d(maps_a, coarser_grid)
-    maps_b = F.adaptive_avg_pool2d(maps_b, coarser_grid)
-    return _rank_correlation(maps_a.numpy(), maps_b.numpy())
+    a = F.adaptive_avg_pool2d(a, coarser_grid)
+    b = F.adaptive_avg_pool2d(b, coarser_grid)
+    return _rank_correlation(a.numpy(), b.numpy())
 
 
 def shuffled(maps: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:

@@ -106,22 +106,20 @@ def deletion_insertion(
     deletion = np.empty((count, steps + 1))
     insertion = np.empty((count, steps + 1))
     with evaluation_mode(model), torch.no_grad():
-        if targets is None:
-            targets = _predicted(model, images)
-        targets = torch.as_tensor(targets)
-        targets = targets.long().expand(count)
+        classes = _classes(model, images, targets)
         batches = input_batches(model, images, BATCH_SIZE)
         for batch, x in batches:
-            classes = targets[batch].to(x.device)
+            batch_classes = classes[batch].to(x.device)
             patch = x.shape[-1] // width
             blank = blurred(x, sigma=patch)
             for step, fraction in enumerate(fractions):
                 number = round(fraction * tokens)
-                hottest = _pixels(ranks[batch] < number, x)
+                hottest_tokens = ranks[batch] < number
+                hottest = _pixels(hottest_tokens, x)
                 without = torch.where(hottest, blank, x)
                 alone = torch.where(hottest, x, blank)
-                deletion[batch, step] = _probability(model, without, classes, multi_label)
-                insertion[batch, step] = _probability(model, alone, classes, multi_label)
+                deletion[batch, step] = _probability(model, without, batch_classes, multi_label)
+                insertion[batch, step] = _probability(model, alone, batch_classes, multi_label)
     return DeletionInsertion(fractions, deletion, insertion)
 
 
@@ -245,14 +243,16 @@ def _ranks(maps: np.ndarray) -> Tensor:
     return torch.as_tensor(ranks)
 
 
-def _predicted(model, images) -> Tensor:
-    """The class that the model predicts for each image, int64 (N,)."""
-    classes = []
-    batches = input_batches(model, images, BATCH_SIZE)
-    for _, x in batches:
+def _classes(model, images, targets) -> Tensor:
+    """The class to follow in each image, int64 (N,): the target, or the predicted class."""
+    if targets is not None:
+        classes = torch.as_tensor(targets).long()
+        return classes.expand(len(images))
+    predicted = []
+    for _, x in input_batches(model, images, BATCH_SIZE):
         logits = model(x)
-        classes.append(logits.argmax(dim=1))
-    return torch.cat(classes)
+        predicted.append(logits.argmax(dim=1))
+    return torch.cat(predicted)
 
 
 def _pixels(tokens: Tensor, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -27,9 +27,9 @@ from .vit_internals import (
 )
 
 # The class to explain: None for the predicted one, one for all images, or one for each image.
-Targets = int | Sequence[int] | np.ndarray | Tensor | None
+Targets: TypeAlias = int | Sequence[int] | np.ndarray | Tensor | None
 # What computes maps: called as ``grad_cam`` is.
-MapFunction = Callable[..., Tensor]
+MapFunction: TypeAlias = Callable[..., Tensor]
 
 
 def grad_cam(
@@ -49,8 +49,7 @@ def grad_cam(
         model: any plain timm VisionTransformer; it is left as it was.
         inputs: model input, float (B, 3, H, W).
         targets: None for the predicted class, one class for all images, or B classes.
-        block: the block to look at. Those before it run without a gradient, so that the last one,
-            -1, costs about one forward pass.
+        block: the block to look at; the last one, -1, costs about one forward pass.
         signed: leave out the final ReLU, to see evidence against the class too.
 
     Returns:
@@ -117,15 +116,17 @@ def attention_rollout(
         SwysError: as ``grad_cam`` does.
     """
     x, last = checked_input(model, inputs, block)
-    rollout = None
     with evaluation_mode(model), torch.no_grad():
         tokens, _ = embedded_tokens(model, x)
+        skip = torch.eye(tokens.shape[1], device=tokens.device)
+        factors = []
         for layer in model.blocks[: last + 1]:
             tokens, attention = block_with_attention(layer, tokens)
             attention = attention.float().mean(dim=1)
-            skip = torch.eye(attention.shape[-1], device=attention.device)
-            mixed = (attention + skip) / 2
-            rollout = mixed if rollout is None else mixed @ rollout
+            factors.append((attention + skip) / 2)
+        rollout = factors[0]
+        for factor in factors[1:]:
+            rollout = factor @ rollout
     to_patches = rollout[:, read_by_head(model), model.num_prefix_tokens :]
     return _as_map(to_patches.mean(dim=1), model, inputs, signed=True)
 
@@ -266,13 +267,15 @@ def heatmaps(
         raise SwysError(unknown("method", method, METHODS))
     if not len(images):
         raise SwysError("heatmaps for 0 images; give at least one")
-    one_each = targets is not None and np.ndim(targets) > 0
-    if one_each and len(targets) != len(images):
-        shown = f"targets {targets!s:.40} for {len(images)} images"
-        raise SwysError(f"{shown}; give one class for all, or one for each image")
+    classes = None
+    if targets is not None and np.ndim(targets) > 0:
+        classes = torch.as_tensor(targets)
+        if len(classes) != len(images):
+            shown = f"targets {targets!s:.40} for {len(images)} images"
+            raise SwysError(f"{shown}; give one class for all, or one for each image")
     maps = []
     for selection, inputs in input_batches(model, images, batch_size):
-        batch_targets = targets[selection] if one_each else targets
+        batch_targets = targets if classes is None else classes[selection]
         maps.append(function(model, inputs, batch_targets, **options).cpu())
     return torch.cat(maps).numpy()
 
@@ -290,8 +293,7 @@ def overlay(
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, H, W) in [-1, 1].
         heatmaps: (N, gh, gw).
-        alpha: opacity from 0 to 1 where a map is strongest; where it is zero the image shows
-            unchanged.
+        alpha: opacity from 0 to 1 where a map is strongest; where it is zero, nothing is drawn.
         scale: what counts as strongest: "image" for each map's own maximum, or one positive number
             for all maps, which keeps weak maps weak. A map of zeros stays empty under both.
         cmap: name of a matplotlib colour map.

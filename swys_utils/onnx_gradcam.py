@@ -68,13 +68,15 @@ class WithGradCAM(nn.Module):
         qkv = attn.qkv(tokens)
         qkv = qkv.reshape(batch, count, 3, heads, -1)
         qkv = qkv.permute(2, 0, 3, 1, 4)
-        query = qkv[0][:, :, :1] * attn.scale  # (B, heads, 1, d)
+        query = qkv[0][:, :, :1]  # (B, heads, 1, d)
+        query = query * attn.scale
         key = qkv[1]  # (B, heads, N, d)
         value = qkv[2]
         scores = query @ key.mT  # (B, heads, 1, N)
         attention = scores.softmax(dim=-1)
         read = attention @ value  # (B, heads, 1, d)
-        read = read.transpose(1, 2).reshape(batch, 1, width)
+        read = read.transpose(1, 2)
+        read = read.reshape(batch, 1, width)
         middle = x[:, :1] + attn.proj(read)  # (B, 1, D), between attention and MLP
         hidden = mlp.fc1(block.norm2(middle))
         activated = mlp.act(hidden)
@@ -130,7 +132,8 @@ class WithGradCAM(nn.Module):
         """
         batch, heads, _, _ = query.shape
         d_read = d_middle @ self.proj
-        d_read = d_read.reshape(batch, 1, heads, -1).transpose(1, 2)  # (B, heads, 1, d)
+        d_read = d_read.reshape(batch, 1, heads, -1)
+        d_read = d_read.transpose(1, 2)  # (B, heads, 1, d)
         d_attention = d_read @ value.mT
         average = (attention * d_attention).sum(dim=-1, keepdim=True)
         d_scores = attention * (d_attention - average)  # through the softmax

@@ -71,7 +71,7 @@ def cached_teacher(
     """
     teacher = Teacher(model.to(device))
     images = np.ascontiguousarray(data.train.images)
-    images_digest = hashlib.sha256(images).hexdigest()
+    images_digest = hashlib.sha256(images.data).hexdigest()
     identity = repr(recipe.augmentation) + teacher.digest + images_digest
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     views = []

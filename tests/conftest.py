@@ -1,4 +1,4 @@
-"""Shared by all tests: the smoke profile, and images drawn here, so that no network and no data is needed."""
+"""Shared by all tests: the smoke profile, and images drawn here: no network, no data is needed."""
 
 import multiprocessing
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sysconfig
 import tempfile
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -16,11 +17,31 @@ os.environ["SWYS_PROFILE"] = "smoke"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the models are small
 os.environ.pop("SWYS_DATASET", None)
 matplotlib.use("agg")
-REAL_DATA_DIR = (
-    "" if "swys-drawn-" in (given := os.environ.get("SWYS_DATA_DIR", "")) else given
-)  # workers
-if REAL_DATA_DIR:  # the notebooks run in another folder
-    REAL_DATA_DIR = os.environ["SWYS_DATA_DIR"] = os.path.abspath(REAL_DATA_DIR)
+
+DRAWN_PREFIX = "swys-drawn-"
+SLOW_FILES = (  # `make check` leaves them out
+    "test_cli",
+    "test_onnx_export",
+    "test_plots",
+    "test_reference",
+)
+
+
+def real_data_folder() -> str:
+    """The absolute folder of real data; empty without one.
+
+    The workers of xdist inherit the folder of drawn images, which is none. The path is absolute
+    because notebooks run in folders of their own.
+    """
+    folder = os.environ.get("SWYS_DATA_DIR", "")
+    if not folder or DRAWN_PREFIX in folder:
+        return ""
+    return os.path.abspath(folder)
+
+
+REAL_DATA_DIR = real_data_folder()
+if REAL_DATA_DIR:
+    os.environ["SWYS_DATA_DIR"] = REAL_DATA_DIR
 
 DRAWN = {  # name: (number of classes, colour, images in train / val / test)
     "pneumoniamnist": (2, False, (256, 64, 128)),
@@ -32,26 +53,28 @@ DRAWN = {  # name: (number of classes, colour, images in train / val / test)
 
 
 def draw(labels: np.ndarray, colour: bool, rng: np.random.Generator, size: int = 28) -> np.ndarray:
-    """uint8 (N, size, size[, 3]): noise, and a blob in its place and hue for each class that a row sets."""
-    n, classes = labels.shape
+    """Noise, and a blob for each class that a row of the labels sets: its place and hue tell it.
+
+    Returns uint8 (N, size, size), in colour (N, size, size, 3).
+    """
+    count, classes = labels.shape
     y, x = np.mgrid[0:size, 0:size] / size
-    centre_x, centre_y = (np.arange(classes) + 0.5) / classes, 0.3 + 0.4 * (np.arange(classes) % 2)
-    blobs = np.exp(
-        -((x - centre_x[:, None, None]) ** 2 + (y - centre_y[:, None, None]) ** 2) / 0.01
-    )
-    images = (
-        60
-        + 12 * rng.standard_normal((n, size, size))
-        + 130 * np.einsum("nc,chw->nhw", labels, blobs)
-    )
+    centre_x = (np.arange(classes) + 0.5) / classes
+    centre_y = 0.3 + 0.4 * (np.arange(classes) % 2)
+    distance_x = x - centre_x[:, None, None]
+    distance_y = y - centre_y[:, None, None]
+    blobs = np.exp(-(distance_x**2 + distance_y**2) / 0.01)
+    noise = rng.standard_normal((count, size, size))
+    images = 60 + 12 * noise + 130 * np.einsum("nc,chw->nhw", labels, blobs)
     if colour:
-        hues = 0.6 + 0.4 * np.cos(2 * np.pi * (centre_x[:, None] + np.array([0, 1 / 3, 2 / 3])))
+        phases = centre_x[:, None] + np.array([0, 1 / 3, 2 / 3])
+        hues = 0.6 + 0.4 * np.cos(2 * np.pi * phases)
         images = images[..., None] * (labels @ hues)[:, None, None, :]
     return images.clip(0, 255).astype(np.uint8)
 
 
 def draw_datasets(folder: Path) -> Path:
-    """Write small files with MedMNIST's names and layout for all of DRAWN (and bloodmnist at 224 px)."""
+    """Write small files in MedMNIST's layout for all of DRAWN, and one at 224 px."""
     rng = np.random.default_rng(0)
     for name, (classes, colour, counts) in DRAWN.items():
         write_npz(folder / f"{name}.npz", name, classes, colour, counts, 28, rng)
@@ -60,36 +83,47 @@ def draw_datasets(folder: Path) -> Path:
 
 
 def write_npz(path, name, classes, colour, counts, size, rng) -> None:
+    """Draw the splits of one data set; ``counts`` are the images in train, val and test."""
     arrays = {}
-    for split, n in zip(("train", "val", "test"), counts):
+    for split, count in zip(("train", "val", "test"), counts):
         if name == "chestmnist":
-            labels = stored = (rng.random((n, classes)) < 0.2).astype(np.uint8)
-            labels[0], labels[1] = 1, 0  # every label occurs with both values in every split
+            stored = (rng.random((count, classes)) < 0.2).astype(np.uint8)
+            stored[0] = 1  # every label occurs with both values in every split
+            stored[1] = 0
+            labels = stored
         else:
-            index = rng.permutation(np.arange(n) % classes)
-            labels, stored = np.eye(classes)[index], index[:, None].astype(np.uint8)
-        arrays |= {f"{split}_images": draw(labels, colour, rng, size), f"{split}_labels": stored}
+            index = rng.permutation(np.arange(count) % classes)
+            stored = index[:, None].astype(np.uint8)
+            labels = np.eye(classes)[index]
+        arrays[f"{split}_images"] = draw(labels, colour, rng, size)
+        arrays[f"{split}_labels"] = stored
     np.savez_compressed(path, **arrays)
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:  # `make check` leaves these files out
-        if item.path.stem in ("test_cli", "test_export", "test_plots", "test_reference"):
+    for item in items:
+        if item.path.stem in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config):
-    if not REAL_DATA_DIR:  # the notebooks (nbval) inherit the environment: they get drawn images
-        folder = tempfile.TemporaryDirectory(prefix="swys-drawn-")
-        config.add_cleanup(folder.cleanup)
-        os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(folder.name)))
+    if REAL_DATA_DIR:
+        return
+    # The notebooks (nbval) inherit the environment: they get drawn images.
+    folder = tempfile.TemporaryDirectory(prefix=DRAWN_PREFIX)
+    config.add_cleanup(folder.cleanup)
+    os.environ["SWYS_DATA_DIR"] = str(draw_datasets(Path(folder.name)))
 
 
 @pytest.fixture
 def faults(request):
-    """Call it with what was tried and how often it was survived; `make faults` prints the table."""
+    """Call it with what was tried, how often it was survived; `make faults` prints the table."""
     table = request.config.__dict__.setdefault("faults_survived", {})
-    return lambda what, times: table.update({what: table.get(what, 0) + times})
+
+    def survived(what: str, times: int) -> None:
+        table[what] = table.get(what, 0) + times
+
+    return survived
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -103,9 +137,10 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """The folder with real .npz files; the test is skipped where there is none."""
-    if not REAL_DATA_DIR or not (Path(REAL_DATA_DIR) / "pneumoniamnist.npz").is_file():
+    folder = Path(REAL_DATA_DIR)
+    if not REAL_DATA_DIR or not (folder / "pneumoniamnist.npz").is_file():
         pytest.skip("needs real data: SWYS_DATA_DIR with pneumoniamnist.npz")
-    return Path(REAL_DATA_DIR)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -115,13 +150,13 @@ def drawn_data_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def at_once():
-    """``at_once(function, *arguments)`` calls it in one process for each tuple; returns their exit codes."""
+def at_once() -> Callable[..., list[int]]:
+    """``at_once(function, *arguments)``: a process for each tuple of arguments; the exit codes."""
     pytest.importorskip("resource")  # Windows has none, and no forkserver and no SIGKILL
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["swys_utils.distillation"])
 
-    def run(function, *arguments: tuple) -> list[int]:
+    def run(function: Callable, *arguments: tuple) -> list[int]:
         processes = [context.Process(target=function, args=each) for each in arguments]
         for process in processes:
             process.start()
@@ -133,19 +168,21 @@ def at_once():
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """``environment(*packages)``: the Python of a new one, with all of this one's but ``swys_utils``, too."""
+def environment(tmp_path) -> Callable[..., Path]:
+    """``environment(*packages)``: the Python of a new environment with these packages.
+
+    It also has all packages of this one, except ``swys_utils``.
+    """
 
     def make(*packages: str) -> Path:
-        venv.create(tmp_path / "env", with_pip=False)
-        python, (site,) = (
-            tmp_path / "env/bin/python",
-            (tmp_path / "env").glob("lib/python*/site-packages"),
-        )
-        (site / "others.pth").write_text(
-            sysconfig.get_path("purelib")
-        )  # its own .pth files are not read
-        if subprocess.run([python, "-m", "pip", "install", "-q", *packages]).returncode:
+        folder = tmp_path / "env"
+        venv.create(folder, with_pip=False)
+        (site_packages,) = folder.glob("lib/python*/site-packages")
+        # Python does not read the .pth files of a folder that is named in a .pth file.
+        (site_packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+        python = folder / "bin/python"
+        install = [python, "-m", "pip", "install", "-q", *packages]
+        if subprocess.run(install).returncode:
             pytest.skip("no package index to take them from")
         return python
 

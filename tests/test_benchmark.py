@@ -1,6 +1,7 @@
 """Counting against closed forms, timing against calls that sleep for a known time."""
 
 import time
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -8,59 +9,158 @@ import pytest
 import torch
 from small import vit
 
-from swys_utils import benchmark
-from swys_utils.benchmark import Timing, count_macs, interleaved_latency, speedup, vit_macs
-from swys_utils.vit_internals import plain_attention
+from swys_utils.benchmark import (
+    Timing,
+    count_macs,
+    interleaved_latency,
+    random_inputs,
+    speedup,
+    vit_macs,
+)
+
+ROUNDS = 6
+REPEATS = 3
+WARM_UP = 3
+
+# multiply-accumulates
 
 
-@pytest.mark.parametrize("size, patch", [(32, 8), (28, 4), (28, 2)])
-def test_counted_macs_are_the_closed_form_with_its_known_values_and_the_model_stays_as_it_was(
-    size, patch
-):
-    gmacs = [vit_macs(196, dim, 12, 16, classes=2) / 1e9 for dim in (192, 768)]
-    assert gmacs == pytest.approx([1.2535, 17.563], abs=1e-3)
-    model = vit(5, img_size=size, patch_size=patch, depth=3).train()
+@pytest.mark.parametrize(("dim", "gigamacs"), [(192, 1.2535), (768, 17.563)])
+def test_the_formula_gives_the_known_values(dim, gigamacs):
+    macs = vit_macs(tokens=196, dim=dim, depth=12, patch_size=16, classes=2)
+    assert macs / 1e9 == pytest.approx(gigamacs, abs=1e-3)
+
+
+@pytest.mark.parametrize("patch", [7, 4, 2])
+def test_the_count_is_the_formula(patch):
+    model = vit(5, patch_size=patch, depth=3)
+    tokens = (28 // patch) ** 2
+    expected = vit_macs(tokens, dim=48, depth=3, patch_size=patch, classes=5)
+    assert count_macs(model) == expected
+
+
+def test_counting_leaves_the_mode_of_a_model():
+    model = vit().train()
+    count_macs(model)
+    assert model.training
+
+
+def test_counting_leaves_the_attention_of_a_model():
+    model = vit(depth=3)
     model.blocks[1].attn.fused_attn = False
-    with plain_attention(model):
-        assert not any(block.attn.fused_attn for block in model.blocks)
-    assert count_macs(model) == vit_macs((size // patch) ** 2, 48, 3, patch, classes=5)
-    assert model.training and [b.attn.fused_attn for b in model.blocks] == [True, False, True]
+    count_macs(model)
+    fused = [block.attn.fused_attn for block in model.blocks]
+    assert fused == [True, False, True]
 
 
-def test_models_take_turns_in_both_orders_and_times_are_milliseconds_with_torchs_threads_as_they_are():
-    log, threads = [], set()
+# milliseconds
 
-    def call(name):
-        log.append(name)
+
+@pytest.fixture(scope="module")
+def log():
+    """Names of two calls, in the order in which they were made while they were timed."""
+    names = []
+    calls = {name: partial(names.append, name) for name in "ab"}
+    interleaved_latency(calls, ROUNDS, REPEATS)
+    return names
+
+
+@pytest.fixture(scope="module")
+def turns(log):
+    """The calls of ``log``, turn by turn."""
+    return np.array(log).reshape(-1, WARM_UP + REPEATS)
+
+
+def test_each_sample_takes_three_calls_to_warm_up(log):
+    calls = ROUNDS * (WARM_UP + REPEATS)
+    assert Counter(log) == {"a": calls, "b": calls}
+
+
+def test_one_model_has_a_turn_at_a_time(turns):
+    assert (turns == turns[:, :1]).all()
+
+
+def test_every_model_has_a_turn_in_each_round(turns):
+    rounds = turns[:, 0].reshape(ROUNDS, 2)
+    assert all(set(names) == {"a", "b"} for names in rounds)
+
+
+def test_turns_are_in_random_order(turns):
+    first_of_each_round = turns[::2, 0]
+    assert set(first_of_each_round) == {"a", "b"}
+
+
+def test_warming_up_does_not_count():
+    seconds = iter([0.2] * WARM_UP + [0.001] * REPEATS)
+
+    def call():
+        time.sleep(next(seconds))
+
+    timings = interleaved_latency({"a": call}, 1, REPEATS)
+    assert timings["a"].median < 50
+
+
+def test_times_are_milliseconds():
+    call = partial(time.sleep, 0.02)
+    timings = interleaved_latency({"a": call}, ROUNDS, REPEATS)
+    assert 20 <= timings["a"].median < 40
+
+
+def test_there_is_a_sample_for_each_round():
+    timings = interleaved_latency({"a": int}, ROUNDS, REPEATS)
+    assert len(timings["a"].samples) == ROUNDS
+
+
+def test_torch_keeps_its_threads():
+    threads = set()
+
+    def call():
         threads.add(torch.get_num_threads())
-        time.sleep(0.02)
 
-    timing = interleaved_latency({name: partial(call, name) for name in "ab"}, rounds=6, repeats=3)[
-        "a"
-    ]
-    assert (
-        20 <= timing.median < 40
-        and len(timing.samples) == 6
-        and threads == {torch.get_num_threads()}
-    )
-    turns = [
-        "".join(log[i : i + 5]) for i in range(0, len(log), 5)
-    ]  # two to warm up and three that count
-    rounds = [a + b for a, b in zip(turns[::2], turns[1::2])]
-    assert len(rounds) == 6 and set(rounds) == {"aaaaabbbbb", "bbbbbaaaaa"}
-    assert str(Timing(np.array([4.0, 1.0, 2.0, 3.0, 100.0]))) == "3 ms [2, 4]"
+    interleaved_latency({"a": call}, 1, REPEATS)
+    assert threads == {torch.get_num_threads()}
 
 
-def test_a_speedup_pairs_the_rounds():
-    noise = np.random.default_rng(0).uniform(1, 5, 40)
-    assert speedup(Timing(4 * noise), Timing(noise)) == pytest.approx(
-        (4, 4, 4)
-    )  # shared noise cancels
-    ratio, low, high = speedup(Timing(4 * noise), Timing(noise[::-1]))
+def test_a_timing_prints_its_median_with_quartiles():
+    samples = np.array([4.0, 1.0, 2.0, 3.0, 100.0])
+    assert str(Timing(samples)) == "3 ms [2, 4]"
+
+
+# speed-ups
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).uniform(1, 5, 40)
+
+
+def test_noise_of_a_round_that_hits_both_cancels(noise):
+    slow = Timing(4 * noise)
+    fast = Timing(noise)
+    assert speedup(slow, fast) == pytest.approx((4, 4, 4))
+
+
+def test_an_interval_holds_the_speedup(noise):
+    slow = Timing(4 * noise)
+    fast = Timing(noise[::-1])
+    ratio, low, high = speedup(slow, fast)
     assert low < ratio < high
 
 
+# inputs
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inputs_are_in_the_models_dtype_and_range(dtype):
-    inputs = benchmark.random_inputs(vit(3).to(dtype), 2)
-    assert inputs.dtype == dtype and inputs.shape == (2, 3, 28, 28) and inputs.abs().max() <= 1
+def test_inputs_are_in_the_dtype_of_the_model(dtype):
+    model = vit().to(dtype)
+    assert random_inputs(model, 2).dtype == dtype
+
+
+def test_inputs_have_the_size_of_the_model():
+    model = vit(img_size=(28, 42))
+    assert random_inputs(model, 2).shape == (2, 3, 28, 42)
+
+
+def test_inputs_are_in_the_range_of_images():
+    inputs = random_inputs(vit(), 2)
+    assert inputs.abs().max() <= 1

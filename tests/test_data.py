@@ -1,66 +1,407 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from swys_utils import data as data_module
 from swys_utils.config import SwysError
-from swys_utils.data import NAMES, TWIN_SOURCE, Info, load_dataset, single_labels, to_model_input
+from swys_utils.data import (
+    NAMES,
+    SPLITS,
+    TWIN_SOURCE,
+    Dataset,
+    Info,
+    Split,
+    load_dataset,
+    notebook_setup,
+    single_labels,
+    to_model_input,
+    to_planes,
+)
 
 
-def test_of_several_labels_the_first_counts_and_head_is_a_fixed_sample(drawn_data_dir):
-    blood, chest = (
-        load_dataset(name, root=drawn_data_dir).test for name in ("bloodmnist", "chestmnist")
-    )
-    assert blood.labels.shape == (128,) and chest.labels.shape == (64, 14)
-    assert (
-        blood.labels.dtype == chest.labels.dtype == np.int64
-        and single_labels(blood) is blood.labels
-    )
-    expected = [row.index(1) if any(row) else -1 for row in chest.labels.tolist()]
-    assert single_labels(chest).tolist() == expected and expected[:2] == [0, -1]
-    assert (
-        len(blood.head(10)) == 10
-        and blood.head(0) is blood
-        and len(blood.head(10**6)) == len(blood)
-    )
-    np.testing.assert_array_equal(
-        blood.head(10).images, blood.take(blood.sample_indices(10)).images
-    )
+@pytest.fixture(scope="module")
+def blood(drawn_data_dir) -> Split:
+    """128 colour images of eight classes."""
+    return load_dataset("bloodmnist", root=drawn_data_dir).test
 
 
-def test_results_are_kept_apart_unknown_names_get_the_nearest_and_a_missing_folder_is_named(
-    tmp_path,
-):
-    facts = ("binary-class", ("a", "b"), 1)
-    twin, large = (
-        Info("a", 28, *facts, TWIN_SOURCE, "none"),
-        Info("a", 64, *facts, "real file", "none"),
-    )
-    assert (twin.results_name, large.results_name, large.synthetic) == ("a-twin", "a_64", False)
-    assert (
-        len(NAMES) == 12
-        and "chestmnist" in NAMES
-        and not any(name.endswith("3d") for name in NAMES)
-    )
-    for message, wrong in {
-        "unknown dataset 'pnuemoniamnist'; did you mean 'pneumoniamnist'": {
-            "name": "pnuemoniamnist"
-        },
-        "unknown image size 32; MedMNIST has 28, 64, 128, 224": {"size": 32},
-        "does not exist; create it, or unset SWYS_DATA_DIR": {"root": tmp_path / "nowhere"},
-    }.items():
-        with pytest.raises(SwysError, match=message):
-            load_dataset(**wrong)
+@pytest.fixture(scope="module")
+def chest(drawn_data_dir) -> Split:
+    """64 grey images with fourteen labels each; all labels of the first, none of the second."""
+    return load_dataset("chestmnist", root=drawn_data_dir).test
 
 
-def test_real_data_is_as_its_source_says(real_data_dir):
+def info(size: int = 28, source: str = "real file", task: str = "binary-class") -> Info:
+    return Info("a", size, task, ("x", "y"), 1, source, "none")
+
+
+def test_labels_of_one_class_an_image_have_one_axis(blood):
+    assert blood.labels.shape == (128,)
+    assert blood.labels.dtype == np.int64
+
+
+def test_several_labels_an_image_have_two_axes(chest):
+    assert chest.labels.shape == (64, 14)
+    assert chest.labels.dtype == np.int64
+
+
+def test_a_single_label_is_taken_as_it_is(blood):
+    assert single_labels(blood) is blood.labels
+
+
+def test_of_several_labels_the_first_true_one_counts():
+    labels = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 1]])
+    split = Split(np.zeros((3, 28, 28), np.uint8), labels)
+    assert single_labels(split).tolist() == [1, -1, 0]
+
+
+def test_a_sample_has_at_most_as_many_images_as_there_are(blood):
+    assert len(blood.sample_indices(10)) == 10
+    assert len(blood.sample_indices(10**6)) == 128
+
+
+def test_a_sample_of_0_is_all(blood):
+    assert blood.sample_indices(0).tolist() == list(range(128))
+
+
+def test_a_sample_is_the_same_each_time_and_keeps_the_order(blood):
+    indices = blood.sample_indices(10)
+    assert indices.dtype == np.int64
+    assert indices.tolist() == sorted(blood.sample_indices(10))
+
+
+@pytest.mark.parametrize("n", [-1, -128])
+@pytest.mark.parametrize("method", ["sample_indices", "head"])
+def test_a_sample_of_fewer_than_none_is_refused(blood, method, n):
+    with pytest.raises(SwysError, match=f"a sample of {n} images; give 1 or more, or 0 for all"):
+        getattr(blood, method)(n)
+
+
+def test_head_is_the_sample(blood):
+    head = blood.head(10)
+    indices = blood.sample_indices(10)
+    np.testing.assert_array_equal(head.images, blood.images[indices])
+    np.testing.assert_array_equal(head.labels, blood.labels[indices])
+
+
+@pytest.mark.parametrize("n", [0, 128, 10**6])
+def test_head_of_all_is_the_split_itself(blood, n):
+    assert blood.head(n) is blood
+
+
+def test_images_are_taken_by_position_in_the_order_asked_for(blood):
+    taken = blood.take(np.array([5, 2]))
+    np.testing.assert_array_equal(taken.images, blood.images[[5, 2]])
+
+
+def test_images_are_taken_by_a_mask(blood):
+    taken = blood.take(blood.labels == 3)
+    assert set(taken.labels) == {3}
+    assert len(taken) == (blood.labels == 3).sum()
+
+
+def test_results_of_the_twin_are_kept_apart():
+    assert info(source=TWIN_SOURCE).results_name == "a-twin"
+
+
+def test_results_of_another_size_are_kept_apart():
+    assert info(size=64).results_name == "a_64"
+
+
+def test_real_data_is_not_synthetic():
+    assert info(source=TWIN_SOURCE).synthetic
+    assert not info().synthetic
+
+
+def test_a_task_with_several_labels_says_so():
+    assert info(task="multi-label, binary-class").multi_label
+    assert not info().multi_label
+
+
+def test_the_names_are_those_of_the_twelve_2d_sets():
+    assert len(NAMES) == 12
+    assert "chestmnist" in NAMES
+    assert "organmnist3d" not in NAMES
+
+
+def test_a_mistyped_name_gets_the_nearest():
+    with pytest.raises(SwysError, match="'pnuemoniamnist'; did you mean 'pneumoniamnist'"):
+        load_dataset("pnuemoniamnist")
+
+
+def test_an_unknown_size_gets_the_known_ones():
+    with pytest.raises(SwysError, match="unknown image size 32; MedMNIST has 28, 64, 128, 224"):
+        load_dataset(size=32)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SwysError, match="nowhere' does not exist; create it, or unset SWYS_DATA"):
+        load_dataset(root=tmp_path / "nowhere")
+
+
+def test_the_folder_can_come_from_the_environment(drawn_data_dir, monkeypatch):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+    assert load_dataset().info.source == "real file pneumoniamnist.npz in SWYS_DATA_DIR"
+
+
+def test_a_folder_that_is_given_comes_before_the_environment(drawn_data_dir, monkeypatch):
+    monkeypatch.setenv("SWYS_DATA_DIR", "/nowhere")
+    source = load_dataset(root=drawn_data_dir).info.source
+    assert source == "real file pneumoniamnist.npz in root"
+
+
+@pytest.fixture
+def empty_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SWYS_DATA_DIR")
+
+
+def test_without_any_file_the_default_set_is_the_twin(empty_home, capsys):
+    data = load_dataset(download=False)
+    assert data.info.synthetic
+    assert "Using the SYNTHETIC TWIN" in capsys.readouterr().err
+
+
+def test_without_any_file_another_set_is_an_error(empty_home):
+    with pytest.raises(SwysError, match="no data for 'bloodmnist' at 28 px .download=False.; put"):
+        load_dataset("bloodmnist", download=False)
+
+
+def test_the_home_folder_is_looked_into_last(empty_home, tmp_path, drawn_data_dir):
+    home = tmp_path / ".medmnist"
+    home.mkdir()
+    content = (drawn_data_dir / "bloodmnist.npz").read_bytes()
+    (home / "bloodmnist.npz").write_bytes(content)
+    source = load_dataset("bloodmnist", download=False).info.source
+    assert source == "real file bloodmnist.npz in ~/.medmnist"
+
+
+def test_real_data_has_the_sizes_that_its_source_gives(real_data_dir):
     data = load_dataset(root=real_data_dir)
-    assert [len(data.train), len(data.val), *np.bincount(data.test.labels)] == [4708, 524, 234, 390]
+    assert len(data.train) == 4708
+    assert len(data.val) == 524
+    assert np.bincount(data.test.labels).tolist() == [234, 390]
 
 
-@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 28, 28, 3)])
-def test_model_input(shape):
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    large, expected = to_model_input(images, 56), images.reshape(3, 28, 28, -1) / 127.5 - 1
-    assert large.shape == (3, 3, 56, 56) and large.dtype == torch.float32 and large.abs().max() <= 1
-    expected = np.broadcast_to(expected, (3, 28, 28, 3)).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(to_model_input(images, 28).numpy(), expected, atol=1e-6)
+def test_the_first_cell_prints_what_is_used(drawn_data_dir, monkeypatch, capsys):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+    data, profile, device = notebook_setup("bloodmnist")
+    printed = capsys.readouterr().out
+    assert "bloodmnist, 28 px: 256 train / 64 val / 128 test" in printed
+    assert f"profile {profile.name}" in printed
+    assert f"{device.type}: " in printed
+    assert data.info.source in printed
+
+
+GREY = (3, 28, 28)
+COLOUR = (3, 28, 28, 3)
+
+
+@pytest.fixture(params=[GREY, COLOUR], ids=["grey", "colour"])
+def pixels(request) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, request.param, dtype=np.uint8)
+
+
+def test_pixels_become_numbers_from_minus_1_to_1(pixels):
+    planes = to_planes(pixels)
+    channels_last = planes.permute(0, 2, 3, 1).numpy()
+    expected = pixels.reshape(3, 28, 28, -1) / 127.5 - 1
+    np.testing.assert_allclose(channels_last, expected, atol=1e-6)
+
+
+def test_model_input_has_three_channels(pixels):
+    inputs = to_model_input(pixels, 28)
+    planes = to_planes(pixels)
+    torch.testing.assert_close(inputs, planes.expand(3, 3, 28, 28))
+
+
+def test_model_input_has_the_size_asked_for(pixels):
+    assert to_model_input(pixels, 56).shape == (3, 3, 56, 56)
+
+
+def test_enlarged_pixels_stay_within_minus_1_and_1(pixels):
+    large = to_model_input(pixels, 56)
+    assert large.dtype == torch.float32
+    assert large.abs().max() <= 1
+
+
+def test_model_input_of_a_tensor_is_that_of_the_array(pixels):
+    torch.testing.assert_close(to_model_input(torch.tensor(pixels)), to_model_input(pixels))
+
+
+def test_a_single_image_is_refused():
+    image = np.zeros((28, 28), np.uint8)
+    with pytest.raises(SwysError, match=r"give uint8 \(N, H, W\)"):
+        to_model_input(image)
+
+
+def test_at_the_lowest_speed_a_chunk_arrives_before_the_timeout():
+    assert data_module.CHUNK <= data_module.LOWEST_SPEED * data_module.TIMEOUT / 2
+
+
+from_npz = Dataset.from_npz
+
+
+@pytest.fixture
+def own_arrays() -> dict[str, np.ndarray]:
+    """Of three classes, in colour, of 20 px."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in zip(SPLITS, (6, 3, 4)):
+        shape = (count, 20, 20, 3)
+        arrays[f"{split}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 3
+    return arrays
+
+
+@pytest.fixture
+def npz(tmp_path, own_arrays):
+    """``npz(key=array)``: the path of a file with these arrays, the others as they are."""
+
+    def write(**changes: np.ndarray) -> Path:
+        path = tmp_path / "moles.npz"
+        np.savez(path, **(own_arrays | changes))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_own_file_gives_its_images_and_labels(npz, own_arrays, split):
+    part = getattr(from_npz(npz()), split)
+    np.testing.assert_array_equal(part.images, own_arrays[f"{split}_images"])
+    np.testing.assert_array_equal(part.labels, own_arrays[f"{split}_labels"])
+    assert part.labels.dtype == np.int64
+
+
+def test_an_own_file_tells_what_it_is(npz):
+    info = from_npz(npz()).info
+    assert info.name == "moles"
+    assert info.size == 20
+    assert info.channels == 3
+    assert info.task == "multi-class"
+    assert info.class_names == ("class 0", "class 1", "class 2")
+    assert info.source == "real file moles.npz"
+    assert info.licence == "own images"
+
+
+def test_the_reader_can_say_what_an_own_file_is(npz):
+    names = ["small", "middle", "large", "huge"]
+    info = from_npz(npz(), name="nevi", task="ordinal-regression", class_names=names).info
+    assert info.name == "nevi"
+    assert info.task == "ordinal-regression"
+    assert info.class_names == ("small", "middle", "large", "huge")
+
+
+def test_own_labels_of_two_classes_are_a_binary_task(npz, own_arrays):
+    for split in SPLITS:
+        own_arrays[f"{split}_labels"] %= 2
+    assert from_npz(npz()).info.task == "binary-class"
+
+
+def test_own_images_can_be_grey(npz, own_arrays):
+    for split in SPLITS:
+        own_arrays[f"{split}_images"] = own_arrays[f"{split}_images"][..., 0]
+    assert from_npz(npz()).info.channels == 1
+
+
+def test_own_labels_may_be_a_column_as_medmnist_has_them(npz, own_arrays):
+    for split in SPLITS:
+        own_arrays[f"{split}_labels"] = own_arrays[f"{split}_labels"][:, None]
+    assert from_npz(npz()).val.labels.tolist() == [0, 1, 2]
+
+
+def test_several_columns_of_own_labels_are_several_labels(npz, own_arrays):
+    for split in SPLITS:
+        columns = np.eye(3, dtype=int)
+        own_arrays[f"{split}_labels"] = columns[own_arrays[f"{split}_labels"]]
+    own = from_npz(npz())
+    assert own.info.task == "multi-label, binary-class"
+    assert own.info.class_names == ("class 0", "class 1", "class 2")
+    assert own.train.labels.shape == (6, 3)
+
+
+def test_large_own_images_are_memory_mapped(npz, own_arrays, monkeypatch):
+    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 1000)
+    images = from_npz(npz()).train.images
+    assert isinstance(images, np.memmap)
+    np.testing.assert_array_equal(images, own_arrays["train_images"])
+
+
+def refused(path: Path, message: str, **options) -> None:
+    with pytest.raises(SwysError, match=message) as caught:
+        from_npz(path, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_missing_array_is_named(npz, own_arrays, split, kind):
+    key = f"{split}_{kind}"
+    del own_arrays[key]
+    refused(npz(), key)
+
+
+WRONG_TRAIN_LABELS = {
+    "train labels 1, 2, 3; number the classes 0, 1, 2": [1, 2, 3, 1, 2, 3],
+    "train labels of type float64; give whole numbers": [0, 1, 2, 0, 1, 0.5],
+    "has 1 class; a model needs two": [0, 0, 0, 0, 0, 0],
+    "is not moles at 20 px: train": [0, 1, 2, 0, 1],
+}
+
+
+@pytest.mark.parametrize("message, labels", WRONG_TRAIN_LABELS.items())
+def test_own_train_labels_that_do_not_fit_are_refused(npz, message, labels):
+    refused(npz(train_labels=np.array(labels)), message)
+
+
+WRONG_VAL_LABELS = {
+    r"val labels outside 0\.\.2; not moles": [0, 1, 3],
+    r"moles.npz' has val labels outside 0": [0, 1, -1],
+    "is not moles at 20 px: val": ["a", "b", "c"],
+    "is damaged or no MedMNIST file": 3,
+}
+
+
+@pytest.mark.parametrize("message, labels", WRONG_VAL_LABELS.items())
+def test_own_labels_unlike_those_of_train_are_refused(npz, message, labels):
+    refused(npz(val_labels=np.array(labels)), message)
+
+
+OBLONG = (6, 20, 21, 3)
+FOUR_CHANNELS = (6, 20, 20, 4)
+ONE_IMAGE = (20, 20, 3)
+NO_IMAGE = ()
+
+
+@pytest.mark.parametrize("shape", [OBLONG, FOUR_CHANNELS, ONE_IMAGE, NO_IMAGE])
+def test_own_train_images_of_another_shape_are_refused(npz, shape):
+    images = np.zeros(shape, np.uint8)
+    refused(npz(train_images=images), r"is not moles at \d+ px: train")
+
+
+GREY_IMAGES = (4, 20, 20)
+LARGER_IMAGES = (4, 24, 24, 3)
+
+
+@pytest.mark.parametrize("shape", [GREY_IMAGES, LARGER_IMAGES])
+def test_own_images_unlike_those_of_train_are_refused(npz, shape):
+    images = np.zeros(shape, np.uint8)
+    refused(npz(test_images=images), "is not moles at 20 px: test")
+
+
+def test_an_unknown_task_gets_the_nearest(npz):
+    refused(npz(), "unknown task 'multiclass'; did you mean 'multi-class'", task="multiclass")
+
+
+def test_a_missing_own_file_is_named(tmp_path):
+    refused(tmp_path / "moles.npz", "no file '.*moles.npz'; give a .npz")
+
+
+def test_a_damaged_own_file_is_refused(npz):
+    path = npz()
+    path.write_bytes(path.read_bytes()[:500])
+    refused(path, "moles.npz' is damaged or no MedMNIST file")

@@ -1,19 +1,36 @@
+"""Models of the series, and checkpoints: whole, loadable, or refused in one line."""
+
 import json
 
 import pytest
-import timm
 import torch
+from safetensors.torch import load, save
 from small import vit
+from timm.models.vision_transformer import ResPostBlock
+from torch import nn
 
-from swys_studies import ship
 from swys_utils import cards, models
 from swys_utils.config import SwysError
-from swys_utils.data import load_dataset, to_model_input
+from swys_utils.data import load_dataset
 from swys_utils.metrics import point_scores
 from swys_utils.models import create_model, load_checkpoint, save_checkpoint
 from swys_utils.training import predict
 
 CARD = {"model": "vit_tiny"}
+TINY_224 = "vit_tiny_patch16_224"
+BASE_224 = "vit_base_patch16_224"
+TOLERANCES = {"fp32": 0, "fp16": 2e-3, "int8": 5e-2}
+SHIPPED = cards.checkpoint_ids()
+
+
+def shipped_at_28_px() -> list[str]:
+    """Ids of the checkpoints that are scored in seconds; at 224 px `swys evaluate` does it."""
+    ids = []
+    for checkpoint_id in SHIPPED:
+        card = cards.read_card(cards.find_checkpoint(checkpoint_id) / "card.json")
+        if card["img_size"] == 28:
+            ids.append(checkpoint_id)
+    return ids
 
 
 @pytest.fixture
@@ -21,103 +38,322 @@ def model():
     return vit(3, noise=0.02, embed_dim=192)  # wide enough for int8
 
 
+@pytest.fixture
+def saved(model, tmp_path):
+    """The folder of a checkpoint of ``model``."""
+    folder = tmp_path / "m"
+    save_checkpoint(model, folder, CARD)
+    return folder
+
+
+@pytest.fixture
+def two_threads():
+    """Torch on two threads, as long as the test lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def outputs(model):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(4, 3, 28, 28, generator=generator)
     with torch.inference_mode():
-        return model(torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1)))
+        return model(inputs)
 
 
-def test_short_names_are_28_px_timm_names_their_own_and_what_cannot_be_made_is_one_line():
-    sizes = {"vit_tiny": (49, 5_358_338), "vit_tiny_patch16_224": (196, 5_524_802)}
-    for name, expected in (sizes | {"vit_base_patch16_224": (196, 85_800_194)}).items():
-        model = create_model(name, 2)
-        assert (model.patch_embed.num_patches, models.count_parameters(model)) == expected
-    for message, arguments in {
-        "unknown model .*; did you mean 'vit_tiny_patch16_224'": ("vit_tinny_patch16_224", 2),
-        "unknown model '0'; .* for example vit_base, vit_tiny, .{,200}$": ("0", 2),
-        "not a Vision Transformer|cannot be made": ("levit_128", 2, 224),
-        "patches do not divide the image|cannot be made": ("vit_tiny", 2, 28, 5),
-        "cannot be made with .*'patch_size': 0}": ("vit_tiny", 2, 28, 0),
-        "'img_size': 0,": ("vit_tiny", 2, 0),
-    }.items():
-        with pytest.raises(SwysError, match=message) as caught:
-            create_model(*arguments)
-        assert "\n" not in str(caught.value)
+def assert_answers_alike(model, other, tolerance: float) -> None:
+    torch.testing.assert_close(outputs(model), outputs(other), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 0), ("fp16", 2e-3), ("int8", 5e-2)])
+# models
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "parameters"),
+    [
+        ("vit_tiny", 49, 5_358_338),
+        (TINY_224, 196, 5_524_802),
+        (BASE_224, 196, 85_800_194),
+    ],
+)
+def test_a_name_gives_a_geometry(name, tokens, parameters):
+    model = create_model(name, 2)
+    assert model.patch_embed.num_patches == tokens
+    assert models.count_parameters(model) == parameters
+
+
+def test_a_given_geometry_comes_before_that_of_the_name():
+    model = create_model("vit_tiny", 2, img_size=56, patch_size=14, depth=1)
+    assert model.patch_embed.img_size == (56, 56)
+    assert model.patch_embed.patch_size == (14, 14)
+
+
+def test_a_name_of_the_series_has_an_architecture_of_timm():
+    assert models.timm_name("vit_tiny_answers_p7") == TINY_224
+
+
+def test_another_name_is_timms_own():
+    assert models.timm_name("deit_tiny_patch16_224") == "deit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("unknown model .*; did you mean 'vit_tiny_patch16_224'", ("vit_tinny_patch16_224", 2)),
+        ("unknown model '0'; .* for example vit_base, vit_tiny, .{,200}$", ("0", 2)),
+        ("not a Vision Transformer|cannot be made", ("levit_128", 2, 224)),
+        ("patches do not divide the image|cannot be made", ("vit_tiny", 2, 28, 5)),
+        ("cannot be made with .*'patch_size': 0}", ("vit_tiny", 2, 28, 0)),
+        ("'img_size': 0,", ("vit_tiny", 2, 0)),
+    ],
+)
+def test_a_model_that_cannot_be_made_is_one_line(message, arguments):
+    with pytest.raises(SwysError, match=message) as caught:
+        create_model(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_equal_weights_have_one_digest():
+    model = vit(seed=1)
+    again = vit(seed=1)
+    assert models.weights_digest(model) == models.weights_digest(again)
+
+
+def test_other_weights_have_another_digest():
+    model = vit(seed=1)
+    other = vit(seed=2)
+    assert models.weights_digest(model) != models.weights_digest(other)
+
+
+# saved and loaded again
+
+
+@pytest.mark.parametrize(("storage", "tolerance"), TOLERANCES.items())
 @pytest.mark.parametrize("form", ["folder", "my model (1) größe.safetensors"])
-def test_round_trip(model, tmp_path, storage, tolerance, form, monkeypatch):
-    if storage == "fp16":
-        monkeypatch.setattr(models, "SHARD_BYTES", 2**19)  # large models are written in shards
-    card = save_checkpoint(model, tmp_path / form, CARD, storage)
-    loaded, read = load_checkpoint(tmp_path / form, num_classes=3)
-    assert storage != "fp16" or (
-        len(card["files"]) > 2 and all(x["bytes"] < 2**20 for x in card["files"])
-    )
-    assert read == json.loads(json.dumps(card))
-    assert (read["num_classes"], read["img_size"], read["patch_size"]) == (3, 28, 14)
-    assert not loaded.training and next(loaded.parameters()).dtype == torch.float32
-    torch.testing.assert_close(outputs(loaded), outputs(model), rtol=0, atol=tolerance)
-    save_checkpoint(vit(img_size=4, patch_size=1), tmp_path / form, CARD, storage)
-    assert load_checkpoint(tmp_path / form)[0].patch_embed.grid_size == (4, 4)
-    assert not list(tmp_path.rglob("*.new")) and not list(tmp_path.rglob("*.part"))
+def test_a_loaded_model_answers_like_the_saved_one(model, tmp_path, storage, tolerance, form):
+    save_checkpoint(model, tmp_path / form, CARD, storage)
+    loaded, _ = load_checkpoint(tmp_path / form, num_classes=3)
+    assert_answers_alike(loaded, model, tolerance)
 
 
-def test_damaged_and_foreign_files_are_refused(model, tmp_path):
+def test_a_loaded_model_is_ready_for_use(saved):
+    loaded, _ = load_checkpoint(saved)
+    assert not loaded.training
+    assert next(loaded.parameters()).dtype == torch.float32
+
+
+def test_the_card_is_loaded_as_it_was_returned(model, tmp_path):
+    card = save_checkpoint(model, tmp_path / "m", CARD)
+    _, loaded = load_checkpoint(tmp_path / "m")
+    assert loaded == json.loads(json.dumps(card))
+
+
+def test_the_card_says_the_geometry(saved):
+    _, card = load_checkpoint(saved)
+    assert card["num_classes"] == 3
+    assert card["img_size"] == 28
+    assert card["patch_size"] == 14
+
+
+def test_a_large_model_is_stored_in_shards(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "SHARD_BYTES", 2**19)
+    card = save_checkpoint(model, tmp_path / "m", CARD)
+    loaded, _ = load_checkpoint(tmp_path / "m")
+    assert len(card["files"]) > 2
+    assert max(entry["bytes"] for entry in card["files"]) < 2**20
+    assert_answers_alike(loaded, model, TOLERANCES["fp16"])
+
+
+def test_a_checkpoint_is_replaced_by_the_next(saved):
+    save_checkpoint(vit(img_size=4, patch_size=1), saved, CARD)
+    loaded, _ = load_checkpoint(saved)
+    assert loaded.patch_embed.grid_size == (4, 4)
+
+
+def test_only_weights_and_card_are_left(saved):
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["card.json", "model.safetensors"]
+
+
+# architectures that a card describes, and those that it does not
+
+DESCRIBED = {
+    "registers": {"reg_tokens": 4},
+    "registers without position": {"reg_tokens": 4, "no_embed_class": True},
+    "average pooling": {"global_pool": "avg", "class_token": False},
+    "average pooling, class token": {"global_pool": "avg"},
+    "maximum pooling": {"global_pool": "max"},
+    "layer scale": {"init_values": 0.1},
+    "norm before the blocks": {"pre_norm": True},
+    "narrow MLP": {"mlp_ratio": 2.0},
+    "rates of a recipe": {"drop_path_rate": 0.2, "patch_drop_rate": 0.5, "drop_rate": 0.1},
+}
+REFUSED = {
+    "oblong image": {"img_size": (28, 42)},
+    "oblong patches": {"patch_size": (14, 7)},
+    "no bias": {"qkv_bias": False},
+    "pooling by attention": {"global_pool": "map"},
+    # these have the names and shapes of the plain model's weights, and would give other answers
+    "another kind of block": {"block_fn": ResPostBlock},
+    "another activation": {"act_layer": nn.ReLU},
+    "average pooling without its norm": {"global_pool": "avg", "fc_norm": False},
+}
+
+
+@pytest.mark.parametrize("options", DESCRIBED.values(), ids=DESCRIBED)
+def test_a_described_architecture_is_loaded_again(tmp_path, options):
+    model = vit(3, noise=0.05, **options)
+    save_checkpoint(model, tmp_path / "m", CARD, "fp32")
+    loaded, _ = load_checkpoint(tmp_path / "m")
+    assert_answers_alike(loaded, model, 0)
+
+
+@pytest.mark.parametrize("options", REFUSED.values(), ids=REFUSED)
+def test_what_could_not_be_loaded_is_refused_before_it_is_written(tmp_path, options):
+    model = vit(3, **options)
+    with pytest.raises(SwysError, match="cannot") as caught:
+        save_checkpoint(model, tmp_path / "m", CARD)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "m").exists()
+
+
+def test_blocks_without_an_attention_layer_are_refused(tmp_path):
+    name = "vit_small_patch16_18x2_224"
+    model = vit(name=name, img_size=28)
+    with pytest.raises(SwysError, match="cannot describe a model of ParallelThingsBlocks"):
+        save_checkpoint(model, tmp_path / "m", {"model": name})
+
+
+def test_a_model_under_a_wrong_name_is_refused(tmp_path):
+    with pytest.raises(SwysError, match="unknown model 'vit_mine'"):
+        save_checkpoint(vit(), tmp_path / "m", {"model": "vit_mine"})
+
+
+def test_the_card_of_a_plain_model_holds_its_sizes_alone(saved):
+    card = cards.read_card(saved / "card.json")
+    assert card["model_kwargs"] == {"depth": 2, "embed_dim": 192, "num_heads": 3}
+
+
+def test_saving_draws_no_random_number(model, tmp_path):
+    before = torch.get_rng_state()
     save_checkpoint(model, tmp_path / "m", CARD)
-    weights = tmp_path / "m" / "model.safetensors"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# damaged, foreign, unwritable
+
+
+def test_truncated_weights_are_refused(saved):
+    weights = saved / "model.safetensors"
     whole = weights.read_bytes()
-    for damaged in (whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1])):
-        weights.write_bytes(damaged)
-        with pytest.raises(SwysError, match="model.safetensors does not match the sha256"):
-            load_checkpoint(tmp_path / "m")
-    renamed = weights.rename(tmp_path / "other.safetensors")
-    wrong = {"model.safetensors is missing": tmp_path / "m", "has no card": renamed}
-    wrong |= {
-        "is a pickle": "model.pth",
-        "unknown checkpoint 'bloodmnist/vit_huge'": "bloodmnist/vit_huge",
-    }
-    for message, path in wrong.items():
-        with pytest.raises(SwysError, match=message):
-            load_checkpoint(path)
-    refused = {
-        "cannot write": (renamed / "m", CARD),
-        "be used": (tmp_path / "n", CARD | {"dataset": "a/b"}),
-    }
-    for message, (path, card) in refused.items():
-        with pytest.raises(SwysError, match=message):
-            save_checkpoint(model, path, card)
-    assert not (tmp_path / "n").exists()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(SwysError, match="model.safetensors does not match the sha256"):
+        load_checkpoint(saved)
 
 
-@pytest.mark.parametrize("killed_at", ["card.json", "model.safetensors"])
-def test_a_kill_leaves_the_old_or_the_new_checkpoint(model, tmp_path, monkeypatch, killed_at):
-    save_checkpoint(model, tmp_path / "m", CARD)
-    real, other = models.Path.replace, vit(3, seed=7, noise=0.02, embed_dim=192)
+def test_weights_with_one_flipped_bit_are_refused(saved):
+    weights = saved / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(SwysError, match="model.safetensors does not match the sha256"):
+        load_checkpoint(saved)
+
+
+def test_missing_weights_are_refused(saved):
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(SwysError, match="model.safetensors is missing"):
+        load_checkpoint(saved)
+
+
+def test_a_scale_that_is_one_number_is_refused(model, tmp_path):
+    card = save_checkpoint(model, tmp_path / "m", CARD, "int8")
+    weights = tmp_path / "m" / "model.safetensors"
+    tensors = load(weights.read_bytes())
+    scale = next(key for key in tensors if key.endswith(".scale"))
+    tensors[scale] = torch.tensor(1.0)
+    weights.write_bytes(save(tensors))
+    card["files"] = [cards.file_entry(weights, weights.name)]
+    (tmp_path / "m" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(SwysError, match="does not fit vit_tiny"):
+        load_checkpoint(tmp_path / "m")
+
+
+def test_another_number_of_classes_is_refused(saved):
+    with pytest.raises(SwysError, match="has 3 classes, the data has 8"):
+        load_checkpoint(saved, num_classes=8)
+
+
+def test_a_folder_below_a_file_cannot_be_written(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SwysError, match="cannot write checkpoint"):
+        save_checkpoint(model, tmp_path / "file" / "m", CARD)
+
+
+def test_a_card_that_could_not_be_read_is_not_written(model, tmp_path):
+    with pytest.raises(SwysError, match="cannot be used"):
+        save_checkpoint(model, tmp_path / "m", CARD | {"dataset": "a/b"})
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_unknown_storage_is_refused(model, tmp_path):
+    with pytest.raises(SwysError, match="unknown storage 'fp61'; did you mean 'fp16'"):
+        save_checkpoint(model, tmp_path / "m", CARD, "fp61")
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "left"), [("card.json", "old"), ("model.safetensors", "new")]
+)
+def test_a_kill_leaves_the_old_or_the_new_checkpoint(model, saved, monkeypatch, killed_at, left):
+    other = vit(3, seed=7, noise=0.02, embed_dim=192)
+    real_replace = models.Path.replace
 
     def replace(self, target):  # the kill comes right before this rename
         if models.Path(target).name == killed_at:
             raise KeyboardInterrupt
-        return real(self, target)
+        return real_replace(self, target)
 
-    monkeypatch.setattr(models.Path, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(other, tmp_path / "m", CARD)
-    monkeypatch.undo()
-    left = other if killed_at == "model.safetensors" else model
-    torch.testing.assert_close(
-        outputs(load_checkpoint(tmp_path / "m")[0]), outputs(left), rtol=0, atol=2e-3
-    )
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(models.Path, "replace", replace)
+        save_checkpoint(other, saved, CARD)
+    loaded, _ = load_checkpoint(saved)
+    expected = {"old": model, "new": other}[left]
+    assert_answers_alike(loaded, expected, TOLERANCES["fp16"])
 
 
-@pytest.mark.parametrize("name", cards.checkpoint_ids())
-def test_shipped_checkpoints_are_whole_and_score_what_their_cards_say(real_data_dir, name):
-    model, card = load_checkpoint(name)
+# the checkpoints of the repository
+
+
+@pytest.fixture(scope="module", params=SHIPPED)
+def shipped(request):
+    """Id, model and card of a shipped checkpoint."""
+    model, card = load_checkpoint(request.param)
+    return request.param, model, card
+
+
+def test_a_shipped_checkpoint_comes_with_its_card(shipped):
+    name, _, card = shipped
     assert card == cards.read_card(cards.find_checkpoint(name) / "card.json")
-    assert card["training_hashes"] and not card["synthetic"]
-    if card["img_size"] == 28:  # scoring at 224 px takes minutes; `swys evaluate` does it
-        data, threads = load_dataset(card["dataset"], root=real_data_dir), torch.get_num_threads()
-        torch.set_num_threads(2)
-        scores = point_scores(predict(model, data.test.images), data.test.labels, data.info.task)
-        torch.set_num_threads(threads)
-        assert scores == pytest.approx({key: card["stored"][key] for key in scores}, abs=1e-3)
+
+
+def test_a_shipped_checkpoint_was_trained_on_real_images(shipped):
+    _, _, card = shipped
+    assert card["training_hashes"]
+    assert not card["synthetic"]
+
+
+@pytest.mark.parametrize("shipped", shipped_at_28_px(), indirect=True)
+def test_a_shipped_checkpoint_scores_what_its_card_says(shipped, real_data_dir, two_threads):
+    _, model, card = shipped
+    data = load_dataset(card["dataset"], root=real_data_dir)
+    logits = predict(model, data.test.images)
+    scores = point_scores(logits, data.test.labels, data.info.task)
+    stored = {key: card["stored"][key] for key in scores}
+    assert scores == pytest.approx(stored, abs=1e-3)
+
+
+@pytest.mark.parametrize(("old_id", "todays_id"), cards.OLD_IDS.items())
+def test_a_checkpoint_is_loaded_by_its_old_id(old_id, todays_id):
+    _, card = load_checkpoint(old_id)
+    assert card == cards.read_card(cards.find_checkpoint(todays_id) / "card.json")

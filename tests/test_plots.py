@@ -5,16 +5,17 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+from small import vit
 
 from swys_utils import plots
 from swys_utils.data import Split
 from swys_utils.distillation import OBJECTIVES
-from swys_utils.gradcam import METHODS
+from swys_utils.gradcam import METHODS, Method
 from swys_utils.models import SERIES
 
 BLACK = np.zeros((4, 28, 28), np.uint8)
 SPLIT = Split(BLACK, np.array([0, 1, 0, 1]))
-# A constant model: half of the answers are right.
+# All images are alike, so that all answers are, and half of them are right.
 LOOP = """
 import numpy as np
 from swys_utils.data import Split
@@ -66,7 +67,7 @@ def test_the_colour_differs_between_ways_to_teach():
 
 
 def test_the_colour_of_a_method_that_is_added_later(monkeypatch):
-    added = plots.Method("mine", "my maps", "#123456", None)
+    added = Method("mine", "my maps", "#123456", None)
     monkeypatch.setitem(METHODS, "mine", added)
     assert plots.colour("my maps") == "#123456"
 
@@ -135,6 +136,13 @@ def test_a_live_curve_takes_the_step_that_fit_passes_to_a_callback():
     curve = plots.LiveCurve(SPLIT, "binary-class")
     curve("a model", 0.0, 7)
     assert len(curve.history) == 1
+
+
+def test_a_live_curve_leaves_a_model_in_training_mode():
+    model = vit().train()
+    curve = plots.LiveCurve(SPLIT, "binary-class")
+    curve(model, 0)
+    assert model.training
 
 
 @pytest.fixture
@@ -240,25 +248,31 @@ def rows():
     return np.reshape(figure.axes, (3, 3))
 
 
-def test_heatmap_rows_has_titles_above_the_images(rows):
+@pytest.mark.filterwarnings("error")
+def test_heatmap_rows_are_drawn_without_a_warning():
+    figure = plots.heatmap_rows(BLACK[:3], MAPS, CAPTIONS, ["x", "y", "z"])
+    figure.canvas.draw()
+
+
+def test_heatmap_rows_have_titles_above_the_images(rows):
     assert [ax.get_title() for ax in rows[0]] == ["x", "y", "z"]
 
 
-def test_heatmap_rows_has_captions_below_the_maps(rows):
+def test_heatmap_rows_have_captions_below_the_maps(rows):
     assert [ax.get_xlabel() for ax in rows[1]] == ["a", "b", "c"]
 
 
-def test_heatmap_rows_says_which_maps_are_empty(rows):
+def test_heatmap_rows_say_which_maps_are_empty(rows):
     assert [ax.get_xlabel() for ax in rows[2]] == [f"{c}\nempty map" for c in "def"]
 
 
-def test_heatmap_rows_names_the_model_in_its_colour(rows):
+def test_heatmap_rows_name_the_model_in_its_colour(rows):
     label = rows[2, 0].yaxis.label
     assert label.get_text() == "Tiny"
     assert label.get_color() == plots.colour("Tiny")
 
 
-def test_heatmap_rows_does_not_draw_an_empty_map(rows):
+def test_heatmap_rows_do_not_draw_an_empty_map(rows):
     picture = rows[2, 0].images[0].get_array()
     assert not picture.any()
 

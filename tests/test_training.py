@@ -1,202 +1,377 @@
+"""One training loop: it learns, it stops in time, it goes on after a kill in no other run."""
+
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from small import RECIPE, SMALL, objective, some, vit
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
-from swys_utils import saved_models, training
-from swys_utils.config import PROFILES, SwysError
-from swys_utils.data import load_dataset, to_model_input, to_planes
+from swys_utils import training
+from swys_utils.config import SwysError, fast_bf16
+from swys_utils.data import Dataset, load_dataset, to_model_input
+from swys_utils.distillation import SoftTargets
 from swys_utils.models import weights_digest
-from swys_utils.processes import ProcessShare
-from swys_utils.recipe import (
-    Augmentation,
-    Recipe,
-    augment,
-    batches,
-    learning_rate,
-    one_hot,
-    reference_recipe,
+from swys_utils.recipe import Augmentation, Recipe, SupervisedObjective, batches
+from swys_utils.resume import TrainingState, objective_settings
+from swys_utils.teacher_cache import cached_teacher
+from swys_utils.training import (
+    ModelAndObjective,
+    Prepared,
+    fit,
+    predict,
+    train_epoch,
 )
-from swys_utils.saved_models import load_or_train
-from swys_utils.training import fit, predict
+
+CPU = torch.device("cpu")
 
 
-def tiny(data, seed: int = 0, **size):
-    return training.build("vit_tiny", data, RECIPE, seed, **SMALL | size)
+def tiny(data: Dataset, seed: int = 0, **geometry: int) -> VisionTransformer:
+    return training.build("vit_tiny", data, RECIPE, seed, **(SMALL | geometry))
 
 
 @pytest.fixture(scope="module")
-def data(drawn_data_dir):
+def data(drawn_data_dir) -> Dataset:
     return some(load_dataset(root=drawn_data_dir))
 
 
-def test_one_start_for_each_seed_and_predict_is_the_model_in_eval_mode(data):
-    assert (
-        weights_digest(tiny(data, 4))
-        == weights_digest(tiny(data, 4))
-        != weights_digest(tiny(data, 5))
-    )
-    assert reference_recipe("vit_tiny", "bloodmnist").augmentation.turns
-    assert not reference_recipe("vit_tiny").augmentation.turns
-    model = tiny(data).train()
+@pytest.fixture
+def model(data) -> VisionTransformer:
+    return tiny(data)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "state.pt"
+
+
+def refused(text: str):
+    """The test goes on where a SwysError says ``text``."""
+    return pytest.raises(SwysError, match=text)
+
+
+def test_a_seed_gives_the_same_initial_weights(data):
+    first = tiny(data, seed=4)
+    again = tiny(data, seed=4)
+    assert weights_digest(first) == weights_digest(again)
+
+
+def test_another_seed_gives_other_initial_weights(data):
+    first = tiny(data, seed=4)
+    other = tiny(data, seed=5)
+    assert weights_digest(first) != weights_digest(other)
+
+
+def test_a_prediction_is_what_the_model_gives_in_eval_mode(model, data):
+    model.train()
     logits = predict(model, data.test.images, batch_size=5)
-    assert model.training and logits.dtype == np.float32
+    inputs = to_model_input(data.test.images, 28)
+    model.eval()
     with torch.inference_mode():
-        expected = model.eval()(to_model_input(data.test.images, 28)).numpy()
+        expected = model(inputs)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_views_repeat_with_their_numbers_and_without_any_amount_are_the_plain_resize():
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8)
-    plain, how, planes = (
-        Augmentation(),
-        replace(Recipe().augmentation, turns=True),
-        to_planes(images),
-    )
-    draws = how.draw(6, torch.Generator().manual_seed(5))
-    for size in (56, 14):
-        view = augment(planes, size, plain, draws)
-        torch.testing.assert_close(view, to_model_input(images, size), atol=2e-3, rtol=0)
-    one, two = (augment(planes[:1].expand(6, -1, -1, -1), 56, how, draws) for _ in range(2))
-    assert one.shape == (6, 3, 56, 56) and one.abs().max() <= 1
-    assert torch.equal(one, two) and not torch.equal(one[0], one[1])
-    planes, flip = torch.rand(32, 1, 28, 28) * 2 - 1, Augmentation(flip=True)
-    views = augment(planes, 28, flip, flip.draw(32, torch.Generator().manual_seed(0)))
-    same = (views - planes).abs().amax(dim=(1, 2, 3)) < 1e-3
-    mirrored = (views - planes.flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-3
-    assert (same ^ mirrored).all() and same.any() and mirrored.any()
+def test_predictions_are_float32(model, data):
+    logits = predict(model, data.test.images, bf16=True)
+    assert logits.dtype == np.float32
 
 
-def test_batches_show_each_image_once_in_views_that_repeat(data):
-    def shown(epoch, seed):
-        found = list(batches(data, epoch, RECIPE, 28, seed))
-        rows = torch.cat([batch.indices for batch in found])
-        assert sorted(rows.tolist()) == list(range(48)) and found[0].view == epoch % 2
-        return rows.tolist(), torch.cat([batch.inputs for batch in found])[rows.argsort()]
-
-    (order, first), (other_order, other_seed), (_, second_view) = (
-        shown(0, 0),
-        shown(2, 5),
-        shown(1, 0),
-    )
-    assert (
-        torch.equal(first, other_seed) and order != other_order
-    )  # epoch 2 of any seed shows view 0 again
-    assert not torch.equal(first, second_view)
-    model, loss, batch = vit(), training.SupervisedObjective(), next(batches(data, 0, RECIPE))
-    assert torch.equal(training.ModelAndObjective(model, loss)(batch), loss(model, batch))
-    assert torch.equal(one_hot(torch.tensor([1, -1]), 2), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
-    shares = [
-        ProcessShare(process, 3, 16) for process in range(3)
-    ]  # of three processes: all of it, once
-    assert [row for share in shares for row in range(16)[share.rows]] == list(range(16))
-    assert sum(share.weight for share in shares) == pytest.approx(3)
+def test_a_prediction_leaves_the_model_in_training(model, data):
+    model.train()
+    predict(model, data.test.images)
+    assert model.training
 
 
-def test_the_rate_rises_then_falls_to_zero_by_steps_or_by_seconds():
-    recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=1)
-    rates = [learning_rate(recipe, step, 10) for step in (0, 9, 10, 55, 100)]
-    np.testing.assert_allclose(rates, [1 / 11, 10 / 11, 1, 0.5, 0], atol=1e-9)
-    timed = replace(recipe, seconds=60.0)
-    assert learning_rate(timed, 3, 10, seconds=33.0) == pytest.approx(0.5)
-    assert training.finished([{"seconds": 61.0}], timed)
-    assert not training.finished([{"seconds": 61.0}], recipe)
+def test_model_and_objective_are_one_module(model, data):
+    model.eval()
+    loss = SupervisedObjective()
+    batch = next(batches(data, 0, RECIPE))
+    together = ModelAndObjective(model, loss)
+    assert torch.equal(together(batch), loss(model, batch))
 
 
-def test_it_learns_what_can_be_learnt(drawn_data_dir):
+@pytest.fixture(scope="module")
+def calls() -> list[tuple[float, int]]:
+    """Seconds and step of each callback of the run ``learnt``."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def learnt(drawn_data_dir, calls) -> TrainingState:
+    """Ten epochs of 16 steps on images that a small model can tell apart."""
     data = some(load_dataset(root=drawn_data_dir), train=128)
-    recipe = Recipe(
-        epochs=10, batch_size=8, lr=1e-3, augmentation=Augmentation(jitter=0.1), drop_path=0
-    )
-    watched = []
-    result = fit(
-        tiny(data, patch_size=7), data, recipe, callback=lambda *call: watched.append(call[1:])
-    )
-    assert (predict(result.model, data.test.images).argmax(axis=1) == data.test.labels).mean() > 0.9
-    assert [row["steps"] for row in result.history] == [16 * (i + 1) for i in range(10)]
-    assert watched[-1][1] == 160 and watched == sorted(watched) and len(watched) == 10 * 16
+    gentle = Augmentation(jitter=0.1)
+    recipe = Recipe(epochs=10, batch_size=8, augmentation=gentle, drop_path=0)
+
+    def callback(model: nn.Module, seconds: float, step: int) -> None:
+        calls.append((seconds, step))
+
+    model = tiny(data, patch_size=7)
+    return fit(model, data, recipe, callback=callback)
 
 
-def test_last_and_chosen_epoch_are_kept_and_live_training_ends_in_time(data):
-    result = fit(tiny(data), data, replace(RECIPE, epochs=3))
-    live = fit(tiny(data), data, replace(RECIPE, seconds=0.5, full_tokens=0.5))
-    timed = live.history[-1]  # ends in time, the rate with it, and with all tokens
-    assert timed["seconds"] >= 0.5 and timed["lr"] < RECIPE.lr and live.model.patch_drop.prob == 0
-    chosen, best = training.validate(result.chosen(), data), training.best_epoch(result.history)
-    assert best["val_accuracy"] == max(row["val_accuracy"] for row in result.history)
-    assert chosen["val_accuracy"] == pytest.approx(best["val_accuracy"])
-    card = training.run_card(data, asdict(RECIPE), 0, result.history)
-    assert (
-        card["dataset"] == "pneumoniamnist"
-        and len(card["history"]) == 3
-        and card["splits"]["train"] == 48
-    )
+def test_it_learns_what_can_be_learnt(learnt, data):
+    logits = predict(learnt.model, data.test.images)
+    predictions = logits.argmax(axis=1)
+    correct = predictions == data.test.labels
+    assert correct.mean() > 0.9
 
 
-def test_a_state_goes_on_in_the_run_it_is_of_and_in_no_other(data, tmp_path, monkeypatch):
-    def go(teacher=1, temperature=2.0, model=(), **changed):
-        loss = objective("soft", None, vit(seed=teacher))
-        loss.temperature = temperature
-        recipe = replace(RECIPE, **changed)
-        return fit(tiny(data, **dict(model)), data, recipe, loss, state_path=tmp_path / "state.pt")
-
-    first = go()
-    monkeypatch.setattr(training, "train_epoch", pytest.fail)  # nothing is left to train
-    again = go(model={"seed": 9})
-    assert again.history == first.history and weights_digest(again.model) == weights_digest(
-        first.model
-    )
-    assert weights_digest(again.chosen()) == weights_digest(first.chosen())
-    for other in ({"lr": 0.1}, {"epochs": 3}, {"teacher": 2}, {"temperature": 4.0}):
-        with pytest.raises(SwysError, match="another recipe or seed"):
-            go(**other)
-    with pytest.raises(SwysError, match="another model"):
-        go(model={"patch_size": 7})
+def test_the_history_counts_steps(learnt):
+    steps = [row["steps"] for row in learnt.history]
+    assert steps == list(range(16, 161, 16))
 
 
-def test_an_exploding_loss_keeps_the_good_state_and_two_clocks_are_one_line(
-    data, monkeypatch, tmp_path
-):
-    wild = replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3)
-    with pytest.raises(
-        SwysError, match=r"step \d of epoch \d, training images \[\d.*a saved state is older"
-    ):
-        fit(tiny(data), data, wild, state_path=tmp_path / "x.pt")
-    assert all(v.isfinite().all() for v in torch.load(tmp_path / "x.pt")["model"].values())
-    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
-    monkeypatch.setattr(training, "Accelerator", lambda **_: two)
-    with pytest.raises(SwysError, match="2 processes have 2 clocks"):
-        fit(tiny(data), data, replace(RECIPE, seconds=1.0))
+def test_each_tenth_of_an_epoch_calls_back(learnt, calls):
+    steps = [step for _, step in calls]
+    assert steps == list(range(1, 161))  # an epoch has 16 steps, of which a tenth is 1
 
 
-def test_what_is_shipped_is_loaded_and_the_rest_trained_once(
-    data, tmp_path, monkeypatch, drawn_data_dir
-):
-    monkeypatch.setattr(saved_models, "BUILD", tmp_path)
-    monkeypatch.setattr(
-        training, "build", lambda _, data, recipe, **size: vit(data.info.num_classes, **size)
-    )
-    other, smoke = some(load_dataset("retinamnist", root=drawn_data_dir)), PROFILES["smoke"]
-    first, again = (load_or_train("vit_tiny_answers", other, smoke, "cpu") for _ in range(2))
-    assert (
-        isinstance(first, saved_models.SavedModel)
-        and "trained here, retinamnist, labels" in first.how
-    )
-    assert weights_digest(first.model) == weights_digest(again.model)
-    assert predict(first.model, other.test.images).shape == (32, 5) and not list(
-        tmp_path.rglob("state.pt")
-    )
-    finer = load_or_train("vit_tiny_p7", other, smoke, "cpu")
-    assert finer.card["patch_size"] == 7 and first.card["patch_size"] == 14
-    live = load_or_train("vit_tiny", other, smoke, "cpu", live=(finer.model, RECIPE, []))
-    assert live.model is finer.model and not live.model.training
-    assert load_or_train("vit_tiny", other, smoke, "cpu").card["patch_size"] == 7
-    other = replace(
-        other, train=other.train.take(np.arange(40, 8, -1))
-    )  # another file of that name
-    third = load_or_train("vit_tiny_answers", other, smoke, "cpu")
-    assert weights_digest(third.model) != weights_digest(first.model)
-    assert "loaded checkpoints/" in load_or_train("vit_tiny_patch16_224", data, smoke, "cpu").how
+def test_the_seconds_of_callbacks_grow(learnt, calls):
+    seconds = [at for at, _ in calls]
+    assert seconds == sorted(seconds)
+
+
+def test_a_trained_model_is_in_eval_mode(learnt):
+    assert not learnt.model.training
+
+
+def test_validation_chooses_the_most_accurate_epoch(learnt):
+    best = training.best_epoch(learnt.history)
+    accuracies = [row["val_accuracy"] for row in learnt.history]
+    assert best["val_accuracy"] == max(accuracies)
+
+
+def test_of_equal_epochs_validation_chooses_the_earliest():
+    first = {"epoch": 1, "val_accuracy": 0.5, "val_auc": 0.5}
+    second = first | {"epoch": 2}
+    best = training.best_epoch([first, second])
+    assert best is first
+
+
+def test_the_chosen_model_has_the_weights_of_the_best_epoch(model, data):
+    recipe = replace(RECIPE, epochs=3)
+    state = fit(model, data, recipe)
+    best = training.best_epoch(state.history)
+    scores = training.validate(state.chosen(), data)
+    assert scores["val_accuracy"] == pytest.approx(best["val_accuracy"])
+
+
+@pytest.fixture(scope="module")
+def timed(data) -> TrainingState:
+    recipe = replace(RECIPE, seconds=0.5, full_tokens=0.5)
+    return fit(tiny(data), data, recipe)
+
+
+def test_training_by_the_clock_ends_in_time(timed):
+    last = timed.history[-1]
+    assert 0.5 <= last["seconds"] < 5
+
+
+def test_the_rate_falls_by_the_clock(timed):
+    last = timed.history[-1]
+    assert last["lr"] < RECIPE.lr
+
+
+def test_the_last_part_of_the_schedule_has_all_tokens(timed):
+    assert timed.model.patch_drop.prob == 0
+
+
+def test_a_schedule_of_seconds_ends_after_them():
+    recipe = replace(RECIPE, seconds=60.0)
+    assert training.finished([{"seconds": 61.0}], recipe)
+
+
+def test_a_schedule_of_epochs_ends_after_them():
+    assert not training.finished([{"seconds": 61.0}], RECIPE)
+
+
+@pytest.fixture
+def prepared(model) -> Prepared:
+    accelerator = Accelerator()
+    module = ModelAndObjective(model, SupervisedObjective())
+    module.to(accelerator.device)
+    optimizer = torch.optim.AdamW(module.parameters())
+    return Prepared(module, optimizer, accelerator)
+
+
+def test_an_epoch_goes_on_counting(prepared, data):
+    earlier = {"steps": 3, "seconds": 100.0}
+    row = train_epoch(prepared, data, RECIPE, 0, [earlier])
+    assert row["epoch"] == 2
+    assert row["steps"] == 6
+    assert row["seconds"] > 100
+
+
+def test_a_card_says_what_the_run_was(data):
+    history = [{"epoch": 1}]
+    card = training.run_card(data, asdict(RECIPE), 0, history)
+    assert card["dataset"] == "pneumoniamnist"
+    assert card["splits"] == {"train": 48, "val": 16, "test": 32}
+    assert card["history"] == history
+
+
+def no_training(*_) -> None:
+    pytest.fail("an epoch was trained")
+
+
+def soft(teacher: int = 1, temperature: float = 2.0) -> nn.Module:
+    """Soft targets of a teacher with the weights of that seed."""
+    loss = objective("answers", None, vit(seed=teacher))
+    loss.temperature = temperature
+    return loss
+
+
+@pytest.fixture(scope="module")
+def ended(data, tmp_path_factory) -> TrainingState:
+    """A run that is at its end, and its file."""
+    path = tmp_path_factory.mktemp("ended") / "state.pt"
+    return fit(tiny(data), data, RECIPE, soft(), state_path=path)
+
+
+@pytest.fixture
+def resumed(ended, data) -> TrainingState:
+    """Other initial weights, and the file of ``ended``."""
+    other = tiny(data, seed=9)
+    return fit(other, data, RECIPE, soft(), state_path=ended.path, callback=no_training)
+
+
+def test_a_resumed_run_has_the_history(resumed, ended):
+    assert resumed.history == ended.history
+
+
+def test_a_resumed_run_has_the_weights(resumed, ended):
+    assert weights_digest(resumed.model) == weights_digest(ended.model)
+
+
+def test_a_resumed_run_has_the_chosen_weights(resumed, ended):
+    chosen = weights_digest(resumed.chosen())
+    assert chosen == weights_digest(ended.chosen())
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.1}, {"epochs": 3}])
+def test_another_recipe_does_not_go_on(model, data, ended, change):
+    recipe = replace(RECIPE, **change)
+    with refused("another recipe"):
+        fit(model, data, recipe, soft(), state_path=ended.path)
+
+
+@pytest.mark.parametrize("change", [{"teacher": 2}, {"temperature": 4.0}])
+def test_another_objective_does_not_go_on(model, data, ended, change):
+    other = soft(**change)
+    with refused("another recipe, objective"):
+        fit(model, data, RECIPE, other, state_path=ended.path)
+
+
+def test_another_model_does_not_go_on(data, ended):
+    other = tiny(data, patch_size=7)
+    with refused("another model"):
+        fit(other, data, RECIPE, soft(), state_path=ended.path)
+
+
+def test_a_damaged_state_is_one_line(model, data, path):
+    path.write_bytes(b"no state")
+    with refused("cannot be read .*; remove it"):
+        fit(model, data, RECIPE, state_path=path)
+
+
+def cached(data: Dataset, seed: int, folder: Path) -> nn.Module:
+    """Soft targets of a teacher whose answers lie in a folder."""
+    teacher = cached_teacher(vit(seed=seed), data, RECIPE, folder, CPU)
+    return SoftTargets(teacher, SupervisedObjective())
+
+
+def test_another_cached_teacher_does_not_go_on(model, data, path):
+    first = cached(data, 1, path.parent)
+    other = cached(data, 2, path.parent)
+    fit(model, data, RECIPE, first, state_path=path)
+    with refused("another recipe, objective"):
+        fit(model, data, RECIPE, other, state_path=path)
+
+
+class Weighted(nn.Module):
+    """A reader's own objective, which says nothing of itself."""
+
+    def __init__(self, weight: float):
+        super().__init__()
+        self.weight = weight
+
+
+def test_an_objective_without_settings_is_told_apart_by_its_numbers():
+    settings = objective_settings(Weighted(0.3))
+    assert settings == {"objective": "Weighted", "weight": 0.3}
+
+
+def test_a_late_process_leaves_the_state_of_another(model, data, path, monkeypatch):
+    def save_while_another_saves(state: dict, part: Path) -> None:
+        part.write_bytes(b"of the late process")
+        path.write_bytes(b"of another process")
+
+    monkeypatch.setattr(torch, "save", save_while_another_saves)
+    with refused("another process trains"):
+        fit(model, data, RECIPE, state_path=path)
+    assert path.read_bytes() == b"of another process"
+
+
+@pytest.fixture
+def wild() -> Recipe:
+    return replace(RECIPE, lr=1e12, warmup_epochs=0, epochs=3)
+
+
+def test_a_loss_that_explodes_names_step_and_images(model, data, wild):
+    with refused(r"step \d of epoch \d, training images \[\d"):
+        fit(model, data, wild)
+
+
+def test_a_loss_that_explodes_keeps_the_good_state(model, data, wild, path):
+    with refused("a saved state is older"):
+        fit(model, data, wild, state_path=path)
+    state = torch.load(path)
+    for weights in state["model"].values():
+        assert weights.isfinite().all()
+
+
+@pytest.fixture
+def two_processes(monkeypatch) -> None:
+    accelerator = SimpleNamespace(num_processes=2, device=CPU)
+    monkeypatch.setattr(training, "Accelerator", lambda **_: accelerator)
+
+
+def test_several_processes_have_no_common_clock(model, data, two_processes):
+    recipe = replace(RECIPE, seconds=1.0)
+    with refused("2 processes have 2 clocks"):
+        fit(model, data, recipe)
+
+
+def test_several_processes_need_an_image_each(model, data, two_processes):
+    recipe = replace(RECIPE, batch_size=1)
+    with refused("2 processes share batches of 1"):
+        fit(model, data, recipe)
+
+
+@pytest.fixture
+def another_precision() -> Iterator[None]:
+    """As if this process had trained in the precision that ``fit`` does not take."""
+    precision = "no" if fast_bf16(CPU) else "bf16"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Accelerator(mixed_precision=precision, cpu=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_another_precision_is_one_line(model, data, another_precision):
+    with refused("in another precision already; restart it to use cpu"):
+        fit(model, data, RECIPE, device="cpu")
+
+
+def test_another_device_is_one_line(model, data):
+    with refused("this process trains .* already; restart it to use meta"):
+        fit(model, data, RECIPE, device="meta")

@@ -1,0 +1,223 @@
+"""What is trained for the reference set: the kinds of run, and the runs in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from swys_utils.distillation import OBJECTIVES
+from swys_utils.models import SERIES
+from swys_utils.recipe import Recipe, reference_recipe
+
+# settings of the objectives; one that is not named here has its default
+SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
+FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
+# with half of the tokens, on two cores of an AMD EPYC
+IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run: one model taught in one way, with several seeds.
+
+    Attributes:
+        title: its name in tables and figures.
+        model: name of the model for ``models.create_model``; the first part of the ids of its runs.
+        method: the second part of these ids.
+        objective: how the model is taught, an id in ``distillation.OBJECTIVES``.
+        patch_size: side of a patch, px.
+        label_share: share of the training images that keep their label.
+        seeds: number of its runs in the reference set of PneumoniaMNIST.
+        seeds_elsewhere: number of its runs in the reference set of another data set.
+    """
+
+    title: str
+    model: str
+    method: str
+    objective: str
+    patch_size: int
+    label_share: float = 1.0
+    seeds: int = 4
+    seeds_elsewhere: int = 3
+
+    def run_id(self, seed: int) -> str:
+        """``<model>/<method>/seed<k>``: also the path of its files in a folder of runs.
+
+        Args:
+            seed: seed of the run.
+        """
+        return f"{self.model}/{self.method}/seed{seed}"
+
+    def seeds_on(self, dataset: str) -> int:
+        """Number of its runs in the reference set of a data set.
+
+        Args:
+            dataset: name of the data set.
+        """
+        return self.seeds if dataset == "pneumoniamnist" else self.seeds_elsewhere
+
+
+BASE = Kind(
+    title=SERIES["vit_base"].title,
+    model="vit_base",
+    method="labels",
+    objective="labels",
+    patch_size=SERIES["vit_base"].patch_size,
+    seeds=2,
+    seeds_elsewhere=2,
+)
+TINY = Kind(
+    title=SERIES["vit_tiny"].title,
+    model="vit_tiny",
+    method="labels",
+    objective="labels",
+    patch_size=SERIES["vit_tiny"].patch_size,
+)
+ANSWERS_16_TOKENS = Kind(
+    title=SERIES["vit_tiny_answers_p7"].title,
+    model="vit_tiny",
+    method="answers_p7",
+    objective="answers",
+    patch_size=SERIES["vit_tiny_answers_p7"].patch_size,
+    seeds=1,
+    seeds_elsewhere=0,
+)
+FEW_LABELS = replace(
+    TINY,
+    title=f"{TINY.title}, 1 % of the labels",
+    method="few_labels",
+    label_share=0.01,
+)
+FEW_ANSWERS = replace(
+    FEW_LABELS,
+    title=f"{SERIES['vit_tiny_answers'].title}, 1 % of the labels",
+    method="few_answers",
+    objective="answers",
+)
+ORIGINAL = Kind(
+    title="Tiny, the earlier project's recipe",
+    model="vit_tiny_patch16_224",
+    method="original",
+    objective="labels",
+    patch_size=SERIES["vit_tiny_patch16_224"].patch_size,
+    seeds=0,  # `swys study original` trains it
+    seeds_elsewhere=0,
+)
+
+
+def studied_kinds() -> list[Kind]:
+    """Tiny, taught in each way of ``distillation.OBJECTIVES`` that is studied over seeds."""
+    kinds = []
+    for objective in OBJECTIVES.values():
+        if objective.id == TINY.objective:
+            kinds.append(TINY)
+        elif objective.studied:
+            title = f"{TINY.title}, {objective.title}"
+            kinds.append(replace(TINY, title=title, method=objective.id, objective=objective.id))
+    return kinds
+
+
+def all_kinds() -> list[Kind]:
+    """Every kind of run, in the order of the tables."""
+    return [BASE, *studied_kinds(), ANSWERS_16_TOKENS, FEW_LABELS, FEW_ANSWERS, ORIGINAL]
+
+
+def taught_pairs() -> list[tuple[Kind, Kind]]:
+    """What is compared of the students: each with Tiny, then each with those listed before it."""
+    taught = [kind for kind in studied_kinds() if kind != TINY]
+    pairs = [(kind, TINY) for kind in taught]
+    for earlier, later in combinations(taught, 2):
+        pairs.append((later, earlier))
+    return pairs
+
+
+def kind_of(entry: dict) -> Kind | None:
+    """The kind of a finished run; None when it is none of ``all_kinds``.
+
+    Args:
+        entry: entry of runs.json, as ``read_runs`` returns it.
+    """
+    for kind in all_kinds():
+        if kind.run_id(entry["seed"]) == entry["id"]:
+            return kind
+    return None
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of the reference set.
+
+    Attributes:
+        kind: what is trained, and how it is taught.
+        seed: of the initial weights, the order of the images, and which labels are hidden.
+        recipe: its recipe.
+    """
+
+    kind: Kind
+    seed: int
+    recipe: Recipe
+
+    @property
+    def id(self) -> str:
+        """``<model>/<method>/seed<k>``."""
+        return self.kind.run_id(self.seed)
+
+    @property
+    def teacher(self) -> str | None:
+        """Id of the run that teaches, or None."""
+        needs_teacher = OBJECTIVES[self.kind.objective].needs_teacher
+        return BASE.run_id(0) if needs_teacher else None
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Settings of its objective."""
+        chosen = FEW_SETTINGS if self.kind.label_share < 1 else SETTINGS
+        defaults = OBJECTIVES[self.kind.objective].defaults
+        return {name: chosen.get(name, default) for name, default in defaults.items()}
+
+    def cost(self, images: int) -> float:
+        """Estimated seconds of training on two CPU cores.
+
+        Args:
+            images: number of training images.
+        """
+        # an epoch with all tokens takes twice as long as one with half of them
+        full_epochs = self.recipe.full_tokens if self.recipe.patch_drop else 1
+        seconds_per_epoch = images / IMAGES_PER_S[self.kind.model]
+        return self.recipe.epochs * (1 + full_epochs) * seconds_per_epoch
+
+
+def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
+    """The set in the order of training: one seed of each kind first, then more seeds.
+
+    Args:
+        dataset: name of the data set.
+    """
+    kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset) > 0]
+    all_labels = [kind for kind in kinds if kind.label_share == 1]
+    few_labels = [kind for kind in kinds if kind.label_share < 1]
+    runs = [_run(kind, 0, dataset) for kind in all_labels]
+    runs += _seed_by_seed(few_labels, 0, dataset)  # short runs
+    runs += _seed_by_seed(all_labels, 1, dataset)
+    return runs
+
+
+def _seed_by_seed(kinds: Sequence[Kind], first_seed: int, dataset: str) -> list[RunSpec]:
+    """All runs of these kinds from ``first_seed`` on."""
+    most = max(kind.seeds_on(dataset) for kind in kinds)
+    runs = []
+    for seed in range(first_seed, most):
+        runs += [_run(kind, seed, dataset) for kind in kinds if seed < kind.seeds_on(dataset)]
+    return runs
+
+
+def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
+    """A run with the recipe of its kind."""
+    recipe = reference_recipe(kind.model, dataset)
+    changes: dict[str, Any] = {**OBJECTIVES[kind.objective].recipe_changes}
+    recipe = replace(recipe, **changes)
+    if kind.label_share < 1:
+        recipe = replace(recipe, epochs=10, warmup_epochs=1)
+    return RunSpec(kind, seed, recipe)

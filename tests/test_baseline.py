@@ -1,0 +1,29 @@
+"""The linear model on pixels, which a network has to beat."""
+
+import pytest
+
+from swys_utils.baseline import linear_line
+from swys_utils.data import load_dataset
+
+
+@pytest.fixture(scope="module", params=["pneumoniamnist", "chestmnist"])
+def scores(request, drawn_data_dir):
+    """Scores on drawn images of a binary and of a multi-label set."""
+    data = load_dataset(request.param, root=drawn_data_dir)
+    line = linear_line(data, data.test)
+    return line["linear model on pixels"]
+
+
+def test_the_linear_model_tells_drawn_classes_apart(scores):
+    assert scores["auc"] > 0.95
+
+
+def test_the_linear_model_has_every_score_of_a_figure(scores):
+    assert set(scores) == {"accuracy", "auc", "ece"}
+
+
+def test_the_linear_model_is_trained_once_for_a_data_set(drawn_data_dir, monkeypatch):
+    data = load_dataset("pneumoniamnist", root=drawn_data_dir)
+    first = linear_line(data, data.test)
+    monkeypatch.setattr("swys_utils.baseline.make_pipeline", None)
+    assert linear_line(data, data.test) == first

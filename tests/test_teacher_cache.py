@@ -1,0 +1,168 @@
+"""A cached teacher answers like its teacher, and nobody takes it for another one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import RECIPE, SMALL, some, vit
+
+from swys_utils import teacher_cache
+from swys_utils.config import SwysError
+from swys_utils.data import load_dataset
+from swys_utils.distillation import SoftTargets, Teacher
+from swys_utils.recipe import Augmentation, SupervisedObjective, batches
+from swys_utils.teacher_cache import cached_teacher
+from swys_utils.training import build, fit
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(drawn_data_dir):
+    return some(load_dataset("pneumoniamnist", root=drawn_data_dir))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return vit(seed=1, noise=0.02)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("views")
+
+
+@pytest.fixture(scope="module")
+def cached(model, data, folder):
+    return cached_teacher(model, data, RECIPE, folder, CPU)
+
+
+@pytest.fixture
+def cached_anew(model, data, tmp_path):
+    """As ``cached``, but in an empty folder, with changes."""
+    usual = {
+        "model": model,
+        "data": data,
+        "recipe": RECIPE,
+        "folder": tmp_path,
+        "device": CPU,
+    }
+
+    def cached_anew(**changes):
+        return cached_teacher(**(usual | changes))
+
+    return cached_anew
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_logits_are_those_of_the_teacher(cached, model, data, epoch):
+    batch = next(batches(data, epoch, RECIPE))
+    expected = Teacher(model)(batch)
+    torch.testing.assert_close(cached(batch), expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_explanations_are_those_of_the_teacher(cached, model, data, epoch):
+    batch = next(batches(data, epoch, RECIPE))
+    expected = Teacher(model).explain(batch)
+    torch.testing.assert_close(cached.explain(batch), expected, rtol=0.05, atol=0.02)
+
+
+def test_a_teacher_that_reads_larger_images_sees_the_same_views(cached_anew, data):
+    model = vit(seed=1, noise=0.02, img_size=56)
+    cached = cached_anew(model=model)
+    batch = next(batches(data, 1, RECIPE, img_size=56))
+    expected = Teacher(model).explain(batch)
+    torch.testing.assert_close(cached.explain(batch), expected, rtol=0.05, atol=0.02)
+
+
+def test_views_that_were_computed_are_read(cached, model, data, folder, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "answers_of", pytest.fail)
+    again = cached_teacher(model, data, RECIPE, folder, CPU)
+    assert torch.equal(again.logits, cached.logits)
+    assert torch.equal(again.maps, cached.maps)
+
+
+def test_answers_are_kept_in_float16(cached, folder):
+    for file in folder.rglob("*.safetensors"):
+        answers = load_file(file)
+        assert answers["logits"].dtype == torch.float16
+        assert answers["maps"].dtype == torch.float16
+
+
+def test_each_view_is_kept_in_a_file(cached, folder):
+    files = folder.rglob("*.safetensors")
+    names = sorted(file.name for file in files)
+    assert names == ["view-0.safetensors", "view-1.safetensors"]
+
+
+def test_it_has_the_classes_of_its_teacher(cached, model):
+    assert cached.num_classes == model.num_classes
+
+
+def test_it_has_the_grid_of_its_teacher(cached):
+    assert cached.grid == (2, 2)
+
+
+def test_the_same_teacher_has_the_same_digest(cached, cached_anew):
+    same = vit(seed=1, noise=0.02)
+    assert cached_anew(model=same).digest == cached.digest
+
+
+def test_another_teacher_has_another_digest(cached, cached_anew):
+    other = vit(seed=2)
+    assert cached_anew(model=other).digest != cached.digest
+
+
+def test_another_augmentation_has_another_digest(cached, cached_anew):
+    recipe = replace(RECIPE, augmentation=Augmentation(flip=True))
+    assert cached_anew(recipe=recipe).digest != cached.digest
+
+
+def test_other_images_have_another_digest(cached, cached_anew, data):
+    fewer = replace(data, train=data.train.head(32))
+    assert cached_anew(data=fewer).digest != cached.digest
+
+
+@pytest.fixture
+def train(cached_anew, data, tmp_path):
+    """Train a student by a cached teacher; the run is kept in a file."""
+
+    def train(teacher, callback=None):
+        student = build("vit_tiny", data, RECIPE, **SMALL)
+        return fit(
+            student,
+            data,
+            RECIPE,
+            SoftTargets(cached_anew(model=teacher), SupervisedObjective()),
+            device="cpu",
+            state_path=tmp_path / "state.pt",
+            callback=callback,
+        )
+
+    return train
+
+
+def killed(model, seconds, step):
+    if step == 4:  # the first of the second epoch
+        raise KeyboardInterrupt
+
+
+def test_a_finished_run_is_read_with_its_cached_teacher(train, model):
+    first = train(model)
+    again = train(model)
+    assert again.history == first.history
+
+
+def test_a_finished_run_is_not_read_with_another_cached_teacher(train, model):
+    train(model)
+    with pytest.raises(SwysError, match="is a run of another"):
+        train(vit(seed=2))
+
+
+def test_a_killed_run_does_not_go_on_with_another_cached_teacher(train, model):
+    with pytest.raises(KeyboardInterrupt):
+        train(model, callback=killed)
+    with pytest.raises(SwysError, match="is a run of another"):
+        train(vit(seed=2))
