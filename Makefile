@@ -1,4 +1,5 @@
-# Two commands matter: `make tutorial` (the six notebooks) and `make test`. Both make .venv when it is missing.
+# Two commands matter: `make tutorial` (the six notebooks) and `make test`. Both make .venv when it
+# is missing.
 # Needs Python 3.10+ with pip, and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -9,7 +10,8 @@ PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-ve
 ONLY   ?=
 WORKERS ?= 2
 
-# The switches of the package pass through; notebooks run in their own folders, so a relative folder is made absolute.
+# The switches of the package pass through. Notebooks run in their own folders, so a relative
+# folder is made absolute.
 export SWYS_PROFILE SWYS_DATASET SWYS_DATA_DIR
 ifneq ($(strip $(SWYS_DATA_DIR)),)
   ABSOLUTE := import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))
@@ -38,8 +40,8 @@ help:
 	@echo "make check         format, lint, types, structure and the fast tests (under a minute)"
 	@echo "make test          everything that has to hold (a few minutes)"
 	@echo "make faults        what was tried to break it, with counts (SWYS_FUZZ=5000 for more cases)"
-	@echo "make test-browser  the slider in a real JupyterLab, the demo (needs Chromium, npm)"
-	@echo "make site          build/site: landing page, notebooks as pages, the demo in the browser (needs npm)"
+	@echo "make test-browser  the slider in a real JupyterLab, with npm the demo, too (needs Chromium)"
+	@echo "make site          build/site: landing page, notebooks as pages, with npm the demo, too"
 	@echo "make env           only the environment, .venv"
 	@echo "make badges        badges and links, once [tool.swys] in pyproject.toml has an address"
 	@echo "make clean         remove build/ and caches"
@@ -95,12 +97,12 @@ faults: $(STAMP)
 test-browser: $(STAMP)
 	@echo "test-browser: the slider in JupyterLab, the demo"
 	@$(PIP) -e '.[browser]'
-	@$(BIN)/python site/build_demo.py || true
+	@$(BIN)/python site/build_demo.py
 	@$(TEST) tests/browser
 
 site: $(STAMP)
 	@$(PIP) -e '.[site]'
-	@$(BIN)/python site/build_demo.py || true
+	@$(BIN)/python site/build_demo.py
 	@PYTHONWARNINGS=ignore $(BIN)/python site/build_pages.py
 
 badges: $(STAMP)

@@ -46,7 +46,7 @@ def mid_frequencies() -> tuple[np.ndarray, np.ndarray]:
     positions = list(np.ndindex(SIDE, SIDE))
     positions.sort()
     positions.sort(key=sum)
-    chosen = np.array(positions[15:79])
+    chosen: np.ndarray = np.array(positions[15:79])
     rows = chosen[:, 0]
     columns = chosen[:, 1]
     return rows, columns

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from timm.models import split_model_name_tag
@@ -59,7 +59,7 @@ class Training:
         data: Dataset,
         make_objective: Callable[[VisionTransformer], nn.Module],
         card: dict,
-        recipe_changes: dict,
+        recipe_changes: dict[str, Any],
     ) -> None:
         """Train a model; save and score its last epoch and the epoch that validation chooses.
 
@@ -73,6 +73,7 @@ class Training:
         Raises:
             SwysError: an option that cannot be used, or an error of the training.
         """
+        self.check_numbers()
         recipe = self.recipe(name, recipe_changes)
         files = output_files(self.save_path)
         self.prepare_state(files.state)
@@ -84,7 +85,7 @@ class Training:
             img_size=self.img_size,
             patch_size=self.patch_size,
         )
-        process = PartialState()
+        process = this_process()
         place = f"process {process.process_index + 1} of {process.num_processes}"
         print(f"{place}: {name} on {data.info.source}")
         run = fit(
@@ -106,7 +107,24 @@ class Training:
         save_and_score("val-chosen", run.chosen(), files.chosen, card, data)
         files.state.unlink()
 
-    def recipe(self, name: str, changes: dict) -> Recipe:
+    def check_numbers(self) -> None:
+        """Refuse numbers that mean nothing.
+
+        Raises:
+            SwysError: a number that must be above 0 is not, or a seed below 0.
+        """
+        numbers = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+        }
+        for name, value in numbers.items():
+            if value is not None and not value > 0:  # nan is refused, too
+                raise SwysError(f"--{name} is {value}; it must be above 0")
+        if self.seed < 0:
+            raise SwysError(f"--seed is {self.seed}; it must be 0 or above")
+
+    def recipe(self, name: str, changes: dict[str, Any]) -> Recipe:
         """The reference recipe with what was given as options.
 
         Args:
@@ -115,21 +133,15 @@ class Training:
 
         Returns:
             The recipe.
-
-        Raises:
-            SwysError: a number that must be above 0 is not, or a seed below 0.
         """
-        options = {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-        }
-        given = {key: value for key, value in options.items() if value is not None}
-        if self.seed < 0 or any(value <= 0 for value in given.values()):
-            numbers = f"{given}, seed {self.seed}"
-            raise SwysError(f"{numbers}: numbers must be above 0, the seed 0 or above")
         recipe = reference_recipe(name, self.dataset)
-        return replace(recipe, **given, **changes)
+        if self.epochs is not None:
+            recipe = replace(recipe, epochs=self.epochs)
+        if self.batch_size is not None:
+            recipe = replace(recipe, batch_size=self.batch_size)
+        if self.lr is not None:
+            recipe = replace(recipe, lr=self.lr)
+        return replace(recipe, **changes)
 
     def prepare_state(self, path: Path) -> None:
         """Look for an unfinished run, to go on with (``--resume``) or to start anew.
@@ -148,7 +160,7 @@ class Training:
                 problem = f"nothing to resume: '{path}' does not exist"
                 raise SwysError(f"{problem}; run without --resume first")
             return
-        process = PartialState()
+        process = this_process()
         if process.is_main_process and path.is_file():
             path.unlink()
         process.wait_for_everyone()
@@ -251,6 +263,18 @@ class Distill(Training):
                 raise SwysError(f"method '{objective.id}' has no --{name}; drop the option")
             settings[name] = value
         return settings
+
+
+def this_process() -> PartialState:
+    """Which process this is of those that train one model together.
+
+    Accelerate settles that once, when it is first asked; without ``cpu`` each of several processes
+    on CPUs would believe that it is alone.
+
+    Returns:
+        Accelerate's view of the processes.
+    """
+    return PartialState(cpu=default_device().type == "cpu")
 
 
 class OutputFiles(NamedTuple):

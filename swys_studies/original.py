@@ -164,8 +164,7 @@ def train_epoch(state: TrainingState, optimizer: Optimizer, data: Dataset) -> No
     row |= validate(state.model, data)
     history.append(row)
     if row is best_epoch(history):
-        weights = state.model.state_dict()
-        state.best = {name: weight.clone() for name, weight in weights.items()}
+        state.keep_best()
     state.save(now=True)
     print(row, flush=True)
 

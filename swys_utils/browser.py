@@ -33,8 +33,7 @@ LINE = "line-height:1.4;overflow:hidden;text-overflow:ellipsis;white-space:nowra
 class GradCAMBrowser(widgets.VBox):
     """A slider through images: what each model answers, where it looks, and how alike maps are.
 
-    It opens at an image whose maps tell something. Agreement is the rank correlation of a map with
-    the first model's.
+    It opens at an informative image. Agreement is the rank correlation with the first model's map.
 
     Args:
         models: name -> timm ViT, used on the device where it is.
@@ -175,7 +174,8 @@ class GradCAMBrowser(widgets.VBox):
         self.next.on_click(self._move)
         self.filter.observe(self._select, "value")
         self.method.observe(self._choose_method, "value")
-        for control in (self.slider, self.target, self.scale, self.opacity):
+        others = [self.slider, self.target, self.scale, self.opacity]
+        for control in others:
             control.observe(self._show, "value")
 
     def _select(self, change: dict) -> None:
@@ -252,8 +252,7 @@ class Explained:
         images: uint8 (N, H, W[, 3]).
         labels: bool (N, C), the true classes.
         scores: model -> probabilities, float (N, C).
-        predictions: model -> bool (N, C), the classes that it names: the most probable one, or in a
-            multi-label set all above 0.5.
+        predictions: model -> bool (N, C), the most probable class, or labels with more than 0.5.
         filters: "all", "wrong" (some model errs) and "disagree" (two models name different
             classes) -> bool (N,).
         method: how maps are made; it may be changed.
@@ -372,7 +371,7 @@ class Explained:
         """Name of a filter -> which images pass it."""
         predictions = np.stack(list(self.predictions.values()))  # (models, N, C)
         return {
-            "all": np.ones(len(self.labels), dtype=bool),
+            "all": np.full(len(self.labels), True),
             "wrong": (predictions != self.labels).any(axis=(0, 2)),
             "disagree": (predictions != predictions[0]).any(axis=(0, 2)),
         }

@@ -78,11 +78,11 @@ def export_onnx(
         )
     model = deepcopy(model).cpu().float().eval()
     pixels = random_inputs(model, 3)
-    card = float32_card(model, class_names, source or {})
+    card = _float32_card(model, class_names, source or {})
     with torch.no_grad():
         expected = model(pixels).numpy()
-        graph = float32_graph(model, pixels)
-    return write_checked(graph, path, card, pixels, expected)
+        graph = _float32_graph(model, pixels)
+    return _write_checked(graph, path, card, pixels, expected)
 
 
 def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
@@ -128,7 +128,7 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     shape = (3, *card["input"]["shape"][1:])
     pixels = torch.rand(shape, generator=generator) * 2 - 1
     expected, _ = run_onnx(onnx_session(path), pixels)
-    return write_checked(graph, out, card, pixels, expected)
+    return _write_checked(graph, out, card, pixels, expected)
 
 
 def onnx_session(path: str | Path) -> InferenceSession:
@@ -221,17 +221,17 @@ def read_onnx_card(path: str | Path) -> dict:
         raise SwysError(
             f"'{path}' and its card cannot be read ({error}); export it again"
         ) from None
-    if not is_onnx_card(card) or card.get("sha256") != sha256:
+    if not _is_onnx_card(card) or card.get("sha256") != sha256:
         raise SwysError(f"'{path}' is not the file that its card describes; export it again")
     return card
 
 
-def is_onnx_card(content: object) -> bool:
+def _is_onnx_card(content: object) -> bool:
     """Whether the content of a JSON file is a card of this module."""
     return isinstance(content, dict) and content.get("format") == "onnx"
 
 
-def float32_card(model: VisionTransformer, class_names: Sequence[str], source: dict) -> dict:
+def _float32_card(model: VisionTransformer, class_names: Sequence[str], source: dict) -> dict:
     """What the card says of a file before it is written.
 
     Args:
@@ -262,7 +262,7 @@ def float32_card(model: VisionTransformer, class_names: Sequence[str], source: d
     }
 
 
-def float32_graph(model: VisionTransformer, pixels: Tensor) -> ModelProto:
+def _float32_graph(model: VisionTransformer, pixels: Tensor) -> ModelProto:
     """The model with its Grad-CAM as an ONNX graph, by torch's exporter.
 
     Args:
@@ -296,7 +296,7 @@ def float32_graph(model: VisionTransformer, pixels: Tensor) -> ModelProto:
     return proto
 
 
-def write_checked(
+def _write_checked(
     graph: ModelProto, path: str | Path, card: dict, pixels: Tensor, expected: np.ndarray
 ) -> dict:
     """Run a graph, compare its logits with the expected ones, put file and card in place.
@@ -319,10 +319,10 @@ def write_checked(
     card_path = path.with_suffix(".json")
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
-    refuse_other_card(card_path, path.name)
+    _refuse_other_card(card_path, path.name)
     with replacing(path) as part:
         part.write_bytes(graph.SerializeToString())
-        difference = largest_difference(onnx_session(part), pixels, expected)
+        difference = _largest_difference(onnx_session(part), pixels, expected)
         if card["precision"] == "float32" and not difference < TOLERANCE:
             raise SwysError(
                 f"'{path}': a logit differs from torch's by {difference:.2g}, not {TOLERANCE}"
@@ -339,7 +339,7 @@ def write_checked(
     return card
 
 
-def refuse_other_card(card_path: Path, name: str) -> None:
+def _refuse_other_card(card_path: Path, name: str) -> None:
     """Refuse to write over a JSON file that is not a card of this module.
 
     Args:
@@ -352,13 +352,13 @@ def refuse_other_card(card_path: Path, name: str) -> None:
         content = json.loads(card_path.read_text())
     except (OSError, ValueError, RecursionError):  # unreadable, or not JSON
         content = None
-    if not is_onnx_card(content):
+    if not _is_onnx_card(content):
         raise SwysError(
             f"'{card_path}' is the card of another file; give another name than '{name}'"
         )
 
 
-def largest_difference(session: InferenceSession, pixels: Tensor, expected: np.ndarray) -> float:
+def _largest_difference(session: InferenceSession, pixels: Tensor, expected: np.ndarray) -> float:
     """How far a logit is from the expected one, for the first image alone and for all images."""
     differences = []
     for count in (1, len(pixels)):

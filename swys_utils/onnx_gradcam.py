@@ -30,18 +30,18 @@ class WithGradCAM(nn.Module):
 
     def __init__(self, model: VisionTransformer):
         super().__init__()
-        refuse_other_kinds(model)
+        _refuse_other_kinds(model)
         self.model = model
         attn = model.blocks[-1].attn
         mlp = model.blocks[-1].mlp
         # The matrices of the way back. They are copies: a matrix that is used both ways would be
         # transposed at every call.
-        self.fc1 = copy_of(mlp.fc1.weight)
-        self.fc2 = copy_of(mlp.fc2.weight)
-        self.proj = copy_of(attn.proj.weight)
+        self.fc1 = _copy_of(mlp.fc1.weight)
+        self.fc2 = _copy_of(mlp.fc2.weight)
+        self.proj = _copy_of(attn.proj.weight)
         key_value = attn.qkv.weight[model.embed_dim :]  # without the rows of the queries
-        self.key_value = copy_of(key_value)
-        self.head = copy_of(model.head.weight)
+        self.key_value = _copy_of(key_value)
+        self.head = _copy_of(model.head.weight)
 
     def forward(self, pixels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the signed map of one class of each image.
@@ -137,14 +137,14 @@ class WithGradCAM(nn.Module):
         d_attention = d_read @ value.mT
         average = (attention * d_attention).sum(dim=-1, keepdim=True)
         d_scores = attention * (d_attention - average)  # through the softmax
-        d_value = mean(attention[..., 1:]) * d_read
-        d_key = mean(d_scores[..., 1:]) * query
+        d_value = _mean(attention[..., 1:]) * d_read
+        d_key = _mean(d_scores[..., 1:]) * query
         d_key_value = torch.cat([d_key, d_value], dim=2)
         d_key_value = d_key_value.permute(0, 2, 1, 3)  # (B, 2, heads, d)
         return d_key_value.reshape(batch, 1, -1) @ self.key_value
 
 
-def refuse_other_kinds(model: VisionTransformer) -> None:
+def _refuse_other_kinds(model: VisionTransformer) -> None:
     """Refuse a model with a layer whose way back is not written here.
 
     Args:
@@ -178,7 +178,7 @@ def refuse_other_kinds(model: VisionTransformer) -> None:
         )
 
 
-def copy_of(weight: Tensor) -> nn.Parameter:
+def _copy_of(weight: Tensor) -> nn.Parameter:
     """A parameter of its own with the same values."""
     return nn.Parameter(weight.detach().clone())
 
@@ -191,17 +191,17 @@ def back_through_norm(norm: nn.LayerNorm, x: Tensor, d_output: Tensor) -> Tensor
         x: its input, (..., D).
         d_output: gradient by its output, (..., D).
     """
-    centred = x - mean(x)
-    variance = mean(centred.square())
+    centred = x - _mean(x)
+    variance = _mean(centred.square())
     inverse = (variance + norm.eps).rsqrt()
     normed = centred * inverse
     d_normed = d_output * norm.weight
     # The output stays as it is when x is shifted or scaled as a whole: no gradient that way.
-    along = mean(d_normed * normed) * normed
-    return inverse * (d_normed - mean(d_normed) - along)
+    along = _mean(d_normed * normed) * normed
+    return inverse * (d_normed - _mean(d_normed) - along)
 
 
-def mean(x: Tensor) -> Tensor:
+def _mean(x: Tensor) -> Tensor:
     """The mean along the last axis, which stays, with length 1."""
     return x.mean(dim=-1, keepdim=True)
 

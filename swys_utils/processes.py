@@ -37,10 +37,12 @@ class ProcessShare(TorchFunctionMode):
     ):
         """Torch calls this for each of its functions; the two that draw for images are changed."""
         kwargs = kwargs or {}
-        if function is torch.randn and args and args[0] == self.size:  # PatchDropout
-            drawn = torch.randn(self.images, *args[1:], **kwargs)
+        one_each = (self.size,)  # the first dimension of numbers for this process's images
+        if function is torch.randn and args[:1] == one_each:  # PatchDropout
+            others = args[1:]
+            drawn = torch.randn(self.images, *others, **kwargs)
             return drawn[self.part]
-        if function is Tensor.bernoulli_ and args[0].shape[:1] == (self.size,):  # stochastic depth
+        if function is Tensor.bernoulli_ and args[0].shape[:1] == one_each:  # stochastic depth
             target, *probability = args
             drawn = target.new_empty(self.images, *target.shape[1:])
             drawn.bernoulli_(*probability, **kwargs)

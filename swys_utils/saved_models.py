@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
@@ -196,8 +195,8 @@ def _shipped_id(name: str, data: Dataset) -> str:
 
 def _folder(name: str, data: Dataset, profile: Profile, kind: str) -> Path:
     """Where a model is kept: another data file of the same name has another folder."""
-    images = np.ascontiguousarray(data.train.images[:256])
-    labels = np.ascontiguousarray(data.train.labels)
+    images = data.train.images[:256].tobytes()
+    labels = data.train.labels.tobytes()
     fingerprint = zlib.crc32(labels, zlib.crc32(images))
     source = f"{data.info.results_name}-{profile.name}-{fingerprint:08x}"
     return BUILD / "runs" / source / f"{name}-{kind}"

@@ -78,7 +78,7 @@ def cached_teacher(
     for view in tqdm(range(recipe.views), "the teacher looks at each view", disable=None):
         path = folder / digest / f"view-{view}.safetensors"
         if not path.is_file():
-            answers = answers_of(teacher, data, recipe, view, device)
+            answers = _answers_of(teacher, data, recipe, view, device)
             with replacing(path) as part:
                 save_file(answers, part)
         views.append(load_file(path))
@@ -87,7 +87,7 @@ def cached_teacher(
     return CachedTeacher(logits, maps, digest)
 
 
-def answers_of(
+def _answers_of(
     teacher: Teacher,
     data: Dataset,
     recipe: Recipe,

@@ -30,7 +30,7 @@ def test_a_folder_on_disk_comes_before_an_old_id(tmp_path, monkeypatch):
     assert find_checkpoint(old_id).resolve() == folder.resolve()
 
 
-@pytest.mark.parametrize("suffix", cards.PICKLES)
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".pkl", ".bin", ".ckpt"])
 def test_a_pickle_is_refused(suffix):
     with pytest.raises(SwysError, match="is a pickle"):
         find_checkpoint(f"model{suffix}")
@@ -66,7 +66,7 @@ def test_a_damaged_card_is_refused(tmp_path):
     [
         ("reg_tokens", 65),
         ("reg_tokens", -1),
-        ("mlp_ratio", 1000),
+        ("mlp_ratio", 5),
         ("class_token", 1),
         ("global_pool", "map"),
         ("init_values", "0.1"),
@@ -79,11 +79,20 @@ def test_a_card_holds_no_other_options_of_timm(tmp_path, option, value):
         read_card(tmp_path / "card.json", card)
 
 
-def test_a_file_is_known_by_its_bytes(tmp_path):
+@pytest.fixture
+def abc(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc")
+    return path
+
+
+def test_a_file_has_the_sha256_of_its_bytes(abc):
+    assert cards.sha256_of(abc) == SHA256_OF_ABC
+
+
+def test_an_entry_describes_a_file_under_its_new_name(abc):
     expected = {"name": "b.txt", "bytes": 3, "sha256": SHA256_OF_ABC}
-    assert cards.file_entry(path, "b.txt") == expected
+    assert cards.file_entry(abc, "b.txt") == expected
 
 
 def test_the_card_of_a_folder_lies_in_it(tmp_path):

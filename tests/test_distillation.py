@@ -19,6 +19,7 @@ from swys_utils.distillation import (
     MapDistiller,
     SoftTargets,
     Teacher,
+    as_two_classes,
     correlation,
     hide_labels,
     soft_target_loss,
@@ -164,6 +165,12 @@ def test_each_of_several_labels_is_a_problem_of_two_classes(teacher):
     labels = SupervisedObjective(multi_label=True)
     loss = SoftTargets(teacher, labels, alpha=1, temperature=1)
     assert_close(loss.mixed(logits, targets, teacher_logits), divergence)
+
+
+def test_two_classes_are_as_likely_as_the_label_says():
+    logits = torch.tensor([[0.3, -1.0]])
+    probabilities = torch.softmax(as_two_classes(logits), dim=1)
+    assert_close(probabilities[:, 0], torch.sigmoid(logits[0]))
 
 
 def test_a_plain_function_can_be_the_teacher(batch, student, teacher):

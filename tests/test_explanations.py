@@ -1,7 +1,9 @@
 """What heatmaps are worth: counts, ranks, and a file that is not measured twice."""
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,18 +14,22 @@ from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import Split, load_dataset
 from swys_utils.gradcam import METHODS, Method
 
-BASELINES = ("random", "centre prior")
+BASELINES = {"random", "centre prior"}
+LOGITS = [[9.0, 0.0], [0.0, 9.0], [0.0, 9.0], [0.1, 0.0]]
+STRONGEST = [0, -1, 1, 1]  # of each image's map
 
 
 @pytest.fixture
 def empty_rows(monkeypatch):
     """Rows of four images: logits and maps are given."""
-    logits = np.array([[9.0, 0], [0, 9], [0, 9], [0.1, 0]])
-    maps = np.array([[[0]], [[-1]], [[1]], [[1]]])
+    logits = np.array(LOGITS)
+    maps = np.reshape(STRONGEST, (4, 1, 1))
     monkeypatch.setattr(explanations, "predict", lambda *arguments: logits)
     monkeypatch.setattr(explanations, "heatmaps", lambda *arguments, **options: maps)
-    rows = explanations.empty(vit(), ("a", "b"), Split(None, None))
-    return {(row["predicted"], row["confidence"]): row for row in rows}
+    by_group = {}
+    for row in explanations.empty(vit(), ("a", "b"), Split(None, None)):
+        by_group[row["predicted"], row["confidence"]] = row
+    return by_group
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,8 @@ def empty_rows(monkeypatch):
 )
 def test_empty_maps_are_counted(empty_rows, predicted, confidence, images, empty):
     row = empty_rows[predicted, confidence]
-    assert (row["images"], row["empty"]) == (images, empty)
+    assert row["images"] == images
+    assert row["empty"] == empty
 
 
 def test_the_share_of_empty_maps(empty_rows):
@@ -45,7 +52,8 @@ def test_the_share_of_empty_maps(empty_rows):
 
 
 def test_the_share_of_no_image_is_undefined(empty_rows):
-    assert np.isnan(empty_rows["b", "below 0.8"]["share"])
+    row = empty_rows["b", "below 0.8"]
+    assert np.isnan(row["share"])
 
 
 @pytest.fixture(scope="module")
@@ -54,51 +62,70 @@ def data(drawn_data_dir):
 
 
 @pytest.fixture(scope="module")
-def ranked(data):
-    """Every method on a few images."""
-    return explanations.rank_methods(vit(noise=0.1, patch_size=7), data.test, steps=2)
+def model():
+    return vit(noise=0.1, patch_size=7)
+
+
+@pytest.fixture(scope="module")
+def ranked(model, data):
+    """Name of a method -> its rank on a few images, in the order of the rows."""
+    rows = explanations.rank_methods(model, data.test, steps=2)
+    return {row["method"]: row["rank"] for row in rows}
+
+
+def add_method(monkeypatch):
+    """A way to explain that somebody adds."""
+    grad_cam = METHODS["grad_cam"]
+    new = Method("new", "something new", "#000000", grad_cam.function)
+    monkeypatch.setitem(METHODS, "new", new)
 
 
 @pytest.mark.slow
-def test_methods_two_blocks_and_baselines_are_ranked(ranked):
-    methods = {row["method"] for row in ranked}
-    assert methods == {*METHODS, "grad_cam, block 1", *BASELINES}
+def test_methods_and_another_block_and_baselines_are_ranked(ranked):
+    assert ranked.keys() == {*METHODS, "grad_cam, block 1", *BASELINES}
 
 
 @pytest.mark.slow
 def test_the_ranks_of_methods_add_up(ranked):
-    ranks = [row["rank"] for row in ranked if row["method"] not in BASELINES]
-    assert sum(ranks) == 1 + 2 + 3 + 4 + 5
+    ranks = list(ranked.values())
+    assert np.nansum(ranks) == 1 + 2 + 3 + 4 + 5
 
 
 @pytest.mark.slow
 def test_the_best_method_comes_first(ranked):
-    ranks = [row["rank"] for row in ranked if row["method"] not in BASELINES]
+    *ranks, _, _ = ranked.values()
     assert ranks == sorted(ranks)
 
 
 @pytest.mark.slow
-def test_baselines_come_last_and_have_no_rank(ranked):
-    assert {row["method"] for row in ranked[-2:]} == set(BASELINES)
-    assert np.isnan([row["rank"] for row in ranked[-2:]]).all()
+def test_baselines_come_last_without_a_rank(ranked):
+    last_two = list(ranked)[-2:]
+    assert set(last_two) == BASELINES
+    for name in last_two:
+        assert np.isnan(ranked[name])
 
 
 @pytest.mark.slow
-def test_a_new_way_to_explain_is_ranked(data, monkeypatch):
-    new = Method("new", "something new", "#000000", METHODS["grad_cam"].function)
-    monkeypatch.setitem(METHODS, "new", new)
-    rows = explanations.rank_methods(vit(noise=0.1, patch_size=7), data.test, steps=2)
-    by_method = {row["method"]: row for row in rows}
-    assert by_method["new"]["gap"] == by_method["grad_cam"]["gap"]
+def test_a_new_way_to_explain_is_ranked(model, data, monkeypatch):
+    add_method(monkeypatch)
+    rows = explanations.rank_methods(model, data.test, steps=2)
+    gaps = {row["method"]: row["gap"] for row in rows}
+    assert gaps["new"] == gaps["grad_cam"]
 
 
 @pytest.fixture
-def measure(data, tmp_path, monkeypatch):
+def path(tmp_path):
+    return tmp_path / "explanations.json"
+
+
+@pytest.fixture
+def measure(data, path, monkeypatch):
     """``measure(checkpoints)`` returns the keys of what it measures; ids stand for weights."""
     measured = []
 
     def load(checkpoint_id, device):
-        return vit(), {"files": [{"sha256": checkpoint_id}]}
+        weights = {"sha256": checkpoint_id}
+        return vit(), {"files": [weights]}
 
     def rank_methods(model, sample):
         measured.append("methods")
@@ -115,21 +142,20 @@ def measure(data, tmp_path, monkeypatch):
 
     def run(checkpoints):
         measured.clear()
-        explanations.measure("pneumoniamnist", checkpoints, str(tmp_path / "found.json"))
+        explanations.measure("pneumoniamnist", checkpoints, str(path))
         return list(measured)
 
     return run
 
 
-@pytest.fixture
-def stored(tmp_path):
-    """``stored()``: what the file has."""
-    return lambda: json.loads((tmp_path / "found.json").read_text())
+def stored_parts(path):
+    content = json.loads(path.read_text())
+    return content["parts"]
 
 
-def test_two_parts_are_measured_of_each_model(measure, stored):
-    assert measure({"Base": "base", "Tiny": "tiny"}) == 2 * ["empty maps"] + 2 * ["methods"]
-    assert list(stored()["parts"]) == [
+def test_two_parts_are_measured_of_each_model(measure, path):
+    measure({"Base": "base", "Tiny": "tiny"})
+    assert list(stored_parts(path)) == [
         "empty maps, Base",
         "empty maps, Tiny",
         "methods, Base",
@@ -137,14 +163,19 @@ def test_two_parts_are_measured_of_each_model(measure, stored):
     ]
 
 
-def test_a_part_says_how_it_was_measured(measure, stored, data):
+def test_a_part_says_how_many_images_it_is_of(measure, path, data):
     measure({"Base": "base"})
-    part = stored()["parts"]["methods, Base"]
+    part = stored_parts(path)["methods, Base"]
     assert part["images"] == len(data.test)
-    assert part["rows"] == [{"method": method} for method in METHODS]
 
 
-@pytest.mark.parametrize("name", ["Base", "Tiny, answers", "mine, trained at night"])
+def test_a_part_has_the_rows_of_its_measurement(measure, path):
+    measure({"Base": "base"})
+    part = stored_parts(path)["methods, Base"]
+    assert len(part["rows"]) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", ["Base", "Tiny, answers", "mine, by night"])
 def test_what_is_known_of_the_same_weights_is_not_measured_again(measure, name):
     measure({name: "weights"})
     assert measure({name: "weights"}) == []
@@ -160,20 +191,30 @@ def test_a_model_that_is_added_is_measured_alone(measure):
     assert measure({"Base": "base", "Tiny": "tiny"}) == ["empty maps", "methods"]
 
 
-def test_a_new_way_to_explain_is_measured_for_known_weights(measure, monkeypatch):
+def test_known_weights_are_measured_again_by_a_new_way_to_explain(measure, monkeypatch):
     measure({"Base": "base"})
-    new = Method("new", "something new", "#000000", METHODS["grad_cam"].function)
-    monkeypatch.setitem(METHODS, "new", new)
+    add_method(monkeypatch)
     assert measure({"Base": "base"}) == ["methods"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [("KD Tiny", "Tiny, answers"), ("Map Tiny", "Tiny, answers + maps")]
-)
-def test_a_model_is_known_by_its_name_of_before(measure, stored, old, new):
+RENAMED = [
+    ("KD Tiny", "Tiny, answers"),
+    ("Map Tiny", "Tiny, answers + maps"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED)
+def test_a_model_is_known_by_its_name_of_before(measure, old, new):
     measure({old: "weights"})
-    assert measure({new: "weights", "Base": "base"}) == ["empty maps", "methods"]
-    assert f"methods, {new}" in stored()["parts"]
+    assert measure({new: "weights"}) == []
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED)
+def test_what_is_written_has_todays_names(measure, path, old, new):
+    measure({old: "weights"})
+    measure({new: "weights", "Base": "base"})
+    assert f"methods, {new}" in stored_parts(path)
+    assert f"methods, {old}" not in stored_parts(path)
 
 
 def test_the_shipped_models_of_the_series():
@@ -185,13 +226,19 @@ def test_the_shipped_models_of_the_series():
     }
 
 
-def test_the_shipped_explanations_are_those_of_the_shipped_weights():
-    shipped = CHECKPOINTS / "pneumoniamnist"
-    weights = json.loads((shipped / "explanations.json").read_text())["weights"]
-    old_names = {"vit_tiny": "Tiny", "vit_tiny_answers": "KD Tiny", "vit_tiny_maps": "Map Tiny"}
-    for model, name in old_names.items():
-        card = json.loads((shipped / model / "card.json").read_text())
-        assert [entry["sha256"] for entry in card["files"]] == weights[name]
+@pytest.mark.slow
+def test_nothing_of_the_shipped_models_is_measured_again(data, path, monkeypatch):
+    shipped = CHECKPOINTS / "pneumoniamnist" / "explanations.json"
+    shutil.copy(shipped, path)
+    all_images = range(624)  # as many as the real test split has
+    real = SimpleNamespace(head=lambda n: all_images[: n or 624])
+    monkeypatch.setattr(
+        explanations, "load_dataset", lambda *names, **options: replace(data, test=real)
+    )
+    monkeypatch.setattr(explanations, "empty", pytest.fail)
+    monkeypatch.setattr(explanations, "rank_methods", pytest.fail)
+    study = explanations.measure("pneumoniamnist", save_path=str(path))
+    assert len(study["parts"]) == 8
 
 
 def test_without_a_checkpoint_nothing_is_measured(drawn_data_dir, monkeypatch):

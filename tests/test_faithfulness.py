@@ -10,6 +10,7 @@ from small import vit
 
 from swys_utils.config import SwysError
 from swys_utils.faithfulness import (
+    DeletionInsertion,
     blurred,
     centre_prior_maps,
     deletion_insertion,
@@ -111,12 +112,21 @@ def result(inputs, right):
     return curves(inputs, right)
 
 
+def test_the_gap_is_the_area_between_the_curves():
+    fractions = np.array([0, 0.5, 1])
+    deletion = np.array([[1, 0, 0]])
+    insertion = np.array([[0, 1, 1]])
+    result = DeletionInsertion(fractions, deletion, insertion)
+    np.testing.assert_allclose(result.gap, [0.5])
+
+
 def test_the_right_order_has_a_positive_gap(result):
     assert result.gap.min() > 0.03
 
 
 def test_the_reverse_order_has_a_negative_gap(inputs, right):
-    reverse = curves(inputs, -right)
+    wrong = -right
+    reverse = curves(inputs, wrong)
     assert reverse.gap.max() < -0.03
 
 
@@ -286,8 +296,8 @@ class Mosaics(NamedTuple):
 def mosaics(model, images, labels) -> Mosaics:
     inputs, targets, cells = make_mosaics(model, images, labels, count=6)
     tiles = inputs.reshape(6, 3, 2, 14, 2, 14)
-    brightness = tiles.mean((1, 3, 5))
-    brightness = brightness.reshape(6, 4, 1).numpy()
+    brightness = tiles.mean((1, 3, 5)).numpy()
+    brightness = brightness.reshape(6, 4, 1)
     grey_values = GREY_VALUES / 127.5 - 1
     distance = np.abs(brightness - grey_values)
     classes = distance.argmin(axis=2)
@@ -295,7 +305,8 @@ def mosaics(model, images, labels) -> Mosaics:
 
 
 def test_each_class_is_a_target_in_turn(mosaics):
-    assert mosaics.targets.tolist() == [0, 1, 2, 0, 1, 2]
+    targets = mosaics.targets.tolist()
+    assert targets == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_mosaic_has_its_target_in_its_cell(mosaics):
@@ -324,7 +335,8 @@ def test_a_map_that_marks_what_is_bright_points_at_white_images(model, images, l
     images = images[black_or_white]
     labels = labels[black_or_white]
     shares = mosaic_pointing(model, images, labels, bright_map, count=4)
-    np.testing.assert_allclose(shares, [0, 1, 0, 1])
+    expected = [0, 1, 0, 1]
+    np.testing.assert_allclose(shares, expected)
 
 
 def test_a_uniform_map_points_at_chance(model, images, labels):

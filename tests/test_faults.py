@@ -144,6 +144,10 @@ def test_a_download_is_read_in_large_pieces(serve, monkeypatch):
     assert max(sizes) >= 4096
 
 
+def test_at_the_lowest_speed_a_chunk_arrives_before_the_timeout():
+    assert data_module.CHUNK <= data_module.LOWEST_SPEED * data_module.TIMEOUT / 2
+
+
 WRONG_TWICE = [
     "drips",
     "trickles",

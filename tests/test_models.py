@@ -89,6 +89,22 @@ def test_a_given_geometry_comes_before_that_of_the_name():
     assert model.patch_embed.patch_size == (14, 14)
 
 
+def test_a_name_of_the_series_stands_for_a_row_of_its_table():
+    assert models.SERIES["vit_tiny_answers_p7"] == models.SeriesModel(
+        title="Tiny, answers, 16 tokens",
+        timm_name=TINY_224,
+        img_size=28,
+        patch_size=7,
+        objective="answers",
+        colour="#009E73",
+    )
+
+
+def test_titles_differ():
+    titles = [member.title for member in models.SERIES.values()]
+    assert len(set(titles)) == len(titles)
+
+
 def test_a_name_of_the_series_has_an_architecture_of_timm():
     assert models.timm_name("vit_tiny_answers_p7") == TINY_224
 

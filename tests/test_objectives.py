@@ -8,6 +8,7 @@ from small import OBJECTIVES, objective, vit
 from swys_utils import distillation
 from swys_utils.config import SwysError
 from swys_utils.distillation import (
+    Distiller,
     MapDistiller,
     Objective,
     SoftTargets,
@@ -106,6 +107,25 @@ def test_settings_tell_the_ways_to_teach_apart(student, teacher):
         settings = objective(kind, student, teacher.model).settings()
         names.add(settings["objective"])
     assert len(names) == len(OBJECTIVES)
+
+
+class Hinted(Distiller):
+    """What a reader writes: a teacher, and a number of its own."""
+
+    def __init__(self, teacher, labels, weight):
+        super().__init__(teacher, labels)
+        self.weight = weight
+
+
+def test_an_objective_of_a_reader_is_told_apart_by_its_numbers(teacher):
+    one = Hinted(teacher, LABELS, weight=1.0)
+    another = Hinted(teacher, LABELS, weight=2.0)
+    assert one.settings() != another.settings()
+
+
+def test_an_objective_of_a_reader_refuses_a_teacher_of_other_classes(teacher):
+    with pytest.raises(SwysError, match="the teacher has 2 classes, the student 3"):
+        Hinted(teacher, LABELS, weight=1.0).check(vit(classes=3))
 
 
 def test_settings_tell_losses_on_the_labels_apart(teacher):

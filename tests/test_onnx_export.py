@@ -12,16 +12,18 @@ from small import vit
 from swys_utils import onnx_export
 from swys_utils.cards import file_entry
 from swys_utils.config import SwysError
-from swys_utils.data import load_dataset
+from swys_utils.data import load_dataset, to_model_input
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps
 from swys_utils.models import count_parameters, save_checkpoint
 from swys_utils.onnx_export import (
     export_onnx,
     onnx_session,
+    package,
     predict_onnx,
     quantise_onnx_dynamic,
     read_onnx_card,
+    run_onnx,
 )
 from swys_utils.recipe import Augmentation, Recipe
 from swys_utils.training import fit, predict
@@ -76,13 +78,19 @@ def int8(path):
 def ready_graph(path, monkeypatch):
     """Exporting takes the graph of ``path``: what is refused is refused without the wait."""
     graph = onnx.load(str(path))
-    monkeypatch.setattr(onnx_export, "float32_graph", lambda model, pixels: graph)
+    monkeypatch.setattr(onnx_export, "_float32_graph", lambda model, pixels: graph)
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_any_batch_size_gives_the_models_logits(path, images, logits, count):
     found, _ = predict_onnx(path, images[:count], batch_size=count)
     assert found == pytest.approx(logits[:count], abs=1e-4)
+
+
+def test_one_batch_of_model_input_gives_the_models_logits(path, images, logits):
+    pixels = to_model_input(images, 32)
+    found, _ = run_onnx(onnx_session(path), pixels)
+    assert found == pytest.approx(logits, abs=1e-4)
 
 
 def test_the_card_is_enough_to_answer_without_torch(path, images, logits):
@@ -275,6 +283,11 @@ def test_a_card_of_another_file_is_refused(path, tmp_path):
     other.with_suffix(".json").write_text(card)
     with pytest.raises(SwysError, match="not the file"):
         read_onnx_card(other)
+
+
+def test_a_missing_package_is_one_line_with_the_way_to_get_it():
+    with pytest.raises(SwysError, match="ONNX needs 'onnx_of_tomorrow'; pip install onnx"):
+        package("onnx_of_tomorrow")
 
 
 def test_a_file_without_a_card_is_refused(tmp_path):

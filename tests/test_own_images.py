@@ -311,11 +311,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_one_class_is_not_enough(moles):
     shutil.rmtree(moles / "malign")
-    refused(moles, "moles' has benign only; make one subfolder for each of your classes")
-
-
-def test_a_folder_without_subfolders_is_one_line(tmp_path):
-    refused(tmp_path, "has no subfolder only; make one subfolder for each of your classes")
+    refused(moles, "moles' has 1 class folders; make one for each class")
 
 
 def test_a_folder_without_images_is_one_line(tmp_path):

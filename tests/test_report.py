@@ -24,9 +24,14 @@ def entries():
     """Three seeds of Tiny, and three of Tiny with answers."""
     runs = []
     for seed in range(3):
-        runs.append(run_entry(f"vit_tiny/labels/seed{seed}", ALONE, accuracy=0.8))
-        runs.append(run_entry(f"vit_tiny/answers/seed{seed}", TAUGHT, accuracy=0.9))
+        tiny = run_entry(f"vit_tiny/labels/seed{seed}", ALONE, accuracy=0.8)
+        taught = run_entry(f"vit_tiny/answers/seed{seed}", TAUGHT, accuracy=0.9)
+        runs += [tiny, taught]
     return runs
+
+
+def set_auc(entry, auc):
+    entry["last"] = entry["last"] | {"auc": auc}
 
 
 @pytest.fixture
@@ -37,25 +42,31 @@ def difference(entries):
 
 def test_a_row_for_each_kind(entries):
     rows = report.kinds(entries, LABELS)
-    assert [(row["trained"], row["seeds"]) for row in rows] == [("Tiny", 3), ("Tiny, answers", 3)]
+    assert [row["trained"] for row in rows] == ["Tiny", "Tiny, answers"]
+    assert [row["seeds"] for row in rows] == [3, 3]
 
 
 def test_scores_have_a_mean_and_a_deviation(entries):
-    entries[0]["last"] = entries[0]["last"] | {"auc": 0.8}
-    assert report.kinds(entries, LABELS)[0]["AUC"] == "0.6000 ± 0.1732"
+    set_auc(entries[0], 0.8)
+    tiny, _ = report.kinds(entries, LABELS)
+    assert tiny["AUC"] == "0.6000 ± 0.1732"
 
 
 def test_one_seed_has_no_deviation(entries):
-    assert report.kinds(entries[:1], LABELS)[0]["accuracy %"] == "80.0"
+    one_run = entries[:1]
+    (tiny,) = report.kinds(one_run, LABELS)
+    assert tiny["accuracy %"] == "80.0"
 
 
 def test_a_run_of_another_method_is_left_out(entries):
-    other = run_entry("vit_tiny/nothing/seed0", ALONE)
-    assert report.kinds([*entries, other], LABELS) == report.kinds(entries, LABELS)
+    rows = report.kinds(entries, LABELS)
+    entries.append(run_entry("vit_tiny/nothing/seed0", ALONE))
+    assert report.kinds(entries, LABELS) == rows
 
 
 def test_a_difference_is_paired_by_seed(entries):
-    (row,) = report.differences(entries[:-1], LABELS)
+    entries.pop()
+    (row,) = report.differences(entries, LABELS)
     assert row["pairs"] == 2
 
 
@@ -65,24 +76,27 @@ def test_a_difference_is_in_points(difference):
 
 
 def test_the_interval_of_a_difference_is_that_of_a_mean(difference):
-    interval = [float(end) for end in difference["95 %"].split(" to ")]
+    low, high = difference["95 %"].split(" to ")
     half = 196 * np.sqrt(0.1 * 0.9 / 400)  # of a mean of 400 differences, 40 of them 1
-    assert interval == pytest.approx([10 - half, 10 + half], abs=0.4)
+    assert float(low) == pytest.approx(10 - half, abs=0.4)
+    assert float(high) == pytest.approx(10 + half, abs=0.4)
 
 
 def test_mcnemar_counts_the_images_that_one_run_alone_has_right(difference):
-    assert difference["McNemar p, first seed"] == pytest.approx(2 * 0.5**40, rel=0.01)
+    p = difference["McNemar p, first seed"]
+    assert p == pytest.approx(2 * 0.5**40, rel=0.01)
 
 
 def test_one_pair_has_no_interval_over_seeds(entries):
-    (row,) = report.differences(entries[:2], LABELS)
+    one_pair = entries[:2]
+    (row,) = report.differences(one_pair, LABELS)
     assert row["95 % over seeds"] == "one seed"
 
 
 def test_an_interval_over_seeds(entries):
-    for seed, auc in enumerate((0.6, 0.7, 0.8)):
-        taught = entries[2 * seed + 1]
-        taught["last"] = taught["last"] | {"auc": auc}
+    set_auc(entries[1], 0.6)
+    set_auc(entries[3], 0.7)
+    set_auc(entries[5], 0.8)
     (row,) = report.differences(entries, LABELS)
     assert row["AUC"] == "+0.2000"
     half = 4.3027 * 0.1 / np.sqrt(3)  # t quantile, standard error
@@ -96,17 +110,31 @@ def test_predictions_of_other_images_are_refused(entries):
 
 def test_classes_above_nine_are_letters():
     entry = run_entry("vit_tiny/labels/seed0", "0A")
-    assert report.right(entry, np.array([0, 10])).tolist() == [True, True]
+    labels = np.array([0, 10])
+    assert report.right(entry, labels).all()
 
 
-def test_a_new_way_to_teach_is_in_the_tables(entries, monkeypatch):
-    objective = replace(OBJECTIVES["answers"], id="new", title="something new", old_ids=())
-    monkeypatch.setitem(OBJECTIVES, "new", objective)
-    entries.append(run_entry("vit_tiny/new/seed0", TAUGHT))
-    titles = [row["trained"] for row in report.kinds(entries, LABELS)]
-    compared = [row["difference"] for row in report.differences(entries, LABELS)]
-    assert titles == ["Tiny", "Tiny, answers", "Tiny, something new"]
-    assert compared[1:] == ["Tiny, something new - Tiny", "Tiny, something new - Tiny, answers"]
+@pytest.fixture
+def with_new_objective(entries, monkeypatch):
+    """The runs, and one of a way to teach that somebody adds."""
+    new = replace(OBJECTIVES["answers"], id="new", title="something new")
+    monkeypatch.setitem(OBJECTIVES, "new", new)
+    entry = run_entry("vit_tiny/new/seed0", TAUGHT)
+    return [*entries, entry]
+
+
+def test_a_new_way_to_teach_has_a_row(with_new_objective):
+    rows = report.kinds(with_new_objective, LABELS)
+    assert [row["trained"] for row in rows] == ["Tiny", "Tiny, answers", "Tiny, something new"]
+
+
+def test_a_new_way_to_teach_is_compared(with_new_objective):
+    rows = report.differences(with_new_objective, LABELS)
+    assert [row["difference"] for row in rows] == [
+        "Tiny, answers - Tiny",
+        "Tiny, something new - Tiny",
+        "Tiny, something new - Tiny, answers",
+    ]
 
 
 @pytest.fixture
@@ -117,23 +145,30 @@ def data(drawn_data_dir, monkeypatch):
     return images
 
 
-def test_the_report_is_printed(data, tmp_path, capsys):
-    entry = run_entry("vit_tiny/labels/seed0", "0" * len(data.test))
-    path = tmp_path / "runs.json"
-    path.write_text(json.dumps({"runs": [entry]}))
-    report.report(runs=str(path))
-    printed = capsys.readouterr().out
-    assert "pneumoniamnist: 1 runs, 32 test images" in printed
-    assert "trained on drawn" in printed
+@pytest.fixture
+def printed(data, tmp_path, capsys):
+    """``printed(ids)``: what the report says of runs with these ids."""
+
+    def text(*run_ids: str) -> str:
+        predicted = "0" * len(data.test)
+        entries = [run_entry(run_id, predicted) for run_id in run_ids]
+        path = tmp_path / "runs.json"
+        path.write_text(json.dumps({"runs": entries}))
+        report.report(runs=str(path))
+        return capsys.readouterr().out
+
+    return text
 
 
-def test_runs_of_before_are_reported(data, tmp_path, capsys):
-    predicted = "0" * len(data.test)
-    old = ("vit_tiny/kd_explain/seed0", "vit_tiny/scratch/seed0")
-    path = tmp_path / "runs.json"
-    path.write_text(json.dumps({"runs": [run_entry(run_id, predicted) for run_id in old]}))
-    report.report(runs=str(path))
-    assert "Tiny, answers + maps - Tiny" in capsys.readouterr().out
+def test_the_report_says_what_it_is_of(printed):
+    text = printed("vit_tiny/labels/seed0")
+    assert "pneumoniamnist: 1 runs, 32 test images" in text
+    assert "trained on drawn" in text
+
+
+def test_runs_of_before_are_reported(printed):
+    text = printed("vit_tiny/kd_explain/seed0", "vit_tiny/scratch/seed0")
+    assert "Tiny, answers + maps - Tiny" in text
 
 
 def test_a_missing_runs_json(tmp_path):
@@ -146,21 +181,36 @@ def width(values):
     return high - low
 
 
-def test_the_interval_of_equal_seeds_is_that_of_the_images():
-    right = np.random.default_rng(0).random((1, 500)) < 0.8
-    same = np.repeat(right, 4, axis=0)
-    assert width(same) == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 500), rel=0.15)
+@pytest.fixture
+def same_right():
+    """Four seeds that have the same 80 % of 500 images right."""
+    chances = np.random.default_rng(0).random(500)
+    right = chances < 0.8
+    return np.stack([right, right, right, right])
 
 
-def test_the_interval_widens_with_the_spread_between_seeds():
-    rng = np.random.default_rng(0)
-    same = np.repeat(rng.random((1, 500)) < 0.8, 4, axis=0)
-    shares = np.array([[0.6], [0.75], [0.85], [1.0]])
-    varied = rng.random((4, 500)) < shares
-    assert width(varied) > 2 * width(same)
+def test_the_interval_of_equal_seeds_is_that_of_the_images(same_right):
+    standard_error = np.sqrt(0.8 * 0.2 / 500)
+    assert width(same_right) == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
+
+
+def test_the_interval_widens_with_the_spread_between_seeds(same_right):
+    chances = np.random.default_rng(1).random((4, 500))
+    varied = np.stack(
+        [
+            chances[0] < 0.6,
+            chances[1] < 0.75,
+            chances[2] < 0.85,
+            chances[3] < 1.0,
+        ]
+    )
+    assert width(varied) > 2 * width(same_right)
 
 
 def test_two_seeds_say_little():
-    values = np.repeat([[0.8], [0.9]], 500, axis=1)
+    first = np.full(500, 0.8)
+    second = np.full(500, 0.9)
+    low, high = accuracy_interval(np.stack([first, second]))
     half = 12.706 * 0.05  # t quantile of one degree of freedom, standard error
-    assert accuracy_interval(values) == pytest.approx((0.85 - half, 0.85 + half), abs=1e-3)
+    assert low == pytest.approx(0.85 - half, abs=1e-3)
+    assert high == pytest.approx(0.85 + half, abs=1e-3)

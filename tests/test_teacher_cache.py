@@ -11,8 +11,8 @@ from swys_utils import teacher_cache
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import SoftTargets, Teacher
-from swys_utils.recipe import Augmentation, SupervisedObjective, batches
-from swys_utils.teacher_cache import cached_teacher
+from swys_utils.recipe import Augmentation, Batch, SupervisedObjective, batches
+from swys_utils.teacher_cache import CachedTeacher, cached_teacher
 from swys_utils.training import build, fit
 
 CPU = torch.device("cpu")
@@ -55,6 +55,21 @@ def cached_anew(model, data, tmp_path):
     return cached_anew
 
 
+def test_it_answers_by_view_and_image():
+    logits = torch.arange(24.0).reshape(2, 4, 3)  # 2 views of 4 images
+    maps = torch.arange(32.0).reshape(2, 4, 2, 2)
+    teacher = CachedTeacher(logits, maps, digest="")
+    batch = Batch(
+        inputs=torch.zeros(2, 3, 28, 28),
+        targets=torch.zeros(2, 3),
+        indices=torch.tensor([3, 0]),
+        view=1,
+    )
+    answers, explanations = teacher.explain(batch)
+    assert answers.tolist() == [[21, 22, 23], [12, 13, 14]]
+    assert explanations[1].tolist() == [[16, 17], [18, 19]]
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_logits_are_those_of_the_teacher(cached, model, data, epoch):
     batch = next(batches(data, epoch, RECIPE))
@@ -78,7 +93,7 @@ def test_a_teacher_that_reads_larger_images_sees_the_same_views(cached_anew, dat
 
 
 def test_views_that_were_computed_are_read(cached, model, data, folder, monkeypatch):
-    monkeypatch.setattr(teacher_cache, "answers_of", pytest.fail)
+    monkeypatch.setattr(teacher_cache, "_answers_of", pytest.fail)
     again = cached_teacher(model, data, RECIPE, folder, CPU)
     assert torch.equal(again.logits, cached.logits)
     assert torch.equal(again.maps, cached.maps)

@@ -1,10 +1,15 @@
 """``swys train`` and ``swys distill`` on drawn images, with two-block models."""
 
 import json
+import os
 import re
+import sys
+from contextlib import redirect_stdout
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 from small import SMALL, some
 
 from swys import cli, train
@@ -151,7 +156,7 @@ def start_as(monkeypatch):
         def fit(*args, **kwargs):
             raise SwysError("this is where the training would begin")
 
-        monkeypatch.setattr(train, "PartialState", lambda: process)
+        monkeypatch.setattr(train, "this_process", lambda: process)
         monkeypatch.setattr(train, "fit", fit)
         assert run(TRAIN) == 2
 
@@ -167,6 +172,41 @@ def test_the_main_process_removes_an_old_state_before_any_process_goes_on(unfini
     found = []
     start_as(main=True, at_the_barrier=lambda: found.append(unfinished.exists()))
     assert found == [False]
+
+
+def train_together(folder, data_dir, number: int) -> None:
+    """Train in this process, one of two, as ``accelerate launch`` starts them."""
+    os.environ |= {
+        "SWYS_DATA_DIR": str(data_dir),
+        "RANK": str(number),
+        "LOCAL_RANK": str(number),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    meeting = f"file://{folder}/meeting"
+    torch.distributed.init_process_group("gloo", meeting, rank=number, world_size=2)
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    train.build = partial(train.build, **SMALL)
+    train.load_dataset = few_images
+    with open(f"{number}.txt", "w") as file, redirect_stdout(file):
+        code = run(f"{TRAIN} --patch_size {SMALL['patch_size']}")
+    sys.exit(code)
+
+
+@pytest.fixture
+def two_processes(unfinished, drawn_data_dir, at_once):
+    """The folder in which two processes trained one model, with an old state in their way."""
+    folder = unfinished.parents[1]
+    shares = [(folder, drawn_data_dir, number) for number in range(2)]
+    assert at_once(train_together, *shares) == [0, 0]
+    return folder
+
+
+def test_two_processes_train_one_model(two_processes):
+    assert "process 1 of 2" in (two_processes / "0.txt").read_text()
+    assert "process 2 of 2" in (two_processes / "1.txt").read_text()
+    assert (two_processes / "out" / "model.safetensors").is_file()
 
 
 # distill

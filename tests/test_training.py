@@ -195,7 +195,15 @@ def test_a_schedule_of_epochs_ends_after_them():
 
 
 @pytest.fixture
-def prepared(model) -> Prepared:
+def new_process() -> Iterator[None]:
+    """As if this process had not trained yet: Accelerate keeps the first device and precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def prepared(model, new_process) -> Prepared:
     accelerator = Accelerator()
     module = ModelAndObjective(model, SupervisedObjective())
     module.to(accelerator.device)
@@ -357,21 +365,14 @@ def test_several_processes_need_an_image_each(model, data, two_processes):
         fit(model, data, recipe)
 
 
-@pytest.fixture
-def another_precision() -> Iterator[None]:
-    """As if this process had trained in the precision that ``fit`` does not take."""
+def test_another_precision_is_one_line(model, data, new_process):
     precision = "no" if fast_bf16(CPU) else "bf16"
-    AcceleratorState._reset_state(reset_partial_state=True)
     Accelerator(mixed_precision=precision, cpu=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def test_another_precision_is_one_line(model, data, another_precision):
     with refused("in another precision already; restart it to use cpu"):
         fit(model, data, RECIPE, device="cpu")
 
 
-def test_another_device_is_one_line(model, data):
-    with refused("this process trains .* already; restart it to use meta"):
+def test_another_device_is_one_line(model, data, new_process):
+    Accelerator(cpu=True)
+    with refused("this process trains on cpu already; restart it to use meta"):
         fit(model, data, RECIPE, device="meta")

@@ -1,9 +1,9 @@
-"""What every notebook has in common, from one source: the first code cell and, with an address, badges.
+"""What every notebook has in common: the first code cell and, with an address, badges.
 
 python tools/setup_cell.py --check    # exit 1 when a notebook or the README differs
-python tools/setup_cell.py --write    # `make badges`: both into every notebook, and badges into the README
+python tools/setup_cell.py --write    # `make badges`: write both into what differs
 
-The address is `[tool.swys] repository` in pyproject.toml; while it is empty there is no badge anywhere.
+The address is `[tool.swys] repository` in pyproject.toml; while it is empty there is no badge.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 FOLDER = ROOT / "notebooks"
 CORE = sorted(FOLDER.glob("0*.ipynb"))
 EXTRAS = sorted((FOLDER / "extras").glob("*.ipynb"))
 BADGES = re.compile(r"<!-- badges -->.*?<!-- /badges -->\n?", re.DOTALL)
+TITLE = re.compile(r"\A# .*\n")
 
 SOURCE = """\
 # The same first cell in every notebook; its one source is tools/setup_cell.py.
@@ -27,87 +29,134 @@ import os
 import subprocess
 import sys
 
-clone = [folder for folder in ("..", "../..") if os.path.isdir(f"{folder}/swys_utils")]  # not installed
+# In a clone the package lies one or two folders up; it need not be installed.
+clone = [folder for folder in ("..", "../..") if os.path.isdir(f"{folder}/swys_utils")]
 sys.path += map(os.path.abspath, [*clone, "SeeWhatYouShrink"])
 if importlib.util.find_spec("swys_utils") is None:  # as on Colab
     url = os.environ.get("SWYS_REPO_URL", "{repository}")
-    assert url, "first run os.environ['SWYS_REPO_URL'] = 'https://...', the address of this repository"
+    setting = "os.environ['SWYS_REPO_URL'] = 'https://...'"
+    assert url, f"first run {setting}, the address of this repository"
     subprocess.run(["git", "clone", "-q", "--depth", "1", url, "SeeWhatYouShrink"], check=True)
     %pip install -q -e ./SeeWhatYouShrink[export]
     importlib.invalidate_caches()
 from swys_utils.data import notebook_setup
 
-DATASET = os.environ.get("SWYS_DATASET") or "pneumoniamnist"  # or the name of any other 2D MedMNIST set
+DATASET = os.environ.get("SWYS_DATASET") or "pneumoniamnist"  # or any other 2D MedMNIST set
 data, P, device = notebook_setup(DATASET)"""
 
 
 def address() -> str:
     """The repository's address, without a slash at its end; empty while nobody has given it."""
-    found = re.search(
-        r'^\[tool\.swys\]\nrepository = "(.*?)/?"',
-        (ROOT / "pyproject.toml").read_text(),
-        re.MULTILINE,
-    )
-    return found[1]
+    settings = (ROOT / "pyproject.toml").read_text()
+    entry = re.search(r'^\[tool\.swys\]\nrepository = "(.*?)/?"', settings, re.MULTILINE)
+    return entry[1] if entry else ""
 
 
 def badges(repository: str, notebook: str = "") -> str:
-    """Lines of Markdown between two comments, for a notebook (its path from the root) or for the README."""
+    """Lines of Markdown between two comments.
+
+    Args:
+        repository: its address; without one there are no badges.
+        notebook: the notebook that they open, its path from the root; empty for the README.
+    """
     if not repository:
         return ""
     name = repository.removeprefix("https://github.com/")
-    opened = f"blob/main/{notebook or 'notebooks/01_data.ipynb'}"
-    colab = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{name}/{opened})"
-    binder = f"[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{opened[10:]})"
-    state = f"[![CI]({repository}/actions/workflows/ci.yml/badge.svg)]({repository}/actions/workflows/ci.yml)"
-    lines = [
-        colab,
-        binder,
-        f"[all notebooks]({repository}#the-six-notebooks)" if notebook else state,
-    ]
-    return "\n".join(["<!-- badges -->", *lines, "<!-- /badges -->", ""])
+    path = notebook or "notebooks/01_data.ipynb"
+    colab = badge(
+        "Open in Colab",
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        f"https://colab.research.google.com/github/{name}/blob/main/{path}",
+    )
+    binder = badge(
+        "Binder",
+        "https://mybinder.org/badge_logo.svg",
+        f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{path}",
+    )
+    workflow = f"{repository}/actions/workflows/ci.yml"
+    if notebook:
+        last = f"[all notebooks]({repository}#the-six-notebooks)"
+    else:
+        last = badge("CI", f"{workflow}/badge.svg", workflow)
+    return "\n".join(["<!-- badges -->", colab, binder, last, "<!-- /badges -->", ""])
+
+
+def badge(text: str, picture: str, target: str) -> str:
+    """A picture that is a link, in Markdown.
+
+    Args:
+        text: what the picture says.
+        picture: its address.
+        target: where the link leads.
+    """
+    return f"[![{text}]({picture})]({target})"
 
 
 def wanted(path: Path, repository: str) -> str | nbformat.NotebookNode:
-    """The file at ``path`` as it has to be."""
-    if path.suffix == ".md":
-        text = BADGES.sub("", path.read_text(encoding="utf-8"))
-        return re.sub(r"\A(# .*\n)", rf"\1{badges(repository)}", text)
+    """A file as it has to be.
+
+    Args:
+        path: of a notebook, or of the README.
+        repository: its address.
+
+    Returns:
+        Text for the README, else a notebook.
+    """
+    if path == README:
+        return with_badges(README.read_text(encoding="utf-8"), badges(repository))
     notebook = nbformat.read(path, as_version=4)
     setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    setup.source, setup.metadata["tags"] = SOURCE.replace("{repository}", repository), ["setup"]
+    setup.source = SOURCE.replace("{repository}", repository)
+    setup.metadata["tags"] = ["setup"]
     opening = notebook.cells[0]
-    here = path.relative_to(ROOT).as_posix()
-    opening.source = re.sub(
-        r"\A(# .*\n)", rf"\1{badges(repository, here)}", BADGES.sub("", opening.source)
-    )
+    lines = badges(repository, path.relative_to(ROOT).as_posix())
+    opening.source = with_badges(opening.source, lines)
     return notebook
 
 
+def with_badges(text: str, lines: str) -> str:
+    """Put badges below the title of a text, in place of those that it has.
+
+    Args:
+        text: Markdown that begins with a title.
+        lines: the badges.
+    """
+    bare = BADGES.sub("", text)
+    return TITLE.sub(lambda title: title[0] + lines, bare)
+
+
 def main(mode: str) -> int:
-    """Check or write; returns 1 when a file differs from what it has to be."""
-    failed, repository = 0, address()
-    for path in [*CORE, *EXTRAS, ROOT / "README.md"]:
+    """Check all files, or write those that differ from what they have to be.
+
+    Args:
+        mode: "--check" or "--write".
+
+    Returns:
+        The exit code: 1 when a file differs and was not written.
+    """
+    repository = address()
+    exit_code = 0
+    for path in [*CORE, *EXTRAS, README]:
         new = wanted(path, repository)
-        old = (
-            path.read_text(encoding="utf-8")
-            if path.suffix == ".md"
-            else nbformat.read(path, as_version=4)
-        )
+        if isinstance(new, str):
+            old = path.read_text(encoding="utf-8")
+        else:
+            old = nbformat.read(path, as_version=4)
         if new == old:
             continue
-        print(
-            f"{path.name}: "
-            + ("written" if mode == "--write" else "differs; python tools/setup_cell.py --write")
-        )
         if mode == "--check":
-            failed = 1
-        elif path.suffix == ".md":
+            print(f"{path.name}: differs; python tools/setup_cell.py --write")
+            exit_code = 1
+            continue
+        print(f"{path.name}: written")
+        if isinstance(new, str):
             path.write_text(new, encoding="utf-8")
         else:
             nbformat.write(new, path)
-    return failed
+    return exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]) if sys.argv[1:] in (["--check"], ["--write"]) else __doc__)
+    if sys.argv[1:] not in (["--check"], ["--write"]):
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
