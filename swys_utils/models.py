@@ -62,7 +62,7 @@ SERIES = {
     "vit_tiny_answers_p7": SeriesModel("Tiny, answers, 16 tokens", TINY, 28, 7, "answers", GREEN),
     BASE: SeriesModel("Base, 224 px", BASE, 224, 16, "labels", BLUE),
     TINY: SeriesModel("Tiny, 224 px", TINY, 224, 16, "labels", ORANGE),
-    f"{TINY}_kd": SeriesModel("Tiny, answers + maps, 224 px", TINY, 224, 16, "maps", PINK),
+    f"{TINY}_kd": SeriesModel("Tiny, answers, 224 px", TINY, 224, 16, "answers", GREEN),
 }
 
 

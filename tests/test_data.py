@@ -213,11 +213,8 @@ def test_model_input_has_three_channels(pixels):
 
 
 def test_model_input_has_the_size_asked_for(pixels):
-    assert to_model_input(pixels, 56).shape == (3, 3, 56, 56)
-
-
-def test_enlarged_pixels_stay_within_minus_1_and_1(pixels):
     large = to_model_input(pixels, 56)
+    assert large.shape == (3, 3, 56, 56)
     assert large.dtype == torch.float32
     assert large.abs().max() <= 1
 
@@ -363,21 +360,16 @@ def test_own_labels_unlike_those_of_train_are_refused(npz, message, labels):
 
 OBLONG = (6, 20, 21, 3)
 FOUR_CHANNELS = (6, 20, 20, 4)
-ONE_IMAGE = (20, 20, 3)
 NO_IMAGE = ()
 
 
-@pytest.mark.parametrize("shape", [OBLONG, FOUR_CHANNELS, ONE_IMAGE, NO_IMAGE])
+@pytest.mark.parametrize("shape", [OBLONG, FOUR_CHANNELS, NO_IMAGE])
 def test_own_train_images_of_another_shape_are_refused(npz, shape):
     images = np.zeros(shape, np.uint8)
     refused(npz(train_images=images), r"is not moles at \d+ px: train")
 
 
-GREY_IMAGES = (4, 20, 20)
-LARGER_IMAGES = (4, 24, 24, 3)
-
-
-@pytest.mark.parametrize("shape", [GREY_IMAGES, LARGER_IMAGES])
+@pytest.mark.parametrize("shape", [(4, 20, 20), (4, 24, 24, 3)])
 def test_own_images_unlike_those_of_train_are_refused(npz, shape):
     images = np.zeros(shape, np.uint8)
     refused(npz(test_images=images), "is not moles at 20 px: test")
