@@ -20,8 +20,8 @@ from swys_utils.onnx_export import export_onnx, quantise_onnx_dynamic
 from swys_utils.plots import heatmap_rows
 from swys_utils.training import predict
 
+from .checkpoints import load_for
 from .fingerprints import seen_in_training
-from .train import load_for
 
 Splits = Literal["train", "val", "test"]
 CAPTION_LENGTH = 12  # letters of a class name that fit below an image

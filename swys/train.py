@@ -5,24 +5,23 @@ Options of the earlier project keep their names.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from accelerate import PartialState
-from timm.models import split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from swys_utils.config import SwysError, default_device, unknown
 from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
 from swys_utils.distillation import OBJECTIVES, Objective, Teacher, objective_id
-from swys_utils.metrics import evaluate
-from swys_utils.models import load_checkpoint, save_checkpoint, timm_name
+from swys_utils.models import timm_name
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
-from swys_utils.training import build, fit, predict, run_card
+from swys_utils.training import build, fit, run_card
+
+from .checkpoints import load_for, output_files, save_and_score
 
 
 @dataclass
@@ -67,7 +66,7 @@ class Training:
             name: of the model.
             data: to train, validate and test on.
             make_objective: returns the objective for a model.
-            card: what the command knows for the cards.
+            card: what the command knows for the cards; the run is added.
             recipe_changes: fields of the recipe that the objective needs at these values.
 
         Raises:
@@ -77,14 +76,8 @@ class Training:
         recipe = self.recipe(name, recipe_changes)
         files = output_files(self.save_path)
         self.prepare_state(files.state)
-        model = build(
-            name,
-            data,
-            recipe,
-            self.seed,
-            img_size=self.img_size,
-            patch_size=self.patch_size,
-        )
+        geometry = {"img_size": self.img_size, "patch_size": self.patch_size}
+        model = build(name, data, recipe, self.seed, **geometry)
         process = this_process()
         place = f"process {process.process_index + 1} of {process.num_processes}"
         print(f"{place}: {name} on {data.info.source}")
@@ -96,16 +89,12 @@ class Training:
             seed=self.seed,
             state_path=files.state,
         )
-        if not process.is_main_process:
-            return
-        card = {
-            **card,
-            "model": timm_name(name),
-            **run_card(data, asdict(recipe), self.seed, run.history),
-        }
-        save_and_score("last epoch", run.model, files.last, card, data)
-        save_and_score("val-chosen", run.chosen(), files.chosen, card, data)
-        files.state.unlink()
+        if process.is_main_process:
+            card["model"] = timm_name(name)
+            card |= run_card(data, asdict(recipe), self.seed, run.history)
+            save_and_score("last epoch", run.model, files.last, card, data)
+            save_and_score("val-chosen", run.chosen(), files.chosen, card, data)
+            files.state.unlink()
 
     def check_numbers(self) -> None:
         """Refuse numbers that mean nothing.
@@ -277,67 +266,6 @@ def this_process() -> PartialState:
     return PartialState(cpu=default_device().type == "cpu")
 
 
-class OutputFiles(NamedTuple):
-    """The files of a training run.
-
-    Attributes:
-        last: weights of the last epoch.
-        chosen: weights of the epoch that validation chooses.
-        state: what an unfinished run goes on from.
-    """
-
-    last: Path
-    chosen: Path
-    state: Path
-
-
-def output_files(save_path: str) -> OutputFiles:
-    """The files that belong to a save_path.
-
-    Args:
-        save_path: x.safetensors, or a folder.
-
-    Returns:
-        Their paths; the chosen weights and the state lie beside the last ones.
-
-    Raises:
-        SwysError: another kind of file.
-    """
-    path = Path(save_path)
-    if path.suffix == "":
-        stem = path / "model"
-    elif path.suffix == ".safetensors":
-        stem = path.with_suffix("")
-    else:
-        problem = f"--save_path '{path}' ends in {path.suffix}"
-        raise SwysError(f"{problem}; use .safetensors or a folder")
-    chosen = Path(f"{stem}.val_chosen.safetensors")
-    state = Path(f"{stem}.state.pt")
-    return OutputFiles(path, chosen, state)
-
-
-def save_and_score(
-    title: str,
-    model: VisionTransformer,
-    path: Path,
-    card: dict,
-    data: Dataset,
-) -> None:
-    """Save a trained model, and print its scores on the test split.
-
-    Args:
-        title: which epoch it is of.
-        model: the trained model.
-        path: x.safetensors, or a folder.
-        card: what the checkpoint's card says.
-        data: with the test split.
-    """
-    save_checkpoint(model, path, card, storage="fp32")
-    logits = predict(model, data.test.images)
-    scores = evaluate(logits, data.test.labels, data.info.task)
-    print(f"{title}, {path}: {scores}")
-
-
 def methods_with_teacher() -> list[str]:
     """What ``swys distill --method`` takes, whoever registered it.
 
@@ -364,39 +292,3 @@ def objective_with_teacher(name: str) -> Objective:
         known = methods_with_teacher()
         raise SwysError(unknown("method", name, known, "with a teacher:"))
     return objective
-
-
-def load_for(path: str, data: Dataset, model: str = "") -> tuple[VisionTransformer, dict]:
-    """Load a checkpoint that fits some data.
-
-    Args:
-        path: a folder, a .safetensors file, or an id below checkpoints/.
-        data: a checkpoint of another data set is announced on stderr.
-        model: refuse a checkpoint of another architecture than this one's; "" takes any.
-
-    Returns:
-        The model, on the device, and its card.
-
-    Raises:
-        SwysError: no such checkpoint, other classes, or another architecture.
-    """
-    loaded, card = load_checkpoint(path, default_device(), data.info.num_classes)
-    if model and architecture(model) != architecture(card["model"]):
-        raise SwysError(f"checkpoint '{path}' is a {card['model']}, not a {model}; drop the option")
-    trained_on = card.get("dataset", data.info.name)
-    if trained_on != data.info.name:
-        print(f"note: '{path}' was trained on {trained_on}, not {data.info.name}", file=sys.stderr)
-    return loaded, card
-
-
-def architecture(model: str) -> str:
-    """timm's name of an architecture, without the tag of pretrained weights.
-
-    Args:
-        model: a name of the series, or timm's.
-
-    Returns:
-        For example vit_tiny_patch16_224.
-    """
-    name, _ = split_model_name_tag(timm_name(model))
-    return name

@@ -173,15 +173,19 @@ def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
 def write_runs(dataset: str, folder: Path) -> None:
     """Add the finished runs of a folder to those in checkpoints/<dataset>/runs.json.
 
+    A file that has them all stays as it is, also with the ids of an earlier version.
+
     Args:
         dataset: name of the data set.
         folder: folder of runs.
     """
+    path = CHECKPOINTS / dataset / "runs.json"
     with FileLock(folder / "runs.lock"):  # several processes may finish a run at once
         entries = list(finished_runs(dataset, folder).values())
         text = json.dumps(entries)
         rounded = json.loads(text, parse_float=lambda number: round(float(number), 5))
-        write_json(CHECKPOINTS / dataset / "runs.json", {"dataset": dataset, "runs": rounded})
+        if not path.is_file() or read_runs(path) != rounded:
+            write_json(path, {"dataset": dataset, "runs": rounded})
 
 
 def run_path(run_id: str, dataset: str, out: Path) -> Path | None:

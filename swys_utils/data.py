@@ -360,10 +360,10 @@ def notebook_setup(
     packages = ("torch", "timm", "medmnist")
     versions = " | ".join(f"{package} {version(package)}" for package in packages)
     threads = torch.get_num_threads()
-    counts = f"{len(data.train)} train / {len(data.val)} val / {len(data.test)} test"
+    sizes = [f"{len(getattr(data, split))} {split}" for split in SPLITS]
     print(f"{versions} | {device.type}: {device_name(device)}, {threads} threads")
     print(f"profile {current.name} ({current.what})")
-    print(f"data    {name}, {size} px: {counts}")
+    print(f"data    {name}, {size} px: {' / '.join(sizes)}")
     print(f"source  {data.info.source} | {data.info.licence}")
     return data, current, device
 
@@ -628,11 +628,8 @@ def _list_images(folder: Path) -> tuple[tuple[str, ...], list[_ListedImage]]:
         if _subfolders(root) != class_names:
             raise SwysError(f"'{root}' has other class folders than train; make them the same")
         for label, name in enumerate(class_names):
-            class_folder = root / name
-            for path in sorted(class_folder.rglob("*")):
-                hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
-                    listed.append(_ListedImage(path, class_folder, label, split))
+            for path in _image_paths(root / name):
+                listed.append(_ListedImage(path, root / name, label, split))
     if not listed:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SwysError(f"'{folder}' has no images in its class folders; they end in {suffixes}")
@@ -644,8 +641,20 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
     names = [path.name for path in folder.iterdir() if path.is_dir()]
     visible = sorted(name for name in names if not name.startswith("."))
     if len(visible) < 2:
-        raise SwysError(f"'{folder}' has {len(visible)} class folders; make one for each class")
+        what = "a subfolder for each of two or more classes"
+        raise SwysError(f"'{folder}' needs {what}; it has {len(visible)}")
     return tuple(visible)
+
+
+def _image_paths(class_folder: Path) -> list[Path]:
+    """The image files of a class, sorted, without hidden ones."""
+    paths = []
+    for path in sorted(class_folder.rglob("*")):
+        inner = path.relative_to(class_folder).parts
+        hidden = any(name.startswith(".") for name in inner)
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
+            paths.append(path)
+    return paths
 
 
 def _group(image: _ListedImage, groups: Any) -> Hashable:
@@ -679,7 +688,8 @@ def _draw_splits(
     its fraction of the images, so the first three fill one split each.
     """
     shares = np.array(fractions, dtype=float)
-    if shares.shape != (3,) or shares.min() <= 0 or not np.isclose(shares.sum(), 1):
+    adds_up = np.isclose(shares.sum(), 1)
+    if len(shares) != 3 or shares.min() <= 0 or not adds_up:
         way_out = "give three positive numbers for train, val and test that add up to 1"
         raise SwysError(f"fractions {fractions}; {way_out}")
     images_of: dict[Hashable, list[int]] = {}
@@ -713,8 +723,8 @@ def _check_class(class_name: str, split_of: np.ndarray) -> None:
     for split in SPLITS:
         if split not in split_of:
             raise SwysError(
-                f"class '{class_name}' has {len(split_of)} images and none of them in {split};"
-                " each split needs an image, and one group (patient) at least: add some"
+                f"class '{class_name}' has {len(split_of)} images, none of them in {split}; each"
+                " split needs some, and no group (patient) is divided: add images or groups"
             )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small import SMALL, some, vit
 
-from swys import cli, commands, train
+from swys import checkpoints, cli, commands, train
 from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils.data import load_dataset
 from swys_utils.gradcam import METHODS, Method, grad_cam
@@ -46,6 +46,7 @@ def stored(tmp_path_factory):
     card = {
         "model": "vit_tiny_patch16_224",
         "dataset": "breastmnist",
+        "method": "kd_explain",  # an id of earlier versions
         "training_hashes": pack_hashes(perceptual_hashes(images[:SEEN])),
     }
     folder = tmp_path_factory.mktemp("stored") / "ckpt"
@@ -104,7 +105,7 @@ def test_the_training_split_is_not_searched_for_training_images(checkpoint, caps
 
 @pytest.mark.parametrize("model", ["vit_tiny", "vit_tiny_patch16_224", "vit_tiny_maps"])
 def test_a_model_may_be_named_by_any_name_of_its_architecture(checkpoint, model):
-    _, card = train.load_for(checkpoint, few_images("pneumoniamnist"), model)
+    _, card = checkpoints.load_for(checkpoint, few_images("pneumoniamnist"), model)
     assert card["model"] == "vit_tiny_patch16_224"
 
 
@@ -279,7 +280,7 @@ def test_where_nothing_is_installed_there_are_still_our_own_commands(monkeypatch
         ("train --save_path x.pth", "use .safetensors"),
         ("train --save_path x.safetensors --resume", "nothing to resume"),
         ("train --save_path x --epochs 0", "--epochs is 0; it must be above 0"),
-        ("train --save_path x --lr nan", "--lr is nan; it must be above 0"),
+        ("train --save_path x --lr .nan", "--lr is nan; it must be above 0"),
         ("train --save_path x --seed -1", "--seed is -1; it must be 0 or above"),
         ("train --save_path /dev/null/x.safetensors", "choose another path"),
         ("distill --save_path x --method nothing", "answers, maps, features"),

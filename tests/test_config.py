@@ -24,8 +24,10 @@ def test_quick_is_the_profile_without_a_word(monkeypatch):
     assert profile() is PROFILES["quick"]
 
 
-def test_a_profile_is_found_by_its_own_name():
-    assert [found.name for found in PROFILES.values()] == list(PROFILES)
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_found_by_its_own_name(name):
+    assert isinstance(profile(name), config.Profile)
+    assert profile(name).name == name
 
 
 def test_a_mistyped_profile_gets_the_nearest_name():
@@ -82,6 +84,10 @@ def test_no_other_device_than_processors_and_gpus_is_fast_in_bfloat16():
 def test_the_processor_has_the_name_that_linux_gives_it(monkeypatch):
     monkeypatch.setattr(config, "cpu_info", lambda: "vendor: X\nmodel name\t: Some CPU @ 2 GHz\n")
     assert config.device_name("cpu") == "Some CPU @ 2 GHz"
+
+
+def test_what_linux_says_of_the_processor_is_text():
+    assert isinstance(config.cpu_info(), str)
 
 
 def test_a_processor_without_a_model_name_still_has_one(monkeypatch):

@@ -306,7 +306,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_one_class_is_not_enough(moles):
     shutil.rmtree(moles / "malign")
-    refused(moles, "moles' has 1 class folders; make one for each class")
+    refused(moles, "needs a subfolder for each of two or more classes; it has 1")
 
 
 def test_a_folder_without_images_is_one_line(tmp_path):
@@ -338,13 +338,13 @@ def test_floating_point_pixels_are_refused(moles):
 def test_a_class_with_two_images_is_named(moles):
     for number in range(2):
         save(moles / "rare" / f"{number}.png", 0)
-    refused(moles, "class 'rare' has 2 images and none of them in test; each split needs")
+    refused(moles, "class 'rare' has 2 images, none of them in test; each split needs")
 
 
 def test_a_class_with_two_patients_is_named(patients):
     for number in range(2, 10):
         shutil.rmtree(patients / "malign" / f"q{number}")
-    refused(patients, "class 'malign' has 6 images and none of them in test", groups="folder")
+    refused(patients, "class 'malign' has 6 images, none of them in test", groups="folder")
 
 
 def test_folders_in_a_class_have_to_be_explained(patients):

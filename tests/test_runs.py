@@ -242,6 +242,15 @@ def test_finished_runs_are_added_to_the_shipped_ones(tmp_path, shipped):
     ]
 
 
+def test_a_file_that_has_every_run_stays_as_it_is(tmp_path, shipped):
+    path = shipped / "pneumoniamnist" / "runs.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"dataset": "pneumoniamnist", "runs": [OLD_RUN]}))
+    before = path.read_text()
+    runs.write_runs("pneumoniamnist", tmp_path / "runs")
+    assert path.read_text() == before
+
+
 def test_written_numbers_have_five_digits(tmp_path, shipped):
     write_entry(tmp_path / "runs", run_entry("vit_tiny/maps/seed0", accuracy=1 / 3))
     runs.write_runs("pneumoniamnist", tmp_path / "runs")

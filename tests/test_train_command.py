@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import SMALL, some
 
-from swys import cli, train
+from swys import checkpoints, cli, train
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES, MapDistiller, Objective
@@ -231,7 +231,7 @@ def test_the_students_card_names_method_and_teacher(teacher, method, geometry):
 
 
 def test_a_teacher_of_the_same_data_needs_no_note(teacher, capsys):
-    train.load_for(str(teacher), few_images("pneumoniamnist"))
+    checkpoints.load_for(str(teacher), few_images("pneumoniamnist"))
     assert capsys.readouterr().err == ""
 
 
