@@ -19,6 +19,7 @@ from swys_utils.data import (
     to_model_input,
     to_planes,
 )
+from swys_utils.image_files import data_folders, read_npz
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,10 @@ def test_an_unknown_size_gets_the_known_ones():
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(SwysError, match="nowhere' does not exist; create it, or unset SWYS_DATA"):
         load_dataset(root=tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_given_is_looked_into_first(tmp_path):
+    assert next(data_folders(tmp_path)) == (tmp_path, "root")
 
 
 def test_the_folder_can_come_from_the_environment(drawn_data_dir, monkeypatch):
@@ -316,6 +321,12 @@ def test_large_own_images_are_memory_mapped(npz, own_arrays, monkeypatch):
     images = from_npz(npz()).train.images
     assert isinstance(images, np.memmap)
     np.testing.assert_array_equal(images, own_arrays["train_images"])
+
+
+def test_an_own_file_is_read_as_it_is(npz, own_arrays):
+    arrays = read_npz(npz(), 2**30)
+    assert arrays["val_labels"].tolist() == [[0], [1], [2]]
+    np.testing.assert_array_equal(arrays["val_images"], own_arrays["val_images"])
 
 
 def refused(path: Path, message: str, **options) -> None:

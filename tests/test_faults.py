@@ -16,8 +16,7 @@ from conftest import write_npz
 from medmnist import INFO
 from small import RECIPE, SMALL, objective, some, vit
 
-from swys_utils import data as data_module
-from swys_utils import resume, training
+from swys_utils import image_files, resume, training
 from swys_utils.config import SwysError, replacing
 from swys_utils.data import NAMES, SIZES, Dataset, load_dataset, to_model_input
 from swys_utils.gradcam import heatmaps
@@ -108,8 +107,8 @@ def serve(address, monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Downloads that wait a second only, and that call 5 kB a second slow."""
-    monkeypatch.setattr(data_module, "TIMEOUT", 1)
-    monkeypatch.setattr(data_module, "LOWEST_SPEED", 100_000)
+    monkeypatch.setattr(image_files, "TIMEOUT", 1)
+    monkeypatch.setattr(image_files, "LOWEST_SPEED", 100_000)
 
 
 @pytest.mark.parametrize("fault", ["recovers", "redirects", "fine"])
@@ -145,7 +144,7 @@ def test_a_download_is_read_in_large_pieces(serve, monkeypatch):
 
 
 def test_at_the_lowest_speed_a_chunk_arrives_before_the_timeout():
-    assert data_module.CHUNK <= data_module.LOWEST_SPEED * data_module.TIMEOUT / 2
+    assert image_files.CHUNK <= image_files.LOWEST_SPEED * image_files.TIMEOUT / 2
 
 
 WRONG_TWICE = [
@@ -201,7 +200,7 @@ def test_a_server_that_is_not_there_is_one_line(serve, impatient):
 def test_four_downloads_at_once_leave_one_good_file(at_once, address, tmp_path, faults):
     target = tmp_path / "new" / "file.npz"
     download = (f"{address}/fine/file.npz", INFO["bloodmnist"]["MD5"], target)
-    assert at_once(data_module._download, *[download] * 4) == [0] * 4
+    assert at_once(image_files.download_file, *[download] * 4) == [0] * 4
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == Server.content
     faults("four downloads of one file at once", 4)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from swys_utils.config import SwysError
 from swys_utils.data import SPLITS, Dataset, Split
+from swys_utils.image_files import FolderContent, read_folder
 
 from_folder = Dataset.from_folder
 
@@ -292,6 +293,12 @@ def test_images_are_resized(ready):
     own = from_folder(ready, size=64)
     assert own.train.images.shape == (2, 64, 64)
     assert own.info.size == 64
+
+
+def test_the_content_of_a_folder_names_the_split_of_each_image(ready):
+    content = read_folder(ready, 28, None, (), 0)
+    assert isinstance(content, FolderContent)
+    assert content.split_of.tolist() == ["train", "train", "val", "val", "test", "test"]
 
 
 def refused(folder: Path, message: str, **options) -> None:

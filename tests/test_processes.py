@@ -13,7 +13,7 @@ import torch
 from small import OBJECTIVES, RECIPE, SMALL, objective, some, vit
 
 from swys_utils import data as data_module
-from swys_utils import distillation, resume, training
+from swys_utils import distillation, image_files, resume, training
 from swys_utils.data import load_dataset
 from swys_utils.processes import ProcessShare
 
@@ -223,7 +223,7 @@ def test_whole_epochs_are_not_trained_again(killed, kills, faults):
 def unpack(root: Path, killed: bool) -> None:
     data_module.MEMORY_LIMIT = 1000
     if killed:
-        data_module.shutil.copyfileobj = die
+        image_files.shutil.copyfileobj = die
     while not killed and not list(root.glob("*.part")):  # the killed one's, which stays
         time.sleep(0.01)
     data = load_dataset("bloodmnist", root=root)
