@@ -1,9 +1,10 @@
 """What the notebooks of SeeWhatYouShrink share.
 
-Flat, one subject a module. This is the reading order, and a module imports only from modules named before it:
-`config`, `image_files`, `splits`, `data`, `cards`, `models`, `metrics`, `vit_internals`, `gradcam`, `recipe`, `resume`,
-`processes`, `training`, `distillation`, `teacher_cache`, `saved_models`, `explain`, `faithfulness`,
-`benchmark`, `onnx_gradcam`, `onnx_export`, `baseline`, `results`, `plots`, `browser`.
+Flat, one subject a module. This is the reading order, and a module imports only from modules
+named before it: `config`, `image_files`, `splits`, `data`, `cards`, `models`, `metrics`,
+`vit_internals`, `gradcam`, `recipe`, `resume`, `processes`, `training`, `distillation`,
+`teacher_cache`, `saved_models`, `explain`, `faithfulness`, `benchmark`, `onnx_gradcam`,
+`onnx_export`, `baseline`, `results`, `plots`, `browser`.
 """
 
 __version__ = "0.2.0"
