@@ -92,7 +92,7 @@ test: static
 	@$(TEST) tests notebooks --ignore=tests/browser $(NBVAL) -n $(WORKERS) --dist loadfile
 
 faults: $(STAMP)
-	@$(TEST) tests/test_faults.py tests/test_hostile.py tests/test_processes.py tests/test_reference.py
+	@$(TEST) tests/test_faults.py tests/test_hostile.py tests/test_hostile_data.py tests/test_processes.py tests/test_reference.py
 
 test-browser: $(STAMP)
 	@echo "test-browser: the slider in JupyterLab, the demo"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import agreement, explanations, original, reference, report, ship, twin
+from . import agreement, explanations, original, reference, report, ship, trials, twin
 
 COMMANDS = {
     "reference": reference.reference,
@@ -13,4 +13,5 @@ COMMANDS = {
     "explanations": explanations.measure,
     "ship": ship.ship,
     "twin": twin.make,
+    "trials": trials.trials,
 }

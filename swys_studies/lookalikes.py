@@ -1,0 +1,127 @@
+"""A validation that means something: whole groups of look-alike images are held out.
+
+The official validation split of PneumoniaMNIST is a random cut of the training images, so most of
+its images have a near twin in training: a model that remembers does well on it. Here training and
+validation images are pooled, grouped by their looks, and whole groups are held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import NearestNeighbors
+
+from swys_utils.config import SwysError
+from swys_utils.data import Dataset
+from swys_utils.splits import Split
+
+COMPONENTS = 50  # of the principal components of the pixels
+GROUPS = 150
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One way to hold out groups.
+
+    Attributes:
+        train: official training images whose group is not held out.
+        random: official validation images whose group is not held out: they have look-alikes in
+            ``train``, as the whole official validation split has.
+        grouped: all images, of training and of validation, whose group is held out.
+    """
+
+    train: Split
+    random: Split
+    grouped: Split
+
+
+def embed(images: np.ndarray) -> np.ndarray:
+    """Positions at which look-alikes are near each other: principal components of the pixels.
+
+    Each image has mean 0 and deviation 1 before, so brightness and contrast do not count. Nothing
+    is learnt from labels.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        float32 (N, C), with C at most ``COMPONENTS``.
+    """
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    centred = pixels - pixels.mean(axis=1, keepdims=True)
+    scaled = centred / (pixels.std(axis=1, keepdims=True) + 1e-6)
+    components = min(COMPONENTS, *scaled.shape)
+    return PCA(components, random_state=0).fit_transform(scaled)
+
+
+def look_alike_groups(images: np.ndarray, groups: int = GROUPS) -> np.ndarray:
+    """Group images that look alike, by k-means of ``embed``.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        groups: number of groups, at most N.
+
+    Returns:
+        The number of each image's group, int (N,).
+    """
+    clusters = KMeans(groups, n_init=4, random_state=0)
+    return clusters.fit_predict(embed(images))
+
+
+def grouped_folds(data: Dataset, groups: int = GROUPS, folds: int = FOLDS) -> list[Fold]:
+    """Split the pool of training and validation images so that no group is divided.
+
+    The folds have about the same share of each class.
+
+    Args:
+        data: its test split is not looked at.
+        groups: number of groups of look-alikes.
+        folds: number of folds.
+
+    Raises:
+        SwysError: images with several labels, or too few images.
+    """
+    if data.info.multi_label:
+        raise SwysError(f"'{data.info.name}' has several labels an image; folds need one")
+    pool = Split(
+        np.concatenate([data.train.images, data.val.images]),
+        np.concatenate([data.train.labels, data.val.labels]),
+    )
+    if len(pool) < groups:
+        raise SwysError(f"{len(pool)} images for {groups} groups; give more images or fewer groups")
+    group_of = look_alike_groups(pool.images, groups)
+    official_train = np.arange(len(pool)) < len(data.train)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    found = []
+    for kept, held_out in splitter.split(pool.images, pool.labels, group_of):
+        is_kept = np.zeros(len(pool), dtype=bool)
+        is_kept[kept] = True
+        found.append(
+            Fold(
+                train=pool.take(np.flatnonzero(is_kept & official_train)),
+                random=pool.take(np.flatnonzero(is_kept & ~official_train)),
+                grouped=pool.take(held_out),
+            )
+        )
+    return found
+
+
+def distance_to_training(train: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """How far the nearest training image is, for the figure that shows why validation flatters.
+
+    Args:
+        train: uint8 (N, H, W) or (N, H, W, 3).
+        images: the same of M images.
+
+    Returns:
+        Distance in ``embed``'s space of both together, float (M,).
+    """
+    positions = embed(np.concatenate([train, images]))
+    neighbours = NearestNeighbors(n_neighbors=1).fit(positions[: len(train)])
+    distances, _ = neighbours.kneighbors(positions[len(train) :])
+    return distances[:, 0]

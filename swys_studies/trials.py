@@ -1,0 +1,217 @@
+"""Recipes tried one change at a time: ``swys study trials``.
+
+Each trial trains Tiny without one fold of look-alikes, see ``lookalikes``, and is chosen by the AUC
+on that fold. Scores on the test split are stored beside, and shown only when asked for: they tell
+in the end whether the choice was right, and choose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from scipy.stats import spearmanr
+
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.data import Dataset
+from swys_utils.metrics import point_scores
+from swys_utils.recipe import Recipe, reference_recipe
+from swys_utils.results import as_table
+from swys_utils.splits import Split
+from swys_utils.training import build, fit, predict
+
+from .lookalikes import Fold, grouped_folds
+from .reference import study_data
+from .runs import RUNS
+
+SPLITS = ("grouped", "random", "test")  # where each trial is scored
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One change to the recipe of Tiny.
+
+    Attributes:
+        name: of the trial.
+        predicted: what was expected of it before it ran.
+        changes: fields of the recipe.
+        augmentation: fields of its augmentation.
+    """
+
+    name: str
+    predicted: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+
+    def recipe(self, dataset: str) -> Recipe:
+        """The whole recipe of the trial.
+
+        Args:
+            dataset: name of the data set.
+        """
+        recipe = reference_recipe("vit_tiny", dataset)
+        augmentation = replace(recipe.augmentation, **self.augmentation)
+        return replace(recipe, augmentation=augmentation, **self.changes)
+
+
+FRESH = {"views": 0}  # new views in each epoch instead of eight fixed ones
+TRIALS = [
+    Trial("reference", "the recipe of the shipped runs"),
+    Trial("fresh", "+.002 AUC on the fold", FRESH),
+    Trial(
+        "weak",
+        "-.005: thirty epochs of hardly changed images are remembered",
+        FRESH,
+        {"rotate": 0.0, "scale": 0.0, "jitter": 0.0},
+    ),
+    Trial("strong jitter", "+.002", FRESH, {"jitter": 0.4}),
+    Trial("low rate", "-.003: under-trained after thirty epochs", FRESH | {"lr": 5e-4}),
+    Trial("drop path .1", "within .001", FRESH | {"drop_path": 0.1}),
+    Trial("all tokens", "+.003", FRESH | {"patch_drop": 0.0}),
+    Trial("60 epochs", "+.004", FRESH | {"epochs": 60}),
+]
+
+
+def trials(
+    dataset: str = "pneumoniamnist",
+    only: str = "",
+    seeds: int = 2,
+    fold: int = 0,
+    folder: str = "",
+    test: bool = False,
+) -> None:
+    """Try recipes on Tiny, and print how they do on a held-out fold of look-alikes.
+
+    What is done is skipped, and a killed trial goes on.
+
+    Args:
+        dataset: pneumoniamnist or bloodmnist.
+        only: part of the names of the trials to train; "none" trains nothing.
+        seeds: number of runs of each trial.
+        fold: number of the fold that is held out, from 0.
+        folder: where unfinished trials are kept; default: runs/<dataset>/trials.
+        test: show the scores on the test split, and how well each validation ranks the trials.
+    """
+    data = study_data(dataset)
+    path = CHECKPOINTS / dataset / "trials.json"
+    out = Path(folder or RUNS / dataset / "trials")
+    wanted = [trial for trial in TRIALS if only in trial.name]
+    if wanted:
+        folds = grouped_folds(data)
+        if not 0 <= fold < len(folds):
+            raise SwysError(f"fold {fold} does not exist; choose 0 to {len(folds) - 1}")
+    for seed in range(seeds):
+        for trial in wanted:
+            _train_once(trial, seed, fold, folds[fold], data, out, path)
+    entries = read_trials(path)
+    print(as_table([_printed(row) for row in summary(entries, test)]))
+    if test:
+        for split, correlation in ranking(entries).items():
+            print(f"rank correlation of the {split} AUC with the test AUC: {correlation:+.2f}")
+
+
+def read_trials(path: Path) -> list[dict]:
+    """Entries of the trials that are done.
+
+    Args:
+        path: a trials.json; none is the same as an empty one.
+    """
+    if not path.is_file():
+        return []
+    return json.loads(path.read_text("utf-8"))["trials"]
+
+
+def summary(entries: list[dict], test: bool = False) -> list[dict]:
+    """One row a trial, the best mean AUC on the held-out groups first.
+
+    Args:
+        entries: of trials.json.
+        test: add the scores on the test split.
+    """
+    shown = SPLITS if test else SPLITS[:-1]
+    rows = []
+    for name in dict.fromkeys(entry["trial"] for entry in entries):
+        runs = [entry for entry in entries if entry["trial"] == name]
+        row = {"trial": name, "runs": len(runs)}
+        for split in shown:
+            row[f"{split} AUC"] = float(np.mean([run[split]["auc"] for run in runs]))
+        row["train loss"] = float(np.mean([run["train_loss"] for run in runs]))
+        row["minutes"] = float(np.mean([run["seconds"] for run in runs])) / 60
+        row["predicted"] = runs[0]["predicted"]
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["grouped AUC"])
+
+
+def _printed(row: dict) -> dict:
+    """The row with four digits of each AUC: trials differ in the third."""
+    return {key: f"{row[key]:.4f}" if "AUC" in key else row[key] for key in row}
+
+
+def ranking(entries: list[dict]) -> dict[str, float]:
+    """How well each validation ranks the trials: Spearman's correlation with the test AUC.
+
+    Args:
+        entries: of trials.json, of at least three trials.
+
+    Returns:
+        Validation -> rank correlation over trials, of means over their runs.
+    """
+    rows = summary(entries, test=True)
+    by_test = [row["test AUC"] for row in rows]
+    found = {}
+    for split in SPLITS[:-1]:
+        values = [row[f"{split} AUC"] for row in rows]
+        found[split] = float(spearmanr(values, by_test).statistic)
+    return found
+
+
+def _train_once(
+    trial: Trial, seed: int, number: int, fold: Fold, data: Dataset, out: Path, path: Path
+) -> None:
+    """Train and score one trial, unless that is done or another process does it."""
+    run_id = f"{trial.name}/fold{number}/seed{seed}"
+    done = {entry["id"] for entry in read_trials(path)}
+    if run_id in done:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
+    try:
+        with FileLock(f"{state_path}.lock", timeout=0):
+            print(f"{run_id} ...", flush=True)
+            facts = {"id": run_id, "trial": trial.name, "seed": seed, "fold": number}
+            entry = facts | _trained(trial, seed, fold, data, state_path)
+            with FileLock(out / "trials.lock"):
+                write_json(path, {"trials": [*read_trials(path), entry]})
+            state_path.unlink()
+    except Timeout:
+        print(f"{run_id} is trained by another process")
+
+
+def _trained(trial: Trial, seed: int, fold: Fold, data: Dataset, state_path: Path) -> dict:
+    """Train one trial; returns its scores."""
+    recipe = trial.recipe(data.info.name)
+    device = default_device()
+    model = build("vit_tiny", data, recipe, seed)
+    parts = replace(data, train=fold.train, val=fold.grouped)
+    state = fit(model, parts, recipe, seed=seed, device=device, state_path=state_path)
+    history = state.history
+    scores = {}
+    for name, split in zip(SPLITS, (fold.grouped, fold.random, data.test)):
+        scores[name] = _rounded_scores(model, split, data.info.task)
+    return scores | {
+        "predicted": trial.predicted,
+        "recipe": asdict(recipe),
+        "train_loss": round(history[-1]["train_loss"], 5),
+        "seconds": round(history[-1]["seconds"], 1),
+        "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
+    }
+
+
+def _rounded_scores(model: torch.nn.Module, split: Split, task: str) -> dict[str, float]:
+    scores = point_scores(predict(model, split.images), split.labels, task)
+    return {name: round(value, 5) for name, value in scores.items()}
