@@ -28,9 +28,10 @@ from swys_utils.config import (
 from swys_utils.data import Dataset, Split
 from swys_utils.metrics import point_scores
 from swys_utils.models import create_model
-from swys_utils.recipe import Augmentation, Recipe
+from swys_utils.recipe import Recipe
 from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, validate
+from swys_utils.views import Augmentation
 from swys_utils.vit_internals import plain_attention
 
 from .reference import finish, study_data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -10,24 +10,23 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .attention_maps import attention_rollout, legrad
 from .config import SwysError, unknown
 from .data import to_planes
 from .vit_internals import (
-    block_with_attention,
+    Targets,
+    as_map,
     checked_input,
     embedded_tokens,
     evaluation_mode,
+    explained_score,
     input_batches,
     logits_of,
     plain_attention,
-    read_by_head,
 )
 
-# The class to explain: None for the predicted one, one for all images, or one for each image.
-Targets: TypeAlias = int | Sequence[int] | np.ndarray | Tensor | None
 # What computes maps: called as ``grad_cam`` is.
 MapFunction: TypeAlias = Callable[..., Tensor]
 
@@ -60,7 +59,7 @@ def grad_cam(
     """
     with evaluation_mode(model):
         values = _cam(model, inputs, targets, block).values
-    return _as_map(values, model, inputs, signed)
+    return as_map(values, model, inputs, signed)
 
 
 def hires_cam(
@@ -87,92 +86,7 @@ def hires_cam(
     """
     with evaluation_mode(model):
         values = _cam(model, inputs, targets, block, by_token=True).values
-    return _as_map(values, model, inputs, signed)
-
-
-def attention_rollout(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Targets = None,
-    block: int = -1,
-    signed: bool = False,
-) -> Tensor:
-    """Attention rollout (Abnar & Zuidema 2020): head-averaged attention, multiplied up to a block.
-
-    A value is the share of attention that the tokens read by the head pay to a patch. Half of each
-    factor is the skip connection, which lets a token attend to itself.
-
-    Args:
-        model: any plain timm VisionTransformer; it is left as it was.
-        inputs: model input, float (B, 3, H, W).
-        targets: changes nothing, because attention knows no class.
-        block: the last block whose attention counts.
-        signed: changes nothing, because attention is never negative.
-
-    Returns:
-        float32 (B, gh, gw) in [0, 1].
-
-    Raises:
-        SwysError: as ``grad_cam`` does.
-    """
-    x, last = checked_input(model, inputs, block)
-    with evaluation_mode(model), torch.no_grad():
-        tokens, _ = embedded_tokens(model, x)
-        skip = torch.eye(tokens.shape[1], device=tokens.device)
-        factors = []
-        for layer in model.blocks[: last + 1]:
-            tokens, attention = block_with_attention(layer, tokens)
-            attention = attention.float().mean(dim=1)
-            factors.append((attention + skip) / 2)
-        rollout = factors[0]
-        for factor in factors[1:]:
-            rollout = factor @ rollout
-    to_patches = rollout[:, read_by_head(model), model.num_prefix_tokens :]
-    return _as_map(to_patches.mean(dim=1), model, inputs, signed=True)
-
-
-def legrad(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Targets = None,
-    block: int = -1,
-    signed: bool = False,
-) -> Tensor:
-    """LeGrad (Bousselham et al. 2024): what would more attention to a patch add to the class score?
-
-    After each block up to ``block``, the model's norm and head score the tokens. The gradient of
-    that score by this block's attention map, after ReLU, is averaged over heads, queries and
-    blocks. The paper's final min-max scaling is left out.
-
-    Args:
-        model: any plain timm VisionTransformer; it is left as it was.
-        inputs: model input, float (B, 3, H, W).
-        targets: None for the predicted class, one class for all images, or B classes.
-        block: the last block that counts.
-        signed: leave out the ReLU, to see evidence against the class too.
-
-    Returns:
-        float32 (B, gh, gw), as ``grad_cam`` does.
-
-    Raises:
-        SwysError: as ``grad_cam`` does.
-    """
-    x, last = checked_input(model, inputs, block)
-    block_values = []
-    with evaluation_mode(model), torch.no_grad():
-        tokens, _ = embedded_tokens(model, x)
-        if targets is None:
-            targets = logits_of(model, model.blocks(tokens)).argmax(dim=1)
-        for layer in model.blocks[: last + 1]:
-            with torch.enable_grad():  # a block's gradient never reaches the block before it
-                tokens, attention = block_with_attention(layer, tokens.detach())
-                score = _score(logits_of(model, tokens), targets)
-                (gradient,) = torch.autograd.grad(score, attention)
-            if not signed:
-                gradient = gradient.relu()
-            block_values.append(gradient.float().mean(dim=(1, 2)))
-    values = torch.stack(block_values).mean(dim=0)
-    return _as_map(values[:, model.num_prefix_tokens :], model, inputs, signed)
+    return as_map(values, model, inputs, signed)
 
 
 @dataclass(frozen=True)
@@ -360,7 +274,7 @@ def _cam(model, inputs, targets, block, differentiable=False, by_token=False) ->
         tokens = tokens[:, still_read] + layer.drop_path1(layer.ls1(attended))
         tokens = tokens + layer.drop_path2(layer.ls2(layer.mlp(layer.norm2(tokens))))
         logits = logits_of(model, model.blocks[index + 1 :](tokens)).float()
-        score = _score(logits, targets)
+        score = explained_score(logits, targets)
         (gradient,) = torch.autograd.grad(score, activation, create_graph=differentiable)
     gradient = gradient[:, prefix:].float()
     activation = activation[:, prefix:].float()
@@ -370,30 +284,3 @@ def _cam(model, inputs, targets, block, differentiable=False, by_token=False) ->
         return LogitsAndMap(logits, values, kept)
     torch.clear_autocast_cache()
     return LogitsAndMap(logits.detach(), values.detach(), kept)
-
-
-def _score(logits: Tensor, targets: Targets) -> Tensor:
-    """Sum of the logits to explain.
-
-    Images do not see each other, so the gradient of the sum is that of each image's logit.
-    """
-    if targets is None:
-        targets = logits.argmax(dim=1)
-    count, num_classes = logits.shape
-    classes = torch.as_tensor(targets, device=logits.device)
-    whole = not classes.is_floating_point() and classes.dtype != torch.bool
-    one_or_each = classes.shape in ((), (count,))
-    exist = ((classes >= 0) & (classes < num_classes)).all()
-    if not whole or not one_or_each or not exist:
-        shown = f"targets {classes.tolist()!s:.40} for {count} images"
-        choice = f"give one class from 0 to {num_classes - 1}, or one for each image"
-        raise SwysError(f"{shown}; {choice}")
-    classes = classes.long().expand(count)
-    return logits.gather(1, classes[:, None]).sum()
-
-
-def _as_map(values: Tensor, model: VisionTransformer, inputs: Tensor, signed: bool) -> Tensor:
-    """Token values (B, N) as a map (B, gh, gw) on the device of the inputs."""
-    grid = model.patch_embed.dynamic_feat_size(tuple(inputs.shape[-2:]))
-    maps = values.float().reshape(len(values), *grid).to(inputs.device)
-    return maps if signed else maps.relu()

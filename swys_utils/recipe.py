@@ -1,4 +1,4 @@
-"""What decides a training run: random views, the order of images, the learning rate, the loss."""
+"""What decides a training run: the order of images, the learning rate, the loss."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from timm.models import get_arch_name
 from torch import Tensor, nn
 
-from .data import Dataset, to_planes
+from .data import Dataset
 from .models import timm_name
+from .views import Augmentation, make_views, view_draws
 
 # images of cells and tissue have no up and down: a quarter turn keeps their label
 TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")
@@ -30,122 +31,6 @@ BASE_MODELS = (
 )
 
 MAX_WARMUP = 0.2  # the learning rate rises during at most this share of the schedule
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a random view may differ from its image; the default is no difference.
-
-    To add an augmentation: a field here; a field at the end of :class:`Draws`, drawn by ``draw``
-    after the table, so that the other random numbers stay what they are; a step in :func:`augment`.
-
-    Attributes:
-        flip: mirror left-right with probability 1/2.
-        turns: turn by a random multiple of 90 degrees.
-        rotate: turn by an angle within +- this many degrees.
-        scale: change the size by a share within +- this value.
-        shift: move by a share of the side within +- this value.
-        jitter: change brightness, contrast and (colour images) saturation, relative, within +-.
-    """
-
-    flip: bool = False
-    turns: bool = False
-    rotate: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    jitter: float = 0.0
-
-    def draw(self, n: int, generator: torch.Generator) -> Draws:
-        """Draw the random numbers behind ``n`` views from a generator on the CPU."""
-        table = torch.rand(n, 9, generator=generator)
-        return Draws(*table.unbind(dim=1))
-
-
-class Draws(NamedTuple):
-    """The random numbers behind n views: float32 (n,) in [0, 1) for each kind of change."""
-
-    angle: Tensor
-    turn: Tensor
-    scale: Tensor
-    mirror: Tensor
-    shift_x: Tensor
-    shift_y: Tensor
-    brightness: Tensor
-    contrast: Tensor
-    saturation: Tensor
-
-    def take(self, indices: Tensor) -> Draws:
-        """The random numbers of the views at ``indices``, int64 (B,)."""
-        return Draws(*torch.stack(self)[:, indices])
-
-    def to(self, device: torch.device | str) -> Draws:
-        """The same random numbers on ``device``."""
-        return Draws(*torch.stack(self).to(device))
-
-
-def augment(planes: Tensor, img_size: int, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Make one view of each image, on the device of the images.
-
-    Mirroring, turning, scaling, shifting and resizing are one affine map: pixels are interpolated
-    once.
-
-    Args:
-        planes: images, float (B, C, H, W) in [-1, 1].
-        img_size: side S of the views, px.
-        augmentation: how far a view may differ from its image.
-        draws: B random numbers of each kind; the same numbers give the same views.
-
-    Returns:
-        Views, float (B, C, S, S) in [-1, 1].
-    """
-    size = [img_size, img_size]
-    if planes.shape[-1] > img_size:  # smoothed while it shrinks, as in to_model_input
-        planes = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
-    draws = draws.to(planes.device)
-    theta = _affine_maps(augmentation, draws)
-    grid = F.affine_grid(theta, [*planes.shape[:2], *size], align_corners=False)
-    views = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    if augmentation.jitter:
-        views = _jittered(views, augmentation.jitter, draws)
-    return views
-
-
-def _affine_maps(augmentation: Augmentation, draws: Draws) -> Tensor:
-    """(B, 2, 3): from points of each view to points of its image, both from -1 to 1."""
-    angle = _within(math.radians(augmentation.rotate), draws.angle)
-    if augmentation.turns:
-        quarters = (draws.turn * 4).floor()
-        angle = angle + quarters * (math.pi / 2)
-    mirror = torch.ones_like(draws.mirror)
-    if augmentation.flip:
-        mirror = torch.where(draws.mirror < 0.5, -1.0, 1.0)
-    scale = 1 + _within(augmentation.scale, draws.scale)
-    cos = torch.cos(angle) * scale
-    sin = torch.sin(angle) * scale
-    shift_x = _within(2 * augmentation.shift, draws.shift_x)  # a side is 2 long
-    shift_y = _within(2 * augmentation.shift, draws.shift_y)
-    row_x = torch.stack([cos * mirror, -sin, shift_x], dim=1)
-    row_y = torch.stack([sin * mirror, cos, shift_y], dim=1)
-    return torch.stack([row_x, row_y], dim=1)
-
-
-def _jittered(views: Tensor, jitter: float, draws: Draws) -> Tensor:
-    """Change brightness, contrast and (colour images) saturation of views (B, C, S, S)."""
-    brightness = 1 + _within(jitter, draws.brightness).view(-1, 1, 1, 1)
-    contrast = 1 + _within(jitter, draws.contrast).view(-1, 1, 1, 1)
-    saturation = 1 + _within(jitter, draws.saturation).view(-1, 1, 1, 1)
-    views = (views + 1) * brightness - 1  # black stays black
-    mean = views.mean(dim=(1, 2, 3), keepdim=True)
-    views = (views - mean) * contrast + mean
-    if views.shape[1] == 3:
-        grey = views.mean(dim=1, keepdim=True)
-        views = (views - grey) * saturation + grey
-    return views.clamp(-1, 1)
-
-
-def _within(limit: float, draws: Tensor) -> Tensor:
-    """Random numbers in [0, 1) as random numbers in [-limit, limit)."""
-    return (draws * 2 - 1) * limit
 
 
 @dataclass(frozen=True)
@@ -290,47 +175,6 @@ def batch_indices(count: int, recipe: Recipe, epoch: int, seed: int) -> tuple[Te
     size = min(recipe.batch_size, count)
     shown = count // size * size
     return torch.as_tensor(order)[:shown].split(size)
-
-
-def view_draws(augmentation: Augmentation, count: int, view_seed: int) -> Draws:
-    """The random numbers behind one view of each of ``count`` images.
-
-    Args:
-        augmentation: what the numbers are drawn for.
-        count: number of images.
-        view_seed: the same seed gives the same numbers; of a fixed view, its number.
-    """
-    return augmentation.draw(count, torch.Generator().manual_seed(view_seed))
-
-
-def make_views(
-    images: np.ndarray | Tensor,
-    indices: Tensor,
-    draws: Draws,
-    augmentation: Augmentation,
-    img_size: int,
-    device: torch.device | str,
-) -> Tensor:
-    """Make a view of some images. All views are made here: a student sees what its teacher saw.
-
-    Args:
-        images: of the whole split, uint8 (N, H, W) or (N, H, W, 3); a tensor lies on ``device``.
-        indices: positions of the images to show, int64 (B,), on the CPU.
-        draws: of the whole split, N random numbers of each kind.
-        augmentation: how far a view may differ from its image.
-        img_size: side S of the views, px.
-        device: where views are made.
-
-    Returns:
-        Views, float (B, 3, S, S) in [-1, 1]; grey is repeated.
-    """
-    if isinstance(images, np.ndarray):
-        pixels = images[indices.numpy()]
-    else:
-        pixels = images[indices.to(device)]
-    planes = to_planes(pixels, device)
-    views = augment(planes, img_size, augmentation, draws.take(indices))
-    return views.expand(-1, 3, -1, -1)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from .config import fast_bf16, replacing
 from .data import Dataset
 from .distillation import Teacher
-from .recipe import Batch, Recipe, make_views, view_draws
+from .recipe import Batch, Recipe
+from .views import make_views, view_draws
 
 BATCH = 128  # images that the teacher looks at together
 

@@ -22,14 +22,7 @@ from .data import Dataset, to_model_input
 from .metrics import point_scores
 from .models import create_model
 from .processes import ProcessShare
-from .recipe import (
-    Batch,
-    Recipe,
-    SupervisedObjective,
-    batch_indices,
-    batches,
-    learning_rate,
-)
+from .recipe import Batch, Recipe, SupervisedObjective, batch_indices, batches, learning_rate
 from .resume import TrainingState, objective_settings
 from .vit_internals import evaluation_mode, plain_attention
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from .config import SwysError
 from .data import to_model_input
+
+# The class to explain: None for the predicted one, one for all images, or one for each image.
+Targets: TypeAlias = int | Sequence[int] | np.ndarray | Tensor | None
 
 
 @contextmanager
@@ -201,3 +205,51 @@ def _check_kind(model: nn.Module) -> None:
 
 def _is_plain(block: nn.Module) -> bool:
     return type(block) is Block and isinstance(block.attn, Attention)
+
+
+def explained_score(logits: Tensor, targets: Targets) -> Tensor:
+    """Sum of the logits to explain, one of each image.
+
+    No image changes another one's logits, so the gradient of the sum at an image is the gradient
+    of this image's logit.
+
+    Args:
+        logits: float (B, C).
+        targets: None for the highest logit, one class for all images, or B classes.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        SwysError: classes that do not exist, or another number of them.
+    """
+    if targets is None:
+        targets = logits.argmax(dim=1)
+    count, num_classes = logits.shape
+    classes = torch.as_tensor(targets, device=logits.device)
+    whole = not classes.is_floating_point() and classes.dtype != torch.bool
+    one_or_each = classes.shape in ((), (count,))
+    exist = ((classes >= 0) & (classes < num_classes)).all()
+    if not whole or not one_or_each or not exist:
+        shown = f"targets {classes.tolist()!s:.40} for {count} images"
+        choice = f"give one class from 0 to {num_classes - 1}, or one for each image"
+        raise SwysError(f"{shown}; {choice}")
+    classes = classes.long().expand(count)
+    return logits.gather(1, classes[:, None]).sum()
+
+
+def as_map(values: Tensor, model: VisionTransformer, inputs: Tensor, signed: bool) -> Tensor:
+    """Values of the patch tokens as a map on the grid of the patches.
+
+    Args:
+        values: float (B, N), in the order of the patch tokens.
+        model: the ViT that they are of.
+        inputs: the model input, whose device the map is on.
+        signed: keep negative values; else they become 0.
+
+    Returns:
+        float32 (B, gh, gw).
+    """
+    grid = model.patch_embed.dynamic_feat_size(tuple(inputs.shape[-2:]))
+    maps = values.float().reshape(len(values), *grid).to(inputs.device)
+    return maps if signed else maps.relu()

@@ -25,8 +25,9 @@ from swys_utils.onnx_export import (
     read_onnx_card,
     run_onnx,
 )
-from swys_utils.recipe import Augmentation, Recipe
+from swys_utils.recipe import Recipe
 from swys_utils.training import fit, predict
+from swys_utils.views import Augmentation
 
 TARGETS = np.array([1, 0, 1, 1, 0] * 8)
 

@@ -11,9 +11,10 @@ from swys_utils import teacher_cache
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import SoftTargets, Teacher
-from swys_utils.recipe import Augmentation, Batch, SupervisedObjective, batches
+from swys_utils.recipe import Batch, SupervisedObjective, batches
 from swys_utils.teacher_cache import CachedTeacher, cached_teacher
 from swys_utils.training import build, fit
+from swys_utils.views import Augmentation
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from swys_utils.config import SwysError, fast_bf16
 from swys_utils.data import Dataset, load_dataset, to_model_input
 from swys_utils.distillation import SoftTargets
 from swys_utils.models import weights_digest
-from swys_utils.recipe import Augmentation, Recipe, SupervisedObjective, batches
+from swys_utils.recipe import Recipe, SupervisedObjective, batches
 from swys_utils.resume import TrainingState, objective_settings
 from swys_utils.teacher_cache import cached_teacher
 from swys_utils.training import (
@@ -29,6 +29,7 @@ from swys_utils.training import (
     predict,
     train_epoch,
 )
+from swys_utils.views import Augmentation
 
 CPU = torch.device("cpu")
 

@@ -15,17 +15,8 @@ from swys_utils.data import (
     to_model_input,
     to_planes,
 )
-from swys_utils.recipe import (
-    Augmentation,
-    Batch,
-    Draws,
-    Recipe,
-    augment,
-    batch_indices,
-    batches,
-    make_views,
-    view_draws,
-)
+from swys_utils.recipe import Batch, Recipe, batch_indices, batches
+from swys_utils.views import Augmentation, Draws, augment, make_views, view_draws
 
 EVERYTHING = replace(Recipe().augmentation, turns=True)
 
