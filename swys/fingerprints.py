@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from scipy.fft import dctn
 
+from swys_utils.config import SwysError
+
 HASH_TOLERANCE = 2  # bits of 64 that a re-saved or re-windowed copy may differ in
 SIDE = 28  # px of the images that are hashed
 BATCH = 1024
@@ -93,10 +95,11 @@ def seen_in_training(training_hashes: str, images: np.ndarray) -> np.ndarray:
 
     Returns:
         bool (N,).
+
+    Raises:
+        SwysError: text that holds no fingerprints.
     """
-    decoded = base64.b64decode(training_hashes)
-    stored = np.frombuffer(decoded, dtype=np.uint8)
-    training = signs(stored.reshape(-1, 8))
+    training = signs(_unpacked(training_hashes))
     hashes = perceptual_hashes(images)
     seen = []
     for start in range(0, len(hashes), BATCH):
@@ -107,6 +110,18 @@ def seen_in_training(training_hashes: str, images: np.ndarray) -> np.ndarray:
         bits_apart = (64 - nearest) / 2
         seen.append(bits_apart <= HASH_TOLERANCE)
     return np.concatenate(seen)
+
+
+def _unpacked(training_hashes: str) -> np.ndarray:
+    """The fingerprints of a card, uint8 (N, 8)."""
+    problem = "the card's training_hashes are damaged; restore the card with git"
+    try:
+        decoded = base64.b64decode(training_hashes, validate=True)
+    except ValueError:
+        raise SwysError(problem) from None
+    if not decoded or len(decoded) % 8 != 0:
+        raise SwysError(problem)
+    return np.frombuffer(decoded, dtype=np.uint8).reshape(-1, 8)
 
 
 def signs(hashes: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ All runs in a folder are compared: the answer is about ways of teaching, not abo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from swys_utils.training import predict
 
 from .kinds import BASE, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
-from .runs import RUNS, finished_runs, run_path, with_todays_names
+from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
 # group of the runs of the teacher's kind; that of other runs is the title of their kind
 ANOTHER = "another teacher"
@@ -92,8 +91,8 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     The class that is explained is the one that the teacher predicts.
 
     Args:
-        folder: finished runs of ``reference``; they and the shipped ones are one teacher and its
-            students.
+        folder: finished runs of ``reference``; together with the runs of the shipped runs.json
+            they have to be one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
         path: the result, written after each run; what it says of the same runs is kept.
 
@@ -108,11 +107,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     folder = Path(folder)
     device = default_device()
     entries = finished_runs(data.info.name, folder)
-    paths = {}
-    for run_id in entries:
-        weights = run_path(run_id, data.info.name, folder)
-        if weights is not None:
-            paths[run_id] = weights
+    paths = _weights(entries, data.info.name, folder)
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
     teacher, card = load_checkpoint(paths[teacher_row["id"]], device, data.info.num_classes)
     if card["dataset"] != data.info.name:
@@ -127,15 +122,26 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         teacher_row |= own_measures(teacher, images, predictions)
         measured = Measured(teacher_row, [], {method: {} for method in METHODS})
     known = {run["id"] for run in measured.runs}
-    missing = [run for run in students if run["id"] not in known]
-    for run in tqdm(missing, unit="run"):
-        model, _ = load_checkpoint(paths[run["id"]], device, data.info.num_classes)
-        measured.runs.append(run | own_measures(model, images, predictions))
-        student_maps = _signed_maps(model, images, predictions)
-        for method, rows in measured.maps.items():
-            rows[run["id"]] = compare(teacher_maps[method], student_maps[method], predictions)
+    for run in tqdm(students, unit="run"):
+        run_id = run["id"]
+        missing = [method for method in METHODS if run_id not in measured.maps[method]]
+        if not missing:
+            continue
+        model, _ = load_checkpoint(paths[run_id], device, data.info.num_classes)
+        if run_id not in known:
+            measured.runs.append(run | own_measures(model, images, predictions))
+        for method in missing:
+            student_maps = heatmaps(model, images, method, predictions, signed=True)
+            row = compare(teacher_maps[method], student_maps, predictions)
+            measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     return _result(data, measured)
+
+
+def _weights(entries: Mapping[str, dict], dataset: str, folder: Path) -> dict[str, Path]:
+    """Id of a run -> where its weights are; runs without weights are left out."""
+    found = {run_id: run_path(run_id, dataset, folder) for run_id in entries}
+    return {run_id: path for run_id, path in found.items() if path is not None}
 
 
 def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
@@ -185,14 +191,15 @@ def _row(entry: dict, group: str) -> dict:
 
 
 def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Measured | None:
-    """What an earlier result says of the same teacher by the same methods of explaining, if any.
+    """What an earlier result says of the same teacher, if any.
 
-    A run that was trained anew since then is left out.
+    A run that was trained anew since then is left out. A run whose weights are no longer there
+    keeps what was measured; a method that is new has nothing yet.
     """
     if not path.is_file():
         return None
     study = read_study(path)
-    if not _same_scores(study["teacher"], teacher) or study["maps"].keys() != METHODS.keys():
+    if not _same_scores(study["teacher"], teacher):
         return None
     current = {run["id"]: run for run in students}
     runs = []
@@ -200,9 +207,11 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
         todays_run = current.get(run["id"], run)
         if _same_scores(run, todays_run):
             runs.append(run)
-    maps: dict[str, dict[str, dict]] = {}
-    for method, part in study["maps"].items():
-        maps[method] = {run["id"]: part["runs"][run["id"]] for run in runs}
+    kept = {run["id"] for run in runs}
+    maps: dict[str, dict[str, dict]] = {method: {} for method in METHODS}
+    for method in METHODS.keys() & study["maps"].keys():
+        rows = study["maps"][method]["runs"]
+        maps[method] = {run_id: row for run_id, row in rows.items() if run_id in kept}
     return Measured(study["teacher"], runs, maps)
 
 
@@ -284,6 +293,8 @@ def _result(data: Dataset, measured: Measured) -> dict:
     gap = {run["id"]: run["gap"] for run in runs}
     maps = {}
     for method, rows in measured.maps.items():
+        if not rows:
+            continue  # a new method, and no weights to try it on
         spearman = {run_id: row["spearman"] for run_id, row in rows.items()}
         maps[method] = {"runs": rows, "differences": differences(runs, spearman)}
     return {
@@ -338,8 +349,9 @@ def differences(runs: Sequence[dict], values: Mapping[str, float]) -> list[dict]
 def _values_by_seed(
     runs: Sequence[dict], values: Mapping[str, float], group: str
 ) -> dict[int, float]:
-    """Seed -> value of the runs of a group."""
-    return {run["seed"]: values[run["id"]] for run in runs if run["group"] == group}
+    """Seed -> value of the runs of a group, as far as they have one."""
+    members = [run for run in runs if run["group"] == group and run["id"] in values]
+    return {run["seed"]: values[run["id"]] for run in members}
 
 
 def summary(study: dict) -> list[dict]:
@@ -379,12 +391,3 @@ def _group_means(runs: Sequence[dict], values: Mapping[str, float]) -> dict[str,
         if members:
             means[group] = float(np.mean(members))
     return means
-
-
-def read_study(path: Path) -> dict:
-    """The content of an agreement.json, with today's ids and groups.
-
-    Args:
-        path: the file.
-    """
-    return with_todays_names(json.loads(path.read_text("utf-8")))

@@ -162,7 +162,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     model = build(run.kind.model, data, run.recipe, run.seed, patch_size=run.kind.patch_size)
     initial_weights = weights_digest(model)
     steps = len(data.train) // run.recipe.batch_size
-    curve = TestCurve(out / f"{run.id}.curve.json", data, steps)
+    curve = CurveOnTest(out / f"{run.id}.curve.json", data, steps)
     state_path = out / f"{run.id}.state.pt"
     result = fit(
         model,
@@ -232,7 +232,7 @@ def _teacher_of(run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
 
 
 def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> dict:
-    """Score a trained model; write its checkpoint and its entry in runs.json.
+    """Score a trained model; write its checkpoint, and its entry beside it.
 
     Args:
         result: the finished training.
@@ -271,7 +271,7 @@ def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> d
     return entry
 
 
-class TestCurve:
+class CurveOnTest:
     """Test accuracy and AUC at the end of each epoch, for figures; a kill does not lose it.
 
     Nothing is chosen by these scores.

@@ -215,3 +215,12 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
         if todays_id(shipped_id) == run_id:
             return card_path.parent
     return None
+
+
+def read_study(path: Path) -> dict:
+    """The content of an agreement.json, with today's ids and groups.
+
+    Args:
+        path: the file.
+    """
+    return with_todays_names(json.loads(path.read_text("utf-8")))

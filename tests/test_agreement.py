@@ -205,7 +205,7 @@ def test_what_an_earlier_version_knew_is_not_measured_again(
 
 def test_a_study_of_an_earlier_version_is_read(study, old_study, path):
     path.write_text(json.dumps(old_study))
-    assert agreement.read_study(path) == study
+    assert runs.read_study(path) == study
 
 
 def test_a_summary_of_an_earlier_version_has_todays_names(study, old_study):
@@ -236,6 +236,14 @@ def test_a_new_way_to_explain_is_compared(folder, data, path, monkeypatch):
     monkeypatch.setattr(agreement, "own_measures", lambda *arguments: {"gap": 0.0})
     study = agreement.agreement_over_runs(folder, data, path)
     assert study["maps"]["new"] == study["maps"]["hires_cam"]
+
+
+def test_a_new_way_to_explain_leaves_what_was_measured_before(
+    study, path, measured_again, measuring_marks, monkeypatch
+):
+    new = Method("new", "something new", "#000000", METHODS["hires_cam"].function)
+    monkeypatch.setitem(METHODS, "new", new)
+    assert measured_again() == study["maps"]["grad_cam"]["runs"]
 
 
 def test_a_new_way_to_teach_is_compared(folder, monkeypatch):

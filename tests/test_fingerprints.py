@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from swys.fingerprints import pack_hashes, perceptual_hashes, seen_in_training
+from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 
 
@@ -74,3 +75,9 @@ def test_eight_real_validation_images_are_in_the_training_split(real_data_dir):
     training_hashes = pack_hashes(perceptual_hashes(data.train.images))
     seen = seen_in_training(training_hashes, data.val.images)
     assert seen.sum() == 8  # identical pixels in both splits
+
+
+@pytest.mark.parametrize("text", ["AAAA", "AAA", "=", ""])
+def test_text_without_fingerprints_is_refused(images, text):
+    with pytest.raises(SwysError, match="training_hashes are damaged"):
+        seen_in_training(text, images)

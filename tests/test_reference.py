@@ -280,7 +280,7 @@ def test_the_twin_is_no_real_data(tmp_path, monkeypatch):
 
 
 def test_the_curve_is_measured_at_the_end_of_an_epoch(data, tmp_path):
-    curve = reference.TestCurve(tmp_path / "curve.json", data, steps=3)
+    curve = reference.CurveOnTest(tmp_path / "curve.json", data, steps=3)
     for step in range(1, 8):
         curve(vit(), seconds=0.0, step=step)
     assert list(curve.scores) == ["3", "6"]
@@ -288,14 +288,14 @@ def test_the_curve_is_measured_at_the_end_of_an_epoch(data, tmp_path):
 
 def test_the_curve_outlives_a_kill(data, tmp_path):
     path = tmp_path / "curve.json"
-    killed = reference.TestCurve(path, data, steps=3)
+    killed = reference.CurveOnTest(path, data, steps=3)
     killed(vit(), seconds=0.0, step=3)
-    curve = reference.TestCurve(path, data, steps=3)
+    curve = reference.CurveOnTest(path, data, steps=3)
     assert curve.scores == killed.scores
 
 
 def test_the_curve_is_put_beside_the_history(data, tmp_path):
-    curve = reference.TestCurve(tmp_path / "curve.json", data, steps=3)
+    curve = reference.CurveOnTest(tmp_path / "curve.json", data, steps=3)
     curve.scores = {"3": {"test_auc": 0.9}}
     history = [{"steps": 3}, {"steps": 6}]
     assert curve.beside(history) == [{"steps": 3, "test_auc": 0.9}, {"steps": 6}]

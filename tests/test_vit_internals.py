@@ -11,10 +11,12 @@ from timm.models.vision_transformer import ResPostBlock
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.vit_internals import (
+    as_map,
     block_with_attention,
     checked_input,
     embedded_tokens,
     evaluation_mode,
+    explained_score,
     input_batches,
     logits_of,
     plain_attention,
@@ -236,3 +238,23 @@ def test_the_head_reads_cls_tokens_or_all_patches(geometry, tokens):
     model = vit(**geometry)
     all_tokens = torch.arange(model.num_prefix_tokens + 4)
     assert len(all_tokens[read_by_head(model)]) == tokens
+
+
+LOGITS = torch.tensor([[1.0, 5.0], [7.0, 3.0]])
+
+
+@pytest.mark.parametrize(("targets", "score"), [(None, 12), (0, 8), ([1, 0], 12), ([0, 1], 4)])
+def test_the_score_is_the_sum_of_the_logits_to_explain(targets, score):
+    assert explained_score(LOGITS, targets) == score
+
+
+def test_values_of_patches_are_laid_out_row_by_row(model, inputs):
+    height, width = model.patch_embed.grid_size
+    values = torch.arange(height * width, dtype=torch.float32)[None]
+    maps = as_map(values, model, inputs, signed=True)
+    assert maps[0, 0].tolist() == list(range(width))
+
+
+def test_negative_values_become_zero_unless_signed(model, inputs):
+    values = -torch.ones(1, model.patch_embed.num_patches)
+    assert as_map(values, model, inputs, signed=False).max() == 0
