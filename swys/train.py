@@ -257,8 +257,8 @@ class Distill(Training):
 def this_process() -> PartialState:
     """Which process this is of those that train one model together.
 
-    Accelerate settles that once, when it is first asked; without ``cpu`` each of several processes
-    on CPUs would believe that it is alone.
+    Accelerate decides this when it is first called in a process. On CPUs it has to be told: without
+    ``cpu=True`` each of several processes would take itself for the only one.
 
     Returns:
         Accelerate's view of the processes.

@@ -35,7 +35,7 @@ from .kinds import BASE, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
-# group of the runs of the teacher's kind; that of other runs is the title of their kind
+# the group of further runs of the teacher's kind; any other run's group is the title of its kind
 ANOTHER = "another teacher"
 
 
@@ -105,15 +105,14 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         SwysError: no finished run with its teacher, or runs of another data set.
     """
     folder = Path(folder)
-    device = default_device()
+    classes = data.info.num_classes
     entries = finished_runs(data.info.name, folder)
     paths = _weights(entries, data.info.name, folder)
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
-    teacher, card = load_checkpoint(paths[teacher_row["id"]], device, data.info.num_classes)
+    teacher, card = load_checkpoint(paths[teacher_row["id"]], default_device(), classes)
     if card["dataset"] != data.info.name:
-        raise SwysError(
-            f"'{folder}' holds runs of {card['dataset']}, not {data.info.name}; name another"
-        )
+        problem = f"holds runs of {card['dataset']}, not {data.info.name}"
+        raise SwysError(f"'{folder}' {problem}; name another")
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
     teacher_maps = _signed_maps(teacher, images, predictions)
@@ -127,7 +126,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         missing = [method for method in METHODS if run_id not in measured.maps[method]]
         if not missing:
             continue
-        model, _ = load_checkpoint(paths[run_id], device, data.info.num_classes)
+        model, _ = load_checkpoint(paths[run_id], default_device(), classes)
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:

@@ -60,7 +60,7 @@ class Part:
         """Its key in explanations.json.
 
         Args:
-            model: name of the model in the file; default: as here.
+            model: name of the model as the file has it; the name of this part if it is empty.
         """
         return f"{self.what}, {model or self.model}"
 

@@ -125,7 +125,11 @@ def all_kinds() -> list[Kind]:
 
 
 def taught_pairs() -> list[tuple[Kind, Kind]]:
-    """What is compared of the students: each with Tiny, then each with those listed before it."""
+    """The pairs whose difference is reported, as (later, earlier).
+
+    Each taught student is compared with Tiny, then with each student that stands before it in
+    ``studied_kinds``.
+    """
     taught = [kind for kind in studied_kinds() if kind != TINY]
     pairs = [(kind, TINY) for kind in taught]
     for earlier, later in combinations(taught, 2):

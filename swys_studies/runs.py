@@ -156,7 +156,7 @@ def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
 
     Args:
         dataset: name of the data set; its shipped runs are in checkpoints/<dataset>/runs.json.
-        folder: folder of runs; of a run that is in both places, its entry counts.
+        folder: folder of runs; where a run is in both places, the entry of this folder counts.
 
     Returns:
         Id -> entry.
@@ -173,7 +173,7 @@ def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
 def write_runs(dataset: str, folder: Path) -> None:
     """Add the finished runs of a folder to those in checkpoints/<dataset>/runs.json.
 
-    A file that has them all stays as it is, also with the ids of an earlier version.
+    A file that has them all is not written again, so a shipped file keeps its older ids.
 
     Args:
         dataset: name of the data set.

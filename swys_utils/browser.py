@@ -313,8 +313,9 @@ class Explained:
     def informative(self) -> np.ndarray:
         """Positions of all images, int (N,), the most interesting first.
 
-        First come images at which a model errs or two disagree, unless a map is weak there. In both
-        groups the weakest of an image's maps decides, as a share of its model's strongest one.
+        The strength of a map is its peak, as a share of the highest peak of this model's maps; an
+        image has the strength of its weakest map. Images at which a model errs or two models
+        disagree come first if they are strong enough; within both groups, strong ones come first.
         """
         strengths = []
         for name in self.models:

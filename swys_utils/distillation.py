@@ -115,9 +115,10 @@ class Distiller(nn.Module):
             raise SwysError(f"the teacher has {counts}; use one of the same data")
 
     def settings(self) -> dict:
-        """What a resumed run and a kept model have to share, as JSON values.
+        """What identifies this objective, as JSON values, for resumed runs and kept models.
 
-        The digest of a plain function is None: that it was changed is not noticed.
+        A teacher is identified by its digest. A plain function has none, so a run that is resumed
+        with another function does not notice it.
         """
         settings = class_and_numbers(self)  # alpha, temperature, gamma
         settings["labels"] = self.labels.settings()

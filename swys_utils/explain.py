@@ -64,8 +64,8 @@ def shuffled(maps: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
 
     The images are put in a random order, the same in each call. Each then takes the map of the
     image before it, and the first that of the last, so no image keeps its own map. With
-    ``classes`` this is done within each class: what maps of different images then have in common
-    can be known from the class alone, without the image.
+    ``classes`` this is done within each class, so that both images have the same one: maps that
+    agree then agree about the class, not about the image.
 
     Args:
         maps: (N, gh, gw).

@@ -68,7 +68,7 @@ class DeletionInsertion:
 
     @property
     def gap(self) -> np.ndarray:
-        """Area between both curves, float (N,): 0 for an order without meaning; more is better."""
+        """Area between both curves, float (N,); 0 for a random order, and higher is better."""
         difference = self.insertion - self.deletion
         return trapezoid(difference, self.fractions, axis=1)
 

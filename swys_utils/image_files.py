@@ -277,8 +277,9 @@ def _draw_splits(
 ) -> np.ndarray:
     """The split of each image, str (N,): alike in each class, and one for all images of a group.
 
-    The groups of a class come in random order. Each goes to the split that is the farthest from
-    its fraction of the images, so the first three fill one split each.
+    The groups of a class come in random order. Each goes to the split that has the smallest part of
+    the images it should have, so that the first three groups go to three different splits. A group
+    with images of several classes counts for its commonest class.
     """
     shares = np.array(fractions, dtype=float)
     adds_up = np.isclose(shares.sum(), 1)

@@ -241,9 +241,10 @@ def _model_of(card: dict[str, Any]) -> VisionTransformer:
 
 
 def _model_kwargs(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with which the name in the card gives this model; SwysError when none do.
+    """The arguments for ``create_model`` that make this model again from the name in the card.
 
-    A model of the series needs its sizes alone; what else differs from the named model is added.
+    For a model of the series these are its sizes. For any other model, what differs from timm's
+    model of that name is added. A SwysError when no arguments make the same model.
     """
     arguments = _arguments(model)
     sizes = {key: arguments[key] for key in ("depth", "embed_dim", "num_heads")}
@@ -287,7 +288,7 @@ def _arguments(model: VisionTransformer) -> dict[str, Any]:
 
 
 def _structure(model: VisionTransformer) -> dict[str, Any]:
-    """What two models share when the weights of one mean the same in the other.
+    """Architecture, layers and shapes: when two models have the same, weights can be exchanged.
 
     Layers that depend on the rates of a recipe (dropout, stochastic depth) hold no weights and do
     nothing in evaluation mode: they are left out.
@@ -313,7 +314,11 @@ def _shards(tensors: dict[str, Tensor], stem: str) -> dict[str, dict[str, Tensor
 
 
 def _read_file(folder: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors of one file of a card; a writer killed after the card left it under its .new name."""
+    """Tensors of one file of a card.
+
+    A kill between the writing of the card and the last renaming leaves the file with a name that
+    ends in .new.
+    """
     path = folder / entry["name"]
     for candidate in (path, folder / f"{entry['name']}.new"):
         if candidate.is_file() and sha256_of(candidate) == entry["sha256"]:

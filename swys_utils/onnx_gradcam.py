@@ -118,8 +118,9 @@ class WithGradCAM(nn.Module):
     ) -> Tensor:
         """Gradient by the patch tokens, their mean: Grad-CAM's weight of each channel.
 
-        Keys and values are linear in the tokens, so the mean over the patch tokens is taken of
-        their gradients, before the matrix that leads back to the tokens.
+        Grad-CAM needs only the mean of the gradient over the patch tokens. Keys and values are
+        linear in the tokens, so the mean can be taken first, of the gradients by keys and values,
+        and is then led back to the tokens by one product.
 
         Args:
             query: of the CLS token, (B, heads, 1, d).

@@ -14,8 +14,8 @@ class ProcessShare(TorchFunctionMode):
 
     Inside ``with share:`` PatchDropout and stochastic depth draw the numbers of the whole batch, of
     which the process takes its own, so that several processes train what one would train.
-    ``weight`` makes the mean of the processes' losses the mean over the batch: parts can differ by
-    an image.
+    One part can have an image more than another. The loss of each is multiplied by ``weight``, so
+    that the mean over the processes is the mean over the batch.
 
     Args:
         process: number of this process, from 0.

@@ -134,8 +134,8 @@ def objective_settings(objective: nn.Module) -> dict:
     """What tells an objective from others, as JSON values.
 
     Args:
-        objective: one with ``settings()``, as ours have, or any other module: then it is its class
-            and its attributes that are numbers.
+        objective: if it has ``settings()``, as ours have, these are taken; of any other module, the
+            name of its class and those of its attributes that are numbers.
     """
     if hasattr(objective, "settings"):
         return objective.settings()

@@ -37,18 +37,19 @@ def load_or_train(
     device: torch.device | str,
     objective: nn.Module | None = None,
 ) -> SavedModel:
-    """The model of that name for this data set, from wherever there is one.
+    """The model that a notebook goes on with.
 
-    The shipped one; else one that :func:`keep_live` has kept; else one that is trained here, or was
-    before. In the profile ``full`` it is always one that is trained here.
+    It is the shipped one if there is one for this data set. If not, it is the model that the reader
+    has trained live and :func:`keep_live` has kept. If there is none either, it is trained here,
+    once. In the profile ``full`` it is always trained here.
 
     Args:
         name: a key of ``models.SERIES``.
         data: what the model is for.
         profile: how long to train.
         device: where the model goes.
-        objective: for training here and for nothing else; None: the loss on the labels, by which
-            live models are trained, too.
+        objective: how it is taught, if it is trained here; None: by the labels. A live model is
+            taken only with None, because it was taught by the labels.
 
     Raises:
         SwysError: unknown name.

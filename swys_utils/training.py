@@ -276,7 +276,7 @@ def _loss_of_share(prepared: Prepared, batch: Batch) -> Tensor:
 
 
 def _is_tenth(steps: int, steps_per_epoch: int) -> bool:
-    """Whether a tenth of the epoch ends with this step, counted from the epoch's end."""
+    """Whether this step ends a tenth of the epoch; the last step always does."""
     return (steps_per_epoch - steps) % max(1, steps_per_epoch // 10) == 0
 
 

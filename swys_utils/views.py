@@ -18,8 +18,9 @@ from .data import to_planes
 class Augmentation:
     """How far a random view may differ from its image; the default is no difference.
 
-    To add an augmentation: a field here; a field at the end of :class:`Draws`, drawn by ``draw``
-    after the table, so that the other random numbers stay what they are; a step in :func:`augment`.
+    To add an augmentation, add a field here, a field at the end of :class:`Draws`, and a step in
+    :func:`augment`. ``draw`` has to draw its numbers by a call of its own, after the table of nine:
+    a table with ten columns would change all other numbers, and so the views of earlier runs.
 
     Attributes:
         flip: mirror left-right with probability 1/2.
