@@ -21,6 +21,8 @@ matplotlib.use("agg")
 DRAWN_PREFIX = "swys-drawn-"
 SLOW_FILES = (  # `make check` leaves them out
     "test_cli",
+    "test_faults",
+    "test_hostile",
     "test_onnx_export",
     "test_plots",
     "test_reference",
