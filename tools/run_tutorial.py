@@ -58,7 +58,7 @@ def main() -> int:
     table = BUILD / "results" / info.results_name / "benchmark_table.json"
     if table.is_file() and table.stat().st_mtime >= started:  # of this run; tests write it, too
         print(f"\n{final_table(table)}\n")
-    print("executed notebooks: build/notebooks/")
+    print("executed notebooks: build/notebooks/", flush=True)
     build_pages = PROJECT_ROOT / "site" / "build_pages.py"
     subprocess.run([sys.executable, build_pages], check=True)
     return 0
