@@ -101,6 +101,9 @@ def trials(
     path = CHECKPOINTS / dataset / "trials.json"
     out = Path(folder or RUNS / dataset / "trials")
     wanted = [trial for trial in TRIALS if only in trial.name]
+    if not wanted and only != "none":
+        names = ", ".join(trial.name for trial in TRIALS)
+        raise SwysError(f"no trial matches '{only}'; choose one of {names}, or none")
     if wanted:
         folds = grouped_folds(data)
         if not 0 <= fold < len(folds):
@@ -175,17 +178,16 @@ def _train_once(
 ) -> None:
     """Train and score one trial, unless that is done or another process does it."""
     run_id = f"{trial.name}/fold{number}/seed{seed}"
-    done = {entry["id"] for entry in read_trials(path)}
-    if run_id in done:
-        return
     out.mkdir(parents=True, exist_ok=True)
     state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
     try:
         with FileLock(f"{state_path}.lock", timeout=0):
+            if run_id in {entry["id"] for entry in read_trials(path)}:
+                return
             print(f"{run_id} ...", flush=True)
             facts = {"id": run_id, "trial": trial.name, "seed": seed, "fold": number}
             entry = facts | _trained(trial, seed, fold, data, state_path)
-            with FileLock(out / "trials.lock"):
+            with FileLock(RUNS / "trials.lock"):  # of the results, wherever the states are
                 write_json(path, {"trials": [*read_trials(path), entry]})
             state_path.unlink()
     except Timeout:

@@ -185,6 +185,8 @@ def read_folder(
     """
     if size < 1:
         raise SwysError(f"image side {size}; give a number of pixels, such as 28")
+    if seed < 0:
+        raise SwysError(f"seed {seed}; give 0 or a larger number")
     class_names, listed = _list_images(folder)
     labels = np.array([image.label for image in listed])
     split_of = np.array([image.split for image in listed])
@@ -355,5 +357,5 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: Pillow would cut the values off at 255
         pixels = np.clip(np.asarray(image) // 256, 0, 255)
         return Image.fromarray(pixels.astype(np.uint8))
-    is_grey = image.mode in ("1", "L")
+    is_grey = image.mode in ("1", "L", "LA")
     return image.convert("L" if is_grey else "RGB")

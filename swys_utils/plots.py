@@ -61,6 +61,10 @@ def colour(name: str) -> str:
     if not matches:
         return GREY
     longest = max(matches, key=lambda entry: len(entry.title))
+    rest = name.removeprefix(longest.title).removeprefix(", ")
+    for objective in OBJECTIVES.values():
+        if rest == objective.title:  # such as "Tiny, features"
+            return objective.colour
     return longest.colour
 
 

@@ -129,6 +129,7 @@ def train_here(
     profile: Profile,
     device: torch.device | str,
     objective: nn.Module | None = None,
+    patch_size: int | None = None,
 ) -> SavedModel:
     """A model that is trained once, for a minute by the profile's clock, and kept below ``build/``.
 
@@ -142,6 +143,7 @@ def train_here(
         device: where the model is trained.
         objective: what it is trained by; None: the loss on the labels. Another objective, or other
             settings of it, give another model.
+        patch_size: side of a patch, px, such as a teacher's; None is what the name says.
 
     Raises:
         SwysError: unknown name, or what ``fit`` refuses.
@@ -152,12 +154,13 @@ def train_here(
     if objective is None:
         objective = SupervisedObjective(data.info.multi_label)
     settings = json.dumps(objective_settings(objective), sort_keys=True)
-    folder = _folder(name, data, profile, f"{zlib.crc32(settings.encode()):08x}")
+    geometry = "" if patch_size is None else f"patch{patch_size}-"
+    folder = _folder(name, data, profile, f"{geometry}{zlib.crc32(settings.encode()):08x}")
     with _turn(folder):
         if not (folder / "card.json").is_file():
             recipe = _recipe_for(name, data, profile)
             few = replace(data, val=data.val.head(profile.eval_images))  # some have ten thousand
-            model = build(name, few, recipe)
+            model = build(name, few, recipe, patch_size=patch_size)
             state_path = folder / "state.pt"
             state = fit(model, few, recipe, objective, device=device, state_path=state_path)
             card = {"model": timm_name(name)} | run_card(few, asdict(recipe), 0, state.history)

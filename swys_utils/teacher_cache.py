@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .config import fast_bf16, replacing
+from .config import SwysError, fast_bf16, replacing
 from .data import Dataset
 from .distillation import Teacher
 from .recipe import Batch, Recipe
@@ -68,8 +68,10 @@ def cached_teacher(
         device: where the teacher computes.
 
     Raises:
-        SwysError: ``folder`` cannot be written.
+        SwysError: ``folder`` cannot be written, or the recipe has no fixed views.
     """
+    if recipe.views < 1:
+        raise SwysError(f"a recipe with {recipe.views} fixed views; a cache needs at least one")
     teacher = Teacher(model.to(device))
     images = np.ascontiguousarray(data.train.images)
     images_digest = hashlib.sha256(images.data).hexdigest()

@@ -288,3 +288,7 @@ def test_the_scale_of_an_overlay_is_above_0_where_all_maps_are_empty():
 @pytest.mark.parametrize("scale", ["image", 0.5])
 def test_the_scale_of_an_overlay_is_otherwise_that_of_the_overlay(scale):
     assert plots.overlay_scale(np.ones((1, 2, 2)), scale) == scale
+
+
+def test_a_tiny_taught_in_some_way_has_the_colour_of_the_way():
+    assert plots.colour("Tiny, features") == OBJECTIVES["features"].colour

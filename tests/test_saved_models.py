@@ -236,3 +236,13 @@ def test_two_notebooks_at_once_train_a_model_once(retina, empty_build, monkeypat
         first, second = notebooks.map(notebook, range(2))
     assert len(trainings) == 1
     assert same_weights(first, second)
+
+
+def test_a_student_can_have_the_patches_of_its_teacher(retina):
+    saved = train_here("vit_tiny_maps", retina, PROFILE, "cpu", patch_size=14)
+    assert saved.model.patch_embed.patch_size == (14, 14)
+
+
+def test_other_patches_are_another_model(retina):
+    usual = train_here("vit_tiny_maps", retina, PROFILE, "cpu")
+    assert usual.model.patch_embed.patch_size == (4, 4)

@@ -182,3 +182,9 @@ def test_a_killed_run_does_not_go_on_with_another_cached_teacher(train, model):
         train(model, callback=killed)
     with pytest.raises(SwysError, match="is a run of another"):
         train(vit(seed=2))
+
+
+def test_a_recipe_without_fixed_views_is_refused(model, data, tmp_path):
+    recipe = replace(RECIPE, views=0)
+    with pytest.raises(SwysError, match="a cache needs at least one"):
+        cached_teacher(model, data, recipe, tmp_path, torch.device("cpu"))

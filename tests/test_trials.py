@@ -105,3 +105,12 @@ def test_the_file_is_plain_json(study):
     run(study, only="plain")
     path = study / "pneumoniamnist" / "trials.json"
     assert set(json.loads(path.read_text())) == {"trials"}
+
+
+def test_a_trial_that_does_not_exist_is_refused(study):
+    with pytest.raises(SwysError, match="no trial matches 'nonsense'; choose one of plain, slow"):
+        run(study, only="nonsense")
+
+
+def test_nothing_is_trained_for_none(study):
+    assert run(study, only="none") == []
