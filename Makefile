@@ -34,14 +34,14 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-saniti
 .PHONY: help env tutorial extras lab static check test faults test-browser site badges clean
 
 help:
-	@echo "make tutorial      run the six notebooks, print the final table, leave build/site/index.html"
+	@echo "make tutorial      run the six notebooks, print the final table, leave build/tutorial/index.html"
 	@echo "make extras        run the notebooks in notebooks/extras"
 	@echo "make lab           open the notebooks in JupyterLab"
 	@echo "make check         format, lint, types, structure and the fast tests (under a minute)"
 	@echo "make test          everything that has to hold (a few minutes)"
 	@echo "make faults        what was tried to break it, with counts (SWYS_FUZZ=5000 for more cases)"
 	@echo "make test-browser  the slider in a real JupyterLab, with npm the demo, too (needs Chromium)"
-	@echo "make site          build/site: landing page, notebooks as pages, with npm the demo, too"
+	@echo "make site          build/site: the book, opens from disk; with npm the demo, too"
 	@echo "make env           only the environment, .venv"
 	@echo "make badges        badges and links, once [tool.swys] in pyproject.toml has an address"
 	@echo "make clean         remove build/ and caches"
@@ -103,7 +103,7 @@ test-browser: $(STAMP)
 site: $(STAMP)
 	@$(PIP) -e '.[site]'
 	@$(BIN)/python site/build_demo.py
-	@PYTHONWARNINGS=ignore $(BIN)/python site/build_pages.py
+	@PYTHONWARNINGS=ignore $(BIN)/python site/build_book.py
 
 badges: $(STAMP)
 	@$(BIN)/python tools/setup_cell.py --write

@@ -1,4 +1,4 @@
-"""Execute the notebooks in order, each in a fresh kernel; build the site; print the final table.
+"""Execute the notebooks in order, each in a fresh kernel; print the final table; write pages.
 
 Executed copies go to build/notebooks/; the committed notebooks are not touched. Exit code 1: a cell
 failed.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from setup_cell import CORE, EXTRAS
+from tutorial_pages import write_pages
 
-from swys_utils.config import BUILD, PROJECT_ROOT, SwysError, default_device, profile
+from swys_utils.config import BUILD, SwysError, default_device, profile
 from swys_utils.data import DEFAULT_DATASET, load_dataset
 from swys_utils.results import as_table
 
@@ -59,8 +59,7 @@ def main() -> int:
     if table.is_file() and table.stat().st_mtime >= started:  # of this run; tests write it, too
         print(f"\n{final_table(table)}\n")
     print("executed notebooks: build/notebooks/", flush=True)
-    build_pages = PROJECT_ROOT / "site" / "build_pages.py"
-    subprocess.run([sys.executable, build_pages], check=True)
+    write_pages(CORE + EXTRAS)
     return 0
 
 
