@@ -22,7 +22,8 @@ from build_book import TARGET, broken_links  # noqa: E402
 pytestmark = pytest.mark.slow
 OWN_PAGES = ("demo.html", "demo/index.html")  # those of the demo have tests of their own
 LOADED = "img, script, link, iframe, source, video, audio"
-ANSWERS = {  # a word that a reader looks for, as the search stems it, and a page that has to be found
+# a word that a reader looks for, as the search stems it, and a page that has to be found
+ANSWERS = {
     "occlus": "how_to/blank_heatmap",
     "temperatur": "teachers/assignment",
     "doctor": "how_to/blank_heatmap",

@@ -1,0 +1,102 @@
+"""HTML pages of notebooks that were just executed, in build/tutorial/; they ask for nothing else.
+
+`make site` builds the book, of the notebooks as they are stored; these pages are plain.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+
+from swys_utils.config import BUILD, PROJECT_ROOT
+
+TARGET = BUILD / "tutorial"
+CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\d)", re.DOTALL)
+NOTEBOOK_LINK = re.compile(r"\]\((?:[^)\s]*/)?(\d\d_\w+)\.ipynb")
+README_LINK = re.compile(r"\]\([./]*README\.md(#[^)\s]*)?\)")
+SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)  # for what these pages do not have
+
+
+def write_pages(paths: Sequence[Path]) -> Path:
+    """Write a page of each notebook, and one that lists them.
+
+    Args:
+        paths: of the stored notebooks; their executed copies, where there are any, are shown.
+
+    Returns:
+        The path of the list.
+    """
+    TARGET.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for path in paths:
+        executed = BUILD / "notebooks" / path.name
+        notebook = nbformat.read(executed if executed.is_file() else path, as_version=4)
+        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+        page = as_page(notebook, path.parent, title)
+        (TARGET / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        state = "" if executed.is_file() else " (as stored)"
+        entries.append(f'<li><a href="{path.stem}.html">{html.escape(title)}</a>{state}</li>')
+    head = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Notebooks</title>'
+    body = f"<h1>Notebooks, as they were just executed</h1><ul>{''.join(entries)}</ul>"
+    index = TARGET / "index.html"
+    index.write_text(f"{head}{body}</html>", encoding="utf-8")
+    print(f"pages: {index.relative_to(PROJECT_ROOT)}")
+    return index
+
+
+def as_page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> str:
+    """A notebook as one HTML page.
+
+    Args:
+        notebook: changed in place.
+        folder: that pictures in its text are looked for in.
+        title: of the page.
+    """
+    prepare(notebook)
+    exporter = HTMLExporter(embed_images=True)
+    resources = {"metadata": {"path": str(folder), "name": title}}
+    page, _ = exporter.from_notebook_node(notebook, resources)
+    return SCRIPT.sub("", page)
+
+
+def prepare(notebook: nbformat.NotebookNode) -> None:
+    """Make a notebook fit for a page that needs neither Jupyter nor a script for formulas.
+
+    Args:
+        notebook: changed in place: widgets go, formulas become MathML, links lead to the pages.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_widget(output)]
+        elif cell.cell_type == "markdown":
+            linked = NOTEBOOK_LINK.sub(r"](\1.html", cell.source)
+            linked = README_LINK.sub("](index.html)", linked)
+            parts = CODE.split(linked)
+            parts[::2] = [MATH.sub(as_mathml, text) for text in parts[::2]]
+            cell.source = "".join(parts)
+
+
+def is_widget(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is drawn by Jupyter alone; a picture of it follows in our notebooks.
+
+    Args:
+        output: of a code cell.
+    """
+    return any("widget-view" in kind for kind in output.get("data", {}))
+
+
+def as_mathml(formula: re.Match) -> str:
+    """MathML of a formula, which needs no script.
+
+    Args:
+        formula: a match of ``MATH``.
+    """
+    block, inline = formula.groups()
+    return convert(block, display="block") if block else convert(inline)
