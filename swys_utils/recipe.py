@@ -52,6 +52,9 @@ class Recipe:
         patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023),
             which saves nearly this share of the time.
         full_tokens: share of the schedule, at its end, in which no patch token is left out.
+        mixup: mix each image and its label with those of another image of the batch, by a share
+            drawn from Beta(mixup, mixup) (Zhang et al. 2018); 0 is off.
+        label_smoothing: share of each label that is spread evenly over the classes.
         seconds: the schedule takes this many seconds of training instead of ``epochs``; 0 is off.
     """
 
@@ -67,6 +70,8 @@ class Recipe:
     drop_path: float = 0.05
     patch_drop: float = 0.0
     full_tokens: float = 0.2
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
     seconds: float = 0.0
 
 
@@ -156,9 +161,17 @@ def batches(
     if recipe.views:
         view = view_seed = epoch % recipe.views
     draws = view_draws(recipe.augmentation, len(labels), view_seed)
+    mixing = np.random.default_rng([seed, epoch, 1])
     for indices in batch_indices(len(labels), recipe, epoch, seed):
         inputs = make_views(images, indices, draws, recipe.augmentation, img_size, device)
         targets = one_hot(labels[indices], data.info.num_classes).to(device)
+        if recipe.label_smoothing:
+            even = recipe.label_smoothing / data.info.num_classes
+            targets = targets * (1 - recipe.label_smoothing) + even
+        if recipe.mixup:
+            share = float(mixing.beta(recipe.mixup, recipe.mixup))
+            inputs = torch.lerp(inputs.roll(1, 0), inputs, share)  # the order is random already
+            targets = torch.lerp(targets.roll(1, 0), targets, share)
         yield Batch(inputs, targets, indices, view)
 
 

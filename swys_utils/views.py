@@ -19,8 +19,8 @@ class Augmentation:
     """How far a random view may differ from its image; the default is no difference.
 
     To add an augmentation, add a field here, a field at the end of :class:`Draws`, and a step in
-    :func:`augment`. ``draw`` has to draw its numbers by a call of its own, after the table of nine:
-    a table with ten columns would change all other numbers, and so the views of earlier runs.
+    :func:`augment`. ``draw`` has to draw its numbers by a call of its own, after the table of nine,
+    as it does for ``ratio``: a wider table would change the views of earlier runs.
 
     Attributes:
         flip: mirror left-right with probability 1/2.
@@ -29,6 +29,9 @@ class Augmentation:
         scale: change the size by a share within +- this value.
         shift: move by a share of the side within +- this value.
         jitter: change brightness, contrast and (colour images) saturation, relative, within +-.
+        crop: show a random part whose area is at least this share of the image, and whose sides
+            differ by a factor of at most 4/3 (Szegedy et al. 2015), instead of ``scale`` and
+            ``shift``; 1 shows the whole image.
     """
 
     flip: bool = False
@@ -37,11 +40,13 @@ class Augmentation:
     scale: float = 0.0
     shift: float = 0.0
     jitter: float = 0.0
+    crop: float = 1.0
 
     def draw(self, n: int, generator: torch.Generator) -> Draws:
         """Draw the random numbers behind ``n`` views from a generator on the CPU."""
         table = torch.rand(n, 9, generator=generator)
-        return Draws(*table.unbind(dim=1))
+        ratio = torch.rand(n, generator=generator)
+        return Draws(*table.unbind(dim=1), ratio)
 
 
 class Draws(NamedTuple):
@@ -56,6 +61,7 @@ class Draws(NamedTuple):
     brightness: Tensor
     contrast: Tensor
     saturation: Tensor
+    ratio: Tensor
 
     def take(self, indices: Tensor) -> Draws:
         """The random numbers of the views at ``indices``, int64 (B,)."""
@@ -102,14 +108,39 @@ def _affine_maps(augmentation: Augmentation, draws: Draws) -> Tensor:
     mirror = torch.ones_like(draws.mirror)
     if augmentation.flip:
         mirror = torch.where(draws.mirror < 0.5, -1.0, 1.0)
-    scale = 1 + _within(augmentation.scale, draws.scale)
-    cos = torch.cos(angle) * scale
-    sin = torch.sin(angle) * scale
-    shift_x = _within(2 * augmentation.shift, draws.shift_x)  # a side is 2 long
-    shift_y = _within(2 * augmentation.shift, draws.shift_y)
-    row_x = torch.stack([cos * mirror, -sin, shift_x], dim=1)
-    row_y = torch.stack([sin * mirror, cos, shift_y], dim=1)
+    cos = torch.cos(angle)
+    sin = torch.sin(angle)
+    part = _shown_part(augmentation, draws)
+    row_x = torch.stack([cos * part.width * mirror, -sin * part.height, part.x], dim=1)
+    row_y = torch.stack([sin * part.width * mirror, cos * part.height, part.y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
+
+
+class _Part(NamedTuple):
+    """A part of an image: its sides, 1 for the whole image's, and its centre, from -1 to 1."""
+
+    width: Tensor
+    height: Tensor
+    x: Tensor
+    y: Tensor
+
+
+def _shown_part(augmentation: Augmentation, draws: Draws) -> _Part:
+    if augmentation.crop == 1:
+        side = 1 + _within(augmentation.scale, draws.scale)
+        x = _within(2 * augmentation.shift, draws.shift_x)  # a side is 2 long
+        y = _within(2 * augmentation.shift, draws.shift_y)
+        return _Part(side, side, x, y)
+    area = augmentation.crop + (1 - augmentation.crop) * draws.scale
+    ratio = torch.exp(_within(math.log(4 / 3), draws.ratio))
+    width = (area * ratio).sqrt().clamp(max=1)
+    height = (area / ratio).sqrt().clamp(max=1)
+    return _Part(
+        width,
+        height,
+        x=(1 - width) * _within(1, draws.shift_x),
+        y=(1 - height) * _within(1, draws.shift_y),
+    )
 
 
 def _jittered(views: Tensor, jitter: float, draws: Draws) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from small import RECIPE, SMALL, some
 
 from swys_studies import trials
@@ -20,7 +21,7 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     build = trials.build
     folds = trials.grouped_folds
     monkeypatch.setattr(trials, "build", lambda *arguments: build(*arguments, **SMALL))
-    monkeypatch.setattr(trials, "grouped_folds", lambda data: folds(data, groups=8, folds=2))
+    monkeypatch.setattr(trials, "grouped_folds", lambda data: folds(data, groups=4, folds=2))
     monkeypatch.setattr(trials, "reference_recipe", lambda *names: RECIPE)
     monkeypatch.setattr(trials, "study_data", lambda dataset: data)
     monkeypatch.setattr(trials, "CHECKPOINTS", tmp_path)
@@ -28,8 +29,8 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     return tmp_path
 
 
-def run(folder, **options):
-    trials.trials(folder=str(folder / "work"), seeds=1, **options)
+def run(folder, fold=0, **options):
+    trials.trials(folder=str(folder / "work"), seeds=1, fold=fold, **options)
     return trials.read_trials(folder / "pneumoniamnist" / "trials.json")
 
 
@@ -38,6 +39,27 @@ def test_each_trial_is_scored_on_each_split(study):
     assert [entry["trial"] for entry in entries] == ["plain", "slow"]
     for entry in entries:
         assert all(0 <= entry[split]["auc"] <= 1 for split in ("grouped", "random", "test"))
+
+
+def test_mirrored_images_are_asked_too(study):
+    for entry in run(study, only="plain"):
+        assert 0 <= entry["grouped, mirrored"]["auc"] <= 1
+
+
+def test_a_trial_can_go_on_from_a_masked_autoencoder(study, monkeypatch):
+    weights = torch.full((48,), 7.0)
+    monkeypatch.setattr(trials, "pretrain", lambda *arguments: {"norm.weight": weights})
+    started = []
+    fit = trials.fit
+
+    def watched(model, *arguments, **options):
+        started.append(model.norm.weight.detach().clone())
+        return fit(model, *arguments, **options)
+
+    monkeypatch.setattr(trials, "fit", watched)
+    monkeypatch.setattr(trials, "TRIALS", [Trial("masked", "", pretraining=1)])
+    run(study)
+    assert torch.equal(started[0], weights)
 
 
 def test_what_is_done_is_not_trained_again(study, monkeypatch):

@@ -45,7 +45,7 @@ def draws() -> Draws:
 @pytest.fixture
 def middle() -> Draws:
     """The random numbers by which six images stay as they are."""
-    table = torch.full((9, 6), 0.5)
+    table = torch.full((10, 6), 0.5)
     return Draws(*table)
 
 
@@ -83,7 +83,14 @@ def test_draws_are_the_columns_of_one_table():
     table = torch.rand(4, 9, generator=generator)
     draws = view_draws(EVERYTHING, 4, 3)
     columns = torch.stack(draws)
-    assert equal(columns, table.T)
+    assert equal(columns[:9], table.T)
+
+
+def test_what_was_added_is_drawn_after_the_table():
+    generator = torch.Generator().manual_seed(3)
+    torch.rand(4, 9, generator=generator)
+    draws = view_draws(EVERYTHING, 4, 3)
+    assert equal(draws.ratio, torch.rand(4, generator=generator))
 
 
 def test_draws_of_some_views_can_be_taken(draws):
@@ -156,6 +163,40 @@ def test_half_the_scale_shows_the_middle(middle):
     views = augment(planes, 8, half, draws)
     inside = views[:, :, 1:-1, 1:-1]
     assert (inside == 1).all()
+
+
+def test_a_crop_of_a_quarter_shows_half_of_each_side(middle):
+    planes = torch.zeros(6, 1, 8, 8)
+    planes[:, :, 2:6, 2:6] = 1.0
+    quarter = Augmentation(crop=0.25)
+    draws = middle._replace(scale=torch.zeros(6))
+    views = augment(planes, 8, quarter, draws)
+    inside = views[:, :, 1:-1, 1:-1]
+    assert (inside == 1).all()
+
+
+def test_a_crop_stays_inside_the_image(middle):
+    ramp = torch.linspace(-1, 1, 8).expand(6, 1, 8, 8)
+    draws = middle._replace(scale=torch.zeros(6), shift_x=torch.zeros(6))
+    views = augment(ramp, 8, Augmentation(crop=0.25), draws)
+    left_half = ramp[..., 0:4]
+    assert views[0, 0, 0, 0] == pytest.approx(-1, abs=0.1)
+    assert views[0, 0, 0, -1] == pytest.approx(float(left_half[0, 0, 0, -1]), abs=0.1)
+
+
+def test_a_crop_of_everything_is_the_whole_image(planes, middle):
+    draws = middle._replace(scale=torch.full((6,), 1 - 1e-6))
+    views = augment(planes, 28, Augmentation(crop=0.3), draws)
+    assert_close(views, planes)
+
+
+def test_a_crop_can_be_wider_than_high(middle):
+    columns = torch.linspace(-1, 1, 8).expand(6, 1, 8, 8)
+    quarter = Augmentation(crop=0.25)
+    draws = middle._replace(scale=torch.zeros(6), ratio=torch.ones(6))
+    wide = augment(columns, 8, quarter, draws)
+    square = augment(columns, 8, quarter, draws._replace(ratio=torch.full((6,), 0.5)))
+    assert wide[0].max() - wide[0].min() > square[0].max() - square[0].min()
 
 
 @pytest.fixture
@@ -309,3 +350,19 @@ def test_fewer_images_than_a_batch_are_one_batch():
     recipe = Recipe(batch_size=16)
     (part,) = batch_indices(5, recipe, epoch=0, seed=0)
     assert sorted(part.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_an_image_and_its_label_are_mixed_by_the_same_share(data):
+    plain = next(batches(data, 0, RECIPE, seed=0))
+    mixed = next(batches(data, 0, replace(RECIPE, mixup=1.0), seed=0))
+    change = plain.targets.roll(1, 0) - plain.targets
+    share = ((mixed.targets - plain.targets) * change).sum() / change.square().sum()
+    expected = torch.lerp(plain.inputs, plain.inputs.roll(1, 0), share)
+    assert_close(mixed.inputs, expected)
+
+
+def test_smoothed_labels_sum_to_one(data):
+    recipe = replace(RECIPE, label_smoothing=0.1)
+    batch = next(batches(data, 0, recipe, seed=0))
+    assert_close(batch.targets.sum(dim=1), torch.ones(len(batch.targets)))
+    assert float(batch.targets.min()) == pytest.approx(0.05)

@@ -1,0 +1,100 @@
+"""Masked-autoencoder pretraining (He et al. 2022): fill in the patches that are hidden.
+
+A ViT sees a random share of the patches of each training image, and a small decoder has to draw the
+others. No labels are read. The encoder starts from random weights and sees the training images
+only, so a model that goes on from it is still trained from scratch on these images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from swys_utils.config import default_device
+from swys_utils.data import Dataset
+from swys_utils.recipe import Batch, Recipe, class_and_numbers
+from swys_utils.training import build, fit
+from swys_utils.vit_internals import embedded_tokens
+
+DECODER_BLOCKS = 2
+DECODER_HEADS = 4
+
+
+class MaskedObjective(nn.Module):
+    """The mean squared error of the hidden patches' pixels, each patch with mean 0, deviation 1.
+
+    Which patches are hidden is decided by the model's PatchDropout.
+
+    Args:
+        model: the encoder, a timm ViT with PatchDropout.
+        width: of the decoder.
+    """
+
+    def __init__(self, model: VisionTransformer, width: int = 96):
+        super().__init__()
+        patch_values = 3 * model.patch_embed.patch_size[0] ** 2
+        places = torch.randn(1, model.patch_embed.num_patches, width) * 0.02
+        self.narrow = nn.Linear(model.embed_dim, width)
+        self.hidden = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(places)
+        blocks = [Block(width, DECODER_HEADS) for _ in range(DECODER_BLOCKS)]
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(width)
+        self.draw = nn.Linear(width, patch_values)
+
+    def settings(self) -> dict:
+        """What a resumed run has to share."""
+        return class_and_numbers(self)
+
+    def forward(self, model: VisionTransformer, batch: Batch) -> Tensor:
+        """The loss of the patches that ``model`` did not see."""
+        tokens, kept = embedded_tokens(model, batch.inputs)
+        encoded = model.norm(model.blocks(tokens))[:, model.num_prefix_tokens :]
+        seen = self.narrow(encoded)
+        index = kept[:, :, None].expand(-1, -1, seen.shape[2])
+        grid = self.hidden.expand(len(seen), self.places.shape[1], -1).to(seen.dtype)
+        grid = grid.scatter(1, index, seen)
+        drawn = self.draw(self.norm(self.blocks(grid + self.places))).float()
+        error = (drawn - patch_pixels(model, batch.inputs)).square().mean(dim=2)
+        is_hidden = torch.ones_like(error).scatter(1, kept, 0.0)
+        return (error * is_hidden).sum() / is_hidden.sum()
+
+
+def patch_pixels(model: VisionTransformer, inputs: Tensor) -> Tensor:
+    """The pixels of each patch with mean 0 and deviation 1, float (B, patches, values).
+
+    Args:
+        model: gives the size of a patch.
+        inputs: model input, float (B, 3, S, S).
+    """
+    side = model.patch_embed.patch_size[0]
+    patches = F.unfold(inputs, side, stride=side).transpose(1, 2)
+    return F.layer_norm(patches, patches.shape[2:], eps=1e-4)
+
+
+def pretrain(
+    name: str, data: Dataset, recipe: Recipe, hidden: float, seed: int, state_path: Path
+) -> dict[str, Tensor]:
+    """Weights of an encoder that was pretrained on the training images, without its head.
+
+    Args:
+        name: a model of the series.
+        data: its training images are shown; labels are not read.
+        recipe: epochs, rate and views.
+        hidden: share of the patches that are hidden, from 0 to 1.
+        seed: of weights, order and views.
+        state_path: of the unfinished run.
+
+    Returns:
+        Name -> weight, as ``load_state_dict`` takes them with ``strict=False``.
+    """
+    recipe = replace(recipe, patch_drop=hidden, full_tokens=0.0, drop_path=0.0)
+    model = build(name, data, recipe, seed)
+    objective = MaskedObjective(model)
+    fit(model, data, recipe, objective, seed=seed, device=default_device(), state_path=state_path)
+    return {key: value for key, value in model.state_dict().items() if not key.startswith("head")}
