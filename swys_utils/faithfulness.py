@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from scipy.integrate import trapezoid
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import center_crop, gaussian_blur, pad
 
 from .config import SwysError
 from .data import to_model_input
 from .gradcam import MapFunction, Targets, heatmaps
+from .occlusion import blurred
 from .vit_internals import evaluation_mode, input_batches
 
 BATCH_SIZE = 32  # images in one forward pass
@@ -210,24 +210,6 @@ def mosaic_pointing(
     whole = sums.sum(axis=1)
     whole[whole == 0] = np.nan
     return of_target / whole
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur, cut off at two sigma, with the edges of the image repeated outside of it.
-
-    Args:
-        x: images, float (B, 3, H, W).
-        sigma: of the Gaussian, px.
-
-    Returns:
-        float (B, 3, H, W).
-    """
-    reach = int(2 * sigma)
-    # torchvision reflects the image at its edges; with this margin, only what is cut off again
-    with_margin = pad(x, [reach], padding_mode="edge")
-    kernel_size = 2 * reach + 1
-    smooth = gaussian_blur(with_margin, kernel_size, float(sigma))
-    return center_crop(smooth, x.shape[-2:])
 
 
 def _ranks(maps: np.ndarray) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .attention_maps import attention_rollout, legrad
 from .config import SwysError, unknown
 from .data import to_planes
+from .occlusion import occlusion_map
 from .vit_internals import (
     Targets,
     as_map,
@@ -25,6 +26,7 @@ from .vit_internals import (
     input_batches,
     logits_of,
     plain_attention,
+    targets_of,
 )
 
 # What computes maps: called as ``grad_cam`` is.
@@ -112,6 +114,7 @@ _METHODS = (
     Method("hires_cam", "HiResCAM", "#56B4E9", hires_cam),
     Method("legrad", "LeGrad", "#000000", legrad),
     Method("attention_rollout", "attention rollout", "#CC79A7", attention_rollout),
+    Method("occlusion", "occlusion", "#009E73", occlusion_map),
 )
 METHODS: dict[str, Method] = {method.id: method for method in _METHODS}
 
@@ -181,15 +184,9 @@ def heatmaps(
         raise SwysError(unknown("method", method, METHODS))
     if not len(images):
         raise SwysError("heatmaps for 0 images; give at least one")
-    classes = None
-    if targets is not None and np.ndim(targets) > 0:
-        classes = torch.as_tensor(targets)
-        if len(classes) != len(images):
-            shown = f"targets {targets!s:.40} for {len(images)} images"
-            raise SwysError(f"{shown}; give one class for all, or one for each image")
     maps = []
     for selection, inputs in input_batches(model, images, batch_size):
-        batch_targets = targets if classes is None else classes[selection]
+        batch_targets = targets_of(targets, selection, len(images))
         maps.append(function(model, inputs, batch_targets, **options).cpu())
     return torch.cat(maps).numpy()
 

@@ -215,10 +215,27 @@ def explained_score(logits: Tensor, targets: Targets) -> Tensor:
 
     Args:
         logits: float (B, C).
-        targets: None for the highest logit, one class for all images, or B classes.
+        targets: as for ``explained_classes``.
 
     Returns:
         A scalar.
+
+    Raises:
+        SwysError: as ``explained_classes`` does.
+    """
+    classes = explained_classes(logits, targets)
+    return logits.gather(1, classes[:, None]).sum()
+
+
+def explained_classes(logits: Tensor, targets: Targets) -> Tensor:
+    """The class to explain in each image.
+
+    Args:
+        logits: float (B, C).
+        targets: None for the highest logit, one class for all images, or B classes.
+
+    Returns:
+        int64 (B,).
 
     Raises:
         SwysError: classes that do not exist, or another number of them.
@@ -234,8 +251,30 @@ def explained_score(logits: Tensor, targets: Targets) -> Tensor:
         shown = f"targets {classes.tolist()!s:.40} for {count} images"
         choice = f"give one class from 0 to {num_classes - 1}, or one for each image"
         raise SwysError(f"{shown}; {choice}")
-    classes = classes.long().expand(count)
-    return logits.gather(1, classes[:, None]).sum()
+    return classes.long().expand(count)
+
+
+def targets_of(targets: Targets, selection: slice, count: int) -> Targets:
+    """The classes to explain in some of many images.
+
+    Args:
+        targets: None for the predicted class, one class for all images, or N classes.
+        selection: which images.
+        count: number of all images N.
+
+    Returns:
+        As many of N classes; else the targets as they are.
+
+    Raises:
+        SwysError: another number of targets than images.
+    """
+    if targets is None or np.ndim(torch.as_tensor(targets)) == 0:
+        return targets
+    classes = torch.as_tensor(targets)
+    if len(classes) != count:
+        shown = f"targets {targets!s:.40} for {count} images"
+        raise SwysError(f"{shown}; give one class for all, or one for each image")
+    return classes[selection]
 
 
 def as_map(values: Tensor, model: VisionTransformer, inputs: Tensor, signed: bool) -> Tensor:

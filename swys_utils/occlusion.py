@@ -1,0 +1,234 @@
+"""Occlusion: what does the score of a class lose when a patch of the image is hidden?
+
+A heatmap of gradients or attention shows what a model *marks*. What its answer *rests on* can be
+asked directly: hide a patch, ask the model again, and write down by how much the score fell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop, gaussian_blur, pad
+from tqdm import tqdm
+
+from .config import SwysError, unknown
+from .data import to_model_input
+from .vit_internals import (
+    Targets,
+    as_map,
+    checked_input,
+    embedded_tokens,
+    evaluation_mode,
+    explained_classes,
+    input_batches,
+    logits_of,
+    targets_of,
+)
+
+FILLS = ("mean", "blur", "token")
+VARIANTS = 64  # of an image in one forward pass
+
+# A model, or any function of model input, float (B, 3, S, S), that returns scores (B, C).
+Scorer: TypeAlias = nn.Module | Callable[[Tensor], Any]
+
+
+def occlusion(
+    model: Scorer,
+    images: np.ndarray | Tensor,
+    targets: Targets = None,
+    patch: int | None = None,
+    fill: str = "mean",
+    multi_label: bool = False,
+) -> np.ndarray:
+    """Hide one patch at a time (Zeiler & Fergus 2014), and see what the score of a class loses.
+
+    The score is the log-odds of the class, log(p / (1 - p)): where a model is certain, its
+    probability hardly moves.
+
+    Args:
+        model: a timm ViT, or any function of model input, float32 (B, 3, S, S) in [-1, 1], that
+            returns logits (B, C), such as an ONNX session.
+        images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
+        targets: None for the predicted class, one class for all images, or N classes.
+        patch: side of what is hidden, px; None: as the ViT cuts, of a function a seventh.
+        fill: what stands in for a patch: the "mean" colour of the image; "blur", the image blurred
+            (Gaussian, sigma one patch); or nothing, "token", which leaves a ViT's token out.
+        multi_label: several labels can be true, so that a logit is the log-odds of its label.
+
+    Returns:
+        float32 (N, gh, gw); positive where the class needs the patch, negative where it does better
+        without.
+
+    Raises:
+        SwysError: an unknown fill or one that the model has not, a patch that does not fit, no
+            images, or targets that do not fit.
+    """
+    if not len(images):
+        raise SwysError("occlusion of 0 images; give at least one")
+    maps = []
+    for index in tqdm(range(len(images)), "hiding", leave=False, delay=5, disable=None):
+        selection = slice(index, index + 1)
+        image = one_input(model, images[selection])
+        target = targets_of(targets, selection, len(images))
+        height, width = grid_of(model, image, patch)
+        one_patch_each = torch.eye(height * width, dtype=torch.bool)
+        hidden = one_patch_each.reshape(-1, height, width)
+        lost = lost_without(model, image, hidden, target, fill, multi_label)
+        maps.append(lost.reshape(height, width))
+    return torch.stack(maps).cpu().numpy()
+
+
+def occlusion_map(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Targets = None,
+    block: int = -1,
+    signed: bool = False,
+) -> Tensor:
+    """``occlusion`` of a ViT, called as ``gradcam.grad_cam`` is.
+
+    Args:
+        model: any plain timm VisionTransformer; it is left as it was.
+        inputs: model input, float (B, 3, H, W).
+        targets: None for the predicted class, one class for all images, or B classes.
+        block: changes nothing, because the whole model is asked.
+        signed: keep negative values: without such a patch the class does better.
+
+    Returns:
+        float32 (B, gh, gw) on the device of ``inputs``, log-odds; >= 0 unless signed.
+
+    Raises:
+        SwysError: as ``gradcam.grad_cam`` does.
+    """
+    x, _ = checked_input(model, inputs, block)
+    values = torch.as_tensor(occlusion(model, x.detach(), targets))
+    return as_map(values.flatten(1), model, inputs, signed)
+
+
+@torch.no_grad()
+def lost_without(
+    model: Scorer,
+    image: Tensor,
+    hidden: Tensor,
+    target: Targets,
+    fill: str = "mean",
+    multi_label: bool = False,
+) -> Tensor:
+    """What the log-odds of a class lose in variants of an image, each without some patches.
+
+    Args:
+        model: as for ``occlusion``.
+        image: model input, float (1, 3, H, W).
+        hidden: which patches each variant lacks, bool (V, gh, gw); for "token" as many in each.
+        target: the class; None for the predicted one.
+        fill: as for ``occlusion``.
+        multi_label: as for ``occlusion``.
+
+    Returns:
+        float32 (V,).
+
+    Raises:
+        SwysError: as ``occlusion`` does.
+    """
+    if fill not in FILLS:
+        raise SwysError(unknown("fill", fill, FILLS))
+    ask = _without_tokens if fill == "token" else _with_fill
+    is_module = isinstance(model, nn.Module)
+    with evaluation_mode(model) if is_module else nullcontext():
+        answers = [model(image)]
+        for some in hidden.to(image.device).split(VARIANTS):
+            answers.append(ask(model, image, some, fill))
+    logits = torch.cat([torch.as_tensor(answer).float() for answer in answers])
+    chosen = explained_classes(logits[:1], target).expand(len(logits), 1)
+    odds = logits.gather(1, chosen)[:, 0]
+    if not multi_label:
+        others = logits.scatter(1, chosen, -torch.inf)
+        odds = odds - others.logsumexp(dim=1)
+    return odds[0] - odds[1:]
+
+
+def one_input(model: Scorer, image: np.ndarray | Tensor) -> Tensor:
+    """Model input of an image: a function gets it at the size that is stored.
+
+    Args:
+        model: as for ``occlusion``.
+        image: as for ``occlusion``, of one image.
+
+    Returns:
+        float (1, 3, H, W).
+    """
+    if isinstance(model, VisionTransformer):
+        _, inputs = next(input_batches(model, image, 1))
+        return inputs
+    image = torch.as_tensor(image)
+    return image if image.is_floating_point() else to_model_input(image, image.shape[1])
+
+
+def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int, int]:
+    """How many patches there are below and beside each other.
+
+    Args:
+        model: as for ``occlusion``.
+        image: model input, float (1, 3, H, W).
+        patch: as for ``occlusion``.
+
+    Raises:
+        SwysError: patches of that side do not fill the image.
+    """
+    height, width = image.shape[-2:]
+    if patch is None and isinstance(model, VisionTransformer):
+        return model.patch_embed.dynamic_feat_size((height, width))
+    patch = patch or max(1, height // 7)
+    if height % patch or width % patch:
+        size = f"{height} x {width} px"
+        raise SwysError(f"patches of {patch} px do not fill {size}; choose a divisor of its sides")
+    return height // patch, width // patch
+
+
+def _with_fill(model: Scorer, image: Tensor, hidden: Tensor, fill: str) -> Any:
+    """Scores of the image where something else stands in the place of hidden patches."""
+    pixels = F.interpolate(hidden[:, None].float(), size=image.shape[-2:]).bool()
+    blank = image.mean(dim=(2, 3), keepdim=True)
+    if fill == "blur":
+        patch = image.shape[-1] // hidden.shape[-1]
+        blank = blurred(image, sigma=patch)
+    return model(torch.where(pixels, blank, image))
+
+
+def _without_tokens(model: Scorer, image: Tensor, hidden: Tensor, fill: str) -> Tensor:
+    """Logits of a ViT that does not read the tokens of hidden patches."""
+    if not isinstance(model, VisionTransformer):
+        raise SwysError(f"fill '{fill}' needs a timm ViT; choose mean or blur")
+    tokens, _ = embedded_tokens(model, image)
+    prefix = model.num_prefix_tokens
+    read = F.pad(~hidden.flatten(1), (prefix, 0), value=True)
+    if read.shape[1] != tokens.shape[1]:
+        raise SwysError(f"fill '{fill}' hides whole tokens; leave out patch")
+    kept = tokens.expand(len(read), -1, -1)[read]
+    kept = kept.reshape(len(read), -1, tokens.shape[2])
+    return logits_of(model, model.blocks(kept))
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur, cut off at two sigma, with the edges of the image repeated outside of it.
+
+    Args:
+        x: images, float (B, 3, H, W).
+        sigma: of the Gaussian, px.
+
+    Returns:
+        float (B, 3, H, W).
+    """
+    reach = int(2 * sigma)
+    # torchvision reflects the image at its edges; with this margin, only what is cut off again
+    with_margin = pad(x, [reach], padding_mode="edge")
+    kernel_size = 2 * reach + 1
+    smooth = gaussian_blur(with_margin, kernel_size, float(sigma))
+    return center_crop(smooth, x.shape[-2:])

@@ -1,0 +1,194 @@
+"""Occlusion of models whose truth is known: a linear one that reads two patches, and a ViT."""
+
+import numpy as np
+import pytest
+import torch
+from small import vit
+
+from swys_utils.config import SwysError
+from swys_utils.data import to_model_input
+from swys_utils.gradcam import heatmaps
+from swys_utils.occlusion import FILLS, blurred, grid_of, lost_without, occlusion, one_input
+from swys_utils.vit_internals import explained_classes, targets_of
+
+READ = ((0, 0), (4, 2))  # patches of 4 px: row, column
+WEIGHTS = (2.0, -1.0)
+
+
+def two_patches(inputs):
+    """Logits (B, 2): class 1 gets a share of the mean of each of two patches, class 0 nothing."""
+    means = []
+    for row, column in READ:
+        rows = slice(4 * row, 4 * row + 4)
+        columns = slice(4 * column, 4 * column + 4)
+        means.append(inputs[:, :, rows, columns].mean(dim=(1, 2, 3)))
+    score = WEIGHTS[0] * means[0] + WEIGHTS[1] * means[1]
+    return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (3, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture
+def bright():
+    """Black images whose two patches are white."""
+    images = np.zeros((2, 28, 28), np.uint8)
+    for row, column in READ:
+        images[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 255
+    return images
+
+
+@pytest.fixture
+def model():
+    return vit(noise=0.1, patch_size=7)
+
+
+def test_a_map_is_float32_with_a_value_for_each_patch(images):
+    maps = occlusion(two_patches, images)
+    assert maps.shape == (3, 7, 7)
+    assert maps.dtype == np.float32
+
+
+def test_only_the_patches_that_are_read_count(bright):
+    maps = occlusion(two_patches, bright, targets=1)
+    assert {tuple(place) for place in np.argwhere(maps[0])} == set(READ)
+
+
+def test_a_patch_is_worth_what_the_log_odds_lose(bright):
+    maps = occlusion(two_patches, bright, targets=1)
+    inputs = to_model_input(bright)
+    lost = 1 - inputs[0].mean().item()  # white becomes the mean of the image
+    expected = [weight * lost for weight in WEIGHTS]
+    found = [maps[0][place] for place in READ]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_speaks_for_a_class_speaks_against_the_other(bright):
+    for_one = occlusion(two_patches, bright, targets=1)
+    for_zero = occlusion(two_patches, bright, targets=0)
+    np.testing.assert_allclose(for_zero, -for_one, atol=1e-6)
+
+
+def test_without_targets_the_predicted_class_is_explained(bright):
+    expected = occlusion(two_patches, bright, targets=1)
+    np.testing.assert_array_equal(occlusion(two_patches, bright), expected)
+
+
+def test_each_image_can_have_a_class_of_its_own(bright):
+    maps = occlusion(two_patches, bright, targets=[0, 1])
+    np.testing.assert_allclose(maps[0], -maps[1], atol=1e-6)
+
+
+def test_where_several_labels_can_be_true_a_logit_is_the_score(bright):
+    def with_another_label(inputs):
+        return torch.cat([two_patches(inputs), 9 * inputs[:, :1, 0, 0]], dim=1)
+
+    alone = occlusion(two_patches, bright, targets=1)
+    beside = occlusion(with_another_label, bright, targets=1, multi_label=True)
+    np.testing.assert_allclose(beside, alone, atol=1e-6)
+
+
+def test_the_side_of_a_patch_can_be_chosen(images):
+    assert occlusion(two_patches, images, patch=14).shape == (3, 2, 2)
+
+
+def test_a_function_may_return_an_array(images):
+    def onnx(inputs):
+        return two_patches(inputs).numpy()
+
+    np.testing.assert_array_equal(occlusion(onnx, images), occlusion(two_patches, images))
+
+
+def test_colour_images_are_taken(images):
+    colour = np.repeat(images[..., None], 3, axis=3)
+    grey_maps = occlusion(two_patches, images)
+    np.testing.assert_allclose(occlusion(two_patches, colour), grey_maps, atol=1e-6)
+
+
+def test_a_map_of_a_vit_has_its_grid(model, images):
+    assert grid_of(model, one_input(model, images[:1])) == (4, 4)
+    assert occlusion(model, images).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_patch_that_a_vit_does_not_attend_to_is_worth_nothing(model, images, fill):
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attn.proj.weight.zero_()  # CLS gets nothing from any patch
+    maps = occlusion(model, images, fill=fill)
+    assert np.abs(maps).max() < 1e-5
+
+
+def test_without_its_token_a_patch_cannot_be_read(model, images):
+    changed = images.copy()
+    changed[:, :7, :7] = 255
+    rest = occlusion(model, images, targets=0, fill="token")
+    without = occlusion(model, changed, targets=0, fill="token")
+    with torch.no_grad():
+        odds = model(to_model_input(images))
+        odds_changed = model(to_model_input(changed))
+    left = (odds[:, 0] - odds[:, 1]).numpy() - rest[:, 0, 0]
+    left_changed = (odds_changed[:, 0] - odds_changed[:, 1]).numpy() - without[:, 0, 0]
+    np.testing.assert_allclose(left, left_changed, atol=1e-5)
+
+
+def test_hiding_several_patches_of_a_linear_model_adds_up(bright):
+    image = one_input(two_patches, bright[:1])
+    singles = occlusion(two_patches, bright[:1], targets=1)[0]
+    hidden = torch.ones(1, 7, 7, dtype=torch.bool)
+    lost = lost_without(two_patches, image, hidden, 1)
+    assert lost.item() == pytest.approx(singles.sum(), rel=1e-4)
+
+
+def test_blur_keeps_the_colour_of_a_place(images):
+    grey = np.full_like(images, 128)
+    assert np.abs(occlusion(two_patches, grey, fill="blur")).max() < 1e-6
+
+
+def test_a_blurred_uniform_image_stays_as_it_is():
+    uniform = torch.full((1, 3, 28, 28), 0.3)
+    torch.testing.assert_close(blurred(uniform, 4), uniform)
+
+
+def test_occlusion_is_one_of_the_ways_to_explain(model, images):
+    expected = occlusion(model, images, targets=1)
+    maps = heatmaps(model, images, "occlusion", 1, signed=True)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+def test_one_class_stays_one_for_all():
+    assert targets_of(1, slice(0, 2), 5) == 1
+
+
+def test_each_image_keeps_its_class():
+    assert targets_of([0, 1, 1], slice(1, 3), 3).tolist() == [1, 1]
+
+
+def test_the_highest_logit_is_explained():
+    assert explained_classes(torch.tensor([[0.0, 2.0, 1.0]]), None).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fill": "meen"}, "did you mean 'mean'"),
+        ({"fill": "token"}, "needs a timm ViT; choose mean or blur"),
+        ({"patch": 5}, "patches of 5 px do not fill 28 x 28 px"),
+        ({"targets": [0, 1]}, "[0, 1] for 3 images"),
+        ({"targets": 2}, "give one class from 0 to 1"),
+        ({"images": np.zeros((0, 28, 28), np.uint8)}, "occlusion of 0 images"),
+    ],
+)
+def test_what_cannot_be_hidden_is_one_line(images, change, message):
+    with pytest.raises(SwysError) as error:
+        occlusion(**({"model": two_patches, "images": images} | change))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_token_is_as_large_as_the_vits_patch(model, images):
+    with pytest.raises(SwysError, match="leave out patch"):
+        occlusion(model, images, patch=14, fill="token")
