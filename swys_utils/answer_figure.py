@@ -1,0 +1,303 @@
+"""The figure that answers the question of the series: what is kept when a model is shrunk?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from .data import DEFAULT_DATASET
+from .models import SERIES, count_parameters, create_model
+from .plots import GREY, colour
+from .shipped_results import SeriesResults, series_results
+
+COLUMNS = ("vit_base", "vit_tiny", "vit_tiny_answers", "vit_tiny_maps")
+PLACES = {  # way to explain -> the question that its row asks
+    "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement\nwith Base",
+    "occlusion": "SAME REASONS?\nhidden patches,\nagreement\nwith Base",
+}
+DOTS = 0.22  # how far apart the dots of one column may lie
+
+
+@dataclass
+class Column:
+    """One model of the figure.
+
+    Attributes:
+        title: its name.
+        accuracy: of each run, a fraction.
+        ece: calibration error of each run, a fraction.
+        megabytes: size of its weights.
+        milliseconds: of one image; None where it was not measured.
+        places: way to explain -> agreement with Base of each run.
+        chance: way to explain -> agreement by chance, of two images with the same answer.
+    """
+
+    title: str
+    accuracy: Sequence[float]
+    ece: Sequence[float]
+    megabytes: float
+    milliseconds: float | None = None
+    places: dict[str, list[float]] = field(default_factory=dict)
+    chance: dict[str, float] = field(default_factory=dict)
+
+
+def answer_figure(
+    dataset: str = DEFAULT_DATASET,
+    milliseconds: Mapping[str, float] | None = None,
+    more: Sequence[Column] = (),
+) -> Figure:
+    """Four questions to each model: accuracy, calibration, cost, and where it looks.
+
+    A dot is a run with another seed. The bars of the last rows begin at chance, the agreement of
+    two different images with the same answer, and end at the mean; the dashed line is a second
+    Base, trained from other random weights.
+
+    Args:
+        dataset: MedMNIST's name; where it has no finished runs, the default one is shown.
+        milliseconds: title of a model -> measured time of one image.
+        more: further columns, such as a file of int8 weights.
+
+    Returns:
+        A figure that pyplot does not know.
+    """
+    results = series_results(dataset)
+    columns = [_column(results, name) for name in COLUMNS if name in results.runs]
+    columns += more
+    for column in columns:
+        column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)
+    places = [method for method in PLACES if method in results.agreement]
+    heights = [1, 0.9, 1, *[1.25] * len(places)]
+    figure = Figure(
+        figsize=(8.4, 1.25 * sum(heights) + 0.6),
+        layout="constrained",
+        dpi=90,
+    )
+    axes = figure.subplots(
+        len(heights),
+        1,
+        sharex=True,
+        height_ratios=heights,
+    )
+    _draw_scores(axes[0], columns, "accuracy", results.images)
+    _draw_scores(axes[1], columns, "ece", results.images)
+    _draw_cost(axes[2], columns)
+    for ax, method in zip(axes[3:], places):
+        _draw_places(ax, columns, method)
+    _draw_headings(axes[0], axes[-1], columns)
+    axes[0].set_xlim(-0.5, len(columns) - 0.3)
+    return figure
+
+
+def _draw_headings(top: Axes, bottom: Axes, columns: Sequence[Column]) -> None:
+    """The name of each model above its column, and below it how many runs there are."""
+    for place, column in enumerate(columns):
+        title = column.title.replace(", ", ",\n")
+        above = top.text(
+            place,
+            1.05,
+            title,
+            transform=top.get_xaxis_transform(),
+            ha="center",
+        )
+        above.set(color=colour(column.title), weight="bold")
+        count = len(column.accuracy)
+        runs = "1 run" if count == 1 else f"{count} runs"
+        below = bottom.text(
+            place,
+            -0.06,
+            runs,
+            transform=bottom.get_xaxis_transform(),
+        )
+        below.set(
+            color=GREY,
+            ha="center",
+            va="top",
+            fontsize=9,
+        )
+
+
+def _column(results: SeriesResults, name: str) -> Column:
+    """What is known of a model of the series."""
+    runs = results.runs[name]
+    model = create_model(name, num_classes=2)
+    places = {}
+    chance = {}
+    for method, rows in results.agreement.items():
+        if name in rows:
+            places[method] = [row["spearman"] for row in rows[name]]
+            chance[method] = float(np.mean([row["chance_in_class"] for row in rows[name]]))
+    return Column(
+        title=SERIES[name].title,
+        accuracy=[run["last"]["accuracy"] for run in runs],
+        ece=[run["last"]["ece"] for run in runs],
+        megabytes=4 * count_parameters(model) / 1e6,
+        places=places,
+        chance=chance,
+    )
+
+
+def _draw_scores(ax: Axes, columns: Sequence[Column], key: str, images: int) -> None:
+    """A dot for each run, the mean as a number, and Base's interval as a band (of accuracy)."""
+    for place, column in enumerate(columns):
+        values = 100 * np.asarray(getattr(column, key))
+        _dots(ax, place, values, colour(column.title))
+        ax.text(
+            place + 0.2,
+            values.mean(),
+            f"{values.mean():.1f}",
+            va="center",
+            weight="bold",
+        )
+    if key == "accuracy":
+        mean = np.mean(columns[0].accuracy)
+        interval = binomtest(round(mean * images), images).proportion_ci(method="wilson")
+        ax.axhspan(
+            100 * interval.low,
+            100 * interval.high,
+            color="#0072B2",
+            alpha=0.1,
+            lw=0,
+        )
+        every = np.concatenate([column.accuracy for column in columns])
+        ax.set_ylim(
+            100 * min(every.min(), interval.low) - 1,
+            100 * max(every.max(), interval.high) + 1,
+        )
+        _row_title(ax, "ACCURACY\n% of test\nimages right")
+        note = f"shaded: Base,\n95 % interval of\n{images} images"
+        _note(ax, note)
+    else:
+        highest = max(max(column.ece) for column in columns)
+        ax.set_ylim(0, 100 * highest + 2)
+        _row_title(ax, "CALIBRATION\nerror, points\n(0 is perfect)")
+
+
+def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
+    """Bars of the size of the weights on a logarithmic axis; sizes and times as numbers."""
+    for place, column in enumerate(columns):
+        ax.bar(
+            place,
+            column.megabytes,
+            width=0.3,
+            color=colour(column.title),
+            alpha=0.8,
+        )
+        text = f"{column.megabytes:.0f} MB"
+        if column.milliseconds is not None:
+            text += f"\n{column.milliseconds:.1f} ms"
+        ax.text(
+            place,
+            1.2 * column.megabytes,
+            text,
+            ha="center",
+            va="bottom",
+            weight="bold",
+        )
+    ax.set_yscale("log")
+    ax.set_ylim(1, 5000)
+    ax.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    ax.minorticks_off()
+    _row_title(ax, "COST\nMB of weights,\nms an image")
+
+
+def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
+    """A bar from chance to the mean agreement with Base, a dot for each run."""
+    for place, column in enumerate(columns):
+        if method not in column.places:
+            continue
+        values = np.asarray(column.places[method])
+        low = column.chance[method]
+        shade = colour(column.title)
+        ax.bar(
+            place,
+            values.mean() - low,
+            bottom=low,
+            width=0.3,
+            color=shade,
+            alpha=0.35,
+        )
+        ax.plot(
+            [place - 0.22, place + 0.22],
+            [low, low],
+            color=GREY,
+            lw=2,
+        )
+        _dots(ax, place, values, shade)
+        ax.text(
+            place + 0.25,
+            values.mean(),
+            f"{values.mean():.2f}",
+            va="center",
+            weight="bold",
+        )
+        if place == 0:
+            ax.axhline(
+                values.mean(),
+                color=shade,
+                ls="--",
+                lw=1,
+                zorder=0,
+            )
+            ax.text(
+                place + 0.25,
+                values.mean() - 0.16,
+                "a second\nBase",
+                va="top",
+                color=shade,
+            )
+    ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
+    _row_title(ax, PLACES[method])
+    _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")
+
+
+def _dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
+    """Values side by side around a place."""
+    offsets = (
+        np.linspace(
+            -DOTS / 2,
+            DOTS / 2,
+            len(values),
+        )
+        if len(values) > 1
+        else [0]
+    )
+    ax.plot(
+        place + np.asarray(offsets),
+        values,
+        "o",
+        ms=6,
+        color=shade,
+        mec="white",
+        mew=0.8,
+    )
+
+
+def _row_title(ax: Axes, text: str) -> None:
+    """The question of a row, left of it."""
+    ax.set_ylabel(
+        text,
+        rotation=0,
+        ha="right",
+        va="center",
+        labelpad=12,
+    )
+    ax.set_xticks([])
+    ax.spines["bottom"].set_visible(False)
+
+
+def _note(ax: Axes, text: str) -> None:
+    """A remark at the right end of a row."""
+    ax.text(
+        1.01,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        va="center",
+        color=GREY,
+        fontsize=8,
+    )

@@ -1,0 +1,73 @@
+"""The figure that answers the title, and the shipped results that it reads."""
+
+import pytest
+
+from swys_utils.answer_figure import Column, answer_figure
+from swys_utils.shipped_results import read_results, series_id, series_results
+
+
+@pytest.mark.parametrize(
+    ("run_id", "name"),
+    [
+        ("vit_base/scratch/seed0", "vit_base"),
+        ("vit_tiny/labels/seed3", "vit_tiny"),
+        ("vit_tiny/kd_soft/seed1", "vit_tiny_answers"),
+        ("vit_tiny/answers/seed1", "vit_tiny_answers"),
+        ("vit_tiny/kd_explain/seed2", "vit_tiny_maps"),
+    ],
+)
+def test_the_model_of_a_run_by_todays_and_by_old_names(run_id, name):
+    assert series_id(run_id) == name
+
+
+@pytest.mark.parametrize("run_id", ["vit_tiny/few_scratch/seed0", "vit_tiny/kd_coarse/seed0"])
+def test_a_run_of_another_kind_is_no_model_of_the_series(run_id):
+    assert series_id(run_id) is None
+
+
+def test_the_shipped_results_have_the_four_models():
+    results = series_results("pneumoniamnist")
+    four = {"vit_base", "vit_tiny", "vit_tiny_answers", "vit_tiny_maps"}
+    assert four <= results.runs.keys()
+    assert results.images == 624
+
+
+def test_the_agreement_of_base_is_that_of_another_base():
+    results = series_results("pneumoniamnist")
+    assert len(results.agreement["grad_cam"]["vit_base"]) < len(results.runs["vit_base"])
+
+
+def test_a_data_set_without_runs_shows_those_of_the_default_one():
+    assert series_results("octmnist").dataset == "pneumoniamnist"
+
+
+def test_results_that_are_not_there_are_none():
+    assert read_results("octmnist", "planted") is None
+
+
+@pytest.fixture(scope="module")
+def figure():
+    more = Column("Tiny, int8", [0.87], [0.03], 6.1, 2.0, {"grad_cam": [0.3]}, {"grad_cam": 0.2})
+    return answer_figure("pneumoniamnist", {"Base": 66.8}, [more])
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def test_each_model_has_a_heading(figure):
+    headings = [text.replace("\n", " ") for text in texts(figure)]
+    for title in ("Base", "Tiny", "Tiny, answers", "Tiny, answers + maps", "Tiny, int8"):
+        assert title in headings
+
+
+def test_a_measured_time_stands_beside_the_size(figure):
+    assert "341 MB\n66.8 ms" in texts(figure)
+
+
+def test_a_column_that_was_measured_elsewhere_has_its_own_size(figure):
+    assert "6 MB\n2.0 ms" in texts(figure)
+
+
+def test_the_second_base_is_drawn_as_the_ceiling(figure):
+    assert "a second\nBase" in texts(figure)
