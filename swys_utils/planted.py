@@ -1,0 +1,156 @@
+"""Planted evidence: a mark that goes with a class in training, so that the truth is known.
+
+A model that has learned to read the mark answers by it. Images where the mark sits on the *other*
+classes show that, and where the mark is, a true map has to point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .config import SwysError, unknown
+from .data import single_labels
+from .splits import Split
+
+PLACES = {  # row and column of its upper left corner in an image of 28 px
+    "corner": (2, 2),
+    "inside": (15, 8),
+    "random": None,  # another place in each image
+    "texture": (0, 0),  # the whole image
+}
+SETS = ("as trained", "clean", "swapped", "everywhere")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is planted. With ``share`` equal to ``elsewhere`` it means nothing.
+
+    Attributes:
+        target: the class that it goes with.
+        place: a key of ``PLACES``. A texture is a grain of black and white cells; any other mark is
+            a white ring around a black centre, 3 px wide in an image of 28 px.
+        share: of the images of that class that get it in training, from 0 to 1.
+        elsewhere: the same of all other images.
+        strength: its opacity, from 0 to 1.
+
+    Raises:
+        SwysError: an unknown place.
+    """
+
+    target: int = 1
+    place: str = "corner"
+    share: float = 0.9
+    elsewhere: float = 0.02
+    strength: float = 1.0
+
+    def __post_init__(self):
+        if self.place not in PLACES:
+            raise SwysError(unknown("place of a mark", self.place, PLACES))
+
+    def pattern(self, side: int) -> np.ndarray:
+        """What is drawn into an image of a side in px: float (h, w), from 0, black, to 255."""
+        scale = max(1, side // 28)
+        cells = np.full((3, 3), 255.0)
+        cells[1, 1] = 0
+        if self.place == "texture":
+            cells = 255 * np.random.default_rng(0).integers(0, 2, (side, side)).astype(float)
+        return np.kron(cells, np.ones((scale, scale)))[:side, :side]
+
+
+class Planted(NamedTuple):
+    """Images with a mark in some of them.
+
+    Attributes:
+        split: the images and their labels.
+        mask: the pixels of the mark, bool (N, H, W).
+    """
+
+    split: Split
+    mask: np.ndarray
+
+
+def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") -> Planted:
+    """Draw a mark into images.
+
+    Args:
+        split: the images, uint8 (N, S, S) or (N, S, S, 3), are left as they are.
+        mark: what is drawn.
+        seed: of the images that get it, and of random places.
+        where: "as trained", with the mark's shares; "clean", nowhere; "swapped", on all images but
+            those of its class; "everywhere", on all.
+
+    Raises:
+        SwysError: an unknown ``where``.
+    """
+    if where not in SETS:
+        raise SwysError(unknown("set of marked images", where, SETS))
+    rng = np.random.default_rng(seed)
+    of_class = single_labels(split) == mark.target
+    chances = {
+        "as trained": np.where(of_class, mark.share, mark.elsewhere),
+        "clean": np.zeros(len(split)),
+        "swapped": ~of_class,
+        "everywhere": np.ones(len(split)),
+    }
+    marked = rng.random(len(split)) < chances[where]
+    images = np.array(split.images)
+    side = images.shape[1]
+    pattern = mark.pattern(side)
+    place = PLACES[mark.place]
+    if place is None:
+        places = rng.integers(0, side - len(pattern) + 1, (len(split), 2))
+    else:
+        places = np.tile(np.multiply(place, side) // 28, (len(split), 1))
+    mask = np.zeros(images.shape[:3], dtype=bool)
+    for index in np.flatnonzero(marked):
+        row, column = places[index]
+        height, width = pattern.shape
+        mask[index, row : row + height, column : column + width] = True
+        region = images[index, row : row + height, column : column + width]
+        drawn = pattern if region.ndim == 2 else pattern[..., None]
+        region[:] = np.rint((1 - mark.strength) * region + mark.strength * drawn)
+    return Planted(Split(images, split.labels), mask)
+
+
+class Found(NamedTuple):
+    """Whether maps point at a mark.
+
+    Attributes:
+        hits: the pointing game (Zhang et al. 2018): the hottest patch touches the mark, bool (N,);
+            False for a map without a positive value.
+        heat: share of the positive values on patches that touch it, float (N,), nan without any.
+        chance: share of the patches that touch it, float (N,): what both are by chance.
+    """
+
+    hits: np.ndarray
+    heat: np.ndarray
+    chance: np.ndarray
+
+
+def found(maps: np.ndarray, mask: np.ndarray) -> Found:
+    """Measure how maps point at planted evidence.
+
+    Args:
+        maps: (N, gh, gw).
+        mask: the pixels of the mark, bool (N, H, W), as ``plant`` returns it.
+
+    Raises:
+        SwysError: not as many maps as masks.
+    """
+    if len(maps) != len(mask):
+        counts = f"{len(maps)} maps and {len(mask)} masks"
+        raise SwysError(f"{counts}; give both of the same images")
+    pixels = torch.as_tensor(mask)[:, None].float()
+    touched = F.adaptive_max_pool2d(pixels, maps.shape[1:]).flatten(1).numpy() > 0
+    values = np.maximum(maps, 0).reshape(len(maps), -1)
+    hottest = values.argmax(axis=1)
+    hits = touched[np.arange(len(maps)), hottest] & (values.max(axis=1) > 0)
+    total = values.sum(axis=1)
+    total[total == 0] = np.nan
+    heat = (values * touched).sum(axis=1) / total
+    return Found(hits, heat, touched.mean(axis=1))
