@@ -14,6 +14,7 @@ from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS
 
 from .commands import evaluate, explain, export
+from .doctor import doctor
 from .train import Distill, Train, methods_with_teacher
 
 DESCRIPTION = "See what you shrink: train, explain and shrink ViTs."
@@ -24,7 +25,9 @@ COMMANDS: dict[str, Callable | Mapping] = {
     "evaluate": evaluate,
     "explain": explain,
     "export": export,
+    "doctor": doctor,
 }
+POSITIONAL = ("doctor",)  # commands whose arguments without a default need no name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +95,8 @@ def add_commands(parser: ArgumentParser, commands: Mapping[str, Callable | Mappi
         elif inspect.isclass(command):
             subparser.add_class_arguments(command, as_group=False)
         else:
-            subparser.add_function_arguments(command, as_group=False)
+            positional = name in POSITIONAL
+            subparser.add_function_arguments(command, as_group=False, as_positional=positional)
 
 
 def summary_of(command: Callable | Mapping) -> str:
