@@ -78,7 +78,7 @@ class LiveCurve:
     """Accuracy and AUC against the time of training, redrawn in place while a model learns.
 
     Pass it as ``callback`` to ``training.fit``, or call it after each step of a loop of your own.
-    It scores the model at each twelfth of ``seconds`` and at their end. A notebook keeps one PNG.
+    It scores the model ``looks`` times in ``seconds`` and at their start. A notebook keeps one PNG.
 
     Args:
         split: the images that are scored.
@@ -92,6 +92,8 @@ class LiveCurve:
         history: for each time at which the model was scored "seconds", "accuracy" and "auc", the
             scores as fractions in [0, 1].
     """
+
+    looks = 12
 
     def __init__(
         self,
@@ -121,15 +123,7 @@ class LiveCurve:
         """
         if not self._is_due(seconds):
             return
-        logits = predict(model, self.split.images, bf16=True)
-        scores = point_scores(logits, self.split.labels, self.task)
-        self.history.append(
-            {
-                "seconds": float(seconds),
-                "accuracy": scores["accuracy"],
-                "auc": scores["auc"],
-            }
-        )
+        self.history.append(self._row(model, seconds))
         if get_ipython() is not None:
             self._redraw()
 
@@ -150,12 +144,22 @@ class LiveCurve:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         return figure
 
+    def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
+        """The scores of the model now, as a row of the history."""
+        logits = predict(model, self.split.images, bf16=True)
+        scores = point_scores(logits, self.split.labels, self.task)
+        return {
+            "seconds": float(seconds),
+            "accuracy": scores["accuracy"],
+            "auc": scores["auc"],
+        }
+
     def _is_due(self, seconds: float) -> bool:
         """Whether the first look, the next one or the one at the end of training is due."""
         if not self.history:
             return True
         last = self.history[-1]["seconds"]
-        interval = self.seconds / 12 if self.seconds else 60
+        interval = self.seconds / self.looks if self.seconds else 60
         ends = last < self.seconds <= seconds
         return ends or seconds >= last + interval
 

@@ -1,0 +1,289 @@
+"""What notebook 1 shows of a data set: a guessing game, patches, neighbours, published scores."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from .data import DEFAULT_DATASET, Dataset, to_model_input
+from .plots import GREY
+from .splits import Split
+
+MARK = "#E69F00"  # what a figure points at; no model has this colour
+SHOWN_SIDE = 112  # px of an image on a button's side
+ATTRIBUTION = "images: MedMNIST v2 (Yang et al. 2023), CC BY 4.0"
+
+
+def has_class(split: Split, number: int) -> np.ndarray:
+    """Which images have a class, also where an image can have several.
+
+    Args:
+        split: any split.
+        number: of the class, from 0.
+
+    Returns:
+        bool (N,).
+    """
+    if split.labels.ndim == 2:
+        return split.labels[:, number] == 1
+    return split.labels == number
+
+
+class GuessingGame(widgets.VBox):
+    """Eight test images, four of which have the second class: which four?
+
+    Args:
+        data: its test split is shown; the question is about class number 1.
+        seed: chooses the images; which *places* have the class does not depend on the data.
+
+    Attributes:
+        indices: int (8,), positions of the images in the test split.
+        truth: bool (8,), which have the class.
+        buttons: one below each image; pressed means "has it".
+        answer: the text that says how many are right.
+    """
+
+    def __init__(self, data: Dataset, seed: int = 0):
+        self.name = short_name(data, 1)
+        self.truth = np.random.default_rng(5).permutation([True, False] * 4)
+        self.indices = _four_of_each(data.test, self.truth, seed)
+        self.images = data.test.images[self.indices]
+        self.buttons = []
+        columns = []
+        for number, image in enumerate(self.images, start=1):
+            layout = {"width": f"{SHOWN_SIDE}px"}
+            button = widgets.ToggleButton(description=f"{number}: {self.name}?", layout=layout)
+            picture = widgets.Image(value=_as_png(image), width=SHOWN_SIDE, height=SHOWN_SIDE)
+            self.buttons.append(button)
+            columns.append(widgets.VBox([picture, button], layout={"margin": "0 8px 8px 0"}))
+        self.answer = widgets.HTML()
+        done = widgets.Button(description="How many are right?")
+        done.on_click(self.score)
+        rows = widgets.HBox(columns, layout={"flex_flow": "row wrap"})
+        super().__init__([rows, done, self.answer])
+
+    def __repr__(self) -> str:
+        return "Eight images with buttons (run the notebook to guess); below are the same eight."
+
+    def score(self, _: object = None) -> int:
+        """Say below the images how many guesses are right; returns their number."""
+        guesses = np.array([button.value for button in self.buttons])
+        right = int((guesses == self.truth).sum())
+        places = ", ".join(str(number) for number in 1 + np.flatnonzero(self.truth))
+        text = f"{right} of 8 are right (guessing: 4). With {self.name}: {places}."
+        self.answer.value = text
+        return right
+
+    def figure(self) -> Figure:
+        """The same eight images, for a page on which nothing can be pressed."""
+        figure, axes = plt.subplots(2, 4, figsize=(7.6, 4.3), layout="constrained")
+        for number, (ax, image) in enumerate(zip(axes.ravel(), self.images), start=1):
+            show_image(ax, image)
+            ax.set_title(str(number), loc="left", fontsize=12)
+        return figure
+
+
+def _four_of_each(split: Split, truth: np.ndarray, seed: int) -> np.ndarray:
+    """Positions of images: of those with class 1 where ``truth`` says so, else of the others."""
+    rng = np.random.default_rng(seed)
+    member = has_class(split, 1)
+    with_class = rng.permutation(np.flatnonzero(member))
+    without = rng.permutation(np.flatnonzero(~member))
+    indices = np.zeros(len(truth), dtype=int)
+    indices[truth] = np.resize(with_class, truth.sum())
+    indices[~truth] = np.resize(without, (~truth).sum())
+    return indices
+
+
+def _as_png(image: np.ndarray) -> bytes:
+    """One image, enlarged without blur."""
+    enlarged = Image.fromarray(image).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    enlarged.save(file, format="PNG")
+    return file.getvalue()
+
+
+def short_name(data: Dataset, number: int) -> str:
+    """A class as it fits on a button: the name's first words."""
+    return data.info.class_names[number].split("(")[0].strip()[:20]
+
+
+def show_image(ax: Axes, image: np.ndarray) -> None:
+    """Draw one image without axes: uint8 (H, W) or (H, W, 3), or any float array."""
+    is_pixels = image.dtype == np.uint8
+    limits = {"vmin": 0, "vmax": 255} if is_pixels else {}
+    ax.imshow(image, cmap="gray", **limits)
+    ax.set(xticks=[], yticks=[], frame_on=False)
+
+
+def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Images side by side, with a text above each.
+
+    Args:
+        images: each (H, W) or (H, W, 3), of any sizes.
+        titles: as many texts.
+    """
+    figure, axes = plt.subplots(1, len(images), figsize=(8, 2.6), layout="constrained")
+    for ax, image, title in zip(axes, images, titles):
+        show_image(ax, np.asarray(image))
+        ax.set_title(title, fontsize=11, loc="left")
+    return figure
+
+
+def mean_images(data: Dataset) -> Figure:
+    """The mean training image with class 1, the mean of all others, and the difference.
+
+    Args:
+        data: its training split is averaged.
+    """
+    grey = data.train.images.reshape(*data.train.images.shape[:3], -1).mean(axis=3)
+    member = has_class(data.train, 1)
+    means = [grey[~member].mean(axis=0), grey[member].mean(axis=0)]
+    difference = means[1] - means[0]
+    figure, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
+    others = "normal" if data.info.num_classes == 2 else "all others"
+    for ax, mean, name in zip(axes, means, [others, short_name(data, 1)]):
+        ax.imshow(mean, cmap="gray", vmin=0, vmax=255)
+        ax.set_title(f"mean of: {name}", fontsize=11, loc="left")
+    limit = np.abs(difference).max()
+    shown = axes[2].imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    axes[2].set_title("difference", fontsize=11, loc="left")
+    bar = figure.colorbar(shown, ax=axes[2], shrink=0.8)
+    bar.set_ticks([-limit * 0.8, limit * 0.8], labels=["darker", "brighter"])
+    for ax in axes:
+        ax.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def patch_figure(image: np.ndarray) -> Figure:
+    """One image as a ViT cuts it at 28 px and at 224 px, and the same patch of both, enlarged.
+
+    Args:
+        image: uint8 (28, 28) or (28, 28, 3); other sizes are shown at these two.
+    """
+    figure, axes = plt.subplots(
+        1, 4, figsize=(8.4, 3), width_ratios=[2, 1] * 2, layout="constrained"
+    )
+    patches = to_model_input(image[None], 28).unfold(2, 4, 4).unfold(3, 4, 4)
+    contrast = patches.std(dim=(0, 1, 4, 5))  # of each patch, (7, 7)
+    y, x = divmod(int(contrast.argmax()), 7)
+    for side, patch, whole, one in ((28, 4, *axes[:2]), (224, 16, *axes[2:])):
+        picture = (to_model_input(image[None], side)[0].permute(1, 2, 0) / 2 + 0.5).numpy()
+        top = y * side // 7
+        left = x * side // 7
+        show_image(whole, picture)
+        _draw_grid(whole, side, patch)
+        frame = Rectangle((left - 0.5, top - 0.5), patch, patch, fill=False)
+        frame.set(color=MARK, linewidth=3)
+        whole.add_patch(frame)
+        show_image(one, picture[top : top + patch, left : left + patch])
+        stored = (28 * patch // side) ** 2
+        whole.set_title(f"{side} x {side} pixels,\n{(side // patch) ** 2} patches", fontsize=11)
+        one.set_title(f"this patch:\n{stored} stored pixels", fontsize=11, color="#A06A00")
+    return figure
+
+
+def _draw_grid(ax: Axes, side: int, patch: int) -> None:
+    """White lines between the patches of a square image."""
+    for edge in np.arange(patch, side, patch) - 0.5:
+        ax.axhline(edge, color="white", linewidth=0.5)
+        ax.axvline(edge, color="white", linewidth=0.5)
+
+
+def share_figure(shares: Mapping[str, float], name: str) -> Figure:
+    """A bar for each split: the share of its images that have a class.
+
+    Args:
+        shares: split -> fraction.
+        name: of the class.
+    """
+    figure, ax = plt.subplots(figsize=(7.6, 1.9), layout="constrained")
+    shades = ["#BBBBBB", "#BBBBBB", MARK]
+    bars = ax.barh(list(shares), [100 * share for share in shares.values()], color=shades)
+    ax.bar_label(bars, fmt="%.1f %%", padding=4, fontsize=11)
+    ax.set(xlim=(0, 100), xlabel=f"images with {name} (%)")
+    ax.invert_yaxis()
+    return figure
+
+
+def neighbour_figure(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Images above the training image that is nearest to each.
+
+    Args:
+        pairs: title -> (image, its neighbour).
+    """
+    columns = len(pairs)
+    figure, axes = plt.subplots(2, columns, figsize=(8, 4.2), squeeze=False, layout="constrained")
+    for column, (title, pair) in zip(axes.T, pairs.items()):
+        for ax, image in zip(column, pair):
+            show_image(ax, image)
+        column[0].set_title(title, fontsize=10, loc="left")
+    axes[0, 0].set_ylabel("image", fontsize=11)
+    axes[1, 0].set_ylabel("nearest in\ntraining", fontsize=11)
+    return figure
+
+
+class Published(NamedTuple):
+    """A published score on the official test split, fractions.
+
+    Attributes:
+        model: what was trained, and at which size of the images.
+        accuracy: on the test split.
+        chosen_on: the images by which the epoch or the settings were chosen.
+    """
+
+    model: str
+    accuracy: float
+    chosen_on: str
+
+
+PUBLISHED = {  # data set -> scores; notebook 1 names and links the sources
+    DEFAULT_DATASET: (
+        Published("ResNet-18, 28 px [1]", 0.854, "validation"),
+        Published("ResNet-50, 224 px [1]", 0.884, "validation"),
+        Published("AutoML, 28 px, pretrained [1]", 0.946, "validation"),
+        Published("ViT-B/16, 28 px, pretrained [2]", 0.837, "validation"),
+        Published("DINO ViT-B, 224 px, linear [2]", 0.916, "validation"),
+        Published("MedMamba, 224 px [3]", 0.899, "unclear"),
+        Published("MedViTV2, 224 px [4]", 0.973, "test"),
+    )
+}
+CHOSEN_ON = {"validation": "o", "unclear": "s", "test": "X"}
+
+
+def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
+    """Published accuracies with the 95 % interval that the number of test images gives them.
+
+    Args:
+        data: its name chooses the scores, its test split the width of the intervals.
+        linear: accuracy of the linear model, a fraction.
+        majority: accuracy of always giving the most common answer.
+    """
+    scores = sorted(PUBLISHED.get(data.info.name, ()), key=lambda score: score.accuracy)
+    figure, ax = plt.subplots(figsize=(7.8, 1.4 + 0.36 * len(scores)), layout="constrained")
+    for place, score in enumerate(scores):
+        half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / len(data.test))
+        ends = [100 * (score.accuracy - half), 100 * (score.accuracy + half)]
+        shade = "#B00020" if score.chosen_on == "test" else "black"
+        ax.plot(ends, [place, place], color=shade, alpha=0.3, linewidth=4)
+        ax.plot(100 * score.accuracy, place, CHOSEN_ON[score.chosen_on], color=shade)
+        if score.chosen_on != "validation":
+            note = f"  chosen on: {score.chosen_on}"
+            ax.annotate(note, (ends[0] - 0.4, place), ha="right", va="center", color=shade)
+    ax.set_yticks(range(len(scores)), [score.model for score in scores])
+    top = max(len(scores), 1) - 0.3
+    for value, text in ((majority, "most common\nanswer"), (linear, "linear model\n(this page)")):
+        ax.axvline(100 * value, color=GREY, linestyle="--", linewidth=1.2)
+        ax.text(100 * value, top, text, ha="center", va="bottom", color=GREY, fontsize=10)
+    ax.set(xlabel=f"test accuracy (%), with 95 % interval of {len(data.test)} images")
+    ax.set(xlim=(min(60, 100 * majority - 3), 100), ylim=(-0.6, top))
+    return figure

@@ -1,0 +1,263 @@
+"""What notebook 2 draws of a Vision Transformer: its parts, its attention, its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .data import Dataset
+from .plots import GREY, SCORES, LiveCurve, Scores, colour
+from .recipe import SupervisedObjective, one_hot
+from .training import predict
+
+LIGHT = "#E8F1F8"
+MARK = "#E69F00"  # CLS, and what a figure points at
+WATCHED = 100  # validation images whose loss is followed; all would take longer than training
+
+
+def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
+    """A Vision Transformer from an image to logits, with the shape of the data at each step.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3), drawn cut into 4 x 4 patches.
+        width: of a token.
+        classes: number of logits.
+    """
+    figure, ax = plt.subplots(figsize=(9.4, 4.3), layout="constrained")
+    ax.set(xlim=(0, 100), ylim=(0, 46))
+    ax.axis("off")
+    _draw_cut_image(ax, image)
+    _draw_tokens(ax, 27)
+    _box(ax, (41, 6, 32, 33), "")
+    ax.text(57, 40.2, "12 blocks, one after the other", ha="center", fontsize=11)
+    _box(ax, (48, 26, 22, 8), "attention:\ntokens read each other")
+    _box(ax, (48, 11, 22, 8), "MLP: each token\nis changed by itself")
+    for bottom in (26, 11):
+        _draw_residual(ax, bottom)
+    ax.text(43.6, 22, "residual", rotation=90, va="center", ha="center", fontsize=10, color=GREY)
+    _draw_tokens(ax, 77)
+    _box(ax, (87, 19, 9, 8), "head")
+    for start, end in (((20, 22), (25, 22)), ((32, 22), (40, 22)), ((73, 22), (76, 22))):
+        _arrow(ax, start, end)
+    _arrow(ax, (81.5, 34.3), (91, 28), MARK)
+    _arrow(ax, (91.5, 18.5), (91.5, 13))
+    ax.text(91.5, 9, f"{classes} logits", ha="center", fontsize=11)
+    captions = {
+        10: "image\n(3, 28, 28)\n16 patches of 7 x 7",
+        29: f"16 patches and CLS,\neach plus its place\n(17, {width})",
+        57: f"the shape stays (17, {width})",
+        79: f"17 tokens\n(17, {width})",
+    }
+    for x, text in captions.items():
+        ax.text(x, 4.5, text, ha="center", va="top", fontsize=10, color="#444444")
+    return figure
+
+
+def _draw_cut_image(ax: Axes, image: np.ndarray) -> None:
+    """The 16 patches, with gaps between them."""
+    side = image.shape[0] // 4
+    for row in range(4):
+        for column in range(4):
+            patch = image[row * side : (row + 1) * side, column * side : (column + 1) * side]
+            left = 1 + 4.7 * column
+            bottom = 29 - 6.6 * row
+            extent = (left, left + 4.3, bottom, bottom + 6)
+            ax.imshow(patch, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+
+
+def _draw_tokens(ax: Axes, left: float) -> None:
+    """CLS and 16 patch tokens as bars."""
+    for number in range(17):
+        shade = MARK if number == 0 else "#0072B2"
+        bottom = 34 - 1.65 * number
+        ax.add_patch(Rectangle((left, bottom), 4.5, 1.2, color=shade, alpha=0.9))
+    ax.text(left + 2.2, 36.3, "CLS", ha="center", fontsize=10, color="#A06A00")
+
+
+def _box(ax: Axes, place: tuple[float, float, float, float], text: str) -> None:
+    left, bottom, width, height = place
+    style = {"boxstyle": "round,pad=0.3", "facecolor": LIGHT, "edgecolor": "#5B7F9B"}
+    ax.add_patch(FancyBboxPatch((left, bottom), width, height, **style))
+    ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=10)
+
+
+def _arrow(
+    ax: Axes, start: tuple[float, float], end: tuple[float, float], shade: str = "#444444"
+) -> None:
+    style = {"arrowstyle": "-|>", "color": shade, "linewidth": 1.6, "mutation_scale": 14}
+    ax.annotate("", end, start, arrowprops=style)
+
+
+def _draw_residual(ax: Axes, bottom: float) -> None:
+    """The way around a box, which adds what went in to what comes out."""
+    above = bottom + 10.2
+    below = bottom - 2.2
+    ax.plot([59, 45, 45, 59], [above, above, below, below], color=GREY)
+    _arrow(ax, (59, above), (59, bottom + 8.4))
+    ax.plot([59, 59], [bottom - 0.4, below], color="#444444")
+    sign = ax.text(59, below, "+", ha="center", va="center", fontsize=13, color="#444444")
+    sign.set_bbox({"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#444444"})
+
+
+def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) -> Figure:
+    """Small matrices side by side, each number on its square; darker is larger.
+
+    Args:
+        tables: title -> (rows, columns).
+        decimals: of the numbers.
+    """
+    arrays = {title: np.asarray(table) for title, table in tables.items()}
+    ratios = [table.shape[1] for table in arrays.values()]
+    rows = max(len(table) for table in arrays.values())
+    size = (8, 0.9 + 0.62 * rows)
+    figure, axes = plt.subplots(
+        1, len(arrays), figsize=size, width_ratios=ratios, squeeze=False, layout="constrained"
+    )
+    for ax, (title, table) in zip(axes[0], arrays.items()):
+        ax.imshow(table, cmap="Blues", vmin=0, vmax=2 * max(table.max(), 1e-6), aspect="auto")
+        for (row, column), value in np.ndenumerate(table):
+            text = f"{value:.{decimals}f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=12)
+        names = [f"token {number + 1}" for number in range(len(table))]
+        ax.set_yticks(range(len(table)), names)
+        ax.set(xticks=[])
+        ax.set_title(title, fontsize=11, loc="left")
+    return figure
+
+
+def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figure:
+    """One head's attention: the whole matrix, and the row of CLS over the image.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+        attention: title -> (1 + n, 1 + n), rows sum to 1; the first token is CLS.
+    """
+    rows = len(attention)
+    figure, axes = plt.subplots(
+        rows, 3, figsize=(8.6, 2.9 * rows), squeeze=False, layout="constrained"
+    )
+    strongest = max(float(table.max()) for table in attention.values())
+    for row, (title, table) in zip(axes, attention.items()):
+        weights = np.asarray(table, dtype=float)
+        side = int(np.sqrt(len(weights) - 1))
+        row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+        for edge in np.arange(1, side) * image.shape[0] / side - 0.5:
+            row[0].axhline(edge, color="white", linewidth=0.8)
+            row[0].axvline(edge, color="white", linewidth=0.8)
+        shown = row[1].imshow(weights, cmap="Blues", vmin=0, vmax=strongest)
+        row[1].set_ylabel(f"{title}\n\nthis token reads ...")
+        row[1].set_xlabel("... from this one (0 is CLS)")
+        row[1].add_patch(Rectangle((-0.5, -0.5), len(weights), 1, fill=False, color=MARK, lw=2))
+        cls = weights[0, 1:].reshape(side, side)
+        row[2].imshow(cls, cmap="Blues", vmin=0, vmax=strongest)
+        for (y, x), value in np.ndenumerate(cls):
+            shade = "white" if value > 0.6 * strongest else "black"
+            text = f"{100 * value:.0f}"
+            row[2].text(x, y, text, ha="center", va="center", color=shade, fontsize=9)
+        figure.colorbar(shown, ax=row[1], shrink=0.8)
+        row[1].set(xticks=range(0, len(weights), 4), yticks=range(0, len(weights), 4))
+        for ax in row[::2]:
+            ax.set(xticks=[], yticks=[])
+    axes[0, 0].set_title("an image and its patches", fontsize=10, loc="left")
+    axes[0, 1].set_title("one head's attention", fontsize=10, loc="left")
+    axes[0, 2].set_title("the row of CLS, in %", fontsize=10, loc="left")
+    return figure
+
+
+class LiveLosses(LiveCurve):
+    """The loss on training and on validation images, and the test AUC, while a model learns.
+
+    Call it after each step of a training loop. What it does takes no training time.
+
+    Args:
+        data: its validation split gives the second loss.
+        shown: test images whose AUC is drawn.
+        title: the model's name.
+        baseline: dashed line, as in ``plots.LiveCurve``.
+        seconds: how long the training lasts.
+
+    Attributes:
+        history: as in ``plots.LiveCurve``, with "images", "train_loss" and "val_loss".
+    """
+
+    looks = 7
+
+    def __init__(
+        self,
+        data: Dataset,
+        shown: int,
+        title: str,
+        baseline: Mapping[str, Scores],
+        seconds: float,
+    ):
+        super().__init__(data.test.head(shown), data.info.task, title, baseline, seconds=seconds)
+        self.watched = data.val.head(WATCHED)
+        self.objective = SupervisedObjective(data.info.multi_label)
+        self.classes = data.info.num_classes
+        self._losses: list[Tensor] = []
+
+    def __call__(
+        self, model: nn.Module, seconds: float, images: int = 0, loss: Tensor | None = None
+    ) -> None:
+        """Note the loss of a step and, if it is time to, score the model and redraw.
+
+        Args:
+            model: the ViT that is trained.
+            seconds: of training so far.
+            images: number of images shown so far.
+            loss: of this step.
+        """
+        if loss is not None:
+            self._losses.append(loss.detach())
+        if self._is_due(seconds):
+            self._next = {
+                "images": images,
+                "train_loss": float(torch.stack(self._losses).mean()) if self._losses else np.nan,
+                "val_loss": self.validation_loss(model),
+            }
+            self._losses = []
+        super().__call__(model, seconds)
+
+    def validation_loss(self, model: VisionTransformer) -> float:
+        """The mean loss on the validation images that are watched."""
+        logits = torch.as_tensor(predict(model, self.watched.images, bf16=True))
+        targets = one_hot(torch.as_tensor(self.watched.labels), self.classes)
+        return float(self.objective.loss(logits, targets))
+
+    def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
+        return super()._row(model, seconds) | self._next
+
+    def _draw(self, ax: Axes, key: str) -> None:
+        if key == "accuracy":
+            self._draw_losses(ax)
+        else:
+            super()._draw(ax, key)
+            ax.set_ylabel(f"{SCORES[key][0]} ({len(self.split)} test images)")
+
+    def _draw_losses(self, ax: Axes) -> None:
+        """Both losses over the seconds, each with its name at the end of its line."""
+        shade = colour(self.title)
+        seconds = [row["seconds"] for row in self.history]
+        for key, name, style in (("train_loss", "training", "-"), ("val_loss", "validation", "--")):
+            losses = [row[key] for row in self.history]
+            ax.plot(seconds, losses, style, color=shade, marker=".")
+            ax.annotate(f" {name}", (seconds[-1], losses[-1]), color=shade, va="center")
+        ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
+        ax.set_xlim(0, 1.3 * max(self.seconds, seconds[-1], 1))
+
+
+def outcome(auc: float, line: float) -> str:
+    """In words, whether an AUC is above a line; nearer than .01 is level with it."""
+    if np.isnan(auc):
+        return "no AUC, because these images do not have every class"
+    if abs(auc - line) < 0.01:
+        return "level with the linear model"
+    return "above the linear model" if auc > line else "below the linear model"

@@ -1,0 +1,89 @@
+"""What notebook 1 shows of a data set."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from swys_utils import data_figures
+from swys_utils.data import load_dataset
+from swys_utils.data_figures import PUBLISHED, GuessingGame, has_class
+from swys_utils.splits import Split
+
+
+@pytest.fixture
+def data(drawn_data_dir):
+    return load_dataset("pneumoniamnist", root=drawn_data_dir)
+
+
+@pytest.fixture
+def game(data):
+    return GuessingGame(data)
+
+
+def test_a_class_among_single_labels():
+    split = Split(np.zeros((3, 28, 28), np.uint8), np.array([0, 1, 1]))
+    assert has_class(split, 1).tolist() == [False, True, True]
+
+
+def test_a_class_among_several_labels():
+    split = Split(np.zeros((2, 28, 28), np.uint8), np.array([[1, 0], [1, 1]]))
+    assert has_class(split, 1).tolist() == [False, True]
+
+
+def test_four_of_the_eight_images_have_the_class(game, data):
+    assert has_class(data.test, 1)[game.indices].tolist() == game.truth.tolist()
+    assert game.truth.sum() == 4
+
+
+def test_the_places_in_the_folded_answer_of_notebook_1(game):
+    """The page says "2, 3, 7 and 8" whatever the data are."""
+    assert (1 + np.flatnonzero(game.truth)).tolist() == [2, 3, 7, 8]
+
+
+def test_no_button_pressed_is_four_right(game):
+    assert game.score() == 4
+    assert "4 of 8 are right" in game.answer.value
+
+
+def test_all_right(game):
+    for button, has_it in zip(game.buttons, game.truth):
+        button.value = bool(has_it)
+    assert game.score() == 8
+
+
+def test_the_game_leaves_a_sentence_where_nothing_can_be_pressed(game):
+    assert "run the notebook" in repr(game)
+    assert len(game.figure().axes) == 8
+
+
+def test_every_published_score_says_what_it_was_chosen_on():
+    for scores in PUBLISHED.values():
+        for score in scores:
+            assert score.chosen_on in data_figures.CHOSEN_ON
+            assert 0.5 < score.accuracy < 1
+
+
+@pytest.mark.parametrize("draw", ["mean_images", "patch_figure", "published_figure"])
+def test_a_figure_of_the_data(draw, data):
+    arguments = {
+        "mean_images": (data,),
+        "patch_figure": (data.test.images[0],),
+        "published_figure": (data, 0.85, 0.6),
+    }
+    figure = getattr(data_figures, draw)(*arguments[draw])
+    assert isinstance(figure, Figure)
+
+
+def test_figures_of_images(data):
+    image = data.test.images[0]
+    assert len(data_figures.image_row([image, image], ["a", "b"]).axes) == 2
+    assert len(data_figures.neighbour_figure({"a": (image, image)}).axes) == 2
+
+
+def test_a_bar_for_each_split():
+    figure = data_figures.share_figure({"train": 0.7, "test": 0.6}, "pneumonia")
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([70, 60])
+
+
+def test_a_class_name_fits_on_a_button(data):
+    assert len(data_figures.short_name(data, 1)) <= 20
