@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
-from timm.layers import DropPath, LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -162,7 +162,7 @@ def save_checkpoint(
         "patch_size": model.patch_embed.patch_size[0],
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
-    card["model_kwargs"] = _model_kwargs(model, card)
+    card = _described(model, card)
     unwritten = [{"name": name, "sha256": 64 * "0"} for name in shards]
     read_card(card_path, card | {"files": unwritten})
     try:
@@ -240,66 +240,35 @@ def _model_of(card: dict[str, Any]) -> VisionTransformer:
     )
 
 
-def _model_kwargs(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]:
-    """The arguments for ``create_model`` that make this model again from the name in the card.
-
-    For a model of the series these are its sizes. For any other model, what differs from timm's
-    model of that name is added. A SwysError when no arguments make the same model.
-    """
-    arguments = _arguments(model)
-    sizes = {key: arguments[key] for key in ("depth", "embed_dim", "num_heads")}
-    with torch.device("meta"):  # shapes without memory, and without a random draw
-        named = _model_of(card | {"model_kwargs": sizes})
-        usual = _arguments(named)
-        extras = {key: value for key, value in arguments.items() if value != usual[key]}
-        described = _model_of(card | {"model_kwargs": sizes | extras})
-    expected = _structure(model)
-    found = _structure(described)
-    for key in [*expected, *found]:
-        if expected.get(key) != found.get(key):
-            raise SwysError(
-                f"a card cannot describe this model: made again as '{card['model']}', it would have"
-                f" another '{key}'; use square images and the usual layers of timm's models"
-            )
-    return sizes | extras
-
-
-def _arguments(model: VisionTransformer) -> dict[str, Any]:
-    """What a card can say of an architecture beside its name and geometry, in timm's words."""
-    block = model.blocks[0]
-    if not hasattr(block, "attn"):
-        kind = type(block).__name__
-        raise SwysError(
-            f"a card cannot describe a model of {kind}s; use one of timm's usual Blocks"
-        )
-    has_layer_scale = isinstance(getattr(block, "ls1", None), LayerScale)
+def _sizes(model: VisionTransformer) -> dict[str, int]:
+    """What a card says of an architecture beside its name and geometry, in timm's words."""
     return {
         "depth": len(model.blocks),
         "embed_dim": model.embed_dim,
-        "num_heads": block.attn.num_heads,
-        "mlp_ratio": block.mlp.fc2.in_features / model.embed_dim,
-        "class_token": model.has_class_token,
-        "reg_tokens": model.num_reg_tokens,
-        "no_embed_class": model.no_embed_class,
-        "global_pool": model.global_pool,
-        "pre_norm": not isinstance(model.norm_pre, nn.Identity),
-        "init_values": 1.0 if has_layer_scale else None,  # any start: the weights replace it
+        "num_heads": model.blocks[0].attn.num_heads,
     }
 
 
-def _structure(model: VisionTransformer) -> dict[str, Any]:
-    """Architecture, layers and shapes: when two models have the same, weights can be exchanged.
-
-    Layers that depend on the rates of a recipe (dropout, stochastic depth) hold no weights and do
-    nothing in evaluation mode: they are left out.
-    """
-    structure = _arguments(model)
-    for name, layer in model.blocks.named_modules(prefix="blocks"):
-        if not isinstance(layer, (nn.Identity, nn.Dropout, DropPath)):
-            structure[name] = type(layer).__name__
-    for key, tensor in model.state_dict().items():
-        structure[key] = tuple(tensor.shape)
-    return structure
+def _described(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]:
+    """The card with the sizes of the model; a SwysError where it describes another model."""
+    model = deepcopy(model).cpu().float().eval()
+    height, width = model.patch_embed.img_size
+    inputs = torch.linspace(-1, 1, 3 * height * width).reshape(1, 3, height, width)
+    try:
+        card = card | {"model_kwargs": _sizes(model)}
+        with torch.device("meta"):  # shapes without memory, and without a random draw
+            again = _model_of(card).eval()
+        again.load_state_dict(model.state_dict(), assign=True)
+        with torch.no_grad():
+            if not torch.equal(again(inputs), model(inputs)):
+                raise RuntimeError("it would give other answers")
+    except (AttributeError, RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise SwysError(
+            f"a card cannot describe this model as '{card['model']}' ({reason}); use square images"
+            " and the layers of timm's model of that name"
+        ) from None
+    return card
 
 
 def _shards(tensors: dict[str, Tensor], stem: str) -> dict[str, dict[str, Tensor]]:

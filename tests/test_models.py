@@ -192,23 +192,15 @@ def test_only_weights_and_card_are_left(saved):
     assert names == ["card.json", "model.safetensors"]
 
 
-# architectures that a card describes, and those that it does not
+# architectures that a card does not describe
 
-DESCRIBED = {
-    "registers": {"reg_tokens": 4},
-    "registers without position": {"reg_tokens": 4, "no_embed_class": True},
-    "average pooling": {"global_pool": "avg", "class_token": False},
-    "average pooling, class token": {"global_pool": "avg"},
-    "maximum pooling": {"global_pool": "max"},
-    "layer scale": {"init_values": 0.1},
-    "norm before the blocks": {"pre_norm": True},
-    "narrow MLP": {"mlp_ratio": 2.0},
-    "rates of a recipe": {"drop_path_rate": 0.2, "patch_drop_rate": 0.5, "drop_rate": 0.1},
-}
 REFUSED = {
     "oblong image": {"img_size": (28, 42)},
     "oblong patches": {"patch_size": (14, 7)},
     "no bias": {"qkv_bias": False},
+    "registers": {"reg_tokens": 4},
+    "average pooling": {"global_pool": "avg"},
+    "layer scale": {"init_values": 0.1},
     "pooling by attention": {"global_pool": "map"},
     # these have the names and shapes of the plain model's weights, and would give other answers
     "another kind of block": {"block_fn": ResPostBlock},
@@ -217,9 +209,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("options", DESCRIBED.values(), ids=DESCRIBED)
-def test_a_described_architecture_is_loaded_again(tmp_path, options):
-    model = vit(3, noise=0.05, **options)
+def test_a_model_with_the_rates_of_a_recipe_is_loaded_again(tmp_path):
+    model = vit(3, noise=0.05, drop_path_rate=0.2, patch_drop_rate=0.5, drop_rate=0.1)
     save_checkpoint(model, tmp_path / "m", CARD, "fp32")
     loaded, _ = load_checkpoint(tmp_path / "m")
     assert_answers_alike(loaded, model, 0)
@@ -237,7 +228,7 @@ def test_what_could_not_be_loaded_is_refused_before_it_is_written(tmp_path, opti
 def test_blocks_without_an_attention_layer_are_refused(tmp_path):
     name = "vit_small_patch16_18x2_224"
     model = vit(name=name, img_size=28)
-    with pytest.raises(SwysError, match="cannot describe a model of ParallelThingsBlocks"):
+    with pytest.raises(SwysError, match="cannot describe .*ParallelThingsBlock"):
         save_checkpoint(model, tmp_path / "m", {"model": name})
 
 
