@@ -29,6 +29,8 @@ class Kind:
         objective: how the model is taught, an id in ``distillation.OBJECTIVES``.
         patch_size: side of a patch, px.
         label_share: share of the training images that keep their label.
+        teachers: ids of the runs that teach, where the objective has a teacher; the mean of their
+            answers is taught. ``{seed}`` stands for the run's own seed.
         seeds: number of its runs in the reference set of PneumoniaMNIST.
         seeds_elsewhere: number of its runs in the reference set of another data set.
     """
@@ -39,6 +41,7 @@ class Kind:
     objective: str
     patch_size: int
     label_share: float = 1.0
+    teachers: tuple[str, ...] = ("vit_base/labels/seed0",)
     seeds: int = 4
     seeds_elsewhere: int = 3
 
@@ -96,6 +99,20 @@ FEW_ANSWERS = replace(
     method="few_answers",
     objective="answers",
 )
+# Is it Base that helps, or the images without a label? Here the teacher knows these labels only.
+FEW_CONTROL = replace(
+    FEW_ANSWERS,
+    title=f"{TINY.title}, answers of a Tiny with the same 1 % of the labels",
+    method="few_control",
+    teachers=("vit_tiny/few_labels/seed{seed}",),
+)
+TWO_TEACHERS = replace(
+    TINY,
+    title=f"{TINY.title}, answers of two Bases",
+    method="answers_of_two",
+    objective="answers",
+    teachers=("vit_base/labels/seed0", "vit_base/labels/seed1"),
+)
 ORIGINAL = Kind(
     title="Tiny, the earlier project's recipe",
     model="vit_tiny_patch16_224",
@@ -121,7 +138,9 @@ def studied_kinds() -> list[Kind]:
 
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
-    return [BASE, *studied_kinds(), ANSWERS_16_TOKENS, FEW_LABELS, FEW_ANSWERS, ORIGINAL]
+    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS]
+    few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
+    return [*many_labels, *few_labels, ORIGINAL]
 
 
 def taught_pairs() -> list[tuple[Kind, Kind]]:
@@ -169,10 +188,11 @@ class RunSpec:
         return self.kind.run_id(self.seed)
 
     @property
-    def teacher(self) -> str | None:
-        """Id of the run that teaches, or None."""
-        needs_teacher = OBJECTIVES[self.kind.objective].needs_teacher
-        return BASE.run_id(0) if needs_teacher else None
+    def teachers(self) -> tuple[str, ...]:
+        """Ids of the runs that teach, or none."""
+        if not OBJECTIVES[self.kind.objective].needs_teacher:
+            return ()
+        return tuple(teacher.format(seed=self.seed) for teacher in self.kind.teachers)
 
     @property
     def settings(self) -> dict[str, float]:

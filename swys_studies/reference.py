@@ -8,6 +8,7 @@ of a process that died.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,11 +28,11 @@ from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name, weights_digest
 from swys_utils.recipe import SupervisedObjective
 from swys_utils.resume import TrainingState
-from swys_utils.teacher_cache import CachedTeacher, cached_teacher
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
 from .kinds import RunSpec, reference_runs
 from .runs import RUNS, finished_runs, run_path, write_runs
+from .teacher_cache import CachedTeacher, cached_teacher
 
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
 TEST_SAMPLE = 624
@@ -86,8 +87,8 @@ def reference(
         return
     for run in wanted:
         for other in wanted:
-            # a process that trains the teacher is waited for; if it died, this one goes on
-            if other.id == run.teacher and other.id not in finished_runs(dataset, out):
+            # a process that trains a teacher is waited for; if it died, this one goes on
+            if other.id in run.teachers and other.id not in finished_runs(dataset, out):
                 _train_if_missing(other, data, out, timeout=-1)
         _train_if_missing(run, data, out, timeout=0)
     write_runs(dataset, out)  # also of a run after which the process was killed
@@ -177,7 +178,8 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     metadata = {
         "id": run.id,
         "method": run.kind.method,
-        "teacher": run.teacher,
+        "teacher": run.teachers[0] if run.teachers else None,
+        "teachers": run.teachers,
         "seed": run.seed,
         "model": timm_name(run.kind.model),
         "recipe": asdict(run.recipe) | run.settings,
@@ -201,7 +203,7 @@ def training_data(run: RunSpec, data: Dataset) -> Dataset:
         return data
     share = run.kind.label_share / _share_trained_on(data.info.name)  # of the images trained on
     hidden = hide_labels(data.train, share, run.seed)
-    if run.teacher is None:
+    if not run.teachers:
         # Nothing is learnt from images without a label. Those with one are repeated, so that an
         # epoch has as many steps as that of a student with a teacher.
         labelled = np.flatnonzero(hidden.labels >= 0)
@@ -211,20 +213,37 @@ def training_data(run: RunSpec, data: Dataset) -> Dataset:
 
 def _objective_for(run: RunSpec, data: Dataset, model: nn.Module, out: Path) -> nn.Module:
     """The loss of a run that trains ``model``."""
-    teacher = _teacher_of(run, data, out) if run.teacher else None
+    teacher = None
+    if run.teachers:
+        teacher = mean_teacher([_cached(teacher, run, data, out) for teacher in run.teachers])
     labels = SupervisedObjective(data.info.multi_label)
     make = OBJECTIVES[run.kind.objective].make
     return make(teacher, labels, model, **run.settings)
 
 
-def _teacher_of(run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
-    """The run that teaches, with its answers to every view that the student will see."""
-    with FileLock(out / f"{run.teacher}.lock"):  # a process that trains the teacher is waited for
-        path = run_path(str(run.teacher), data.info.name, out)
+def mean_teacher(teachers: Sequence[CachedTeacher]) -> CachedTeacher:
+    """One teacher that answers the mean of the probabilities, and of the maps, of several.
+
+    Args:
+        teachers: of the same views and images; of one teacher, the mean is itself.
+    """
+    if len(teachers) == 1:
+        return teachers[0]
+    log_probabilities = [teacher.logits.float().log_softmax(dim=-1) for teacher in teachers]
+    maps = [teacher.maps.float() for teacher in teachers]
+    return CachedTeacher(
+        torch.stack(log_probabilities).logsumexp(dim=0) - math.log(len(teachers)),
+        torch.stack(maps).mean(dim=0),
+        digest=" ".join(teacher.digest for teacher in teachers),
+    )
+
+
+def _cached(teacher: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
+    """A run that teaches, with its answers to every view that the student will see."""
+    with FileLock(out / f"{teacher}.lock"):  # a process that trains the teacher is waited for
+        path = run_path(teacher, data.info.name, out)
     if path is None:
-        raise SwysError(
-            f"the teacher {run.teacher} is not there; train '--only {run.teacher}' first"
-        )
+        raise SwysError(f"the teacher {teacher} is not there; train '--only {teacher}' first")
     device = config.default_device()
     model, _ = load_checkpoint(path, device, data.info.num_classes)
     with FileLock(out / "views.lock"):

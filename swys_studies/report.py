@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from swys_utils.config import CHECKPOINTS, SwysError
-from swys_utils.metrics import accuracy_interval, mcnemar, t_interval
+from swys_utils.metrics import mcnemar, t_interval
 from swys_utils.results import as_table
 
+from .intervals import accuracy_interval
 from .kinds import (
     BASE,
     FEW_ANSWERS,
+    FEW_CONTROL,
     FEW_LABELS,
     ORIGINAL,
     TINY,
+    TWO_TEACHERS,
     Kind,
     all_kinds,
     kind_of,
@@ -131,7 +134,10 @@ def compared_kinds() -> list[tuple[Kind, Kind]]:
     return [
         (BASE, TINY),
         *taught_pairs(),
+        (TWO_TEACHERS, TINY),
         (FEW_ANSWERS, FEW_LABELS),
+        (FEW_CONTROL, FEW_LABELS),
+        (FEW_ANSWERS, FEW_CONTROL),
         (TINY, ORIGINAL),
     ]
 

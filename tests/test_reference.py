@@ -18,7 +18,8 @@ from small import RECIPE, SMALL, some, vit
 
 from swys_studies import kinds, reference, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY, RunSpec
-from swys_utils.config import SwysError
+from swys_studies.teacher_cache import CachedTeacher
+from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES
 from swys_utils.models import load_checkpoint
@@ -51,8 +52,8 @@ def trained(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, data, folder / "shipped")
-        for seed in ("seed0", "seed1"):
-            reference.reference(only=seed, folder=folder)
+        for runs_to_train in ("vit_base", "seed0", "seed1"):
+            reference.reference(only=runs_to_train, folder=folder)
     return folder
 
 
@@ -77,7 +78,6 @@ def new_objective(monkeypatch):
         title="something new",
         make=lambda teacher, labels, student, weight: labels,
         defaults={"weight": 3.0},
-        old_ids=(),
     )
     monkeypatch.setitem(OBJECTIVES, "new", objective)
 
@@ -174,7 +174,7 @@ def test_the_list_gives_the_cost_of_what_is_missing(empty_folder, listed):
 
 
 def test_the_list_makes_no_file_and_no_folder(empty_folder, listed):
-    assert len(listed(empty_folder)) == 23
+    assert len(listed(empty_folder)) == len(kinds.reference_runs())
     assert not empty_folder.exists()
 
 
@@ -194,10 +194,11 @@ def test_the_lock_of_a_process_that_died_is_no_training(empty_folder, listed):
 
 def test_every_shipped_run_is_done(data, tmp_path, monkeypatch, listed):
     monkeypatch.setattr(reference, "study_data", lambda dataset: data)
-    lines = listed(tmp_path)
-    assert len(lines) == 23
-    for line in lines:
-        assert line.endswith(" done")
+    shipped = runs.read_runs(CHECKPOINTS / "pneumoniamnist" / "runs.json")
+    shipped_ids = {entry["id"] for entry in shipped}
+    for line in listed(tmp_path):
+        is_shipped = line.split()[0] in shipped_ids
+        assert line.endswith(" done") == is_shipped
 
 
 def test_a_new_way_to_teach_is_in_the_list(empty_folder, new_objective, listed):
@@ -249,6 +250,27 @@ def test_without_a_teacher_the_images_with_a_label_are_repeated(data):
     assert (train.labels >= 0).all()
     different = np.unique(train.images, axis=0)
     assert len(different) == 4
+
+
+def cached(logits: list[float], heat: float) -> CachedTeacher:
+    """A teacher that gives one view of one image these logits, and a map of one patch."""
+    return CachedTeacher(torch.tensor([[logits]]), torch.full((1, 1, 1, 1), heat), "digest")
+
+
+def test_two_teachers_answer_with_their_mean_probability():
+    teacher = reference.mean_teacher([cached([0.0, 0.0], 0.0), cached([50.0, 0.0], 0.0)])
+    probabilities = teacher.logits.softmax(dim=-1).flatten()
+    assert probabilities.tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_two_teachers_show_their_mean_map():
+    teacher = reference.mean_teacher([cached([0.0, 0.0], 1.0), cached([0.0, 0.0], 3.0)])
+    assert teacher.maps.item() == 2
+
+
+def test_the_mean_of_one_teacher_is_that_teacher():
+    teacher = cached([1.0, 2.0], 1.0)
+    assert reference.mean_teacher([teacher]) is teacher
 
 
 def test_another_seed_hides_other_labels(data):
