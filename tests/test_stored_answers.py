@@ -1,0 +1,70 @@
+"""A teacher's stored answers: found by the pixels, computed where an image is not known."""
+
+import numpy as np
+import pytest
+import torch
+from small import vit
+
+from swys_utils import stored_answers
+from swys_utils.models import save_checkpoint
+from swys_utils.stored_answers import compute_answers, image_keys, store_answers, teacher_answers
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (6, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_checkpoint(vit(noise=0.3), tmp_path / "teacher", {"model": "vit_tiny"}, "fp32")
+    return tmp_path / "teacher"
+
+
+def assert_near(found, expected):
+    torch.testing.assert_close(found.logits, expected.logits, atol=5e-3, rtol=5e-3)
+    torch.testing.assert_close(found.maps, expected.maps, atol=5e-3, rtol=5e-3)
+
+
+def test_stored_answers_are_those_that_were_computed(checkpoint, images):
+    expected = compute_answers(checkpoint, images)
+    store_answers(checkpoint, images)
+    assert_near(teacher_answers(checkpoint, images), expected)
+
+
+def test_what_is_stored_is_not_computed_again(checkpoint, images, monkeypatch):
+    store_answers(checkpoint, images)
+    monkeypatch.setattr(stored_answers, "compute_answers", pytest.fail)
+    teacher_answers(checkpoint, images)
+
+
+def test_another_order_of_images_has_its_own_answers(checkpoint, images):
+    store_answers(checkpoint, images)
+    forwards = teacher_answers(checkpoint, images)
+    backwards = teacher_answers(checkpoint, images[::-1])
+    assert torch.equal(backwards.logits, forwards.logits.flip(0))
+
+
+def test_an_unknown_image_is_asked_about(checkpoint, images):
+    store_answers(checkpoint, images[:4])
+    answers = teacher_answers(checkpoint, images)
+    assert_near(answers, compute_answers(checkpoint, images))
+
+
+def test_nothing_stored_is_computed(checkpoint, images):
+    assert teacher_answers(checkpoint, images).logits.shape == (6, 2)
+
+
+def test_equal_images_are_stored_once(checkpoint, images):
+    twice = np.concatenate([images, images])
+    once = store_answers(checkpoint, images).stat().st_size
+    assert store_answers(checkpoint, twice).stat().st_size == once
+    assert len(teacher_answers(checkpoint, twice).logits) == 12
+
+
+def test_one_changed_pixel_is_another_image(images):
+    changed = images.copy()
+    changed[0, 0, 0] ^= 1
+    assert image_keys(changed)[0] != image_keys(images)[0]
+    assert image_keys(changed)[1:] == image_keys(images)[1:]
