@@ -16,12 +16,22 @@ from torch import nn
 
 from swys_utils.config import SwysError, default_device, unknown
 from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
-from swys_utils.distillation import OBJECTIVES, Objective, Teacher, objective_id
+from swys_utils.distillation import OBJECTIVES, Objective, Teacher
 from swys_utils.models import timm_name
 from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
 from swys_utils.training import build, fit, run_card
 
 from .checkpoints import load_for, output_files, save_and_score
+from .features import FEATURES
+
+# names of methods in earlier versions -> today's
+OLD_METHODS = {
+    "kd_soft": "answers",
+    "soft": "answers",
+    "kd_explain": "maps",
+    "explain": "maps",
+    "kd_features": FEATURES.id,
+}
 
 
 @dataclass
@@ -287,8 +297,8 @@ def objective_with_teacher(name: str) -> Objective:
     Raises:
         SwysError: an unknown name, or an objective without a teacher.
     """
-    objective = OBJECTIVES[objective_id(name)]
-    if not objective.needs_teacher:
-        known = methods_with_teacher()
+    todays_name = OLD_METHODS.get(name, name)
+    known = methods_with_teacher()
+    if todays_name not in known:
         raise SwysError(unknown("method", name, known, "with a teacher:"))
-    return objective
+    return OBJECTIVES[todays_name]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .config import SwysError, unknown
+from .config import SwysError
 from .data import Split
 from .gradcam import logits_and_map
 from .models import weights_digest
@@ -226,45 +226,6 @@ class MapDistiller(SoftTargets):
         return loss + self.gamma * difference
 
 
-class FeatureDistiller(Distiller):
-    """The loss on the labels + the mean of 1 - cosine similarity of both models' last tokens.
-
-    The student's tokens are projected to the teacher's width by a linear map that is trained along
-    (FitNets, Romero et al. 2015).
-
-    Args:
-        teacher: a ``Teacher``, whose tokens are compared.
-        labels: the loss on the labels.
-        student: the model to be trained; its width decides the projector's.
-    """
-
-    teacher: Teacher
-
-    def __init__(self, teacher: Teacher, labels: SupervisedObjective, student: VisionTransformer):
-        super().__init__(teacher, labels)
-        self.projector = nn.Linear(student.embed_dim, teacher.model.embed_dim)
-
-    def check(self, student: VisionTransformer) -> None:
-        """As in ``Distiller``; refuses another patch grid and dropped patches, too."""
-        super().check(student)
-        same_grid = self.teacher.grid == tuple(student.patch_embed.grid_size)
-        dropped = getattr(student.patch_drop, "prob", 0.0)
-        if not same_grid or dropped:
-            raise SwysError(
-                "features are compared by token; use the teacher's patches and patch_drop=0"
-            )
-
-    def forward(self, student: VisionTransformer, batch: Batch) -> Tensor:
-        """The loss of ``student`` on ``batch``."""
-        tokens = student.forward_features(batch.inputs)
-        with torch.no_grad():
-            resized = self.teacher.resized(batch.inputs)
-            teacher_tokens = self.teacher.model.forward_features(resized)
-        similarity = F.cosine_similarity(self.projector(tokens), teacher_tokens, dim=-1)
-        loss = self.labels.loss(student.forward_head(tokens), batch.targets)
-        return loss + (1 - similarity.mean())
-
-
 @dataclass(frozen=True)
 class Objective:
     """A way to teach.
@@ -278,7 +239,6 @@ class Objective:
         studied: whether the long runs of ``swys study`` train students by it.
         defaults: the settings that ``make`` takes, with their usual values.
         recipe_changes: fields of the ``Recipe`` that it needs at these values.
-        old_ids: its names in files of earlier versions.
     """
 
     id: str
@@ -289,7 +249,6 @@ class Objective:
     studied: bool = True
     defaults: dict[str, float] = field(default_factory=dict)
     recipe_changes: dict[str, float] = field(default_factory=dict)
-    old_ids: tuple[str, ...] = ()
 
 
 OBJECTIVES = {
@@ -299,7 +258,6 @@ OBJECTIVES = {
         colour="#D55E00",
         make=lambda teacher, labels, student: labels,
         needs_teacher=False,
-        old_ids=("scratch",),
     ),
     "answers": Objective(
         id="answers",
@@ -307,7 +265,6 @@ OBJECTIVES = {
         colour="#009E73",
         make=lambda teacher, labels, student, **settings: SoftTargets(teacher, labels, **settings),
         defaults={"alpha": 0.5, "temperature": 2.0},
-        old_ids=("kd_soft", "soft"),
     ),
     "maps": Objective(
         id="maps",
@@ -315,33 +272,8 @@ OBJECTIVES = {
         colour="#CC79A7",
         make=lambda teacher, labels, student, **settings: MapDistiller(teacher, labels, **settings),
         defaults={"alpha": 0.5, "temperature": 2.0, "gamma": 1.0},
-        old_ids=("kd_explain", "explain"),
-    ),
-    "features": Objective(
-        id="features",
-        title="features",
-        colour="#56B4E9",
-        make=FeatureDistiller,
-        studied=False,
-        recipe_changes={"patch_drop": 0.0},  # features are compared token by token
-        old_ids=("kd_features",),
     ),
 }
-
-
-def objective_id(name: str) -> str:
-    """The key in ``OBJECTIVES`` of a way to teach.
-
-    Args:
-        name: today's id, or one of earlier versions.
-
-    Raises:
-        SwysError: an unknown name; the message has the nearest known one.
-    """
-    for objective in OBJECTIVES.values():
-        if name == objective.id or name in objective.old_ids:
-            return objective.id
-    raise SwysError(unknown("way to teach", name, OBJECTIVES))
 
 
 def hide_labels(split: Split, share: float, seed: int = 0) -> Split:

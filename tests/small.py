@@ -6,6 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+import swys.features  # noqa: F401 (adds a way to teach)
 from swys_utils import distillation
 from swys_utils.data import Dataset
 from swys_utils.models import create_model
@@ -44,8 +45,8 @@ def objective(
     teacher: nn.Module,
     multi_label: bool = False,
 ) -> nn.Module:
-    """The objective of that id, today's or an old one; ``teacher`` is a model."""
-    entry = distillation.OBJECTIVES[distillation.objective_id(kind)]
+    """The objective of that id; ``teacher`` is a model."""
+    entry = distillation.OBJECTIVES[kind]
     labels = SupervisedObjective(multi_label)
     return entry.make(distillation.Teacher(teacher), labels, student)
 

@@ -12,10 +12,10 @@ from small import objective, some, vit
 from torch import nn
 from torch.testing import assert_close
 
+from swys.features import FeatureDistiller
 from swys_utils.config import SwysError
 from swys_utils.data import Split, load_dataset, to_model_input
 from swys_utils.distillation import (
-    FeatureDistiller,
     MapDistiller,
     SoftTargets,
     Teacher,

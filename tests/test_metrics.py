@@ -7,11 +7,11 @@ import pytest
 from medmnist import Evaluator
 from scipy import stats
 
+from swys_studies.intervals import accuracy_interval
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.metrics import (
     Metrics,
-    accuracy_interval,
     area_under_roc,
     bootstrap_interval,
     calibration_error,

@@ -13,7 +13,6 @@ from swys_utils.distillation import (
     Objective,
     SoftTargets,
     Teacher,
-    objective_id,
 )
 from swys_utils.recipe import SupervisedObjective
 
@@ -43,27 +42,6 @@ def test_an_objective_is_listed_by_its_id(kind):
     assert distillation.OBJECTIVES[kind].id == kind
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("labels", "labels"),
-        ("scratch", "labels"),
-        ("soft", "answers"),
-        ("kd_soft", "answers"),
-        ("explain", "maps"),
-        ("kd_explain", "maps"),
-        ("kd_features", "features"),
-    ],
-)
-def test_todays_id_of_a_new_or_old_name(name, expected):
-    assert objective_id(name) == expected
-
-
-def test_an_unknown_way_to_teach_is_one_line_with_the_nearest():
-    with pytest.raises(SwysError, match="'answer'; did you mean 'answers'"):
-        objective_id("answer")
-
-
 def test_the_labels_need_no_teacher(student):
     entry = distillation.OBJECTIVES["labels"]
     assert not entry.needs_teacher
@@ -76,7 +54,7 @@ def test_one_entry_adds_a_way_to_teach(monkeypatch, student, teacher):
 
     entry = Objective("mine", "my way", "#000000", make, defaults={"weight": 0.0})
     monkeypatch.setitem(distillation.OBJECTIVES, "mine", entry)
-    found = distillation.OBJECTIVES[objective_id("mine")]
+    found = distillation.OBJECTIVES["mine"]
     loss = found.make(teacher, LABELS, student, **found.defaults)
     assert loss.alpha == 0.0
 

@@ -8,10 +8,10 @@ import pytest
 from small import run_entry, some
 
 from swys_studies import report
+from swys_studies.intervals import accuracy_interval
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES
-from swys_utils.metrics import accuracy_interval
 
 # of 400 images of class 0, Tiny has 320 right, and 40 more with its teacher's answers
 LABELS = np.zeros(400, int)

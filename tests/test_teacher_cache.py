@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from small import RECIPE, SMALL, some, vit
 
-from swys_utils import teacher_cache
+from swys_studies import teacher_cache
+from swys_studies.teacher_cache import CachedTeacher, cached_teacher
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import SoftTargets, Teacher
 from swys_utils.recipe import Batch, SupervisedObjective, batches
-from swys_utils.teacher_cache import CachedTeacher, cached_teacher
 from swys_utils.training import build, fit
 from swys_utils.views import Augmentation
 

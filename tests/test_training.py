@@ -14,6 +14,7 @@ from small import RECIPE, SMALL, objective, some, vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from swys_studies.teacher_cache import cached_teacher
 from swys_utils import training
 from swys_utils.config import SwysError, fast_bf16
 from swys_utils.data import Dataset, load_dataset, to_model_input
@@ -21,7 +22,6 @@ from swys_utils.distillation import SoftTargets
 from swys_utils.models import weights_digest
 from swys_utils.recipe import Recipe, SupervisedObjective, batches
 from swys_utils.resume import TrainingState, objective_settings
-from swys_utils.teacher_cache import cached_teacher
 from swys_utils.training import (
     ModelAndObjective,
     Prepared,

@@ -15,11 +15,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .config import SwysError, fast_bf16, replacing
-from .data import Dataset
-from .distillation import Teacher
-from .recipe import Batch, Recipe
-from .views import make_views, view_draws
+from swys_utils.config import SwysError, fast_bf16, replacing
+from swys_utils.data import Dataset
+from swys_utils.distillation import Teacher
+from swys_utils.recipe import Batch, Recipe
+from swys_utils.views import make_views, view_draws
 
 BATCH = 128  # images that the teacher looks at together
 
