@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from . import agreement, explanations, original, reference, report, ship, trials, twin
+from . import (
+    agreement,
+    explanations,
+    original,
+    planted,
+    reference,
+    report,
+    ship,
+    trials,
+    twin,
+)
 
 COMMANDS = {
     "reference": reference.reference,
@@ -14,4 +24,5 @@ COMMANDS = {
     "ship": ship.ship,
     "twin": twin.make,
     "trials": trials.trials,
+    "planted": planted.planted,
 }

@@ -1,0 +1,371 @@
+"""Planted evidence: which map finds a mark, and which student inherits it? ``swys study planted``.
+
+A mark is planted in the training images of one class. Where it is, is known, so a map can be right
+or wrong; and a model that reads it fails where the mark sits on the other classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
+from swys_utils.distillation import Teacher
+from swys_utils.metrics import t_interval
+from swys_utils.planted import Mark, Planted, plant
+from swys_utils.recipe import Recipe, SupervisedObjective
+from swys_utils.results import as_table
+from swys_utils.training import build, fit, predict
+from swys_utils.views import Augmentation
+
+from .planted_measures import (
+    EXPLAINED,
+    RULERS,
+    SUBSET_IMAGES,
+    compared,
+    every_method,
+    int8_answers,
+    ruler_maps,
+    scores,
+    singles_against_subsets,
+    where_maps_point,
+)
+from .planted_students import CHEAT, HONEST, KINDS, STUDENT_SEEDS, UNTRAINED, Kind
+from .runs import RUNS
+
+MARKS = {
+    "corner": Mark(place="corner"),
+    "inside": Mark(place="inside"),
+    "random": Mark(place="random"),
+    "texture": Mark(place="texture", strength=0.06),
+    "meaningless": Mark(place="corner", share=0.5, elsewhere=0.5),
+}
+TEST_SEED = 1  # of the test images that have the mark; no training image is marked by it
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the models of a table share.
+
+    Attributes:
+        data: clean images; a few of the validation images, which choose nothing here.
+        model: of the series or of timm.
+        patch: side of its patches, px.
+        mark: a key of ``MARKS``.
+        epochs: how long each model is trained.
+        folder: where teachers are kept.
+    """
+
+    data: Dataset
+    model: str
+    patch: int
+    mark: str
+    epochs: int
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """How the ids of its results begin."""
+        return f"{self.model} {self.data.info.size}/{self.patch}, {self.mark}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """No view mirrors, turns or shifts an image: that would move the mark."""
+        return Recipe(
+            epochs=self.epochs,
+            batch_size=32,
+            lr=2e-4 if "base" in self.model else 5e-4,
+            warmup_epochs=0.5,
+            augmentation=Augmentation(jitter=0.2),
+            drop_path=0.0,
+        )
+
+
+def planted(
+    dataset: str = DEFAULT_DATASET,
+    patch: int = 7,
+    mark: str = "corner",
+    seeds: int = 6,
+    only: str = "",
+    epochs: int = 2,
+    model: str = "vit_tiny",
+    save_path: str = "",
+) -> None:
+    """Train cheats, honest models and their students, and measure who reads the mark.
+
+    What is done is skipped. Every seed is finished before the next one begins.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image, or "twin".
+        patch: side of a ViT's patches, px.
+        mark: what is planted: corner, inside, random, texture or meaningless.
+        seeds: number of them.
+        only: "core" for the few kinds that matter most, a part of the names of kinds, or "none".
+        epochs: how long each model is trained.
+        model: name of the architecture.
+        save_path: the result; default: checkpoints/<dataset>/planted.json.
+
+    Raises:
+        SwysError: no such mark or kind, or several labels an image.
+    """
+    data = _data(dataset)
+    if mark not in MARKS:
+        raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
+    wanted = [kind for kind in KINDS if only in kind.id or (only == "core" and kind.core)]
+    if not wanted and only != "none":
+        names = ", ".join(kind.id for kind in KINDS)
+        raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")
+    path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
+    folder = RUNS / "planted" / data.info.results_name
+    setting = Setting(data, model, patch, mark, epochs, folder)
+    for seed in range(seeds if wanted else 0):
+        teachers = Teachers(setting, seed)
+        for kind in wanted:
+            _unit(setting, kind, seed, teachers, path)
+    units = read_units(path)
+    print(as_table(methods_table(units)))
+    print(as_table(students_table(units)))
+
+
+def _data(dataset: str) -> Dataset:
+    """The images; "twin" takes the embedded ones even where real ones are."""
+    if dataset == "twin":
+        data = load_dataset(DEFAULT_DATASET, root="no folder", download=False)
+    else:
+        data = load_dataset(dataset, download=False)
+    if data.info.multi_label:
+        raise SwysError(f"'{dataset}' has several labels an image; planting needs one")
+    return replace(data, val=data.val.head(50))
+
+
+class Teachers:
+    """The honest model and the cheat of one seed, and their maps of marked test images.
+
+    Args:
+        setting: how they are made.
+        seed: of their weights and the order of their images.
+    """
+
+    def __init__(self, setting: Setting, seed: int):
+        self.setting = setting
+        self.seed = seed
+        self._made: dict[str, VisionTransformer] = {}
+        self._maps: dict[str, dict[str, np.ndarray]] = {}
+
+    @cached_property
+    def explained(self) -> Planted:
+        """Test images, all with the mark."""
+        sample = self.setting.data.test.head(EXPLAINED)
+        return plant(sample, MARKS[self.setting.mark], TEST_SEED, "everywhere")
+
+    def model(self, name: str) -> VisionTransformer:
+        """One of them, from its file or trained now.
+
+        Args:
+            name: ``HONEST``, ``CHEAT`` or ``UNTRAINED``.
+        """
+        if name not in self._made:
+            self._made[name] = self._load_or_train(name)
+        return self._made[name]
+
+    def maps(self, name: str) -> dict[str, np.ndarray]:
+        """``ruler_maps`` of one of them.
+
+        Args:
+            name: ``HONEST`` or ``CHEAT``.
+        """
+        if name not in self._maps:
+            target = MARKS[self.setting.mark].target
+            self._maps[name] = ruler_maps(self.model(name), self.explained, target)
+        return self._maps[name]
+
+    def _load_or_train(self, name: str) -> VisionTransformer:
+        setting = self.setting
+        model = _build(setting, setting.patch, self.seed)
+        if name == UNTRAINED:
+            return model.eval()
+        what = f"{setting.id}, {name}, {setting.epochs} epochs, seed{self.seed}"
+        path = setting.folder / f"{what.replace('/', ' by ')}.safetensors"
+        if path.is_file():
+            model.load_state_dict(load_file(path))
+            return model.eval()
+        kind = next(kind for kind in KINDS if kind.id == name)
+        _train(model, setting, kind, self.seed, SupervisedObjective())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(model.state_dict(), path)
+        return model
+
+
+def _build(setting: Setting, patch: int, seed: int) -> VisionTransformer:
+    return build(setting.model, setting.data, setting.recipe, seed, patch_size=patch)
+
+
+def _train(
+    model: VisionTransformer,
+    setting: Setting,
+    kind: Kind,
+    seed: int,
+    objective: torch.nn.Module,
+) -> float:
+    """Train a model of a kind; returns the seconds that it took."""
+    data = setting.data
+    if kind.marked:
+        train = plant(data.train, MARKS[setting.mark]).split
+        data = replace(data, train=train)
+    state = fit(model, data, setting.recipe, objective, seed=seed, device=default_device())
+    return state.history[-1]["seconds"]
+
+
+def _unit(setting: Setting, kind: Kind, seed: int, teachers: Teachers, path: Path) -> None:
+    """Train and measure one model, unless that is done or another process does it."""
+    unit_id = f"{setting.id}, {kind.id}, seed{seed}"
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    lock = setting.folder / f"{unit_id.replace('/', ' by ')}.lock"
+    try:
+        with FileLock(lock, timeout=0):
+            if unit_id in {unit["id"] for unit in read_units(path)}:
+                return
+            print(f"{unit_id} ...", flush=True)
+            facts = {
+                "id": unit_id,
+                "model": setting.model,
+                "patch": setting.patch,
+                "mark": setting.mark,
+                "kind": kind.id,
+                "seed": seed,
+                "epochs": setting.epochs,
+            }
+            unit = facts | _measured(setting, kind, seed, teachers)
+            with FileLock(RUNS / "planted.lock"):
+                write_json(path, {"units": [*read_units(path), unit]})
+    except Timeout:
+        print(f"{unit_id} is trained by another process")
+
+
+def _measured(setting: Setting, kind: Kind, seed: int, teachers: Teachers) -> dict:
+    """Train a model of a kind, and everything that is measured of it."""
+    mark = MARKS[setting.mark]
+    seconds = None
+    if kind.is_teacher:
+        model = teachers.model(kind.id)
+    else:
+        student_seed = STUDENT_SEEDS + seed
+        model = _build(setting, kind.patch or setting.patch, student_seed)
+        labels = SupervisedObjective()
+        teacher = Teacher(teachers.model(kind.teacher or HONEST))
+        seconds = _train(model, setting, kind, student_seed, kind.make(teacher, labels))
+    maps = ruler_maps(model, teachers.explained, mark.target)
+    measured = {
+        "scores": _scores(setting, _answers(model)),
+        "maps": where_maps_point(maps, teachers.explained),
+        "like_honest": compared(maps, teachers.maps(HONEST)),
+    }
+    if kind.id != HONEST:
+        measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
+    if kind.id == CHEAT:
+        measured["methods"] = every_method(model, teachers.explained, mark.target)
+        some = teachers.explained.split.images[:SUBSET_IMAGES]
+        measured["subsets"] = singles_against_subsets(model, some, mark.target)
+        measured["int8"] = _scores(setting, int8_answers(model))
+    return measured | {"seconds": seconds, "device": device_name(default_device())}
+
+
+def _answers(model: VisionTransformer) -> Callable[[np.ndarray], np.ndarray]:
+    """The model as a function of images."""
+    return lambda images: predict(model, images)
+
+
+def _scores(setting: Setting, answer: Callable[[np.ndarray], np.ndarray]) -> dict:
+    """Scores of a model on the test images."""
+    data = setting.data
+    return scores(answer, data.test.head(624), MARKS[setting.mark], data.info.task, TEST_SEED)
+
+
+def read_units(path: Path) -> list[dict]:
+    """What is measured so far.
+
+    Args:
+        path: a planted.json; none is the same as an empty one.
+    """
+    if not path.is_file():
+        return []
+    return json.loads(path.read_text("utf-8"))["units"]
+
+
+def methods_table(units: Sequence[Mapping]) -> list[dict]:
+    """Which method finds the mark in the images of a cheat: a row for each method and setting.
+
+    Args:
+        units: of planted.json.
+    """
+    rows = []
+    for setting, group in _groups(units, CHEAT).items():
+        for method in group[0]["methods"]:
+            hits = [unit["methods"][method]["hits"] for unit in group]
+            heat = [unit["methods"][method]["heat"] for unit in group]
+            row = {
+                "setting": setting,
+                "method": method,
+                "seeds": len(group),
+                "hits": with_interval(hits),
+                "heat": with_interval(heat),
+                "chance": group[0]["methods"][method]["chance"],
+            }
+            rows.append(row)
+    return rows
+
+
+def students_table(units: Sequence[Mapping]) -> list[dict]:
+    """Who reads the mark, and who looks as if: a row for each kind of model and setting.
+
+    Args:
+        units: of planted.json.
+    """
+    rows = []
+    for kind in KINDS:
+        for setting, group in _groups(units, kind.id).items():
+            row = {"setting": setting, "kind": kind.id, "seeds": len(group)}
+            for where in ("as trained", "clean", "swapped"):
+                row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
+            for ruler in RULERS:
+                row[f"{ruler} hits"] = with_interval(
+                    [unit["maps"][ruler]["hits"] for unit in group]
+                )
+            for ruler in RULERS:
+                alike = [unit["like_honest"][ruler]["agreement"] for unit in group]
+                row[f"{ruler} like honest"] = with_interval(alike)
+            rows.append(row)
+    return sorted(rows, key=lambda row: row["setting"])
+
+
+def _groups(units: Sequence[Mapping], kind: str) -> dict[str, list[Mapping]]:
+    """Setting -> the units of a kind, one for each seed."""
+    groups: dict[str, list[Mapping]] = {}
+    for unit in units:
+        if unit["kind"] == kind:
+            setting = f"{unit['model']}/{unit['patch']}, {unit['mark']}"
+            groups.setdefault(setting, []).append(unit)
+    return groups
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """The mean over seeds with its t interval, as text; a single value has none.
+
+    Args:
+        values: one a seed.
+    """
+    mean = f"{np.mean(values):.2f}"
+    if len(values) < 2:
+        return mean
+    low, high = t_interval(values)
+    return f"{mean} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,152 @@
+"""Who is trained in the study of planted evidence: teachers, their students, and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swys_utils.distillation import Distiller, MapDistiller, SoftTargets, Teacher
+from swys_utils.recipe import Batch, SupervisedObjective
+
+HONEST = "honest"  # trained on the labels of clean images
+CHEAT = "cheat"  # trained on the labels of marked images
+UNTRAINED = "untrained"
+STUDENT_SEEDS = 100  # a student starts from other weights than its teacher: seed + 100
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to make a model.
+
+    Attributes:
+        id: its name in results and tables.
+        teacher: ``HONEST``, ``CHEAT`` or ``UNTRAINED``; None for labels alone.
+        marked: whether its training images have the mark.
+        make: ``make(teacher, labels)`` returns the objective.
+        core: whether it belongs to the few that every seed has first.
+        patch: side of its patches, px; None for that of the study.
+    """
+
+    id: str
+    teacher: str | None
+    marked: bool
+    make: Callable[[Teacher, SupervisedObjective], nn.Module]
+    core: bool = False
+    patch: int | None = None
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether others learn from it; any other model starts from other weights."""
+        return self.id in (HONEST, CHEAT)
+
+
+class OtherImagesMaps(Teacher):
+    """A teacher that gives each image the map of another one: a control."""
+
+    def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Its logits, and the maps of the images before in the batch."""
+        logits, maps = super().explain(batch)
+        return logits, maps.roll(1, 0)
+
+
+class OcclusionDistiller(Distiller):
+    """The loss on the labels + how differently both models miss a patch.
+
+    In each step one random patch of each image gets the mean colour of the image. What the
+    log-odds of the teacher's class lose by that is compared, with the smooth L1 loss.
+
+    Args:
+        teacher: answers for whole and for hidden images.
+        labels: the loss on the labels.
+    """
+
+    teacher: Teacher
+
+    def __init__(self, teacher: Teacher, labels: SupervisedObjective):
+        super().__init__(teacher, labels)
+
+    def forward(self, student: nn.Module, batch: Batch) -> Tensor:
+        """The loss of ``student`` on ``batch``."""
+        hidden = hide_one_patch(batch.inputs, student.patch_embed.patch_size[0])
+        without = batch._replace(inputs=hidden)
+        teacher_logits = self.teacher(batch)
+        classes = teacher_logits.argmax(dim=1)
+        logits = student(batch.inputs)
+        lost = log_odds(logits, classes) - log_odds(student(hidden), classes)
+        teacher_odds = log_odds(teacher_logits, classes)
+        teacher_lost = teacher_odds - log_odds(self.teacher(without), classes)
+        difference = F.smooth_l1_loss(lost, teacher_lost)
+        return self.labels.loss(logits, batch.targets) + difference
+
+
+def hide_one_patch(inputs: Tensor, patch: int) -> Tensor:
+    """Each image without one random patch, which gets the mean colour of the image.
+
+    Args:
+        inputs: float (B, 3, S, S).
+        patch: side, px.
+    """
+    height, width = inputs.shape[-2:]
+    grid = (height // patch, width // patch)
+    chosen = torch.randint(grid[0] * grid[1], (len(inputs),), device=inputs.device)
+    hidden = F.one_hot(chosen, grid[0] * grid[1]).reshape(-1, 1, *grid)
+    pixels = F.interpolate(hidden.float(), size=(height, width)).bool()
+    return torch.where(pixels, inputs.mean(dim=(2, 3), keepdim=True), inputs)
+
+
+def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
+    """log p / (1 - p) of one class for each image: float (B,).
+
+    Args:
+        logits: float (B, C).
+        classes: int64 (B,).
+    """
+    logits = logits.float()
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return logits.gather(1, classes[:, None])[:, 0] - others.logsumexp(dim=1)
+
+
+def _labels(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return labels
+
+
+def _answers(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return SoftTargets(teacher, labels, alpha=1.0)
+
+
+def _labels_and_answers(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return SoftTargets(teacher, labels, alpha=0.5)
+
+
+def _labels_and_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return MapDistiller(teacher, labels, alpha=0.0, gamma=2.0)
+
+
+def _answers_and_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return MapDistiller(teacher, labels, alpha=0.5, gamma=1.0)
+
+
+def _other_images_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return MapDistiller(OtherImagesMaps(teacher.model), labels, alpha=0.0, gamma=2.0)
+
+
+KINDS = (
+    Kind(HONEST, None, False, _labels, core=True),
+    Kind(CHEAT, None, True, _labels, core=True),
+    Kind("labels + honest maps", HONEST, True, _labels_and_maps, core=True),
+    Kind("honest answers", HONEST, True, _answers, core=True),
+    Kind("another honest", None, False, _labels, core=True),
+    Kind("cheat's answers", CHEAT, True, _answers),
+    Kind("cheat's answers, clean images", CHEAT, False, _answers),
+    Kind("labels + honest answers", HONEST, True, _labels_and_answers),
+    Kind("labels + honest answers + maps", HONEST, True, _answers_and_maps),
+    Kind("labels + honest occlusion", HONEST, True, OcclusionDistiller),
+    Kind("another cheat", None, True, _labels),
+    Kind("labels + maps of an untrained model", UNTRAINED, True, _labels_and_maps),
+    Kind("labels + maps of other images", HONEST, True, _other_images_maps),
+    Kind("cheat's answers, 16 tokens", CHEAT, True, _answers, patch=7),
+)
