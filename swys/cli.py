@@ -14,6 +14,7 @@ from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS
 
 from .commands import evaluate, explain, export
+from .compare_command import Compare
 from .doctor import doctor
 from .train import Distill, Train, methods_with_teacher
 
@@ -26,8 +27,9 @@ COMMANDS: dict[str, Callable | Mapping] = {
     "explain": explain,
     "export": export,
     "doctor": doctor,
+    "compare": Compare,
 }
-POSITIONAL = ("doctor",)  # commands whose arguments without a default need no name
+POSITIONAL = ("doctor", "compare")  # commands whose arguments without a default need no name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after ``swys``; default: those of the process.
 
     Returns:
-        0 when it worked, 2 with one line on stderr for a foreseeable mistake, 130 after Ctrl-C.
+        0 when it worked, or what the command returns; 2 with one line on stderr for a foreseeable
+        mistake, 130 after Ctrl-C.
     """
     commands = all_commands()
     parser = CommandParser(prog="swys", description=DESCRIPTION)
@@ -53,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = command(**options)
         if inspect.isclass(command):
-            result.run()
+            result = result.run()
     except SwysError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{name}: stopped; go on with --resume where there is one", file=sys.stderr)
         return 130
-    return 0
+    return result if isinstance(result, int) else 0
 
 
 def all_commands() -> dict[str, Callable | Mapping]:
@@ -92,11 +95,11 @@ def add_commands(parser: ArgumentParser, commands: Mapping[str, Callable | Mappi
         group.add_subcommand(name, subparser, help=summary)
         if isinstance(command, Mapping):
             add_commands(subparser, command)
-        elif inspect.isclass(command):
-            subparser.add_class_arguments(command, as_group=False)
-        else:
-            positional = name in POSITIONAL
-            subparser.add_function_arguments(command, as_group=False, as_positional=positional)
+            continue
+        add = subparser.add_function_arguments
+        if inspect.isclass(command):
+            add = subparser.add_class_arguments
+        add(command, as_group=False, as_positional=name in POSITIONAL)
 
 
 def summary_of(command: Callable | Mapping) -> str:
@@ -153,7 +156,10 @@ class CommandParser(ArgumentParser):
         Returns:
             The option.
         """
-        option = super().add_argument(*args, **kwargs)
+        # --max-drop is --max_drop: both ways to write an option are usual
+        hyphened = [name.replace("_", "-") for name in args if name.startswith("--")]
+        also = [name for name in hyphened if name not in args]
+        option = super().add_argument(*args, *also, **kwargs)
         if isinstance(option.default, bool):
             # An option made from a signature wants a value. With these two it may be left out:
             # --resume alone means --resume true.

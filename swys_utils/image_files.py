@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from .config import SwysError
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-Groups = str | Mapping[str, Hashable] | Callable[[Path], Hashable] | None
+Groups = str | Callable[[Path], Hashable] | None
 
 # A download is given up when no byte comes for TIMEOUT seconds, or when it is slower than
 # LOWEST_SPEED on the whole, the first TIMEOUT seconds left out. The speed is looked at after each
@@ -185,8 +185,6 @@ def read_folder(
     """
     if size < 1:
         raise SwysError(f"image side {size}; give a number of pixels, such as 28")
-    if seed < 0:
-        raise SwysError(f"seed {seed}; give 0 or a larger number")
     class_names, listed = _list_images(folder)
     labels = np.array([image.label for image in listed])
     split_of = np.array([image.split for image in listed])
@@ -264,14 +262,9 @@ def _group(image: _ListedImage, groups: Any) -> Hashable:
         if len(inner) == 1:
             raise SwysError(f"'{image.path}' is in no patient's folder; put it into one")
         return inner[0]
-    if callable(groups):
-        return groups(image.path)
-    if not isinstance(groups, Mapping):
-        way_out = "give 'folder', a mapping of file names, or a function of the path"
-        raise SwysError(f"unknown groups {groups!r}; {way_out}")
-    if image.path.name not in groups:
-        raise SwysError(f"groups has no '{image.path.name}'; give a group for each file name")
-    return groups[image.path.name]
+    if not callable(groups):
+        raise SwysError(f"unknown groups {groups!r}; give 'folder', or a function of the path")
+    return groups(image.path)
 
 
 def _draw_splits(
@@ -326,13 +319,24 @@ def _check_class(class_name: str, split_of: np.ndarray) -> None:
 
 def _read_images(paths: list[Path], size: int) -> np.ndarray:
     """uint8 (N, size, size), or (N, size, size, 3) where one of the images has colours."""
-    images = [_read_image(path, size) for path in paths]
+    images = [read_image(path, size) for path in paths]
     mode = "L" if all(image.mode == "L" for image in images) else "RGB"
     return np.stack([np.asarray(image.convert(mode)) for image in images])
 
 
-def _read_image(path: Path, size: int) -> Image.Image:
-    """The central square of an image file, resized; its mode is L or RGB."""
+def read_image(path: Path, size: int) -> Image.Image:
+    """The central square of an image file, resized.
+
+    Args:
+        path: The file.
+        size: Side of the result in pixels.
+
+    Returns:
+        The image, in mode L if it is grey, else RGB.
+
+    Raises:
+        SwysError: The file is damaged.
+    """
     try:
         with Image.open(path) as image:
             eight_bit = _eight_bit(image)

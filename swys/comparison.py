@@ -1,0 +1,261 @@
+"""Compare two models: ``result = compare(a, b, images, labels, class_names)``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from swys_utils.benchmark import Timing, interleaved_latency
+from swys_utils.config import SwysError
+
+from .compared_images import ComparedImages
+from .explanations import Explanations
+from .measure_rows import Row, untold
+from .measures import Answers, agreement_row, label_rows, size_row, speed_row
+from .opened_models import OpenedModel, check_same_classes
+from .shown_images import ShownImage, choose_shown, shown_images
+from .suspicions import empty_classes, near_chance, one_answer, other_names, other_order
+from .verdicts import Bounds
+
+TIMING_ROUNDS = 24
+FEWEST_ROUNDS = 5
+CALLS_A_ROUND = 6  # three to warm up, three that count
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        maps: number of images whose heatmaps are compared, a fixed random sample; 0 is none.
+        occlusions: the same of occlusion maps, which cost an answer for each patch.
+        shown: largest number of images in the report.
+        seconds: that the timing of both models may take together; 0 leaves it out.
+    """
+
+    maps: int = 128
+    occlusions: int = 64
+    shown: int = 24
+    seconds: float = 8.0
+
+    def __post_init__(self):
+        for name in ("maps", "occlusions", "shown", "seconds"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1e6:
+                raise SwysError(f"{name} is {value}; give 0 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What ``compare`` found, before it is shown.
+
+    Attributes:
+        models: "A", "B" and perhaps "ceiling" -> the opened model.
+        images: what they were compared on.
+        class_names: C names.
+        rows: a measure each.
+        notes: what looks like a mistake, and what could not be done; one line each.
+        shown: the images that changed, worst first.
+        changed: number of images with another answer.
+        bounds: what may be lost.
+        seconds: that the comparison took.
+        asked: gates that the reader asked for, by option.
+    """
+
+    models: dict[str, OpenedModel]
+    images: ComparedImages
+    class_names: tuple[str, ...]
+    rows: list[Row]
+    notes: list[str]
+    shown: list[ShownImage]
+    changed: int
+    bounds: Bounds
+    seconds: float
+    asked: frozenset[str] = frozenset()
+
+    def row(self, row_id: str) -> Row | None:
+        """A measure by its id; None where it was not made.
+
+        Args:
+            row_id: such as ``accuracy``.
+        """
+        for row in self.rows:
+            if row.id == row_id:
+                return row
+        return None
+
+    def count(self, verdict: str) -> int:
+        """How many measures have a verdict.
+
+        Args:
+            verdict: ``kept``, ``lost`` or ``cannot tell``.
+        """
+        return sum(row.verdict == verdict for row in self.rows)
+
+
+def measure(
+    models: dict[str, OpenedModel],
+    images: ComparedImages,
+    bounds: Bounds | None = None,
+    effort: Effort | None = None,
+) -> Measured:
+    """Compare opened models.
+
+    Args:
+        models: "A", "B" and perhaps "ceiling", a second A.
+        images: what they are compared on.
+        bounds: what may be lost.
+        effort: how much is measured.
+
+    Returns:
+        All there is to show.
+
+    Raises:
+        SwysError: the models or the images do not fit each other.
+    """
+    started = time.monotonic()
+    bounds = bounds or Bounds()
+    effort = effort or Effort()
+    check_same_classes(list(models.values()))
+    answers = answer_all(models, images)
+    names = class_names_of(models, images, answers["A"].logits.shape[1])
+    rows = []
+    if images.labels is not None:
+        rows += label_rows(answers["A"], answers["B"], images.labels, bounds)
+    rows.append(agreement_row(answers["A"], answers["B"], bounds, answers.get("ceiling")))
+    chosen = choose_shown(answers, images.labels, effort.shown)
+    explained = Explanations(models, images, answers["A"].predicted)
+    for row_id, limit in (("map", effort.maps), ("occlusion", effort.occlusions)):
+        bound = bounds.min_map if row_id == "map" else bounds.min_occlusion
+        rows.append(explained.row(row_id, limit, bound))
+    rows.append(_speed(models, images, effort, bounds))
+    rows.append(size_row(models["A"], models["B"]))
+    return Measured(
+        models=models,
+        images=images,
+        class_names=names,
+        rows=rows,
+        notes=_notes(models, images, answers, names),
+        shown=shown_images(chosen, answers, explained, names),
+        changed=int((answers["A"].given != answers["B"].given).any(axis=1).sum()),
+        bounds=bounds,
+        seconds=time.monotonic() - started,
+    )
+
+
+def answer_all(models: dict[str, OpenedModel], images: ComparedImages) -> dict[str, Answers]:
+    """What each model answers to each image; an image is read once, and not kept.
+
+    Args:
+        models: name -> the opened model.
+        images: all of them.
+
+    Returns:
+        Name -> its answers.
+
+    Raises:
+        SwysError: other numbers of classes.
+    """
+    logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    with tqdm(total=len(images), desc="answers", leave=False, disable=None) as progress:
+        for batch in images.batches():
+            for name, model in models.items():
+                logits[name].append(model.scores(batch))
+            progress.update(len(batch))
+    answers = {}
+    for name, parts in logits.items():
+        answers[name] = Answers.of(np.concatenate(parts), images.multi_label)
+    classes = {models[name].name: each.logits.shape[1] for name, each in answers.items()}
+    if len(set(classes.values())) > 1:
+        shown = ", ".join(f"'{name}' has {count}" for name, count in classes.items())
+        raise SwysError(f"other numbers of classes: {shown}; compare models of one task")
+    return answers
+
+
+def class_names_of(
+    models: dict[str, OpenedModel], images: ComparedImages, classes: int
+) -> tuple[str, ...]:
+    """Names of the classes: the data's, else a model's, else numbers.
+
+    Args:
+        models: name -> the opened model.
+        images: with names and labels, or without.
+        classes: how many the models have.
+
+    Raises:
+        SwysError: the data has labels of other classes than the models.
+    """
+    if images.labels is not None:
+        most = images.labels.shape[1] if images.multi_label else int(images.labels.max()) + 1
+        known = len(images.class_names) or most
+        if known != classes and (images.class_names or most > classes):
+            raise SwysError(
+                f"the models have {classes} classes, the data ({images.source}) has {known}; give"
+                " data of the same classes, or images without labels"
+            )
+    candidates = [images.class_names, *(model.class_names for model in models.values())]
+    for names in candidates:
+        if len(names) == classes:
+            return tuple(names)
+    return tuple(f"class {number}" for number in range(classes))
+
+
+def _speed(
+    models: dict[str, OpenedModel], images: ComparedImages, effort: Effort, bounds: Bounds
+) -> Row:
+    """Both models timed in turns on one image; as many rounds as there is time for."""
+    if not effort.seconds:
+        return untold("speed", "times", bounds.max_time, "not asked for")
+    picture = images.pictures[np.array([0])]
+    calls = {}
+    seconds = 0.0
+    for name in ("A", "B"):
+        model = models[name]
+        pixels = model.prepare(picture)
+        calls[name] = _call(model, pixels)
+        calls[name]()
+        started = time.monotonic()
+        calls[name]()
+        seconds += time.monotonic() - started
+    affordable = int(effort.seconds / (CALLS_A_ROUND * seconds + 1e-9))
+    rounds = min(max(affordable, FEWEST_ROUNDS), TIMING_ROUNDS)
+    timings: dict[str, Timing] = interleaved_latency(calls, rounds)
+    return speed_row(timings, bounds)
+
+
+def _call(model: OpenedModel, pixels):
+    """One forward pass, as it is timed: without the preparation of the image."""
+
+    def run():
+        return model.answer(pixels)
+
+    return run
+
+
+def _notes(
+    models: dict[str, OpenedModel],
+    images: ComparedImages,
+    answers: dict[str, Answers],
+    names: tuple[str, ...],
+) -> list[str]:
+    """What looks like a mistake, and what is to be known of how the models were opened."""
+    a = answers["A"]
+    b = answers["B"]
+    found: list[str | None] = []
+    words = {name: models[name].preprocessing for name in ("A", "B")}
+    found.append(other_order(a.predicted, b.predicted, names))
+    labels = images.labels
+    if labels is not None:
+        found.append(empty_classes(labels, names))
+    if labels is not None and labels.ndim == 1:
+        found.append(near_chance({"A": a.right(labels), "B": b.right(labels)}, labels, words))
+    else:
+        found.append(one_answer({"A": a.predicted, "B": b.predicted}, words))
+    for name in ("A", "B"):
+        found.append(other_names(models[name].class_names, images.class_names, (name, "the data")))
+        for note in models[name].notes:
+            found.append(f"{name}: {note}")
+    return [note for note in found if note]

@@ -1,0 +1,110 @@
+"""Heatmaps and occlusion maps of two models, of the same images and of the same class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from tqdm import tqdm
+
+from swys_utils.config import SwysError
+from swys_utils.occlusion import occlusion
+
+from .compared_images import ComparedImages
+from .measure_rows import Row, untold
+from .measures import maps_row
+from .opened_models import OpenedModel
+
+GRIDS = (7, 8, 6, 9, 5, 10, 4, 12, 3)  # patches a side of the occlusion maps, the best first
+
+
+class Explanations:
+    """Heatmaps and occlusion maps of both models, each image explained once.
+
+    Both explain A's answer: they have to be of one class to be alike.
+
+    Args:
+        models: "A", "B" and perhaps "ceiling".
+        images: all of them.
+        targets: A's answers, int (N,).
+    """
+
+    def __init__(self, models: dict[str, OpenedModel], images: ComparedImages, targets: np.ndarray):
+        self.models = models
+        self.images = images
+        self.targets = targets
+        self.order = np.random.default_rng(0).permutation(len(images))
+        self.why_not: dict[str, str] = {}
+
+    def row(self, row_id: str, limit: int, bound: float) -> Row:
+        """The measure over a fixed random sample of the images.
+
+        Args:
+            row_id: ``map`` or ``occlusion``.
+            limit: largest number of images.
+            bound: the smallest correlation that counts as kept.
+        """
+        if limit == 0:
+            self.why_not[row_id] = "not asked for"
+            return untold(row_id, "correlation", bound, "not asked for")
+        sample = np.sort(self.order[:limit])
+        try:
+            maps = self.of(row_id, sample)
+        except SwysError as error:
+            self.why_not[row_id] = str(error)
+            return untold(row_id, "correlation", bound, str(error))
+        return maps_row(row_id, maps, self.targets[sample], bound)
+
+    def of(self, row_id: str, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Maps of some images.
+
+        Args:
+            row_id: ``map`` or ``occlusion``.
+            indices: positions, int (n,).
+
+        Returns:
+            Name of the model -> signed maps, float (n, gh, gw); none where it cannot be done.
+
+        Raises:
+            SwysError: a model cannot be explained.
+        """
+        models = dict(self.models)
+        if row_id == "map":
+            for name in ("A", "B"):
+                if models[name].draw is None:
+                    raise SwysError(f"{name} cannot be explained: {models[name].map_layer}")
+            models = {name: model for name, model in models.items() if model.draw is not None}
+        maps: dict[str, list[np.ndarray]] = {name: [] for name in models}
+        title = "heatmaps" if row_id == "map" else "occlusion"
+        for index in tqdm(indices, title, leave=False, disable=None):
+            one = np.array([index])
+            picture = self.images.pictures[one]
+            for name, model in models.items():
+                make = model.maps if row_id == "map" else _hide_patches(model)
+                maps[name].append(make(picture, self.targets[one]))
+        return {name: np.concatenate(parts) for name, parts in maps.items()}
+
+
+def _hide_patches(model: OpenedModel) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """What makes the occlusion maps of a model, which needs its answers only."""
+
+    def scores(pixels) -> np.ndarray:
+        values = ((pixels + 1) * 127.5).round().clamp(0, 255)
+        return model.scores(values.byte().permute(0, 2, 3, 1).cpu().numpy())
+
+    def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return occlusion(scores, images, targets, patch=patch_side(images.shape[1]))
+
+    return maps
+
+
+def patch_side(side: int) -> int:
+    """Side of the patches that are hidden, px: about a seventh of the image's.
+
+    Args:
+        side: of the image, px.
+    """
+    for grid in GRIDS:
+        if side % grid == 0 and side > grid:
+            return side // grid
+    return side

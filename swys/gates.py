@@ -1,0 +1,85 @@
+"""Gates: what a comparison tells a continuous integration, one line each and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .comparison import Measured
+from .measure_rows import Row
+from .verdicts import CANNOT_TELL, KEPT, LOST
+from .wording import bound_text, figure_text
+
+PASSED = 0
+FAILED = 1
+NOT_MADE = 2
+CODES = {KEPT: PASSED, LOST: FAILED, CANNOT_TELL: NOT_MADE}
+# the option, and the measure that it looks at
+GATES = {
+    "max_drop": "accuracy",
+    "min_agreement": "agreement",
+    "min_map": "map",
+    "min_occlusion": "occlusion",
+}
+MORE_IMAGES = "the interval reaches over the bound: compare more images"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What one gate says.
+
+    Attributes:
+        option: its name, such as ``max_drop``.
+        code: 0 kept, 1 lost, 2 the comparison could not be made; None where nobody asked for it
+            and it was not measured.
+        line: what is printed.
+    """
+
+    option: str
+    code: int | None
+    line: str
+
+
+def gates_of(measured: Measured) -> list[Gate]:
+    """All four gates; one that the reader asked for and that was not measured is a failure.
+
+    Args:
+        measured: the comparison.
+
+    Returns:
+        A gate each.
+    """
+    gates = []
+    for option, row_id in GATES.items():
+        row = measured.row(row_id)
+        gates.append(_gate(option, row, option in measured.asked))
+    return gates
+
+
+def exit_code(gates: Collection[Gate]) -> int:
+    """The exit code of a command with these gates.
+
+    Args:
+        gates: of ``gates_of``.
+
+    Returns:
+        1 where something is lost; else 2 where a comparison could not be made; else 0.
+    """
+    codes = {gate.code for gate in gates}
+    for code in (FAILED, NOT_MADE):
+        if code in codes:
+            return code
+    return PASSED
+
+
+def _gate(option: str, row: Row | None, asked: bool) -> Gate:
+    """One gate."""
+    name = f"--{option.replace('_', '-')}"
+    if row is None or not row.measured:
+        why = "no labels" if row is None else row.note
+        if asked:
+            return Gate(option, NOT_MADE, f"{CANNOT_TELL:<11}  {name}: {why}")
+        return Gate(option, None, f"{'no gate':<11}  {name}: {why}")
+    figure = f"{row.title.lower()} {figure_text(row)}, {bound_text(row)}"
+    advice = f"; {MORE_IMAGES}" if row.verdict == CANNOT_TELL else ""
+    return Gate(option, CODES[row.verdict], f"{row.verdict:<11}  {name}: {figure}{advice}")

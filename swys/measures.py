@@ -1,0 +1,323 @@
+"""What a comparison measures, one row each: the figure, its interval, the bound, the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from swys_utils.benchmark import Timing, speedup
+from swys_utils.explain import agreement, shuffled
+from swys_utils.metrics import (
+    area_under_roc,
+    bootstrap_interval,
+    calibration_error,
+    is_correct,
+    probabilities,
+    wilson_interval,
+)
+
+from .measure_rows import Row, untold
+from .opened_models import OpenedModel
+from .verdicts import (
+    CANNOT_TELL,
+    KEPT,
+    LOST,
+    Bounds,
+    Estimate,
+    at_least,
+    at_most,
+    mean_estimate,
+    not_narrower,
+    paired_difference,
+)
+
+RESAMPLES = 300
+MULTI_LABEL = "multi-label, binary-class"
+ONE_LABEL = "multi-class"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model answers.
+
+    Attributes:
+        logits: float (N, C).
+        scores: probabilities, float (N, C).
+        predicted: int (N,), the most probable class.
+        given: the answer as it is compared: int (N, 1), or 0/1 (N, L) of several labels.
+    """
+
+    logits: np.ndarray
+    scores: np.ndarray
+    predicted: np.ndarray
+    given: np.ndarray
+
+    @classmethod
+    def of(cls, logits: np.ndarray, multi_label: bool) -> Answers:
+        """The answers behind logits.
+
+        Args:
+            logits: float (N, C).
+            multi_label: whether several labels can be true of an image.
+        """
+        scores = probabilities(logits, MULTI_LABEL if multi_label else ONE_LABEL)
+        predicted = scores.argmax(axis=1)
+        given = scores > 0.5 if multi_label else predicted[:, None]
+        return cls(logits, scores, predicted, given)
+
+    def right(self, labels: np.ndarray) -> np.ndarray:
+        """Which images are answered right, bool (N,); of several labels, all of them.
+
+        Args:
+            labels: int (N,), or 0/1 (N, L).
+        """
+        correct = is_correct(self.scores, labels)
+        return correct.all(axis=1) if correct.ndim == 2 else correct
+
+
+def label_rows(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> list[Row]:
+    """The measures that need labels: accuracy, AUC, calibration, new errors.
+
+    Args:
+        a: A's answers.
+        b: B's answers to the same images.
+        labels: int (N,), or 0/1 (N, L).
+        bounds: what may be lost.
+
+    Returns:
+        Four rows.
+    """
+    return [
+        _accuracy_row(a, b, labels, bounds),
+        _auc_row(a, b, labels, bounds),
+        _calibration_row(a, b, labels, bounds),
+        _errors_row(a, b, labels, bounds),
+    ]
+
+
+def agreement_row(a: Answers, b: Answers, bounds: Bounds, ceiling: Answers | None) -> Row:
+    """The share of images with the same answer.
+
+    Args:
+        a: A's answers.
+        b: B's.
+        bounds: what may be lost.
+        ceiling: the second A's, if there is one.
+
+    Returns:
+        The row.
+    """
+    same = (a.given == b.given).all(axis=1)
+    low, high = wilson_interval(same)
+    estimate = Estimate(float(same.mean()), low, high)
+    changed = int((~same).sum())
+    return Row(
+        id="agreement",
+        verdict=at_least(estimate, bounds.min_agreement),
+        estimate=estimate,
+        unit="share",
+        bound=bounds.min_agreement,
+        images=len(same),
+        ceiling=None if ceiling is None else float((a.given == ceiling.given).all(axis=1).mean()),
+        note=f"{changed} of {len(same)} answers changed",
+    )
+
+
+def maps_row(
+    row_id: str,
+    maps: dict[str, np.ndarray],
+    answers: np.ndarray,
+    bound: float,
+) -> Row:
+    """How alike two models' maps of the same images are.
+
+    Args:
+        row_id: ``map`` or ``occlusion``.
+        maps: "A", "B" and perhaps "ceiling" -> signed maps, float (n, gh, gw).
+        answers: A's answers, int (n,); the maps explain them.
+        bound: the smallest correlation that counts as kept.
+
+    Returns:
+        The row.
+    """
+    values = agreement(maps["A"], maps["B"])
+    others = agreement(maps["A"], shuffled(maps["B"], answers))
+    estimate = mean_estimate(values, span=2)
+    ceiling = None
+    if "ceiling" in maps:
+        ceiling = _mean(agreement(maps["A"], maps["ceiling"]))
+    count = int((~np.isnan(values)).sum())
+    verdict = CANNOT_TELL if count == 0 else at_least(estimate, bound)
+    flat = len(values) - count
+    return Row(
+        id=row_id,
+        verdict=verdict,
+        estimate=estimate,
+        unit="correlation",
+        bound=bound,
+        images=count,
+        chance=_mean(others),
+        ceiling=ceiling,
+        note=f"{flat} of {len(values)} images have a map without any difference" if flat else "",
+    )
+
+
+def speed_row(timings: dict[str, Timing], bounds: Bounds) -> Row:
+    """How long B takes, as a multiple of A's time.
+
+    Args:
+        timings: "A" and "B" -> timings made in turns.
+        bounds: what may be lost.
+
+    Returns:
+        The row.
+    """
+    estimate = Estimate(*speedup(timings["B"], timings["A"]))
+    return Row(
+        id="speed",
+        verdict=at_most(estimate, bounds.max_time),
+        estimate=estimate,
+        unit="times",
+        bound=bounds.max_time,
+        a=f"{timings['A'].median:.3g} ms",
+        b=f"{timings['B'].median:.3g} ms",
+    )
+
+
+def size_row(a: OpenedModel, b: OpenedModel) -> Row:
+    """How large B's weights are, as a multiple of A's.
+
+    Args:
+        a: the large model.
+        b: the small one.
+
+    Returns:
+        The row.
+    """
+    if not a.size_bytes or not b.size_bytes:
+        return untold("size", "times", 1.0, "a function does not say how large it is")
+    ratio = b.size_bytes / a.size_bytes
+    return Row(
+        id="size",
+        verdict=KEPT if ratio <= 1 else LOST,
+        estimate=Estimate(ratio, ratio, ratio),
+        unit="times",
+        bound=1.0,
+        a=megabytes(a.size_bytes),
+        b=megabytes(b.size_bytes),
+    )
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes as text.
+
+    Args:
+        count: of bytes.
+    """
+    return f"{count / 1e6:.3g} MB"
+
+
+def in_points(share: Estimate) -> Estimate:
+    """A share in points of a hundred.
+
+    Args:
+        share: the estimate as a fraction.
+    """
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high)
+
+
+def _accuracy_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
+    correct_a = is_correct(a.scores, labels)
+    correct_b = is_correct(b.scores, labels)
+    if labels.ndim == 2:
+        losses = correct_a.mean(axis=1) - correct_b.mean(axis=1)
+        drop = mean_estimate(losses, span=1)
+    else:
+        drop = paired_difference(correct_a, correct_b)
+    estimate = in_points(drop)
+    return Row(
+        id="accuracy",
+        verdict=at_most(estimate, bounds.max_drop),
+        estimate=estimate,
+        unit="points",
+        bound=bounds.max_drop,
+        a=f"{correct_a.mean():.1%}",
+        b=f"{correct_b.mean():.1%}",
+        images=len(labels),
+    )
+
+
+def _auc_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
+    task = MULTI_LABEL if labels.ndim == 2 else ONE_LABEL
+    area = partial(area_under_roc, task=task)
+    areas = [area(labels, a.scores), area(labels, b.scores)]
+    drop = areas[0] - areas[1]
+    bound = bounds.max_drop
+    if np.isnan(drop):
+        return untold("auc", "points", bound, "a class has no image, or all of them")
+
+    def difference(labels, scores_a, scores_b):
+        return area(labels, scores_a) - area(labels, scores_b)
+
+    interval = bootstrap_interval(difference, labels, a.scores, b.scores, n_resamples=RESAMPLES)
+    estimate = in_points(not_narrower(drop, interval, len(labels), span=1))
+    return Row(
+        id="auc",
+        verdict=at_most(estimate, bound),
+        estimate=estimate,
+        unit="points",
+        bound=bound,
+        a=f"{areas[0]:.3f}",
+        b=f"{areas[1]:.3f}",
+        images=len(labels),
+    )
+
+
+def _calibration_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
+    errors = [calibration_error(answers.scores, labels) for answers in (a, b)]
+
+    def rise(labels, scores_a, scores_b):
+        return calibration_error(scores_b, labels) - calibration_error(scores_a, labels)
+
+    interval = bootstrap_interval(rise, labels, a.scores, b.scores, n_resamples=RESAMPLES)
+    estimate = not_narrower(errors[1] - errors[0], interval, len(labels), span=1)
+    return Row(
+        id="calibration",
+        verdict=at_most(estimate, bounds.max_ece_rise),
+        estimate=estimate,
+        unit="error",
+        bound=bounds.max_ece_rise,
+        a=f"{errors[0]:.3f}",
+        b=f"{errors[1]:.3f}",
+        images=len(labels),
+    )
+
+
+def _errors_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
+    right_a = a.right(labels)
+    right_b = b.right(labels)
+    new = right_a & ~right_b
+    inherited = int((~right_a & ~right_b).sum())
+    errors_a = int((~right_a).sum())
+    low, high = wilson_interval(new)
+    estimate = Estimate(float(new.mean()), low, high)
+    bound = 1 - bounds.min_agreement
+    return Row(
+        id="errors",
+        verdict=at_most(estimate, bound),
+        estimate=estimate,
+        unit="share",
+        bound=bound,
+        a=f"{errors_a} errors",
+        b=f"{int((~right_b).sum())} errors",
+        images=len(labels),
+        note=f"B inherits {inherited} of A's {errors_a} errors and makes {int(new.sum())} new ones",
+    )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean of all values that are not nan; None where there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None

@@ -1,0 +1,293 @@
+"""Models of timm, torchvision and Hugging Face by name or folder; only safetensors, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+
+from swys_utils.config import SwysError, unknown
+
+from .opened_models import OpenedModel, opened_module
+from .preprocessing import Preprocessing, checked, from_image_processor, from_timm, given
+
+RANDOM_WEIGHTS = "random weights: add ?pretrained, or ?weights=FILE.safetensors"
+PRETRAINED = "pretrained"
+WEIGHTS = "weights="
+
+
+def open_timm(name: str, options: str, num_classes: int, settings: tuple[str, str]) -> OpenedModel:
+    """A model by timm's name for it.
+
+    Args:
+        name: such as ``resnet18`` or ``vit_base_patch16_224.augreg_in21k``.
+        options: "", ``pretrained`` (downloaded), or ``weights=FILE.safetensors``.
+        num_classes: of the data, for a head with random weights; 0 is timm's own number.
+        settings: preprocessing and layer as the reader gave them.
+
+    Returns:
+        The model, opened.
+
+    Raises:
+        SwysError: an unknown name, or weights that cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        raise SwysError(unknown("timm model", name.partition(".")[0], timm.list_models()))
+
+    def make(classes: int, pretrained: bool) -> nn.Module:
+        head = {"num_classes": classes} if classes else {}
+        return timm.create_model(name, pretrained=pretrained, **head)
+
+    model, notes = _with_weights(make, f"timm:{name}", options, num_classes)
+    return _opened_timm(model, f"timm:{name}", settings, notes=notes)
+
+
+def open_local_timm(folder: Path, settings: tuple[str, str]) -> OpenedModel:
+    """A folder that timm's ``save_for_hf`` or this project wrote: config.json and safetensors.
+
+    Args:
+        folder: the folder.
+        settings: preprocessing and layer as the reader gave them.
+
+    Returns:
+        The model, opened.
+
+    Raises:
+        SwysError: no such folder, or one without safetensors, or that timm cannot read.
+    """
+    files = _safetensors_of(folder)
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except Exception as error:  # timm raises a dozen kinds for a folder that is none of its own
+        raise SwysError(_cannot("local-dir:" + str(folder), error)) from None
+    sizes = sum(file.stat().st_size for file in files)
+    return _opened_timm(model, f"local-dir:{folder}", settings, size_bytes=sizes)
+
+
+def open_torchvision(
+    name: str, options: str, num_classes: int, settings: tuple[str, str]
+) -> OpenedModel:
+    """A classification model by torchvision's name for it.
+
+    Args:
+        name: such as ``resnet18``.
+        options: "", ``pretrained`` (downloaded), or ``weights=FILE.safetensors``.
+        num_classes: of the data, for a head with random weights; 0 is torchvision's own number.
+        settings: preprocessing and layer as the reader gave them.
+
+    Returns:
+        The model, opened.
+
+    Raises:
+        SwysError: an unknown name, or weights that cannot be had or do not fit.
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise SwysError(unknown("torchvision model", name, names))
+
+    def make(classes: int, pretrained: bool) -> nn.Module:
+        head = {"num_classes": classes} if classes else {}
+        weights = "DEFAULT" if pretrained else None
+        return torchvision.models.get_model(name, weights=weights, **head)
+
+    model, notes = _with_weights(make, f"torchvision:{name}", options, num_classes)
+    preprocessing, layer = settings
+    return opened_module(
+        model,
+        f"torchvision:{name}",
+        given(preprocessing, _torchvision_preprocessing(name)),
+        layer,
+        num_classes=classes_of(model),
+        notes=notes,
+    )
+
+
+def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
+    """A Hugging Face folder with a model for image classification.
+
+    Args:
+        folder: with config.json, preprocessor_config.json and safetensors.
+        settings: preprocessing and layer as the reader gave them.
+
+    Returns:
+        The model, opened.
+
+    Raises:
+        SwysError: transformers is not installed, or the folder is not such a one.
+    """
+    files = _safetensors_of(folder)
+    try:
+        from transformers import AutoModelForImageClassification
+    except ImportError:
+        raise SwysError(f"'{folder}' needs transformers; pip install transformers") from None
+    try:
+        model = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers raises a dozen kinds for a damaged folder
+        raise SwysError(_cannot(folder, error)) from None
+    model.eval().requires_grad_(False)
+    names = model.config.id2label
+    preprocessing, layer = settings
+
+    def logits(pixels: Tensor) -> Tensor:
+        return model(pixel_values=pixels).logits
+
+    return opened_module(
+        model,
+        folder.name,
+        given(preprocessing, _processor_preprocessing(folder)),
+        layer,
+        logits,
+        num_classes=model.config.num_labels,
+        class_names=tuple(str(names[index]) for index in sorted(names)),
+        size_bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def classes_of(model: nn.Module) -> int:
+    """Number of classes of a model whose last layer is linear.
+
+    Args:
+        model: of torchvision.
+
+    Returns:
+        The outputs of its last linear layer; 0 where it has none.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else 0
+
+
+def _opened_timm(
+    model: nn.Module, name: str, settings: tuple[str, str], **facts: Any
+) -> OpenedModel:
+    """A timm model with its own data configuration."""
+    preprocessing, layer = settings
+    model.eval().requires_grad_(False)
+    own = from_timm(resolve_model_data_config(model))
+    labels = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or ()
+    return opened_module(
+        model,
+        name,
+        given(preprocessing, own),
+        layer,
+        num_classes=int(model.num_classes),
+        class_names=tuple(map(str, labels)),
+        **facts,
+    )
+
+
+def _with_weights(
+    make: Callable[[int, bool], nn.Module], name: str, options: str, num_classes: int
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model with the weights that the reader asked for, and what to know of them."""
+    notes: tuple[str, ...] = ()
+    try:
+        if options == PRETRAINED:
+            model = make(0, True)
+        elif options.startswith(WEIGHTS):
+            tensors = _read_weights(Path(options.removeprefix(WEIGHTS)).expanduser())
+            model = make(_last_size(tensors), False)
+            model.load_state_dict(tensors)
+        elif options:
+            known = [PRETRAINED, f"{WEIGHTS}FILE.safetensors"]
+            raise SwysError(unknown("option", options, known, f"'{name}?' takes"))
+        else:
+            torch.manual_seed(0)
+            model = make(num_classes, False)
+            notes = (RANDOM_WEIGHTS,)
+    except SwysError:
+        raise
+    except Exception as error:  # a download or foreign weights fail in a dozen ways
+        raise SwysError(_cannot(name, error)) from None
+    return model.eval().requires_grad_(False), notes
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    if path.suffix != ".safetensors":
+        raise SwysError(f"weights '{path}' are no .safetensors; other files can run code")
+    if not path.is_file():
+        raise SwysError(f"no weights '{path}'; give a .safetensors file")
+    try:
+        return {key: value.float() for key, value in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SwysError(_cannot(path, error)) from None
+
+
+def _last_size(tensors: dict[str, Tensor]) -> int:
+    """Number of classes: the size of the bias of the head, by the names that heads have."""
+    for key in reversed(list(tensors)):
+        layer, _, kind = key.rpartition(".")
+        is_head = any(word in layer for word in ("fc", "head", "classifier"))
+        if is_head and kind == "bias" and "norm" not in layer:
+            return len(tensors[key])
+    return 0
+
+
+def _safetensors_of(folder: Path) -> list[Path]:
+    """The weights in a folder, once their headers could be read."""
+    if not folder.is_dir():
+        raise SwysError(f"no folder '{folder}'; give one with config.json and model.safetensors")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise SwysError(
+            f"'{folder}' has no .safetensors (other weights are pickles, which can run code); save"
+            " the model with safe_serialization=True"
+        )
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise SwysError(_cannot(file, error)) from None
+    return files
+
+
+def _cannot(place: object, error: Exception) -> str:
+    """One line for what a library made of a place."""
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0]}"[:200]
+    return f"'{place}' cannot be opened ({reason}); check the name, the folder or the network"
+
+
+def _torchvision_preprocessing(name: str) -> Preprocessing:
+    """What the usual weights of a torchvision model were trained with."""
+    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    mode = InterpolationMode(transform.interpolation)
+    (resized,) = transform.resize_size
+    (size,) = transform.crop_size
+    return checked(
+        Preprocessing(
+            size=size,
+            mean=tuple(transform.mean),
+            std=tuple(transform.std),
+            interpolation=mode.value,
+            crop=min(1.0, size / resized),
+            source="torchvision's transforms",
+        )
+    )
+
+
+def _processor_preprocessing(folder: Path) -> Preprocessing:
+    """What preprocessor_config.json in a folder says."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return Preprocessing()
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SwysError(_cannot(path, error)) from None
+    if not isinstance(content, dict):
+        raise SwysError(f"'{path}' is no JSON object; repair it")
+    return from_image_processor(content)

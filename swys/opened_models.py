@@ -1,0 +1,397 @@
+"""Models of any kind, opened so that two of them can be compared: answers, maps, size, speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from swys_utils.config import SwysError
+from swys_utils.data import to_model_input
+from swys_utils.gradcam import grad_cam
+from swys_utils.models import count_parameters
+from swys_utils.vit_internals import evaluation_mode
+
+from .layer_maps import cut_timm, find_layer, grad_cam_at_layer, grad_cam_of_features
+from .preprocessing import Preprocessing, from_timm, given
+
+BATCH = 64
+SMALLEST_PROBABILITY = 1e-12
+SUM_TOLERANCE = 1e-3  # probabilities in float16 add up to 1 only nearly
+NO_MAP_OF_A_FUNCTION = "a function gives answers only; occlusion needs no more"
+
+ToInput = Callable[[np.ndarray], Tensor]
+ToLogits = Callable[[Tensor], Tensor]
+ToMaps = Callable[[Tensor, np.ndarray], Tensor]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that answers and, where it can be, is explained.
+
+    Attributes:
+        name: what the reader calls it.
+        kind: what it is, in words.
+        prepare: uint8 images (N, S, S[, 3]) -> model input.
+        answer: model input -> logits (N, C), or probabilities.
+        preprocessing: what ``prepare`` does, in words.
+        img_size: side of the images that serve it best, px; 0 where any do.
+        num_classes: number of its classes; 0 where only its answers tell.
+        class_names: of its classes, where it knows them.
+        draw: model input and classes (N,) -> signed Grad-CAM maps (N, gh, gw), or None.
+        map_layer: where the maps are taken; or, without maps, why there are none.
+        parameters: number of weights; 0 where unknown.
+        size_bytes: of its weights as they are stored; 0 where unknown.
+        batch_size: number of images that it takes at once.
+        notes: what the reader should know of how it was opened, one line each.
+    """
+
+    name: str
+    kind: str
+    prepare: ToInput
+    answer: ToLogits
+    preprocessing: str
+    img_size: int = 0
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    draw: ToMaps | None = None
+    map_layer: str = NO_MAP_OF_A_FUNCTION
+    parameters: int = 0
+    size_bytes: int = 0
+    batch_size: int = BATCH
+    notes: tuple[str, ...] = field(default=())
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Logits of images, batch by batch.
+
+        Args:
+            images: uint8 (N, S, S) or (N, S, S, 3).
+
+        Returns:
+            float32 (N, C). Where the model gives probabilities, their logarithm.
+
+        Raises:
+            SwysError: it cannot read these images, or an answer is no finite number.
+        """
+        answers = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            logits = self._one_batch(batch)
+            if logits.shape[:1] != (len(batch),) or logits.ndim != 2 or logits.shape[1] < 2:
+                shape = tuple(logits.shape)
+                raise SwysError(
+                    f"'{self.name}' answers {len(batch)} images with {shape}; it has to give one"
+                    " row of two or more class scores for each"
+                )
+            answers.append(logits)
+        logits = np.concatenate(answers)
+        if not np.isfinite(logits).all():
+            row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+            raise SwysError(
+                f"'{self.name}' gives a score that is no finite number (image {row} of a batch);"
+                " look for a division by zero or an overflow in it"
+            )
+        return logits
+
+    def maps(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Signed Grad-CAM maps of images.
+
+        Args:
+            images: uint8 (N, S, S) or (N, S, S, 3).
+            targets: the classes to explain, int (N,).
+
+        Returns:
+            float32 (N, gh, gw).
+
+        Raises:
+            SwysError: the model cannot be explained, with the reason.
+        """
+        if self.draw is None:
+            raise SwysError(f"no map of '{self.name}': {self.map_layer}")
+        maps = []
+        for start in range(0, len(images), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            pixels = self.prepare(images[batch])
+            drawn = self.draw(pixels, targets[batch])
+            maps.append(drawn.float().cpu().numpy())
+        return np.concatenate(maps)
+
+    def _one_batch(self, images: np.ndarray) -> np.ndarray:
+        """Logits of one batch; whatever goes wrong inside a stranger's model is one line."""
+        try:
+            with torch.no_grad():
+                answers = torch.as_tensor(self.answer(self.prepare(images)))
+            return as_logits(answers.detach().float().cpu().numpy())
+        except SwysError:
+            raise
+        except Exception as error:  # a model of a reader may raise anything
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+            shape = images.shape[1:]
+            raise SwysError(f"'{self.name}' cannot read images {shape} ({reason})") from None
+
+
+def as_logits(answers: np.ndarray) -> np.ndarray:
+    """Logits, also of a model that ends in a softmax.
+
+    Args:
+        answers: float (N, C).
+
+    Returns:
+        float32 (N, C): the same, or the logarithm of probabilities.
+    """
+    if answers.ndim == 2 and len(answers) and np.isfinite(answers).all():
+        sums = answers.sum(axis=1)
+        if answers.min() >= 0 and np.allclose(sums, 1, atol=SUM_TOLERANCE):
+            answers = np.log(answers.clip(SMALLEST_PROBABILITY))
+    return answers.astype(np.float32, copy=False)
+
+
+def opened_vit(model: VisionTransformer, name: str, **facts) -> OpenedModel:
+    """A model of this project: it reads images as ``to_model_input`` makes them.
+
+    Args:
+        model: a plain timm ViT.
+        name: what the reader calls it.
+        **facts: fields of `OpenedModel` that are known.
+    """
+    size = model.patch_embed.img_size[0]
+    opened = opened_module(model, name, Preprocessing(size=size), **facts)
+
+    def prepare(images: np.ndarray) -> Tensor:
+        return to_model_input(images, size, device_of(model))
+
+    return replace(
+        opened,
+        prepare=prepare,
+        preprocessing=f"{size} x {size} px, bilinear, x / 127.5 - 1 (this project's models)",
+    )
+
+
+def opened_module(
+    model: nn.Module,
+    name: str,
+    preprocessing: Preprocessing,
+    layer: str = "",
+    answer: ToLogits | None = None,
+    **facts,
+) -> OpenedModel:
+    """Any torch model.
+
+    Args:
+        model: gives logits for model input, or ``answer`` makes them.
+        name: what the reader calls it.
+        preprocessing: how it wants its images.
+        layer: where Grad-CAM is taken; "" is the usual place.
+        answer: model input -> logits, where ``model(pixels)`` gives something else.
+        **facts: fields of `OpenedModel` that are known.
+    """
+    forward = answer or model
+    device = device_of(model)
+
+    def prepare(images: np.ndarray) -> Tensor:
+        return preprocessing(images).to(device)
+
+    def logits(pixels: Tensor) -> Tensor:
+        with evaluation_mode(model):
+            return forward(pixels)
+
+    draw = None
+    try:
+        draw, map_layer = _map_maker(model, forward, layer, preprocessing)
+    except SwysError as error:
+        map_layer = str(error)
+    known = {
+        "kind": type(model).__name__,
+        "img_size": preprocessing.resized,
+        "parameters": count_parameters(model),
+        "size_bytes": module_bytes(model),
+    }
+    return OpenedModel(
+        name=name,
+        prepare=prepare,
+        answer=logits,
+        preprocessing=str(preprocessing),
+        draw=draw,
+        map_layer=map_layer,
+        **(known | facts),
+    )
+
+
+def opened_function(function: Callable, name: str) -> OpenedModel:
+    """A function from Python.
+
+    Args:
+        function: uint8 images (N, S, S[, 3]) -> scores (N, C).
+        name: what the reader calls it.
+    """
+
+    def as_is(images: np.ndarray) -> Tensor:
+        return images  # type: ignore[return-value]
+
+    return OpenedModel(
+        name=name,
+        kind="a Python function",
+        prepare=as_is,
+        answer=function,
+        preprocessing="its own",
+    )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are; the CPU where it has none.
+
+    Args:
+        model: any module.
+    """
+    for weight in model.parameters():
+        return weight.device
+    return torch.device("cpu")
+
+
+def module_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights and buffers as they are in memory.
+
+    Args:
+        model: any module.
+    """
+    total = 0
+    for value in model.state_dict().values():
+        if isinstance(value, Tensor):
+            total += value.nbytes
+        elif isinstance(value, tuple):  # packed weights of torch's int8 layers
+            total += sum(part.nbytes for part in value if isinstance(part, Tensor))
+    return total
+
+
+def _map_maker(
+    model: nn.Module, forward: ToLogits, layer: str, preprocessing: Preprocessing
+) -> tuple[ToMaps, str]:
+    """What draws the maps of a model, tried once, and the layer where it does.
+
+    A SwysError where it cannot be done.
+    """
+    channels = len(preprocessing.mean)
+    size = preprocessing.size
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(1, channels, size, size, generator=generator).to(device_of(model))
+    draw: ToMaps
+
+    def at_norm1(inputs: Tensor, targets: np.ndarray) -> Tensor:
+        return grad_cam(model, inputs, targets, signed=True)
+
+    def at_layer(inputs: Tensor, targets: np.ndarray) -> Tensor:
+        return grad_cam_at_layer(model, forward, layer, inputs, targets)
+
+    if layer:
+        draw = at_layer
+    elif isinstance(model, VisionTransformer) and _works(at_norm1, pixels):
+        draw = at_norm1
+        layer = f"blocks.{len(model.blocks) - 1}.norm1"
+    else:
+        draw, layer = _cut_or_found(model, forward, pixels)
+        draw = draw or at_layer
+    _try(draw, pixels)
+    return draw, layer
+
+
+def _cut_or_found(model: nn.Module, forward: ToLogits, pixels: Tensor) -> tuple:
+    """For a timm model what draws at its cut; for others None; and the layer.
+
+    The cut serves where the head reads the positions themselves: of a Transformer with a class
+    token their gradient is zero there, so the layer is looked for.
+    """
+    if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
+        cut = cut_timm(model)
+
+        def at_cut(inputs: Tensor, targets: np.ndarray) -> Tensor:
+            return grad_cam_of_features(model, cut, inputs, targets)
+
+        if _works(at_cut, pixels):
+            return at_cut, cut.layer
+    layer = find_layer(model, forward, pixels)
+
+    def at_found(inputs: Tensor, targets: np.ndarray) -> Tensor:
+        return grad_cam_at_layer(model, forward, layer, inputs, targets)
+
+    return at_found, layer
+
+
+def _works(draw: ToMaps, pixels: Tensor) -> bool:
+    try:
+        _try(draw, pixels)
+    except SwysError:
+        return False
+    return True
+
+
+def _try(draw: ToMaps, pixels: Tensor) -> None:
+    """Draw one map; a SwysError where that cannot be done."""
+    try:
+        maps = draw(pixels, np.zeros(len(pixels), dtype=np.int64))
+    except SwysError:
+        raise
+    except Exception as error:  # a model of a reader may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise SwysError(f"it cannot be explained ({reason}); name a layer with --layer") from None
+    if maps.ndim != 3 or not math.isfinite(float(maps.sum())):
+        raise SwysError("its map is not finite; name another layer with --layer")
+
+
+def from_python(model: object, name: str, preprocessing: str = "", layer: str = "") -> OpenedModel:
+    """A model or a function that a reader has in Python.
+
+    Args:
+        model: an `OpenedModel`, a timm model (its data configuration is used), another torch
+            model (ImageNet's values are assumed), or a function from uint8 images to scores.
+        name: what the report calls it.
+        preprocessing: as for ``preprocessing.given``, of torch models.
+        layer: where Grad-CAM is taken; "" is the usual place.
+
+    Returns:
+        The opened model.
+
+    Raises:
+        SwysError: it is none of these, or the preprocessing is impossible.
+    """
+    if isinstance(model, OpenedModel):
+        return model
+    if isinstance(model, nn.Module):
+        return opened_module(model, name, given(preprocessing, own_preprocessing(model)), layer)
+    if callable(model):
+        return opened_function(model, name)
+    kind = type(model).__name__
+    raise SwysError(f"{name} is a {kind}; give a path, a torch model, or a function of images")
+
+
+def own_preprocessing(model: nn.Module) -> Preprocessing:
+    """What a timm model's data configuration says; ImageNet's values for any other.
+
+    Args:
+        model: any module.
+    """
+    config = getattr(model, "pretrained_cfg", None)
+    if not config:
+        return Preprocessing()
+    from timm.data import resolve_model_data_config
+
+    return from_timm(resolve_model_data_config(model))
+
+
+def check_same_classes(models: Sequence[OpenedModel]) -> None:
+    """Refuse models that cannot be compared.
+
+    Args:
+        models: two or three.
+
+    Raises:
+        SwysError: they are known to have other numbers of classes.
+    """
+    counts = {model.name: model.num_classes for model in models if model.num_classes}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"'{name}' has {count}" for name, count in counts.items())
+        raise SwysError(f"other numbers of classes: {shown}; compare models of one task")

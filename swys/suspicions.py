@@ -1,0 +1,141 @@
+"""What looks like a mistake in a comparison rather than like a loss: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+REORDERED_SHARE = 0.6  # of the images of each class that another order of classes explains
+REORDERED_GAIN = 0.3  # in answers that are the same, once the order is mended
+FEWEST_OF_A_CLASS = 5
+ABOVE_CHANCE = 0.1  # accuracy above the commonest class's share that shows that a model works
+ONE_ANSWER = 0.95
+
+
+def other_order(
+    answers_a: np.ndarray, answers_b: np.ndarray, class_names: Sequence[str]
+) -> str | None:
+    """Whether B has the classes of A in another order.
+
+    Then the table of both models' answers is nearly a permutation, and not the identity.
+
+    Args:
+        answers_a: int (N,).
+        answers_b: int (N,), of the same images.
+        class_names: C names.
+
+    Returns:
+        One line, or None.
+    """
+    classes = len(class_names)
+    table = np.zeros((classes, classes))
+    np.add.at(table, (answers_a, answers_b), 1)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    matched = table[rows, columns]
+    used = table.sum(axis=1) >= FEWEST_OF_A_CLASS
+    explained = matched >= REORDERED_SHARE * table.sum(axis=1)
+    moved = used & (rows != columns)
+    gain = (matched.sum() - np.trace(table)) / max(len(answers_a), 1)
+    if moved.sum() < 2 or not explained[used].all() or gain < REORDERED_GAIN:
+        return None
+    some = []
+    for row in np.flatnonzero(moved)[:3]:
+        some.append(f"A's '{class_names[row]}' is B's '{class_names[columns[row]]}'")
+    return (
+        f"B seems to have the classes in another order ({', '.join(some)}): put its scores into"
+        " A's order and compare again"
+    )
+
+
+def near_chance(
+    correct: dict[str, np.ndarray], labels: np.ndarray, preprocessing: dict[str, str]
+) -> str | None:
+    """Whether one of two models answers no better than the commonest class would.
+
+    Args:
+        correct: model -> bool (N,).
+        labels: int (N,).
+        preprocessing: model -> how it is given its images, in words.
+
+    Returns:
+        One line, or None.
+    """
+    commonest = np.bincount(labels).max() / len(labels)
+    noise = np.sqrt(commonest * (1 - commonest) / len(labels))
+    accuracies = {name: float(right.mean()) for name, right in correct.items()}
+    best = max(accuracies.values())
+    worst = min(accuracies, key=lambda name: accuracies[name])
+    if best < commonest + ABOVE_CHANCE or accuracies[worst] > commonest + 2 * noise:
+        return None
+    return (
+        f"{worst} answers near chance ({accuracies[worst]:.1%} right; the commonest class has"
+        f" {commonest:.1%}): is its normalisation the one it was trained with?"
+        f" It gets {preprocessing[worst]}"
+    )
+
+
+def one_answer(answers: dict[str, np.ndarray], preprocessing: dict[str, str]) -> str | None:
+    """Whether one of two models gives nearly all images the same answer, and the other does not.
+
+    Args:
+        answers: model -> int (N,).
+        preprocessing: model -> how it is given its images, in words.
+
+    Returns:
+        One line, or None.
+    """
+    largest = {name: np.bincount(given).max() / len(given) for name, given in answers.items()}
+    worst = max(largest, key=lambda name: largest[name])
+    if largest[worst] < ONE_ANSWER or min(largest.values()) > ONE_ANSWER - ABOVE_CHANCE:
+        return None
+    return (
+        f"{worst} gives {largest[worst]:.0%} of the images one answer: is its normalisation the one"
+        f" it was trained with? It gets {preprocessing[worst]}"
+    )
+
+
+def other_names(
+    names_a: Sequence[str], names_b: Sequence[str], owners: tuple[str, str]
+) -> str | None:
+    """Whether two lists have the same class names in another order.
+
+    Args:
+        names_a: class names, or none.
+        names_b: class names, or none.
+        owners: whose they are.
+
+    Returns:
+        One line, or None.
+    """
+    known = list(names_a) and list(names_b)
+    if not known or list(names_a) == list(names_b) or sorted(names_a) != sorted(names_b):
+        return None
+    first, second = owners
+    return (
+        f"{first} and {second} have the same class names in another order"
+        f" ({names_a[0]}, ... and {names_b[0]}, ...): put one of them into the other's order"
+    )
+
+
+def empty_classes(labels: np.ndarray, class_names: Sequence[str]) -> str | None:
+    """Whether a class has no image, so that its AUC is not defined.
+
+    Args:
+        labels: int (N,), or 0/1 (N, L).
+        class_names: C names.
+
+    Returns:
+        One line, or None.
+    """
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0)
+    else:
+        counts = np.bincount(labels, minlength=len(class_names))
+    empty = [name for name, count in zip(class_names, counts) if count == 0]
+    if not empty:
+        return None
+    shown = ", ".join(f"'{name}'" for name in empty[:3])
+    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+    return f"no image of {shown}{more}: the AUC is not defined"

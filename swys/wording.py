@@ -1,0 +1,131 @@
+"""Figures of a comparison as text, and its result in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .comparison import Measured
+from .measure_rows import Row
+from .verdicts import CANNOT_TELL, KEPT, LOST
+
+MINUS = "\N{MINUS SIGN}"
+GLYPHS = {KEPT: "\N{CHECK MARK}", LOST: "\N{MULTIPLICATION X}", CANNOT_TELL: "?"}
+AT_MOST = ("accuracy", "auc", "calibration", "errors", "speed", "size")
+
+
+def number_text(row: Row, value: float) -> str:
+    """A value in the unit of a measure.
+
+    Args:
+        row: the measure.
+        value: in its unit.
+
+    Returns:
+        Such as ``0.3 points`` without the unit: ``0.3``.
+    """
+    if math.isnan(value):
+        return "\N{EM DASH}"
+    formats: dict[str, Callable[[float], str]] = {
+        "points": "{:.1f}".format,
+        "share": "{:.1%}".format,
+        "correlation": "{:.2f}".format,
+        "error": "{:.3f}".format,
+        "times": "{:.2f}".format,
+    }
+    text = formats[row.unit](value)
+    if float(text.strip("%")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def unit_text(row: Row) -> str:
+    """What stands behind a figure: its unit, where the number does not show it.
+
+    Args:
+        row: the measure.
+    """
+    return {"points": " points", "times": "\N{MULTIPLICATION SIGN}"}.get(row.unit, "")
+
+
+def figure_text(row: Row) -> str:
+    """The figure with its interval.
+
+    Args:
+        row: the measure.
+
+    Returns:
+        Such as ``0.3 points [-0.4, 0.9]``.
+    """
+    figure = number_text(row, row.estimate.value) + unit_text(row)
+    return f"{figure} {interval_text(row)}".strip()
+
+
+def interval_text(row: Row) -> str:
+    """The interval alone; empty where there is none.
+
+    Args:
+        row: the measure.
+    """
+    low = row.estimate.low
+    high = row.estimate.high
+    if math.isnan(low) or low == high:
+        return ""
+    return f"[{number_text(row, low)}, {number_text(row, high)}]"
+
+
+def bound_text(row: Row) -> str:
+    """What the figure has to stay within.
+
+    Args:
+        row: the measure.
+
+    Returns:
+        Such as ``at most 1.0 points``.
+    """
+    word = "at most" if row.id in AT_MOST else "at least"
+    return f"{word} {number_text(row, row.bound)}{unit_text(row)}"
+
+
+def headline(measured: Measured) -> str:
+    """The result in one sentence: answers first, then what they rest on.
+
+    Args:
+        measured: the comparison.
+    """
+    answers = _word(measured, "agreement")
+    reasons = _worst(measured, ("map", "occlusion"))
+    quality = _worst(measured, ("accuracy", "auc"))
+    first = {
+        KEPT: "B gives the answers that A gives",
+        LOST: "B gives other answers than A",
+        CANNOT_TELL: "These images are too few to say whether B answers as A does",
+    }[answers]
+    if answers == LOST and quality == KEPT:
+        first = "B gives other answers than A, and is right as often"
+    elif answers == LOST and quality == LOST:
+        first = "B gives other answers than A, and is right less often"
+    joined = {
+        KEPT: ", and for the same reasons",
+        LOST: ", but for other reasons" if answers == KEPT else ", and for other reasons",
+        CANNOT_TELL: "; whether for the same reasons cannot be told",
+    }
+    second = joined.get(reasons, "")
+    if answers == CANNOT_TELL:
+        second = ""
+    return f"{first}{second}."
+
+
+def _word(measured: Measured, row_id: str) -> str:
+    """The verdict of a measure; empty where it was not made."""
+    row = measured.row(row_id)
+    return row.verdict if row is not None and row.measured else ""
+
+
+def _worst(measured: Measured, row_ids: tuple[str, ...]) -> str:
+    """The worst verdict of some measures; empty where none was made."""
+    words = [_word(measured, row_id) for row_id in row_ids]
+    for verdict in (LOST, CANNOT_TELL, KEPT):
+        if verdict in words:
+            return verdict
+    return ""
