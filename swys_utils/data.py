@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from medmnist.info import INFO
 from .config import Profile, SwysError, default_device, device_name, profile, unknown
 from .image_files import (
     SPLITS,
-    FolderContent,
     Groups,
     data_folders,
     download_file,
@@ -28,9 +27,7 @@ from .splits import TWIN_SOURCE, Info, Split
 DEFAULT_DATASET = "pneumoniamnist"
 SIZES = (28, 64, 128, 224)
 NAMES = tuple(name for name in INFO if not name.endswith("3d"))
-TASKS = sorted({facts["task"] for facts in INFO.values()})
 TWIN = Path(__file__).parent / "assets" / f"{DEFAULT_DATASET}_twin.npz"
-OWN_LICENCE = "own images"
 MEMORY_LIMIT = 2**30  # bytes; larger image arrays are memory-mapped instead of loaded
 
 
@@ -48,8 +45,6 @@ class Dataset:
         cls,
         path: str | Path,
         *,
-        name: str | None = None,
-        task: str | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Dataset:
         """Your own images from a .npz file in MedMNIST's layout.
@@ -61,9 +56,7 @@ class Dataset:
         split; ``from_folder`` says why. Arrays over 1 GiB are memory-mapped.
 
         Args:
-            path: The file.
-            name: Name of the data set; None takes the file's.
-            task: One of ``TASKS``; None takes the one that fits the labels.
+            path: The file; it names the data set.
             class_names: Names of the classes in their order; None numbers them: "class 0", ...
 
         Returns:
@@ -76,8 +69,13 @@ class Dataset:
         if not path.is_file():
             raise SwysError(f"no file '{path}'; give a .npz in MedMNIST's layout")
         arrays = read_npz(path, MEMORY_LIMIT)
-        names = tuple(class_names or _numbered_classes(path, arrays["train_labels"]))
-        info = _own_info(path, arrays, name or path.stem, task, names)
+        labels = arrays["train_labels"]
+        names = tuple(class_names or _numbered_classes(path, labels))
+        if len(names) < 2:
+            raise SwysError(f"'{path}' has {len(names)} class; a model needs two to tell apart")
+        info = _own_info(path.stem, f"real file {path.name}", arrays["train_images"], names)
+        if labels.shape[1] > 1:
+            info = replace(info, task="multi-label, binary-class")
         return _checked(path, arrays, info)
 
     @classmethod
@@ -105,10 +103,10 @@ class Dataset:
             path: The folder; it names the data set, its subfolders in sorted order the classes.
             size: Side of the images in the data set, in pixels.
             groups: "folder" for one subfolder a patient in each class (``class/patient/image.png``;
-                one name in two classes is one patient), a mapping from file name to group, or a
-                function from path to group. None: each image stands alone.
+                one name in two classes is one patient), or a function from path to group. None:
+                each image stands alone.
             fractions: Shares of the images for train, val and test.
-            seed: The same seed makes the same splits.
+            seed: The same seed, 0 or above, makes the same splits.
 
         Raises:
             SwysError: No such folder; fewer than two classes; an image that cannot be read; a class
@@ -120,7 +118,8 @@ class Dataset:
         for split in SPLITS:
             indices = np.flatnonzero(content.split_of == split)
             splits[split] = Split(content.images[indices], content.labels[indices])
-        return cls(**splits, info=_folder_info(folder, content))
+        info = _own_info(folder.name, f"folder {folder.name}", content.images, content.class_names)
+        return cls(**splits, info=info)
 
 
 def load_dataset(
@@ -307,36 +306,18 @@ def _checked(path: Path, arrays: dict[str, np.ndarray], info: Info) -> Dataset:
     return Dataset(**splits, info=info)
 
 
-def _own_info(
-    path: Path,
-    arrays: dict[str, np.ndarray],
-    name: str,
-    task: str | None,
-    class_names: tuple[str, ...],
-) -> Info:
-    """What the reader says of a file and, for the rest, what its training images show."""
-    if len(class_names) < 2:
-        raise SwysError(f"'{path}' has {len(class_names)} class; a model needs two to tell apart")
-    if task is None:
-        several_columns = arrays["train_labels"].shape[1] > 1
-        task = "multi-label, binary-class" if several_columns else _class_task(class_names)
-    if task not in TASKS:
-        raise SwysError(unknown("task", task, TASKS))
-    image_shape = arrays["train_images"].shape[1:]
+def _own_info(name: str, source: str, images: np.ndarray, class_names: tuple[str, ...]) -> Info:
+    """What a reader's own images, (N, S, S) or (N, S, S, 3), are; each is of one class."""
+    image_shape = images.shape[1:]
     return Info(
         name=name,
         size=image_shape[0] if image_shape else 0,
-        task=task,
+        task="binary-class" if len(class_names) == 2 else "multi-class",
         class_names=class_names,
         channels=3 if len(image_shape) == 3 else 1,
-        source=f"real file {path.name}",
-        licence=OWN_LICENCE,
+        source=source,
+        licence="own images",
     )
-
-
-def _class_task(class_names: Sequence[str]) -> str:
-    """MedMNIST's word for the task where each image is of one of these classes."""
-    return "binary-class" if len(class_names) == 2 else "multi-class"
 
 
 def _numbered_classes(path: Path, labels: np.ndarray) -> list[str]:
@@ -344,24 +325,9 @@ def _numbered_classes(path: Path, labels: np.ndarray) -> list[str]:
     columns = labels.shape[1]
     if columns > 1:
         return [f"class {column}" for column in range(columns)]
-    if labels.dtype.kind not in "iu":
-        raise SwysError(f"'{path}' has train labels of type {labels.dtype}; give whole numbers")
     numbers = np.unique(labels)
     if not np.array_equal(numbers, np.arange(len(numbers))):
         some = ", ".join(str(number) for number in numbers[:5])
         way_out = "number the classes 0, 1, 2, ..., or give class_names"
         raise SwysError(f"'{path}' has the train labels {some}; {way_out}")
     return [f"class {number}" for number in numbers]
-
-
-def _folder_info(folder: Path, content: FolderContent) -> Info:
-    """What the data set of a folder is."""
-    return Info(
-        name=folder.name,
-        size=content.images.shape[1],
-        task=_class_task(content.class_names),
-        class_names=content.class_names,
-        channels=1 if content.images.ndim == 3 else 3,
-        source=f"folder {folder.name}",
-        licence=OWN_LICENCE,
-    )

@@ -14,6 +14,7 @@ from .config import SwysError
 from .data import to_model_input
 from .gradcam import MapFunction, Targets, heatmaps
 from .occlusion import blurred
+from .training import predict
 from .vit_internals import evaluation_mode, input_batches
 
 BATCH_SIZE = 32  # images in one forward pass
@@ -105,10 +106,11 @@ def deletion_insertion(
     fractions = np.linspace(0, 1, steps + 1)
     deletion = np.empty((count, steps + 1))
     insertion = np.empty((count, steps + 1))
+    if targets is None:
+        targets = predict(model, images, BATCH_SIZE).argmax(axis=1)
+    classes = torch.as_tensor(targets).long().expand(count)
     with evaluation_mode(model), torch.no_grad():
-        classes = _classes(model, images, targets)
-        batches = input_batches(model, images, BATCH_SIZE)
-        for batch, x in batches:
+        for batch, x in input_batches(model, images, BATCH_SIZE):
             batch_classes = classes[batch].to(x.device)
             patch = x.shape[-1] // width
             blank = blurred(x, sigma=patch)
@@ -214,27 +216,11 @@ def mosaic_pointing(
 
 def _ranks(maps: np.ndarray) -> Tensor:
     """Rank of each value in its map (N, gh, gw): 0 is the hottest, ties are in random order."""
-    rng = np.random.default_rng(0)
-    ranks = np.empty(maps.shape, dtype=np.int64)
-    for index, heatmap in enumerate(maps):
-        coldness = -heatmap.ravel()
-        tie_breaker = rng.random(coldness.size)
-        order = np.lexsort((tie_breaker, coldness))
-        rank = order.argsort()
-        ranks[index] = rank.reshape(heatmap.shape)
-    return torch.as_tensor(ranks)
-
-
-def _classes(model, images, targets) -> Tensor:
-    """The class to follow in each image, int64 (N,): the target, or the predicted class."""
-    if targets is not None:
-        classes = torch.as_tensor(targets).long()
-        return classes.expand(len(images))
-    predicted = []
-    for _, x in input_batches(model, images, BATCH_SIZE):
-        logits = model(x)
-        predicted.append(logits.argmax(dim=1))
-    return torch.cat(predicted)
+    coldness = -maps.reshape(len(maps), -1)
+    tie_breaker = np.random.default_rng(0).random(coldness.shape)
+    order = np.lexsort((tie_breaker, coldness), axis=1)
+    ranks = order.argsort(axis=1)
+    return torch.as_tensor(ranks.reshape(maps.shape))
 
 
 def _pixels(tokens: Tensor, x: Tensor) -> Tensor:

@@ -214,21 +214,20 @@ def read_onnx_card(path: str | Path) -> dict:
         SwysError: no file, no card, or a file that is not the one the card describes (sha256).
     """
     path = Path(path)
-    try:
-        card = json.loads(path.with_suffix(".json").read_text())
-        sha256 = sha256_of(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise SwysError(
-            f"'{path}' and its card cannot be read ({error}); export it again"
-        ) from None
-    if not _is_onnx_card(card) or card.get("sha256") != sha256:
+    card = _card_in(path.with_suffix(".json"))
+    if not path.is_file() or card.get("sha256") != sha256_of(path):
         raise SwysError(f"'{path}' is not the file that its card describes; export it again")
     return card
 
 
-def _is_onnx_card(content: object) -> bool:
-    """Whether the content of a JSON file is a card of this module."""
-    return isinstance(content, dict) and content.get("format") == "onnx"
+def _card_in(card_path: Path) -> dict:
+    """The card of this module in a JSON file; empty where there is none, or another content."""
+    try:
+        content = json.loads(card_path.read_text())
+    except (OSError, ValueError, RecursionError):  # missing, unreadable, or not JSON
+        return {}
+    is_ours = isinstance(content, dict) and content.get("format") == "onnx"
+    return content if is_ours else {}
 
 
 def _float32_card(model: VisionTransformer, class_names: Sequence[str], source: dict) -> dict:
@@ -319,7 +318,10 @@ def _write_checked(
     card_path = path.with_suffix(".json")
     if path.suffix != ".onnx":
         raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
-    _refuse_other_card(card_path, path.name)
+    if card_path.is_file() and not _card_in(card_path):
+        raise SwysError(
+            f"'{card_path}' is the card of another file; give another name than '{path.name}'"
+        )
     with replacing(path) as part:
         part.write_bytes(graph.SerializeToString())
         difference = _largest_difference(onnx_session(part), pixels, expected)
@@ -337,25 +339,6 @@ def _write_checked(
         }
         write_json(card_path, card)
     return card
-
-
-def _refuse_other_card(card_path: Path, name: str) -> None:
-    """Refuse to write over a JSON file that is not a card of this module.
-
-    Args:
-        card_path: where the card is to be written.
-        name: of the ONNX file, for the message.
-    """
-    if not card_path.is_file():
-        return
-    try:
-        content = json.loads(card_path.read_text())
-    except (OSError, ValueError, RecursionError):  # unreadable, or not JSON
-        content = None
-    if not _is_onnx_card(content):
-        raise SwysError(
-            f"'{card_path}' is the card of another file; give another name than '{name}'"
-        )
 
 
 def _largest_difference(session: InferenceSession, pixels: Tensor, expected: np.ndarray) -> float:

@@ -75,7 +75,7 @@ class Info:
     Attributes:
         name: MedMNIST's name of it, or that of the own file or folder.
         size: Side of the stored images in pixels.
-        task: One of ``TASKS``, which are MedMNIST's.
+        task: MedMNIST's name of it, such as ``binary-class``.
         class_names: Names of the classes, or of the labels of a multi-label task.
         channels: 1 (grey) or 3 (colour).
         source: Where the images come from.

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swys_utils.config import SwysError
 from swys_utils.data import Dataset
 
 
@@ -21,8 +20,3 @@ def folder(tmp_path):
 
 def test_grey_images_with_alpha_are_grey(folder):
     assert Dataset.from_folder(folder).info.channels == 1
-
-
-def test_a_seed_below_zero_is_refused(folder):
-    with pytest.raises(SwysError, match="seed -1; give 0 or a larger number"):
-        Dataset.from_folder(folder, seed=-1)

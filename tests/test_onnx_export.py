@@ -294,5 +294,5 @@ def test_a_missing_package_is_one_line_with_the_way_to_get_it():
 def test_a_file_without_a_card_is_refused(tmp_path):
     path = tmp_path / "x.onnx"
     path.write_text("alone")
-    with pytest.raises(SwysError, match="cannot be read"):
+    with pytest.raises(SwysError, match="not the file"):
         read_onnx_card(path)

@@ -161,14 +161,6 @@ def test_a_function_can_tell_the_patient(patients):
     assert divided(own) == set()
 
 
-def test_a_mapping_can_tell_the_patient(patients):
-    groups = {}
-    for path in patients.rglob("*.png"):
-        groups[path.name] = patient_of(path)
-    own = from_folder(patients, groups=groups)
-    assert divided(own) == set()
-
-
 def test_images_that_stand_alone_divide_patients(patients):
     own = from_folder(patients, groups=str)
     assert divided(own) != set()
@@ -363,12 +355,8 @@ def test_an_image_outside_of_the_patients_folders_is_named(patients):
     refused(patients, "stray.png' is in no patient's folder", groups="folder")
 
 
-def test_a_file_that_the_mapping_lacks_is_named(moles):
-    refused(moles, "groups has no 'b0.png'; give a group for each file", groups={"x.png": 1})
-
-
 def test_groups_of_another_kind_are_refused(moles):
-    refused(moles, "unknown groups 'patient'; give 'folder', a mapping", groups="patient")
+    refused(moles, "unknown groups 'patient'; give 'folder', or a function", groups="patient")
 
 
 TWO = (0.8, 0.2)
