@@ -31,7 +31,7 @@ TEST  := env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help env tutorial extras lab static check test faults test-browser site badges clean
+.PHONY: help env tutorial extras lab static check test faults test-browser site slides badges clean
 
 help:
 	@echo "make tutorial      run the six notebooks, print the final table, leave build/tutorial/index.html"
@@ -42,6 +42,7 @@ help:
 	@echo "make faults        what was tried to break it, with counts (SWYS_FUZZ=5000 for more cases)"
 	@echo "make test-browser  the slider in a real JupyterLab, with npm the demo, too (needs Chromium)"
 	@echo "make site          build/site: the book, opens from disk; with npm the demo, too"
+	@echo "make slides        build/slides: the notebooks' cells as slides (needs npm once)"
 	@echo "make env           only the environment, .venv"
 	@echo "make badges        badges and links, once [tool.swys] in pyproject.toml has an address"
 	@echo "make clean         remove build/ and caches"
@@ -104,6 +105,9 @@ site: $(STAMP)
 	@$(PIP) -e '.[site]'
 	@$(BIN)/python site/build_demo.py
 	@PYTHONWARNINGS=ignore $(BIN)/python site/build_book.py
+
+slides: $(STAMP)
+	@$(BIN)/python tools/slides.py
 
 badges: $(STAMP)
 	@$(BIN)/python tools/setup_cell.py --write

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -59,19 +59,30 @@ def as_page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> str:
         folder: that pictures in its text are looked for in.
         title: of the page.
     """
-    prepare(notebook)
+    formulas = prepare(notebook)
     exporter = HTMLExporter(embed_images=True)
     resources = {"metadata": {"path": str(folder), "name": title}}
     page, _ = exporter.from_notebook_node(notebook, resources)
-    return SCRIPT.sub("", page)
+    return finish(page, formulas)
 
 
-def prepare(notebook: nbformat.NotebookNode) -> None:
+def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Make a notebook fit for a page that needs neither Jupyter nor a script for formulas.
 
     Args:
-        notebook: changed in place: widgets go, formulas become MathML, links lead to the pages.
+        notebook: changed in place: widgets go, links lead to the pages, a word stands for each
+            formula, which Markdown would change.
+
+    Returns:
+        Word -> MathML.
     """
+    formulas: dict[str, str] = {}
+
+    def keep(formula: re.Match) -> str:
+        word = f"FORMULA{len(formulas)}X"
+        formulas[word] = as_mathml(formula)
+        return word
+
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not is_widget(output)]
@@ -79,8 +90,22 @@ def prepare(notebook: nbformat.NotebookNode) -> None:
             linked = NOTEBOOK_LINK.sub(r"](\1.html", cell.source)
             linked = README_LINK.sub("](index.html)", linked)
             parts = CODE.split(linked)
-            parts[::2] = [MATH.sub(as_mathml, text) for text in parts[::2]]
+            parts[::2] = [MATH.sub(keep, text) for text in parts[::2]]
             cell.source = "".join(parts)
+    return formulas
+
+
+def finish(page: str, formulas: Mapping[str, str]) -> str:
+    """A page without scripts, with its formulas.
+
+    Args:
+        page: HTML.
+        formulas: what ``prepare`` returned.
+    """
+    page = SCRIPT.sub("", page)
+    for word, formula in formulas.items():
+        page = page.replace(word, formula)
+    return page
 
 
 def is_widget(output: nbformat.NotebookNode) -> bool:
