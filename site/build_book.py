@@ -29,6 +29,12 @@ TARGET = BUILD / "site"
 REPOSITORY = address()
 PACKAGES = ("swys_utils", "swys")  # of the reference
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+PICTURE = re.compile(r"^!\[[^\]]*\]\(notebooks/[^)]+\)$", re.MULTILINE)
+PICTURE_PLACE = "<!-- the first picture of the README -->"
+OPTIONAL = {  # what a page shows where it was made before the book -> its file
+    "demo": "demo.html",
+    "compare": "compare/index.html",
+}
 NEEDED = ("sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton")
 
 
@@ -45,8 +51,9 @@ def main() -> int:
     started = time.time()
     gather()
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
-    if (TARGET / "demo.html").is_file():
-        command += ["-t", "demo"]
+    for tag, file in OPTIONAL.items():
+        if (TARGET / file).is_file():
+            command += ["-t", tag]
     command += ["-c", str(SITE), "-d", str(BUILD / "doctrees"), str(SOURCE), str(TARGET)]
     built = subprocess.run(command)
     if built.returncode:
@@ -65,6 +72,11 @@ def gather() -> None:
     shutil.copytree(SITE / "book", SOURCE)
     shutil.copytree(ROOT / "notebooks" / "images", SOURCE / "notebooks" / "images")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "about" / "changelog.md")
+    picture = PICTURE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    index = SOURCE / "index.md"
+    text = index.read_text(encoding="utf-8")
+    text = text.replace(PICTURE_PLACE, picture[0] if picture else "")
+    index.write_text(text, encoding="utf-8")
     (SOURCE / "notebooks" / "extras").mkdir(exist_ok=True)
     for path in CORE + EXTRAS:
         notebook = as_shown(nbformat.read(path, as_version=4), path)
