@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
-from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
+from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset, load_dataset
 from swys_utils.distillation import Teacher
 from swys_utils.metrics import t_interval
 from swys_utils.planted import Mark, Planted, plant
 from swys_utils.recipe import Recipe, SupervisedObjective
 from swys_utils.results import as_table
+from swys_utils.splits import TWIN_SOURCE
 from swys_utils.training import build, fit, predict
 from swys_utils.views import Augmentation
 
@@ -110,7 +111,8 @@ def planted(
         patch: side of a ViT's patches, px.
         mark: what is planted: corner, inside, random, texture or meaningless.
         seeds: number of them.
-        only: "core" for the few kinds that matter most, a part of the names of kinds, or "none".
+        only: "core" for the few kinds that matter most, the name of a kind or a part of several
+            names, or "none".
         epochs: how long each model is trained.
         model: name of the architecture.
         save_path: the result; default: checkpoints/<dataset>/planted.json.
@@ -121,7 +123,7 @@ def planted(
     data = _data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
-    wanted = [kind for kind in KINDS if only in kind.id or (only == "core" and kind.core)]
+    wanted = _wanted(only)
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
         raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")
@@ -137,10 +139,20 @@ def planted(
     print(as_table(students_table(units)))
 
 
+def _wanted(only: str) -> list[Kind]:
+    """The kind of that name; else the core, or those that it is a part of."""
+    same_name = [kind for kind in KINDS if kind.id == only]
+    if same_name:
+        return same_name
+    return [kind for kind in KINDS if only in kind.id or (only == "core" and kind.core)]
+
+
 def _data(dataset: str) -> Dataset:
     """The images; "twin" takes the embedded ones even where real ones are."""
     if dataset == "twin":
-        data = load_dataset(DEFAULT_DATASET, root="no folder", download=False)
+        data = Dataset.from_npz(TWIN)
+        info = replace(data.info, name=DEFAULT_DATASET, source=TWIN_SOURCE)
+        data = replace(data, info=info)
     else:
         data = load_dataset(dataset, download=False)
     if data.info.multi_label:

@@ -1,0 +1,173 @@
+"""The study of planted evidence: who is trained, what is measured, what is kept."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from small import vit
+
+from swys_studies import planted, planted_measures
+from swys_studies.planted_students import (
+    KINDS,
+    OcclusionDistiller,
+    OtherImagesMaps,
+    hide_one_patch,
+    log_odds,
+)
+from swys_utils.config import SwysError
+from swys_utils.distillation import Teacher
+from swys_utils.planted import Mark, plant
+from swys_utils.recipe import Batch, SupervisedObjective, one_hot
+from swys_utils.splits import Split
+
+LABELS = np.tile([0, 1], 20)
+
+
+@pytest.fixture
+def split():
+    rng = np.random.default_rng(0)
+    return Split(rng.integers(60, 190, (40, 28, 28), dtype=np.uint8), LABELS)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    targets = one_hot(torch.tensor([0, 1, 1, 0]), 2)
+    return Batch(torch.randn(4, 3, 28, 28), targets, torch.arange(4), 0)
+
+
+def reads_the_corner(images):
+    """Logits of a cheat: class 1 where the ring is in the corner."""
+    is_marked = images[:, 2, 2] == 255
+    return np.stack([~is_marked, is_marked], axis=1).astype(np.float32)
+
+
+def test_a_cheat_is_wrong_where_the_mark_is_swapped(split):
+    found = planted_measures.scores(reads_the_corner, split, Mark(), "binary-class", 0)
+    assert found["swapped"] == {"accuracy": 0, "auc": 0}
+    assert found["clean"]["auc"] == 0.5
+    assert found["as trained"]["auc"] > 0.8
+
+
+def test_every_answer_of_a_cheat_follows_the_mark(split):
+    found = planted_measures.scores(reads_the_corner, split, Mark(), "binary-class", 0)
+    assert found["flips"] == 1
+    assert found["lost"] == 1
+
+
+def test_a_uniform_map_is_spread_over_all_patches(split):
+    shown = plant(split, Mark(), where="everywhere")
+    rows = planted_measures.where_maps_point({"uniform": np.ones((40, 4, 4))}, shown)
+    assert rows["uniform"]["spread"] == 1
+    assert rows["uniform"]["heat"] == rows["uniform"]["chance"] == 1 / 16
+
+
+def test_a_model_agrees_with_itself(split):
+    model = vit(noise=0.1, patch_size=7)
+    shown = plant(split.head(4), Mark(), where="everywhere")
+    maps = planted_measures.ruler_maps(model, shown, 1)
+    rows = planted_measures.compared(maps, maps)
+    assert {row["agreement"] for row in rows.values()} == {1}
+
+
+def test_integrated_gradients_add_up(split):
+    """From the mean colour to the image they sum to the change of the logit."""
+    model = vit(noise=0.1, patch_size=7).double()
+    inputs = torch.randn(2, 3, 28, 28, dtype=torch.double)
+    maps = planted_measures.integrated_gradients(model, inputs, 1, signed=True)
+    start = inputs.mean(dim=(2, 3), keepdim=True).expand_as(inputs)
+    with torch.no_grad():
+        change = model(inputs)[:, 1] - model(start)[:, 1]
+    found = maps.sum(dim=(1, 2)) * 7 * 7  # a map has the mean of a patch's pixels
+    torch.testing.assert_close(found.double(), change, rtol=0.1, atol=0.02)
+
+
+def test_int8_answers_almost_as_the_model(split):
+    pytest.importorskip("onnxruntime")
+    model = vit(noise=0.1)
+    answer = planted_measures.int8_answers(model)
+    with torch.no_grad():
+        expected = planted.predict(model, split.images)
+    assert np.abs(answer(split.images) - expected).max() < 0.2 * np.abs(expected).max()
+
+
+# Students
+
+
+def test_one_patch_of_each_image_is_hidden(batch):
+    hidden = hide_one_patch(batch.inputs, 7)
+    changed = (hidden != batch.inputs).all(dim=1)
+    assert changed.sum(dim=(1, 2)).tolist() == [49] * 4
+
+
+def test_log_odds_of_two_classes_are_the_difference_of_logits():
+    logits = torch.tensor([[1.0, 3.5]])
+    assert log_odds(logits, torch.tensor([1])).tolist() == [2.5]
+
+
+def test_a_student_that_misses_patches_as_its_teacher_does_has_the_loss_on_the_labels(batch):
+    model = vit(noise=0.1, patch_size=7)
+    labels = SupervisedObjective()
+    loss = OcclusionDistiller(Teacher(model), labels)(model, batch)
+    torch.testing.assert_close(loss, labels(model, batch))
+
+
+def test_the_control_gives_each_image_the_map_of_another(batch):
+    model = vit(noise=0.1, patch_size=7)
+    _, own = Teacher(model).explain(batch)
+    _, others = OtherImagesMaps(model).explain(batch)
+    torch.testing.assert_close(others[1], own[0])
+
+
+def test_a_student_never_starts_as_its_teacher():
+    students = [kind for kind in KINDS if kind.teacher]
+    assert not any(kind.is_teacher for kind in students)
+
+
+# What is kept
+
+
+def unit(seed, swapped, kind="cheat"):
+    sets = ("as trained", "clean", "swapped")
+    return {
+        "id": f"{kind} {seed}",
+        "model": "vit_tiny",
+        "patch": 7,
+        "mark": "corner",
+        "kind": kind,
+        "scores": {where: {"auc": swapped} for where in sets},
+        "maps": {ruler: {"hits": 0.5} for ruler in planted.RULERS},
+        "methods": {"occlusion": {"hits": swapped, "heat": 0.5, "chance": 0.1}},
+        "like_honest": {ruler: {"agreement": 0.5} for ruler in planted.RULERS},
+    }
+
+
+def test_a_table_has_means_and_intervals_over_seeds():
+    (row,) = planted.students_table([unit(0, 0.1), unit(1, 0.3)])
+    assert row["seeds"] == 2
+    assert row["swapped"].startswith("0.20 [-1.07")
+
+
+def test_one_seed_has_no_interval():
+    (row,) = planted.methods_table([unit(0, 0.25)])
+    assert row["hits"] == "0.25"
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    done = f"vit_tiny 28/7, corner, {KINDS[0].id}, seed0"
+    path = tmp_path / "planted.json"
+    path.write_text(json.dumps({"units": [unit(0, 0.1, KINDS[0].id) | {"id": done}]}))
+    monkeypatch.setattr(planted, "RUNS", tmp_path)
+    monkeypatch.setattr(planted, "_measured", lambda *arguments: pytest.fail("measured again"))
+    planted.planted("twin", seeds=1, only=KINDS[0].id, save_path=str(path))
+    assert len(planted.read_units(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"mark": "cornr"}, "no mark 'cornr'"), ({"only": "honst"}, "no kind matches 'honst'")],
+)
+def test_what_does_not_exist_is_one_line(change, message):
+    with pytest.raises(SwysError, match=message):
+        planted.planted(**({"dataset": "twin"} | change))
