@@ -35,6 +35,8 @@ from .kinds import BASE, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
+# one of how many test images is explained: hiding patches costs a forward pass for each of them
+EVERY = {"occlusion": 3}
 # the group of further runs of the teacher's kind; any other run's group is the title of its kind
 ANOTHER = "another teacher"
 
@@ -115,7 +117,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         raise SwysError(f"'{folder}' {problem}; name another")
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
-    teacher_maps = _signed_maps(teacher, images, predictions)
+    teacher_maps = {name: _signed_maps(teacher, images, predictions, name) for name in METHODS}
     measured = _measured_before(path, teacher_row, students)
     if measured is None:
         teacher_row |= own_measures(teacher, images, predictions)
@@ -130,8 +132,8 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
-            student_maps = heatmaps(model, images, method, predictions, signed=True)
-            row = compare(teacher_maps[method], student_maps, predictions)
+            student_maps = _signed_maps(model, images, predictions, method)
+            row = compare(teacher_maps[method], student_maps, predictions[_part(method)])
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     return _result(data, measured)
@@ -220,10 +222,16 @@ def _same_scores(known: Mapping, run: Mapping) -> bool:
 
 
 def _signed_maps(
-    model: VisionTransformer, images: np.ndarray, targets: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Signed heatmaps of the classes ``targets``: id of a method of explaining -> (N, gh, gw)."""
-    return {method: heatmaps(model, images, method, targets, signed=True) for method in METHODS}
+    model: VisionTransformer, images: np.ndarray, targets: np.ndarray, method: str
+) -> np.ndarray:
+    """Signed maps of the classes ``targets`` by a method: float (n, gh, gw) of n of the images."""
+    part = _part(method)
+    return heatmaps(model, images[part], method, targets[part], signed=True)
+
+
+def _part(method: str) -> slice:
+    """Which images a method is asked about."""
+    return slice(None, None, EVERY.get(method, 1))
 
 
 def compare(
@@ -239,7 +247,7 @@ def compare(
     Returns:
         ``spearman`` with its 95 % interval ``low``, ``high``; ``chance``: the agreement with the
         map of another image; ``chance_in_class``: of another image with the same prediction;
-        ``undefined``: number of images where a map is constant.
+        ``undefined``: number of images where a map is constant; ``images``: number of all.
     """
     same_image = agreement(teacher_maps, student_maps)
     other_image = agreement(teacher_maps, shuffled(student_maps))
@@ -252,6 +260,7 @@ def compare(
         "chance": float(np.nanmean(other_image)),
         "chance_in_class": float(np.nanmean(other_in_class)),
         "undefined": int(np.isnan(same_image).sum()),
+        "images": len(same_image),
     }
 
 
@@ -363,7 +372,6 @@ def summary(study: dict) -> list[dict]:
         Rows for ``as_table``; the intervals of the differences are t intervals over seeds.
     """
     study = with_todays_names(study)
-    runs = study["runs"]
     rows = []
     for method, part in study["maps"].items():
         compared = part["runs"].values()
@@ -372,9 +380,9 @@ def summary(study: dict) -> list[dict]:
             "map": method,
             "chance": float(np.mean([row["chance"] for row in compared])),
             "chance_in_class": float(np.mean([row["chance_in_class"] for row in compared])),
-            **_group_means(runs, spearman),
+            **_group_means(study["runs"], spearman),
         }
-        for difference in differences(runs, spearman):
+        for difference in differences(study["runs"], spearman):
             title = f"{difference['of']} - {difference['to']}"
             row[title] = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**difference)
         rows.append(row)
