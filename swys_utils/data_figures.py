@@ -20,7 +20,6 @@ from .splits import Split
 
 MARK = "#E69F00"  # what a figure points at; no model has this colour
 SHOWN_SIDE = 112  # px of an image on a button's side
-ATTRIBUTION = "images: MedMNIST v2 (Yang et al. 2023), CC BY 4.0"
 
 
 def has_class(split: Split, number: int) -> np.ndarray:
@@ -64,7 +63,12 @@ class GuessingGame(widgets.VBox):
             button = widgets.ToggleButton(description=f"{number}: {self.name}?", layout=layout)
             picture = widgets.Image(value=_as_png(image), width=SHOWN_SIDE, height=SHOWN_SIDE)
             self.buttons.append(button)
-            columns.append(widgets.VBox([picture, button], layout={"margin": "0 8px 8px 0"}))
+            columns.append(
+                widgets.VBox(
+                    [picture, button],
+                    layout={"margin": "0 8px 8px 0"},
+                )
+            )
         self.answer = widgets.HTML()
         done = widgets.Button(description="How many are right?")
         done.on_click(self.score)
@@ -85,8 +89,16 @@ class GuessingGame(widgets.VBox):
 
     def figure(self) -> Figure:
         """The same eight images, for a page on which nothing can be pressed."""
-        figure, axes = plt.subplots(2, 4, figsize=(7.6, 4.3), layout="constrained")
-        for number, (ax, image) in enumerate(zip(axes.ravel(), self.images), start=1):
+        figure, axes = plt.subplots(
+            2,
+            4,
+            figsize=(7.6, 4.3),
+            layout="constrained",
+        )
+        for number, (ax, image) in enumerate(
+            zip(axes.ravel(), self.images),
+            start=1,
+        ):
             show_image(ax, image)
             ax.set_title(str(number), loc="left", fontsize=12)
         return figure
@@ -106,7 +118,10 @@ def _four_of_each(split: Split, truth: np.ndarray, seed: int) -> np.ndarray:
 
 def _as_png(image: np.ndarray) -> bytes:
     """One image, enlarged without blur."""
-    enlarged = Image.fromarray(image).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.NEAREST)
+    enlarged = Image.fromarray(image).resize(
+        (SHOWN_SIDE, SHOWN_SIDE),
+        Image.Resampling.NEAREST,
+    )
     file = io.BytesIO()
     enlarged.save(file, format="PNG")
     return file.getvalue()
@@ -119,9 +134,9 @@ def short_name(data: Dataset, number: int) -> str:
 
 def show_image(ax: Axes, image: np.ndarray) -> None:
     """Draw one image without axes: uint8 (H, W) or (H, W, 3), or any float array."""
-    is_pixels = image.dtype == np.uint8
-    limits = {"vmin": 0, "vmax": 255} if is_pixels else {}
-    ax.imshow(image, cmap="gray", **limits)
+    shown = ax.imshow(image, cmap="gray")
+    if image.dtype == np.uint8:
+        shown.set_clim(0, 255)
     ax.set(xticks=[], yticks=[], frame_on=False)
 
 
@@ -129,36 +144,61 @@ def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
     """Images side by side, with a text above each.
 
     Args:
-        images: each (H, W) or (H, W, 3), of any sizes.
+        images: each (H, W), (H, W, 1) or (H, W, 3), 0 to 255, of any sizes.
         titles: as many texts.
     """
-    figure, axes = plt.subplots(1, len(images), figsize=(8, 2.6), layout="constrained")
+    figure, axes = plt.subplots(
+        1,
+        len(images),
+        figsize=(8, 2.6),
+        layout="constrained",
+    )
     for ax, image, title in zip(axes, images, titles):
-        show_image(ax, np.asarray(image))
+        show_image(
+            ax,
+            np.asarray(image).astype(np.uint8).squeeze(),
+        )
         ax.set_title(title, fontsize=11, loc="left")
     return figure
 
 
-def mean_images(data: Dataset) -> Figure:
-    """The mean training image with class 1, the mean of all others, and the difference.
+def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) -> Figure:
+    """Two mean images, and where the second is brighter or darker than the first.
 
     Args:
-        data: its training split is averaged.
+        without: mean of the images without a class, float (H, W) or (H, W, 3), 0 to 255.
+        with_class: mean of the images with it.
+        name: of the class.
     """
-    grey = data.train.images.reshape(*data.train.images.shape[:3], -1).mean(axis=3)
-    member = has_class(data.train, 1)
-    means = [grey[~member].mean(axis=0), grey[member].mean(axis=0)]
-    difference = means[1] - means[0]
-    figure, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
-    others = "normal" if data.info.num_classes == 2 else "all others"
-    for ax, mean, name in zip(axes, means, [others, short_name(data, 1)]):
-        ax.imshow(mean, cmap="gray", vmin=0, vmax=255)
-        ax.set_title(f"mean of: {name}", fontsize=11, loc="left")
+    difference = with_class - without
+    if difference.ndim == 3:
+        difference = difference.mean(axis=2)
     limit = np.abs(difference).max()
-    shown = axes[2].imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit)
-    axes[2].set_title("difference", fontsize=11, loc="left")
+    figure, axes = plt.subplots(
+        1,
+        3,
+        figsize=(8, 3),
+        layout="constrained",
+    )
+    for ax, mean, words in zip(
+        axes,
+        (without, with_class),
+        ("without", "with"),
+    ):
+        ax.imshow(mean / 255, cmap="gray", vmin=0, vmax=1)
+        ax.set_title(f"{words} {name}", fontsize=11, loc="left")
+    shown = axes[2].imshow(
+        difference,
+        cmap="PuOr_r",
+        vmin=-limit,
+        vmax=limit,
+    )
+    axes[2].set_title("the difference", fontsize=11, loc="left")
     bar = figure.colorbar(shown, ax=axes[2], shrink=0.8)
-    bar.set_ticks([-limit * 0.8, limit * 0.8], labels=["darker", "brighter"])
+    bar.set_ticks(
+        [-limit * 0.8, limit * 0.8],
+        labels=["darker", "brighter"],
+    )
     for ax in axes:
         ax.set(xticks=[], yticks=[], frame_on=False)
     return figure
@@ -173,16 +213,37 @@ def patch_figure(image: np.ndarray) -> Figure:
     figure, axes = plt.subplots(
         1, 4, figsize=(8.4, 3), width_ratios=[2, 1] * 2, layout="constrained"
     )
-    patches = to_model_input(image[None], 28).unfold(2, 4, 4).unfold(3, 4, 4)
+    patches = (
+        to_model_input(image[None], 28)
+        .unfold(2, 4, 4)
+        .unfold(
+            3,
+            4,
+            4,
+        )
+    )
     contrast = patches.std(dim=(0, 1, 4, 5))  # of each patch, (7, 7)
     y, x = divmod(int(contrast.argmax()), 7)
     for side, patch, whole, one in ((28, 4, *axes[:2]), (224, 16, *axes[2:])):
-        picture = (to_model_input(image[None], side)[0].permute(1, 2, 0) / 2 + 0.5).numpy()
+        picture = (
+            to_model_input(image[None], side)[0].permute(
+                1,
+                2,
+                0,
+            )
+            / 2
+            + 0.5
+        ).numpy()
         top = y * side // 7
         left = x * side // 7
         show_image(whole, picture)
         _draw_grid(whole, side, patch)
-        frame = Rectangle((left - 0.5, top - 0.5), patch, patch, fill=False)
+        frame = Rectangle(
+            (left - 0.5, top - 0.5),
+            patch,
+            patch,
+            fill=False,
+        )
         frame.set(color=MARK, linewidth=3)
         whole.add_patch(frame)
         show_image(one, picture[top : top + patch, left : left + patch])
@@ -208,7 +269,11 @@ def share_figure(shares: Mapping[str, float], name: str) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(7.6, 1.9), layout="constrained")
     shades = ["#BBBBBB", "#BBBBBB", MARK]
-    bars = ax.barh(list(shares), [100 * share for share in shares.values()], color=shades)
+    bars = ax.barh(
+        list(shares),
+        [100 * share for share in shares.values()],
+        color=shades,
+    )
     ax.bar_label(bars, fmt="%.1f %%", padding=4, fontsize=11)
     ax.set(xlim=(0, 100), xlabel=f"images with {name} (%)")
     ax.invert_yaxis()
@@ -222,8 +287,17 @@ def neighbour_figure(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figu
         pairs: title -> (image, its neighbour).
     """
     columns = len(pairs)
-    figure, axes = plt.subplots(2, columns, figsize=(8, 4.2), squeeze=False, layout="constrained")
-    for column, (title, pair) in zip(axes.T, pairs.items()):
+    figure, axes = plt.subplots(
+        2,
+        columns,
+        figsize=(8, 4.2),
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, (title, pair) in zip(
+        axes.T,
+        pairs.items(),
+    ):
         for ax, image in zip(column, pair):
             show_image(ax, image)
         column[0].set_title(title, fontsize=10, loc="left")
@@ -269,21 +343,32 @@ def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
         majority: accuracy of always giving the most common answer.
     """
     scores = sorted(PUBLISHED.get(data.info.name, ()), key=lambda score: score.accuracy)
-    figure, ax = plt.subplots(figsize=(7.8, 1.4 + 0.36 * len(scores)), layout="constrained")
+    size = (7.8, 1.4 + 0.36 * len(scores))
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
     for place, score in enumerate(scores):
-        half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / len(data.test))
-        ends = [100 * (score.accuracy - half), 100 * (score.accuracy + half)]
-        shade = "#B00020" if score.chosen_on == "test" else "black"
-        ax.plot(ends, [place, place], color=shade, alpha=0.3, linewidth=4)
-        ax.plot(100 * score.accuracy, place, CHOSEN_ON[score.chosen_on], color=shade)
-        if score.chosen_on != "validation":
-            note = f"  chosen on: {score.chosen_on}"
-            ax.annotate(note, (ends[0] - 0.4, place), ha="right", va="center", color=shade)
+        _draw_published(ax, place, score, len(data.test))
     ax.set_yticks(range(len(scores)), [score.model for score in scores])
     top = max(len(scores), 1) - 0.3
-    for value, text in ((majority, "most common\nanswer"), (linear, "linear model\n(this page)")):
-        ax.axvline(100 * value, color=GREY, linestyle="--", linewidth=1.2)
-        ax.text(100 * value, top, text, ha="center", va="bottom", color=GREY, fontsize=10)
+    _draw_line(ax, majority, top, "most common\nanswer")
+    _draw_line(ax, linear, top, "linear model\n(this page)")
     ax.set(xlabel=f"test accuracy (%), with 95 % interval of {len(data.test)} images")
     ax.set(xlim=(min(60, 100 * majority - 3), 100), ylim=(-0.6, top))
     return figure
+
+
+def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None:
+    """A score as a dot on its interval; red where it was chosen on the test split."""
+    half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / images)
+    low = 100 * (score.accuracy - half)
+    high = 100 * (score.accuracy + half)
+    shade = "#B00020" if score.chosen_on == "test" else "black"
+    ax.plot([low, high], [place, place], color=shade, alpha=0.3, linewidth=4)
+    ax.plot(100 * score.accuracy, place, CHOSEN_ON[score.chosen_on], color=shade)
+    if score.chosen_on != "validation":
+        note = f"chosen on: {score.chosen_on}"
+        ax.text(low - 0.6, place, note, ha="right", va="center", color=shade)
+
+
+def _draw_line(ax: Axes, accuracy: float, top: float, text: str) -> None:
+    ax.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.2)
+    ax.text(100 * accuracy, top, text, ha="center", va="bottom", color=GREY)

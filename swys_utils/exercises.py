@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
 from .config import SwysError, unknown
+from .data import Dataset
+from .data_figures import has_class
+from .gradcam import grad_cam, hires_cam
+from .metrics import probabilities
+from .models import count_parameters
+from .training import predict
 
 Check = Callable[..., str]  # (answer, *given) -> a hint, or "" where the answer is right
 CHECKS: dict[str, Check] = {}
@@ -46,3 +57,154 @@ def check(name: str, answer: Any, *given: Any) -> None:
         print(f"{name}: not yet. {hint}")
     else:
         print(f"{name}: right.")
+
+
+@register("always pneumonia")
+def _always(answer: float, data: Dataset) -> str:
+    share = has_class(data.val, 1).mean()
+    if abs(answer - 100 * share) < 0.1:
+        return "Give a fraction from 0 to 1, not a percentage."
+    if abs(answer - has_class(data.test, 1).mean()) < 1e-3 < abs(answer - share):
+        return "That is the test split's number; the question is about data.val."
+    return "" if abs(answer - share) < 1e-3 else "Which share of data.val has the class?"
+
+
+@register("moved")
+def _moved(answer: np.ndarray, images: np.ndarray) -> str:
+    if np.shape(answer) != images.shape:
+        return f"The shape is {np.shape(answer)}, but {images.shape} went in."
+    if np.array_equal(answer, np.roll(images, 2, axis=1)):
+        return "They moved down: the columns are axis 2, the rows axis 1."
+    right = np.array_equal(answer[:, :, 2:], images[:, :, :-2])
+    return "" if right else "Column 2 of the result should be column 0 of the image."
+
+
+@register("weights as an image")
+def _weights(answer: np.ndarray, coefficients: np.ndarray) -> str:
+    if np.ndim(answer) != 2:
+        return f"An image has two axes, this has the shape {np.shape(answer)}; use reshape."
+    image = coefficients.reshape(*np.shape(answer), -1).mean(axis=2)
+    return "" if np.allclose(answer, image) else "These are not the model's weights in their order."
+
+
+@register("attention")
+def _attention(answer: Tensor, query: Tensor, key: Tensor) -> str:
+    fit = query @ key.T
+    width = query.shape[1]
+    if not torch.allclose(answer.sum(dim=-1), torch.ones(len(query)), atol=1e-4):
+        return "Each row has to sum to 1: use softmax over the last axis (dim=-1)."
+    if torch.allclose(answer, fit.softmax(dim=-1), atol=1e-4):
+        return "Divide the fit by the square root of the queries' length before the softmax."
+    right = torch.allclose(answer, (fit / width**0.5).softmax(dim=-1), atol=1e-4)
+    return "" if right else "A row belongs to a query: query @ key.T, and not the other way round."
+
+
+@register("shuffled")
+def _shuffled(answer: Tensor, tokens: Tensor) -> str:
+    if answer.shape != tokens.shape:
+        return f"The shape is {tuple(answer.shape)}, but {tuple(tokens.shape)} went in."
+    if not torch.equal(answer[:, 0], tokens[:, 0]):
+        return "CLS, the first token, has to stay where it is."
+    if torch.equal(answer, tokens):
+        return "The patch tokens are still in their order."
+    same = torch.allclose(answer.sum(dim=1), tokens.sum(dim=1), atol=1e-3)
+    return "" if same else "These are not the same tokens; only their order may change."
+
+
+@register("share in MLPs")
+def _share_in_mlps(answer: float, vit: VisionTransformer) -> str:
+    share = sum(count_parameters(block.mlp) for block in vit.blocks) / count_parameters(vit)
+    if answer > 1:
+        return "A share lies between 0 and 1."
+    return "" if abs(answer - share) < 0.01 else "Add up block.mlp over all blocks of base.blocks."
+
+
+@register("HiResCAM")
+def _hires_cam(answer: Tensor, model: VisionTransformer, inputs: Tensor, target: int) -> str:
+    wanted = hires_cam(model, inputs, target).cpu()
+    maps = torch.as_tensor(answer).detach().cpu()
+    if maps.shape != wanted.shape:
+        return f"The shape is {tuple(maps.shape)}, expected {tuple(wanted.shape)}."
+    scale = wanted.max()
+    if torch.allclose(maps, grad_cam(model, inputs, target).cpu(), atol=1e-3 * float(scale)):
+        return "This is still Grad-CAM: leave out the mean of the gradient over the patches."
+    right = torch.allclose(maps, wanted, rtol=1e-3, atol=1e-3 * float(scale))
+    return "" if right else "Multiply gradient and activation, add up the channels, then the ReLU."
+
+
+@register("two marks")
+def _two_marks(answer: tuple[float, float, float]) -> str:
+    if len(answer) != 3:
+        return "Give three numbers: left hidden, right hidden, both hidden."
+    if tuple(answer[:2]) != (0, 0):
+        return "With one mark hidden the other one is still there, and max(0, 1) is 1."
+    return "" if answer[2] == 1 else "With both hidden the score is max(0, 0); before it was 1."
+
+
+@register("a million weights")
+def _a_million_weights(answer: int) -> str:
+    if answer % 3:
+        return f"{answer} is not divisible by 3, the number of heads."
+    weights = 12 * 12 * answer**2
+    if abs(weights - 1e6) < 1e5:
+        return ""
+    return f"The blocks alone would have about {weights:,} weights: 12 x 12 x width x width."
+
+
+@register("threshold")
+def _threshold(answer: float, model: VisionTransformer, data: Dataset) -> str:
+    p = probabilities(predict(model, data.val.images), data.info.task)[:, 1]
+    truth = has_class(data.val, 1)
+    best = max(np.mean((p > threshold) == truth) for threshold in np.linspace(0.02, 0.98, 49))
+    yours = np.mean((p > answer) == truth)
+    if yours >= best - 0.002:
+        return ""
+    return f"It is right on {yours:.1%} of the validation images; another one on {best:.1%}."
+
+
+@register("how many images")
+def _how_many_images(answer: float) -> str:
+    if abs(answer - 500) < 50:
+        return "This is where the difference is once its standard error; it should be twice."
+    right = 1500 < answer < 2500
+    return "" if right else "Solve 0.01 = 2 * sqrt(0.05 / n) for n."
+
+
+@register("soft targets")
+def _soft_targets(answer: Tensor) -> str:
+    if tuple(answer.shape) != (1, 3):
+        return f"The shape is {tuple(answer.shape)}; three logits went in, of one image."
+    if not torch.allclose(answer.sum(), torch.tensor(1.0), atol=1e-4):
+        return "Probabilities sum to 1: use softmax."
+    right = answer[0, 0] > 0.99
+    return "" if right else "Divide the logits by T before the softmax, not after it."
+
+
+@register("two models")
+def _two_models(answer: tuple) -> str:
+    if len(answer) != 2 or len(answer[0]) != 2 or len(answer[1]) != 2:
+        return "Give two lists of two numbers: (a, b)."
+    if sum(answer[0]) != sum(answer[1]):
+        return "With x[0] = x[1] = 1 they answer differently: the sums of the weights differ."
+    return "Both read the same patches." if list(answer[0]) == list(answer[1]) else ""
+
+
+@register("attention costs more")
+def _attention_costs_more(answer: float, width: int) -> str:
+    if answer == 6 * width:
+        return ""
+    return "Set 12 n d^2 equal to 2 n^2 d, and divide both sides by 2 n d."
+
+
+@register("one scale")
+def _one_scale(answer: Tensor, weights: Tensor) -> str:
+    scale = weights.abs().max() / 64
+    if answer.shape != weights.shape:
+        return f"The shape is {tuple(answer.shape)}, but {tuple(weights.shape)} went in."
+    if torch.allclose(answer, (weights / scale).round()):
+        return "These are the whole numbers: multiply them by the scale again."
+    row_scales = weights.abs().amax(dim=1, keepdim=True) / 64
+    if torch.allclose(answer, (weights / row_scales).round() * row_scales):
+        return "This has a scale for each row; take one for the whole matrix."
+    right = torch.allclose(answer, (weights / scale).round() * scale)
+    return "" if right else "The scale is the largest absolute weight divided by 64."

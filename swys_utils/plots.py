@@ -89,8 +89,8 @@ class LiveCurve:
         seconds: how long the training lasts; 0 is for an unknown time, scored once a minute.
 
     Attributes:
-        history: for each time at which the model was scored "seconds", "accuracy" and "auc", the
-            scores as fractions in [0, 1].
+        history: for each time at which the model was scored "steps", "seconds", "accuracy" and
+            "auc", the scores as fractions in [0, 1].
     """
 
     looks = 12
@@ -119,11 +119,11 @@ class LiveCurve:
         Args:
             model: a ViT that takes images of ``split``.
             seconds: how long it has been trained.
-            step: not used; ``training.fit`` passes it to every callback.
+            step: number of steps so far.
         """
         if not self._is_due(seconds):
             return
-        self.history.append(self._row(model, seconds))
+        self.history.append({"steps": step} | self._row(model, seconds))
         if get_ipython() is not None:
             self._redraw()
 

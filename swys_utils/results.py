@@ -40,6 +40,23 @@ def write_live(
         write_json(path, curves)
 
 
+def read_live(data: Dataset, key: str) -> list[dict[str, float]]:
+    """The curve that an earlier notebook kept by ``write_live``.
+
+    Args:
+        data: what the model was trained on.
+        key: the name under which the curve is kept.
+
+    Returns:
+        Its history; empty where no notebook has kept one.
+    """
+    path = BUILD / "results" / data.info.results_name / "live.json"
+    if not path.is_file():
+        return []
+    curves = json.loads(path.read_text("utf-8"))
+    return curves.get(key, {"history": []})["history"]
+
+
 def as_table(rows: Sequence[Mapping]) -> str:
     """Rows as text to print, in columns as wide as their longest cell.
 
@@ -50,17 +67,13 @@ def as_table(rows: Sequence[Mapping]) -> str:
         return "(nothing to compare yet)"
     lines = [list(rows[0])]
     for row in rows:
-        lines.append([_as_cell(value) for value in row.values()])
+        cells = []
+        for value in row.values():
+            cells.append(f"{value:.3f}" if isinstance(value, float) else str(value))
+        lines.append(cells)
     widths = [max(len(cell) for cell in column) for column in zip(*lines)]
     text = []
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths)]
         text.append("  ".join(cells).rstrip())
     return "\n".join(text)
-
-
-def _as_cell(value: object) -> str:
-    """A value as text."""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,25 +41,27 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
     ax.text(57, 40.2, "12 blocks, one after the other", ha="center", fontsize=11)
     _box(ax, (48, 26, 22, 8), "attention:\ntokens read each other")
     _box(ax, (48, 11, 22, 8), "MLP: each token\nis changed by itself")
-    for bottom in (26, 11):
-        _draw_residual(ax, bottom)
-    ax.text(43.6, 22, "residual", rotation=90, va="center", ha="center", fontsize=10, color=GREY)
+    _draw_residual(ax, 26)
+    _draw_residual(ax, 11)
+    _words(ax, 43.4, 25.5, "residual", rotation=90, color=GREY)
     _draw_tokens(ax, 77)
     _box(ax, (87, 19, 9, 8), "head")
-    for start, end in (((20, 22), (25, 22)), ((32, 22), (40, 22)), ((73, 22), (76, 22))):
-        _arrow(ax, start, end)
+    _arrow(ax, (20, 22), (25, 22))
+    _arrow(ax, (32, 22), (40, 22))
+    _arrow(ax, (73, 22), (76, 22))
     _arrow(ax, (81.5, 34.3), (91, 28), MARK)
     _arrow(ax, (91.5, 18.5), (91.5, 13))
-    ax.text(91.5, 9, f"{classes} logits", ha="center", fontsize=11)
-    captions = {
-        10: "image\n(3, 28, 28)\n16 patches of 7 x 7",
-        29: f"16 patches and CLS,\neach plus its place\n(17, {width})",
-        57: f"the shape stays (17, {width})",
-        79: f"17 tokens\n(17, {width})",
-    }
-    for x, text in captions.items():
-        ax.text(x, 4.5, text, ha="center", va="top", fontsize=10, color="#444444")
+    _words(ax, 91.5, 11.5, f"{classes} logits", color="black")
+    _words(ax, 10, 4.5, "image\n(3, 28, 28)\n16 patches of 7 x 7")
+    _words(ax, 29, 4.5, f"16 patches and CLS,\neach plus its place\n(17, {width})")
+    _words(ax, 57, 4.5, f"the shape stays (17, {width})")
+    _words(ax, 79, 4.5, f"17 tokens\n(17, {width})")
     return figure
+
+
+def _words(ax: Axes, x: float, y: float, text: str, color: str = "#444444", **style: Any) -> None:
+    """Words below a point."""
+    ax.text(x, y, text, ha="center", va="top", fontsize=10, color=color, **style)
 
 
 def _draw_cut_image(ax: Axes, image: np.ndarray) -> None:
@@ -70,7 +73,14 @@ def _draw_cut_image(ax: Axes, image: np.ndarray) -> None:
             left = 1 + 4.7 * column
             bottom = 29 - 6.6 * row
             extent = (left, left + 4.3, bottom, bottom + 6)
-            ax.imshow(patch, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+            ax.imshow(
+                patch,
+                cmap="gray",
+                vmin=0,
+                vmax=255,
+                extent=extent,
+                aspect="auto",
+            )
 
 
 def _draw_tokens(ax: Axes, left: float) -> None:
@@ -78,15 +88,38 @@ def _draw_tokens(ax: Axes, left: float) -> None:
     for number in range(17):
         shade = MARK if number == 0 else "#0072B2"
         bottom = 34 - 1.65 * number
-        ax.add_patch(Rectangle((left, bottom), 4.5, 1.2, color=shade, alpha=0.9))
-    ax.text(left + 2.2, 36.3, "CLS", ha="center", fontsize=10, color="#A06A00")
+        ax.add_patch(
+            Rectangle(
+                (left, bottom),
+                4.5,
+                1.2,
+                color=shade,
+                alpha=0.9,
+            )
+        )
+    ax.text(
+        left + 2.2,
+        36.3,
+        "CLS",
+        ha="center",
+        fontsize=10,
+        color="#A06A00",
+    )
 
 
 def _box(ax: Axes, place: tuple[float, float, float, float], text: str) -> None:
     left, bottom, width, height = place
-    style = {"boxstyle": "round,pad=0.3", "facecolor": LIGHT, "edgecolor": "#5B7F9B"}
-    ax.add_patch(FancyBboxPatch((left, bottom), width, height, **style))
-    ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=10)
+    box = FancyBboxPatch((left, bottom), width, height, boxstyle="round,pad=0.3")
+    box.set(facecolor=LIGHT, edgecolor="#5B7F9B")
+    ax.add_patch(box)
+    ax.text(
+        left + width / 2,
+        bottom + height / 2,
+        text,
+        ha="center",
+        va="center",
+        fontsize=10,
+    )
 
 
 def _arrow(
@@ -100,10 +133,26 @@ def _draw_residual(ax: Axes, bottom: float) -> None:
     """The way around a box, which adds what went in to what comes out."""
     above = bottom + 10.2
     below = bottom - 2.2
-    ax.plot([59, 45, 45, 59], [above, above, below, below], color=GREY)
+    ax.plot(
+        [59, 45, 45, 59],
+        [above, above, below, below],
+        color=GREY,
+    )
     _arrow(ax, (59, above), (59, bottom + 8.4))
-    ax.plot([59, 59], [bottom - 0.4, below], color="#444444")
-    sign = ax.text(59, below, "+", ha="center", va="center", fontsize=13, color="#444444")
+    ax.plot(
+        [59, 59],
+        [bottom - 0.4, below],
+        color="#444444",
+    )
+    sign = ax.text(
+        59,
+        below,
+        "+",
+        ha="center",
+        va="center",
+        fontsize=13,
+        color="#444444",
+    )
     sign.set_bbox({"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#444444"})
 
 
@@ -121,11 +170,27 @@ def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) 
     figure, axes = plt.subplots(
         1, len(arrays), figsize=size, width_ratios=ratios, squeeze=False, layout="constrained"
     )
-    for ax, (title, table) in zip(axes[0], arrays.items()):
-        ax.imshow(table, cmap="Blues", vmin=0, vmax=2 * max(table.max(), 1e-6), aspect="auto")
+    for ax, (title, table) in zip(
+        axes[0],
+        arrays.items(),
+    ):
+        ax.imshow(
+            table,
+            cmap="Blues",
+            vmin=0,
+            vmax=2 * max(table.max(), 1e-6),
+            aspect="auto",
+        )
         for (row, column), value in np.ndenumerate(table):
             text = f"{value:.{decimals}f}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=12)
+            ax.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                fontsize=12,
+            )
         names = [f"token {number + 1}" for number in range(len(table))]
         ax.set_yticks(range(len(table)), names)
         ax.set(xticks=[])
@@ -148,28 +213,60 @@ def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figu
     for row, (title, table) in zip(axes, attention.items()):
         weights = np.asarray(table, dtype=float)
         side = int(np.sqrt(len(weights) - 1))
-        row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
-        for edge in np.arange(1, side) * image.shape[0] / side - 0.5:
-            row[0].axhline(edge, color="white", linewidth=0.8)
-            row[0].axvline(edge, color="white", linewidth=0.8)
-        shown = row[1].imshow(weights, cmap="Blues", vmin=0, vmax=strongest)
+        _draw_grid(row[0], image, side)
+        _draw_attention(row[1], weights, strongest)
         row[1].set_ylabel(f"{title}\n\nthis token reads ...")
-        row[1].set_xlabel("... from this one (0 is CLS)")
-        row[1].add_patch(Rectangle((-0.5, -0.5), len(weights), 1, fill=False, color=MARK, lw=2))
-        cls = weights[0, 1:].reshape(side, side)
-        row[2].imshow(cls, cmap="Blues", vmin=0, vmax=strongest)
-        for (y, x), value in np.ndenumerate(cls):
-            shade = "white" if value > 0.6 * strongest else "black"
-            text = f"{100 * value:.0f}"
-            row[2].text(x, y, text, ha="center", va="center", color=shade, fontsize=9)
-        figure.colorbar(shown, ax=row[1], shrink=0.8)
-        row[1].set(xticks=range(0, len(weights), 4), yticks=range(0, len(weights), 4))
-        for ax in row[::2]:
-            ax.set(xticks=[], yticks=[])
-    axes[0, 0].set_title("an image and its patches", fontsize=10, loc="left")
-    axes[0, 1].set_title("one head's attention", fontsize=10, loc="left")
-    axes[0, 2].set_title("the row of CLS, in %", fontsize=10, loc="left")
+        _draw_shares(
+            row[2],
+            weights[0, 1:].reshape(side, side),
+            strongest,
+        )
+    for ax, title in zip(axes[0], ("an image and its patches", "one head", "row of CLS, in %")):
+        ax.set_title(title, fontsize=10, loc="left")
     return figure
+
+
+def _draw_grid(ax: Axes, image: np.ndarray, side: int) -> None:
+    """The image, cut into side x side patches."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    for edge in (
+        np.arange(
+            1,
+            side,
+        )
+        * image.shape[0]
+        / side
+        - 0.5
+    ):
+        ax.axhline(edge, color="white", linewidth=0.8)
+        ax.axvline(edge, color="white", linewidth=0.8)
+    ax.set(xticks=[], yticks=[])
+
+
+def _draw_attention(ax: Axes, weights: np.ndarray, strongest: float) -> None:
+    """The matrix, with a frame around the row of CLS."""
+    count = len(weights)
+    shown = ax.imshow(weights, cmap="Blues", vmin=0, vmax=strongest)
+    frame = Rectangle((-0.5, -0.5), count, 1, fill=False)
+    frame.set(edgecolor=MARK, linewidth=2)
+    ax.add_patch(frame)
+    ax.set_xlabel("... from this one (0 is CLS)")
+    ax.set(
+        xticks=range(0, count, 4),
+        yticks=range(0, count, 4),
+    )
+    ax.figure.colorbar(shown, ax=ax, shrink=0.8)
+
+
+def _draw_shares(ax: Axes, shares: np.ndarray, strongest: float) -> None:
+    """The row of CLS on the grid of the patches, in percent."""
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=strongest)
+    for (y, x), value in np.ndenumerate(shares):
+        shade = "white" if value > 0.6 * strongest else "black"
+        text = f"{100 * value:.0f}"
+        label = ax.text(x, y, text, color=shade, fontsize=9)
+        label.set(ha="center", va="center")
+    ax.set(xticks=[], yticks=[])
 
 
 class LiveLosses(LiveCurve):
@@ -191,14 +288,15 @@ class LiveLosses(LiveCurve):
     looks = 7
 
     def __init__(
-        self,
-        data: Dataset,
-        shown: int,
-        title: str,
-        baseline: Mapping[str, Scores],
-        seconds: float,
+        self, data: Dataset, shown: int, title: str, baseline: Mapping[str, Scores], seconds: float
     ):
-        super().__init__(data.test.head(shown), data.info.task, title, baseline, seconds=seconds)
+        super().__init__(
+            data.test.head(shown),
+            data.info.task,
+            title,
+            baseline,
+            seconds=seconds,
+        )
         self.watched = data.val.head(WATCHED)
         self.objective = SupervisedObjective(data.info.multi_label)
         self.classes = data.info.num_classes
@@ -249,9 +347,17 @@ class LiveLosses(LiveCurve):
         for key, name, style in (("train_loss", "training", "-"), ("val_loss", "validation", "--")):
             losses = [row[key] for row in self.history]
             ax.plot(seconds, losses, style, color=shade, marker=".")
-            ax.annotate(f" {name}", (seconds[-1], losses[-1]), color=shade, va="center")
+            ax.annotate(
+                f" {name}",
+                (seconds[-1], losses[-1]),
+                color=shade,
+                va="center",
+            )
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
-        ax.set_xlim(0, 1.3 * max(self.seconds, seconds[-1], 1))
+        ax.set_xlim(
+            0,
+            1.3 * max(self.seconds, seconds[-1], 1),
+        )
 
 
 def outcome(auc: float, line: float) -> str:

@@ -1,5 +1,6 @@
 """What notebook 1 shows of a data set."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -63,10 +64,10 @@ def test_every_published_score_says_what_it_was_chosen_on():
             assert 0.5 < score.accuracy < 1
 
 
-@pytest.mark.parametrize("draw", ["mean_images", "patch_figure", "published_figure"])
+@pytest.mark.parametrize("draw", ["difference_figure", "patch_figure", "published_figure"])
 def test_a_figure_of_the_data(draw, data):
     arguments = {
-        "mean_images": (data,),
+        "difference_figure": (np.zeros((28, 28)), np.ones((28, 28)), "pneumonia"),
         "patch_figure": (data.test.images[0],),
         "published_figure": (data, 0.85, 0.6),
     }
@@ -87,3 +88,10 @@ def test_a_bar_for_each_split():
 
 def test_a_class_name_fits_on_a_button(data):
     assert len(data_figures.short_name(data, 1)) <= 20
+
+
+def test_an_image_is_shown_in_its_own_grey():
+    figure, ax = plt.subplots()
+    data_figures.show_image(ax, np.full((2, 2), 100, np.uint8))
+    assert ax.images[0].get_clim() == (0, 255)
+    plt.close(figure)

@@ -1,10 +1,17 @@
 """Checks of a reader's answers."""
 
+import numpy as np
 import pytest
+import torch
+from small import vit
 
 from swys_utils import exercises
 from swys_utils.config import SwysError
+from swys_utils.data import load_dataset
 from swys_utils.exercises import check, register
+from swys_utils.metrics import probabilities
+from swys_utils.models import count_parameters
+from swys_utils.training import predict
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +41,89 @@ def test_an_untouched_starter_cell_is_no_mistake(capsys):
 def test_an_unknown_exercise_is_one_line():
     with pytest.raises(SwysError, match="did you mean 'doubling'"):
         check("doublin", 6, 3)
+
+
+@pytest.fixture
+def data(drawn_data_dir):
+    return load_dataset("pneumoniamnist", root=drawn_data_dir)
+
+
+@pytest.fixture
+def said(capsys):
+    """``said(name, answer, *given)``: what the check of an exercise prints."""
+
+    def run(*arguments) -> str:
+        check(*arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_always_pneumonia(said, data):
+    share = float(np.mean(data.val.labels == 1))
+    assert "right" in said("always pneumonia", share, data)
+    assert "not a percentage" in said("always pneumonia", 100 * share, data)
+    assert "Which share" in said("always pneumonia", share / 2, data)
+
+
+def test_moved(said, data):
+    images = data.test.images
+    assert "right" in said("moved", np.roll(images, 2, axis=2), images)
+    assert "axis 2" in said("moved", np.roll(images, 2, axis=1), images)
+    assert "went in" in said("moved", images[:, 1:], images)
+    assert "column 0" in said("moved", images, images)
+
+
+def test_weights_as_an_image(said):
+    coefficients = np.arange(12.0)[None]
+    assert "right" in said("weights as an image", np.arange(12.0).reshape(3, 4), coefficients)
+    assert "two axes" in said("weights as an image", coefficients[0], coefficients)
+    assert "order" in said("weights as an image", np.zeros((3, 4)), coefficients)
+
+
+def test_attention(said):
+    query = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    key = torch.tensor([[1.0, 3.0], [0.0, 1.0]])
+    fit = query @ key.T / 2**0.5
+    assert "right" in said("attention", fit.softmax(dim=-1), query, key)
+    assert "sum to 1" in said("attention", fit, query, key)
+    assert "square root" in said("attention", (fit * 2**0.5).softmax(dim=-1), query, key)
+    assert "query @ key.T" in said("attention", fit.T.softmax(dim=-1), query, key)
+
+
+def test_shuffled(said):
+    tokens = torch.arange(24.0).reshape(1, 4, 6)
+    assert "right" in said("shuffled", tokens[:, [0, 2, 3, 1]], tokens)
+    assert "CLS" in said("shuffled", tokens[:, [1, 0, 2, 3]], tokens)
+    assert "in their order" in said("shuffled", tokens, tokens)
+    assert "not the same" in said("shuffled", tokens[:, [0, 2, 2, 1]], tokens)
+    assert "went in" in said("shuffled", tokens[:, 1:], tokens)
+
+
+def test_share_in_mlps(said):
+    model = vit()
+    share = sum(count_parameters(block.mlp) for block in model.blocks) / count_parameters(model)
+    assert "right" in said("share in MLPs", share, model)
+    assert "between 0 and 1" in said("share in MLPs", 100 * share, model)
+    assert "Add up" in said("share in MLPs", share / 2, model)
+
+
+def test_a_million_weights(said):
+    assert "right" in said("a million weights", 84)
+    assert "divisible" in said("a million weights", 83)
+    assert "about" in said("a million weights", 192)
+
+
+def test_threshold(said, data):
+    model = vit()
+    p = probabilities(predict(model, data.val.images), "binary-class")[:, 1]
+    thresholds = np.linspace(0.02, 0.98, 49)
+    right = [np.mean((p > threshold) == (data.val.labels == 1)) for threshold in thresholds]
+    assert "right." in said("threshold", thresholds[np.argmax(right)], model, data)
+    assert "another one" in said("threshold", thresholds[np.argmin(right)], model, data)
+
+
+def test_how_many_images(said):
+    assert "right" in said("how many images", 2000)
+    assert "twice" in said("how many images", 500)
+    assert "Solve" in said("how many images", 50)

@@ -129,7 +129,7 @@ def test_a_live_curve_does_not_score_in_between(scored_models):
 def test_a_live_curve_keeps_accuracy_and_auc():
     curve = plots.LiveCurve(SPLIT, "binary-class")
     curve("a model", 0)
-    assert curve.history == [{"seconds": 0.0, "accuracy": 0.5, "auc": 0.5}]
+    assert curve.history == [{"steps": 0, "seconds": 0.0, "accuracy": 0.5, "auc": 0.5}]
 
 
 @pytest.mark.usefixtures("scored_models")

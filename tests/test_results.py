@@ -7,7 +7,7 @@ import pytest
 from small import vit
 
 from swys_utils import results
-from swys_utils.results import as_table, write_live
+from swys_utils.results import as_table, read_live, write_live
 
 HISTORY = [{"seconds": 1.0, "accuracy": 0.5}]
 
@@ -63,3 +63,12 @@ def test_a_table_shows_floats_with_three_decimals():
 
 def test_a_table_without_rows_says_so():
     assert as_table([]) == "(nothing to compare yet)"
+
+
+def test_a_kept_curve_is_read_again(data):
+    write_live(data, "vit_tiny", vit(), HISTORY)
+    assert read_live(data, "vit_tiny") == HISTORY
+
+
+def test_a_curve_that_no_notebook_kept_is_empty(data):
+    assert read_live(data, "vit_base") == []

@@ -1,0 +1,70 @@
+"""What stands as code on the pages of notebooks 1 to 3 computes what the libraries compute."""
+
+import math
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from swys_utils.models import count_parameters, create_model
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def defined_on(page: str, *functions: str) -> dict:
+    """Run the cells of a notebook that define these functions; returns their names and values."""
+    names = {"torch": torch, "math": math}
+    notebook = nbformat.read(NOTEBOOKS / page, as_version=4)
+    for cell in notebook.cells:
+        defines = any(f"def {function}(" in cell.source for function in functions)
+        if cell.cell_type == "code" and defines:
+            exec(compile(cell.source, page, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def vit():
+    torch.manual_seed(0)
+    model = create_model("vit_tiny", 2, patch_size=7, depth=2).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture
+def page():
+    return defined_on("02_train_base.ipynb", "embed", "attend", "forward")
+
+
+@torch.no_grad()
+def test_the_forward_pass_of_notebook_2_is_that_of_timm(page, vit):
+    images = torch.rand(3, 3, 28, 28)
+    logits, _ = page["forward"](vit, images)
+    torch.testing.assert_close(logits, vit(images), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_each_row_of_its_attention_sums_to_one(page, vit):
+    _, maps = page["forward"](vit, torch.rand(2, 3, 28, 28))
+    assert maps.shape == (2, 2, 3, 17, 17)
+    torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 2, 3, 17))
+
+
+def test_the_learning_rate_of_notebook_2_rises_and_falls_to_zero():
+    rate_at = defined_on("02_train_base.ipynb", "rate_at")["rate_at"]
+    assert 0 < rate_at(0, 1.0) < rate_at(0.05, 1.0) < 1
+    assert rate_at(1 / 12, 1.0) == pytest.approx(1)
+    assert rate_at(1, 1.0) == pytest.approx(0)
+
+
+def test_the_rule_of_notebook_3_counts_nearly_all_weights():
+    for width, heads in ((768, 12), (192, 3)):
+        model = create_model("vit_base", num_classes=2, embed_dim=width, num_heads=heads)
+        assert 144 * width**2 / count_parameters(model) == pytest.approx(1, abs=0.02)
+
+
+def test_base_with_the_width_of_tiny_is_tiny():
+    narrow = create_model("vit_base", num_classes=2, embed_dim=192, num_heads=3)
+    assert count_parameters(narrow) == count_parameters(create_model("vit_tiny", num_classes=2))
