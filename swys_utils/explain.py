@@ -46,16 +46,12 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
     Raises:
         SwysError: not as many maps of one model as of the other.
     """
-    a = torch.as_tensor(maps_a).float()
-    b = torch.as_tensor(maps_b).float()
     if len(maps_a) != len(maps_b):
         counts = f"{len(maps_a)} maps against {len(maps_b)}"
         raise SwysError(f"{counts}; give maps of the same images in the same order")
-    height = min(a.shape[1], b.shape[1])
-    width = min(a.shape[2], b.shape[2])
-    coarser_grid = (height, width)
-    a = F.adaptive_avg_pool2d(a, coarser_grid)
-    b = F.adaptive_avg_pool2d(b, coarser_grid)
+    coarser_grid = np.minimum(maps_a.shape[1:], maps_b.shape[1:]).tolist()
+    a = F.adaptive_avg_pool2d(torch.as_tensor(maps_a).float(), coarser_grid)
+    b = F.adaptive_avg_pool2d(torch.as_tensor(maps_b).float(), coarser_grid)
     return _rank_correlation(a.numpy(), b.numpy())
 
 

@@ -99,7 +99,11 @@ def create_model(
     if not timm.is_model(architecture):
         names = [*SERIES, *timm.list_models("*vit*"), *timm.list_models("*deit*")]
         raise SwysError(unknown("model", name, names, "see timm.list_models('*vit*'), for example"))
-    options = _timm_options(name, {"img_size": img_size, "patch_size": patch_size, **kwargs})
+    given = {"img_size": img_size, "patch_size": patch_size, **kwargs}
+    options = {option: value for option, value in given.items() if value is not None}
+    if name in SERIES:
+        options.setdefault("img_size", SERIES[name].img_size)
+        options.setdefault("patch_size", SERIES[name].patch_size)
     try:
         model = timm.create_model(architecture, num_classes=num_classes, **options)
     except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OSError) as error:
@@ -220,15 +224,6 @@ def load_checkpoint(
     return model.to(device or "cpu").eval(), card
 
 
-def _timm_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that are given; the table of the series fills in the geometry where none is."""
-    given = {option: value for option, value in options.items() if value is not None}
-    if name not in SERIES:
-        return given
-    geometry = {"img_size": SERIES[name].img_size, "patch_size": SERIES[name].patch_size}
-    return geometry | given
-
-
 def _model_of(card: dict[str, Any]) -> VisionTransformer:
     """The model that a card describes, with random weights."""
     return create_model(
@@ -240,22 +235,19 @@ def _model_of(card: dict[str, Any]) -> VisionTransformer:
     )
 
 
-def _sizes(model: VisionTransformer) -> dict[str, int]:
-    """What a card says of an architecture beside its name and geometry, in timm's words."""
-    return {
-        "depth": len(model.blocks),
-        "embed_dim": model.embed_dim,
-        "num_heads": model.blocks[0].attn.num_heads,
-    }
-
-
 def _described(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]:
     """The card with the sizes of the model; a SwysError where it describes another model."""
     model = deepcopy(model).cpu().float().eval()
     height, width = model.patch_embed.img_size
     inputs = torch.linspace(-1, 1, 3 * height * width).reshape(1, 3, height, width)
     try:
-        card = card | {"model_kwargs": _sizes(model)}
+        card = card | {
+            "model_kwargs": {
+                "depth": len(model.blocks),
+                "embed_dim": model.embed_dim,
+                "num_heads": model.blocks[0].attn.num_heads,
+            }
+        }
         with torch.device("meta"):  # shapes without memory, and without a random draw
             again = _model_of(card).eval()
         again.load_state_dict(model.state_dict(), assign=True)

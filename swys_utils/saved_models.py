@@ -14,9 +14,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from .cards import checkpoint_ids
-from .config import BUILD, Profile, SwysError, unknown
+from .config import BUILD, Profile
 from .data import Dataset
-from .models import SERIES, load_checkpoint, save_checkpoint, timm_name
+from .models import load_checkpoint, save_checkpoint, timm_name
 from .recipe import Recipe, SupervisedObjective, reference_recipe
 from .resume import objective_settings
 from .training import build, fit, run_card
@@ -56,7 +56,8 @@ def load_or_train(
     """
     if profile.name != "full":
         if is_shipped(name, data):
-            return load_shipped(name, data, device)
+            checkpoint = f"{data.info.name}/{name}"
+            return _load(checkpoint, data, device, f"{name}: loaded checkpoints/{checkpoint}")
         live = _folder(name, data, profile, "live")
         if objective is None and (live / "card.json").is_file():
             how = f"{name}: trained here, {data.info.name}, labels, profile {profile.name}"
@@ -72,23 +73,7 @@ def is_shipped(name: str, data: Dataset) -> bool:
         name: a key of ``models.SERIES``.
         data: what the model is for.
     """
-    return _shipped_id(name, data) in checkpoint_ids()
-
-
-def load_shipped(name: str, data: Dataset, device: torch.device | str) -> SavedModel:
-    """The model of the repository for this data set.
-
-    Args:
-        name: a key of ``models.SERIES``.
-        data: what the model is for.
-        device: where the model goes.
-
-    Raises:
-        SwysError: unknown name, or there is no such checkpoint.
-    """
-    checkpoint = _shipped_id(name, data)
-    model, card = load_checkpoint(checkpoint, device, data.info.num_classes)
-    return SavedModel(model, card, f"{name}: loaded checkpoints/{checkpoint}")
+    return f"{data.info.name}/{name}" in checkpoint_ids()
 
 
 def keep_live(
@@ -148,7 +133,6 @@ def train_here(
     Raises:
         SwysError: unknown name, or what ``fit`` refuses.
     """
-    _check_name(name)
     taught = "labels" if objective is None else type(objective).__name__
     how = f"{name}: trained here, {data.info.name}, {taught}, profile {profile.name}"
     if objective is None:
@@ -176,8 +160,10 @@ def _recipe_for(name: str, data: Dataset, profile: Profile) -> Recipe:
     return recipe
 
 
-def _load(folder: Path, data: Dataset, device: torch.device | str, how: str) -> SavedModel:
-    model, card = load_checkpoint(folder, device, data.info.num_classes)
+def _load(
+    checkpoint: str | Path, data: Dataset, device: torch.device | str, how: str
+) -> SavedModel:
+    model, card = load_checkpoint(checkpoint, device, data.info.num_classes)
     return SavedModel(model, card, how)
 
 
@@ -185,16 +171,6 @@ def _turn(folder: Path) -> FileLock:
     """A lock by which processes that train, save or load one model take turns."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{folder}.lock")
-
-
-def _check_name(name: str) -> None:
-    if name not in SERIES:
-        raise SwysError(unknown("model", name, SERIES))
-
-
-def _shipped_id(name: str, data: Dataset) -> str:
-    _check_name(name)
-    return f"{data.info.name}/{name}"
 
 
 def _folder(name: str, data: Dataset, profile: Profile, kind: str) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +19,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import SwysError, default_device, fast_bf16, seed_everything
-from .data import Dataset, to_model_input
+from .data import Dataset
 from .metrics import point_scores
 from .models import create_model
 from .processes import ProcessShare
 from .recipe import Batch, Recipe, SupervisedObjective, batch_indices, batches, learning_rate
 from .resume import TrainingState, objective_settings
-from .vit_internals import evaluation_mode, plain_attention
+from .vit_internals import evaluation_mode, input_batches, plain_attention
 
 Callback = Callable[[nn.Module, float, int], None]
 
@@ -89,8 +90,10 @@ def fit(
     prepared = _prepared(model, objective, recipe, accelerator)
     settings = _settings(objective, data, recipe, seed)
     state = TrainingState(state_path, model, objective, prepared.optimizer, settings)
+    # on a CPU the fused kernel's backward pass is slow
+    attention = plain_attention if accelerator.device.type == "cpu" else nullcontext
     while not finished(state.history, recipe):
-        with _training_attention(prepared):
+        with attention(prepared.wrapped):
             row = train_epoch(prepared, data, recipe, seed, state.history, callback)
         state.history.append(row | validate(model, data))
         if state.history[-1] is best_epoch(state.history):
@@ -165,13 +168,6 @@ def _prepared(
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     return Prepared(wrapped, optimizer, accelerator)
-
-
-def _training_attention(prepared: Prepared) -> AbstractContextManager:
-    """On a CPU the fused kernel's backward pass is slow, see ``plain_attention``."""
-    if prepared.accelerator.device.type == "cpu":
-        return plain_attention(prepared.wrapped)
-    return nullcontext()
 
 
 def _settings(objective: nn.Module, data: Dataset, recipe: Recipe, seed: int) -> dict:
@@ -367,13 +363,12 @@ def predict(
     Returns:
         float32 (N, C).
     """
-    img_size = model.patch_embed.img_size[0]
     device = next(model.parameters()).device
     use_bf16 = bf16 and fast_bf16(device)
-    starts = range(0, len(images), batch_size)
+    shown = input_batches(model, images, batch_size)
+    count = math.ceil(len(images) / batch_size)
     logits = []
     with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, use_bf16):
-        for start in tqdm(starts, "predicting", leave=False, delay=5, disable=None):
-            inputs = to_model_input(images[start : start + batch_size], img_size, device)
+        for _, inputs in tqdm(shown, "predicting", count, leave=False, delay=5, disable=None):
             logits.append(model(inputs).float())
     return torch.cat(logits).cpu().numpy()

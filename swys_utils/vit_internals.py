@@ -192,19 +192,18 @@ def logits_of(model: VisionTransformer, tokens: Tensor) -> Tensor:
 def _check_kind(model: nn.Module) -> None:
     """Refuse a model that does not compute what ``gradcam`` computes step by step."""
     forward_features = getattr(type(model), "forward_features", None)
+    unsupported = [model]
     if forward_features is VisionTransformer.forward_features:
-        unsupported = [block for block in model.blocks if not _is_plain(block)]
-    else:
-        unsupported = [model]
+        unsupported = [
+            block
+            for block in model.blocks
+            if type(block) is not Block or not isinstance(block.attn, Attention)
+        ]
     if unsupported:
         kind = type(unsupported[0]).__name__
         raise SwysError(
             f"{kind} is not of a plain timm VisionTransformer; pass one, without a wrapper"
         )
-
-
-def _is_plain(block: nn.Module) -> bool:
-    return type(block) is Block and isinstance(block.attn, Attention)
 
 
 def explained_score(logits: Tensor, targets: Targets) -> Tensor:
