@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -18,7 +17,7 @@ import requests
 from PIL import Image
 from tqdm import tqdm
 
-from .config import SwysError
+from .config import SwysError, replacing
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -124,12 +123,13 @@ def read_npz(path: Path, memory_limit: int) -> dict[str, np.ndarray]:
                 key = f"{split}_images"
                 arrays[key] = _image_array(path, key, zipped, archive, memory_limit)
             return arrays
+    except SwysError:  # a large array could not be unpacked
+        raise
     except Exception as error:  # for a damaged file zipfile and numpy raise a dozen kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        message = f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it"
-        if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-            message = f"cannot unpack '{path}' ({reason}); make room or set rights there"
-        raise SwysError(message) from None
+        raise SwysError(
+            f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it"
+        ) from None
 
 
 def _image_array(
@@ -145,14 +145,9 @@ def _image_array(
     # The checksum is in the name, so a file that was replaced is unpacked again.
     cached = path.with_name(f"{path.stem}.{key}.{member.CRC:08x}.npy")
     if not cached.is_file():
-        part = cached.with_suffix(f".{os.getpid()}.part")
         print(f"Unpacking {key} of {path.name} once, to read it memory-mapped ...", file=sys.stderr)
-        try:
-            with zipped.open(member) as source, open(part, "wb") as out:
-                shutil.copyfileobj(source, out, 1 << 24)
-            part.replace(cached)
-        finally:
-            part.unlink(missing_ok=True)
+        with zipped.open(member) as source, replacing(cached) as part, open(part, "wb") as out:
+            shutil.copyfileobj(source, out, 1 << 24)
     return np.load(cached, mmap_mode="r")
 
 
