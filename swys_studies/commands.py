@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     agreement,
     explanations,
+    inheritance,
     original,
     planted,
     reference,
@@ -21,6 +22,7 @@ COMMANDS = {
     "report": report.report,
     "agreement": agreement.measure,
     "explanations": explanations.measure,
+    "inheritance": inheritance.inheritance,
     "ship": ship.ship,
     "twin": twin.make,
     "trials": trials.trials,

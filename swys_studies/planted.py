@@ -21,7 +21,6 @@ from timm.models.vision_transformer import VisionTransformer
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset, load_dataset
 from swys_utils.distillation import Teacher
-from swys_utils.metrics import t_interval
 from swys_utils.planted import Mark, Planted, plant
 from swys_utils.recipe import Recipe, SupervisedObjective
 from swys_utils.results import as_table
@@ -29,6 +28,7 @@ from swys_utils.splits import TWIN_SOURCE
 from swys_utils.training import build, fit, predict
 from swys_utils.views import Augmentation
 
+from .inheritance import with_interval
 from .planted_measures import (
     EXPLAINED,
     RULERS,
@@ -368,16 +368,3 @@ def _groups(units: Sequence[Mapping], kind: str) -> dict[str, list[Mapping]]:
             setting = f"{unit['model']}/{unit['patch']}, {unit['mark']}"
             groups.setdefault(setting, []).append(unit)
     return groups
-
-
-def with_interval(values: Sequence[float]) -> str:
-    """The mean over seeds with its t interval, as text; a single value has none.
-
-    Args:
-        values: one a seed.
-    """
-    mean = f"{np.mean(values):.2f}"
-    if len(values) < 2:
-        return mean
-    low, high = t_interval(values)
-    return f"{mean} [{low:.2f}, {high:.2f}]"
