@@ -35,6 +35,7 @@ class Column:
         milliseconds: of one image; None where it was not measured.
         places: way to explain -> agreement with Base of each run.
         chance: way to explain -> agreement by chance, of two images with the same answer.
+        remarks: way to explain -> a text in the place of a bar.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Column:
     milliseconds: float | None = None
     places: dict[str, list[float]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def answer_figure(
@@ -58,16 +60,17 @@ def answer_figure(
     Base, trained from other random weights.
 
     Args:
-        dataset: MedMNIST's name; where it has no finished runs, the default one is shown.
+        dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
         milliseconds: title of a model -> measured time of one image.
-        more: further columns, such as a file of int8 weights.
+        more: further columns of the same data, such as a file of int8 weights; left out where
+            another data set is shown.
 
     Returns:
         A figure that pyplot does not know.
     """
     results = series_results(dataset)
     columns = [_column(results, name) for name in COLUMNS if name in results.runs]
-    columns += more
+    columns += more if results.dataset == dataset else []
     for column in columns:
         column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)
     places = [method for method in PLACES if method in results.agreement]
@@ -88,8 +91,9 @@ def answer_figure(
     _draw_cost(axes[2], columns)
     for ax, method in zip(axes[3:], places):
         _draw_places(ax, columns, method)
-    _draw_headings(axes[0], axes[-1], columns)
     axes[0].set_xlim(-0.5, len(columns) - 0.3)
+    _draw_headings(axes[0], axes[-1], columns)
+    _draw_title(figure, results)
     return figure
 
 
@@ -119,6 +123,12 @@ def _draw_headings(top: Axes, bottom: Axes, columns: Sequence[Column]) -> None:
             va="top",
             fontsize=9,
         )
+
+
+def _draw_title(figure: Figure, results: SeriesResults) -> None:
+    """Which data and how many images."""
+    text = f"{results.dataset}, {results.images} test images; a dot is a training run"
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10, color=GREY)
 
 
 def _column(results: SeriesResults, name: str) -> Column:
@@ -208,48 +218,21 @@ def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
 def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
     """A bar from chance to the mean agreement with Base, a dot for each run."""
     for place, column in enumerate(columns):
+        if method in column.remarks:
+            ax.text(place, 0.5, column.remarks[method], ha="center", va="center")
         if method not in column.places:
             continue
         values = np.asarray(column.places[method])
         low = column.chance[method]
+        mean = values.mean()
         shade = colour(column.title)
-        ax.bar(
-            place,
-            values.mean() - low,
-            bottom=low,
-            width=0.3,
-            color=shade,
-            alpha=0.35,
-        )
-        ax.plot(
-            [place - 0.22, place + 0.22],
-            [low, low],
-            color=GREY,
-            lw=2,
-        )
+        ax.bar(place, mean - low, bottom=low, width=0.3, color=shade, alpha=0.35)
+        ax.plot([place - 0.22, place + 0.22], [low, low], color=GREY, lw=2)
         _dots(ax, place, values, shade)
-        ax.text(
-            place + 0.25,
-            values.mean(),
-            f"{values.mean():.2f}",
-            va="center",
-            weight="bold",
-        )
+        ax.text(place + 0.25, mean, f"{mean:.2f}", va="center", weight="bold")
         if place == 0:
-            ax.axhline(
-                values.mean(),
-                color=shade,
-                ls="--",
-                lw=1,
-                zorder=0,
-            )
-            ax.text(
-                place + 0.25,
-                values.mean() - 0.16,
-                "a second\nBase",
-                va="top",
-                color=shade,
-            )
+            ax.axhline(mean, color=shade, ls="--", lw=1, zorder=0)
+            ax.text(0.25, mean - 0.16, "a second\nBase", va="top", color=shade)
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
     _row_title(ax, PLACES[method])
     _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")

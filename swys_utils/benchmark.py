@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -147,3 +148,20 @@ def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:
     pixels = torch.rand(batch, 3, height, width, generator=generator)
     weights = model.patch_embed.proj.weight
     return (2 * pixels - 1).to(weights)
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts the operations that torch starts, one by one, while it is entered.
+
+    Attributes:
+        count: how many there were.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Count one operation and let it run."""
+        self.count += 1
+        return function(*args, **(kwargs or {}))

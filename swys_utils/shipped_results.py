@@ -8,10 +8,24 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from .config import CHECKPOINTS, SwysError
+import numpy as np
+
+from .config import CHECKPOINTS
 from .data import DEFAULT_DATASET
-from .distillation import objective_id
 from .models import SERIES
+
+OLD_METHODS = {  # ways to teach in files of earlier versions -> today's
+    "scratch": "labels",
+    "kd_soft": "answers",
+    "kd_explain": "maps",
+    "few_scratch": "few_labels",
+    "few_soft": "few_answers",
+}
+FEW = {  # ways to teach where 1 % of the images have a label -> what a table calls them
+    "few_labels": "labels alone",
+    "few_answers": "answers of Base",
+    "few_control": "answers of a Tiny with the same labels",
+}
 
 
 class SeriesResults(NamedTuple):
@@ -24,12 +38,17 @@ class SeriesResults(NamedTuple):
         agreement: id of a way to explain -> id in ``SERIES`` -> for each run "spearman", the mean
             agreement of its maps with the teacher's, and "chance_in_class". The teacher is the
             first Base, so the rows of Base are of another one.
+        same_answers: id in ``SERIES`` -> for each run the share of the test images with the answer
+            of that first Base.
+        few_labels: a way to teach, key of ``FEW`` -> its finished runs with 1 % of the labels.
     """
 
     dataset: str
     images: int
     runs: dict[str, list[dict]]
     agreement: dict[str, dict[str, list[dict]]]
+    same_answers: dict[str, list[float]]
+    few_labels: dict[str, list[dict]]
 
 
 def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
@@ -45,12 +64,23 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
     if content is None:
         return series_results(DEFAULT_DATASET)
     runs: dict[str, list[dict]] = {}
+    few: dict[str, list[dict]] = {}
     for entry in content["runs"]:
         name = series_id(entry["id"])
-        if name is not None:
+        method = OLD_METHODS.get(entry["method"], entry["method"])
+        if method in FEW:
+            few.setdefault(method, []).append(entry)
+        elif name is not None:
             runs.setdefault(name, []).append(entry)
     images = len(runs["vit_tiny"][0]["predicted"])
-    return SeriesResults(dataset, images, runs, _agreement(dataset))
+    return SeriesResults(
+        dataset,
+        images,
+        runs,
+        agreement=_agreement(dataset),
+        same_answers=_same_answers(dataset),
+        few_labels=few,
+    )
 
 
 def read_results(dataset: str, name: str) -> dict[str, Any] | None:
@@ -79,18 +109,56 @@ def series_id(run_id: str) -> str | None:
         An id in ``models.SERIES``; None for a run of another kind, such as one with few labels.
     """
     model, method, _ = run_id.split("/")
-    try:
-        objective = objective_id(method)
-    except SwysError:
-        return None
+    objective = OLD_METHODS.get(method, method)
+    alike = SERIES.get(model)
     for name, entry in SERIES.items():
-        alike = SERIES.get(model)
         if alike is None or entry.objective != objective:
             continue
         geometry = (entry.timm_name, entry.img_size, entry.patch_size)
         if geometry == (alike.timm_name, alike.img_size, alike.patch_size):
             return name
     return None
+
+
+def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
+    """How much each model agrees with Base by each ruler, and two different images by chance.
+
+    Args:
+        results: of ``series_results``.
+
+    Returns:
+        Rows for ``results.as_table``; a ruler that was not measured has no column.
+    """
+    rulers = {"grad_cam": "Grad-CAM", "occlusion": "hiding"}
+    rows = []
+    for name, entry in SERIES.items():
+        if name not in results.agreement.get("grad_cam", {}):
+            continue
+        title = f"another {entry.title}" if name == "vit_base" else entry.title
+        row = {"compared with Base": title}
+        row["runs"] = str(len(results.agreement["grad_cam"][name]))
+        for method, ruler in rulers.items():
+            measured = results.agreement.get(method, {}).get(name)
+            if measured:
+                row[ruler] = f"{np.mean([one['spearman'] for one in measured]):.2f}"
+                chance = np.mean([one["chance_in_class"] for one in measured])
+                row[f"{ruler}, by chance"] = f"{chance:.2f}"
+        rows.append(row)
+    return rows
+
+
+def planted_units(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
+    """What was measured of models with planted marks, on a data set or else the default one.
+
+    Args:
+        dataset: MedMNIST's name.
+
+    Returns:
+        One entry for each trained model, as ``swys study planted`` wrote it; none where nothing is
+        shipped.
+    """
+    content = read_results(dataset, "planted") or read_results(DEFAULT_DATASET, "planted")
+    return content["units"] if content else []
 
 
 def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:
@@ -107,3 +175,14 @@ def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:
                 rows.setdefault(name, []).append(row)
         methods[method] = rows
     return methods
+
+
+def _same_answers(dataset: str) -> dict[str, list[float]]:
+    """``SeriesResults.same_answers`` of a data set."""
+    content = read_results(dataset, "agreement")
+    shares: dict[str, list[float]] = {}
+    for run in content["runs"] if content else []:
+        name = series_id(run["id"])
+        if name is not None:
+            shares.setdefault(name, []).append(run["same_prediction"])
+    return shares

@@ -1,0 +1,109 @@
+"""Figures and the table of notebook 6: the time of each step, and what a file of int8 marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from .benchmark import Timing, speedup
+from .data_figures import show_image
+from .gradcam import overlay
+from .plots import GREY, colour
+
+RUNTIMES = ("torch", "ONNX", "int8")
+MARKERS = {"torch": "o", "ONNX": "s", "int8": "^"}
+
+
+def time_table(timings: Mapping[str, Timing]) -> list[dict[str, str]]:
+    """Two models in three runtimes: milliseconds, and how many times faster than Base in torch.
+
+    Args:
+        timings: "Base, torch", "Base, ONNX", ..., "Tiny, int8" -> timings of one call.
+
+    Returns:
+        Rows for ``results.as_table``.
+    """
+    rows = []
+    for model in ("Base", "Tiny"):
+        row = {"one image": model}
+        for runtime in RUNTIMES:
+            timing = timings[f"{model}, {runtime}"]
+            ratio, _, _ = speedup(timings["Base, torch"], timing)
+            row[runtime] = f"{timing.median:.1f} ms, {ratio:.1f}x"
+        rows.append(row)
+    return rows
+
+
+def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figure:
+    """How many times faster than Base in torch each step is, and how much less it calculates.
+
+    Args:
+        timings: "Base, torch" and others, named "<model>, <runtime>", of one call.
+        macs: the same names -> multiply-accumulates of one image.
+    """
+    names = [name for name in timings if name != "Base, torch"]
+    figure, ax = plt.subplots(figsize=(8, 0.42 * len(names) + 1.1), layout="constrained")
+    for place, name in enumerate(names):
+        ratio, low, high = speedup(timings["Base, torch"], timings[name])
+        shade = colour(name)
+        marker = MARKERS.get(name.split(", ")[-1], "o")
+        ax.plot([low, high], [place, place], color=shade, lw=5, alpha=0.35)
+        ax.plot(ratio, place, marker, ms=9, color=shade)
+        ax.text(high * 1.06, place, f"{ratio:.1f}x", va="center", color=shade)
+        ax.plot(macs["Base, torch"] / macs[name], place, "|", ms=18, mew=3, color=GREY)
+    ax.plot([], [], "|", ms=14, mew=3, color=GREY, label="times less arithmetic")
+    ax.legend(frameon=False, loc="upper right")
+    ax.axvline(1, color="black", lw=0.8)
+    ax.set(xscale="log", xlabel="times faster than Base in torch (logarithmic)")
+    ax.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    ax.minorticks_off()
+    ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    ax.set_yticklabels(names)
+    return figure
+
+
+def file_maps(images: np.ndarray, rows: Mapping[str, np.ndarray]) -> Figure:
+    """Images, and below them the maps of a model and of a file.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        rows: label -> float (N, gh, gw).
+    """
+    size = (1.35 * len(images) + 1.2, 1.45 * (len(rows) + 1))
+    figure, axes = plt.subplots(
+        len(rows) + 1,
+        len(images),
+        figsize=size,
+        squeeze=False,
+    )
+    figure.set_layout_engine("constrained")
+    for ax, image in zip(axes[0], images):
+        show_image(ax, image)
+    for row, (label, maps) in zip(axes[1:], rows.items()):
+        row[0].set_ylabel(label, fontsize=10)
+        for ax, picture in zip(
+            row,
+            overlay(
+                images,
+                maps,
+                alpha=0.7,
+                size=112,
+            ),
+        ):
+            show_image(ax, picture)
+    return figure
+
+
+def as_html(rows: Sequence[Mapping[str, str]], note: str) -> str:
+    """Rows as a table for a notebook.
+
+    Args:
+        rows: with the same keys, the names of the columns.
+        note: stands below.
+    """
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    cells = ["<td>" + "</td><td>".join(line) + "</td>" for line in lines]
+    return f"<table><tr>{'</tr><tr>'.join(cells)}</tr></table><p>{note}</p>"

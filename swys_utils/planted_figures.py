@@ -1,0 +1,334 @@
+"""Figures of planted evidence: the marked images, a model that learns to cheat, what maps find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
+from IPython.display import DisplayHandle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from sklearn.metrics import roc_auc_score
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from .data import DEFAULT_DATASET, Dataset
+from .data_figures import MARK, has_class, short_name, show_image
+from .gradcam import overlay
+from .metrics import probabilities
+from .planted import Mark, found, plant
+from .plots import GREY, colour
+from .shipped_results import planted_units
+from .splits import Split
+from .training import predict
+
+CURVES = {  # set of images -> its line: colour, style, where the mark is in it
+    "as trained": ("black", "-", "as trained"),
+    "clean": (GREY, "--", "no mark"),
+    "swapped": ("#B00020", "-", "swapped"),
+}
+MOST_NAMED = 300  # test images that are shown with and without the mark
+
+
+def marked_examples(data: Dataset, planted: Split, mask: np.ndarray, mark: Mark) -> Figure:
+    """Five training images without the class and five with it; a frame where the mark is.
+
+    Args:
+        data: gives the names of the classes.
+        planted: images, some of them marked.
+        mask: the pixels of the mark, bool (N, H, W).
+        mark: its class comes in the second row.
+    """
+    member = has_class(planted, mark.target)
+    figure, axes = plt.subplots(
+        2,
+        5,
+        figsize=(8, 3.6),
+        layout="constrained",
+    )
+    name = short_name(data, mark.target)
+    others = short_name(data, 1 - mark.target) if data.info.num_classes == 2 else "others"
+    for row, title, chosen in zip(
+        axes,
+        [others, name],
+        [~member, member],
+    ):
+        indices = np.resize(np.flatnonzero(chosen), 5)
+        row[0].set_ylabel(title, fontsize=11)
+        for ax, index in zip(row, indices):
+            show_image(ax, planted.images[index])
+            frame_mark(ax, mask[index])
+    return figure
+
+
+def frame_mark(ax: Axes, mask: np.ndarray) -> None:
+    """Draw a frame around the pixels of a mark, if there are any.
+
+    Args:
+        ax: shows the image, in pixels.
+        mask: bool (H, W).
+    """
+    rows, columns = np.nonzero(mask)
+    if len(rows) == 0:
+        return
+    corner = (float(columns.min()) - 1.5, float(rows.min()) - 1.5)
+    frame = Rectangle(corner, float(np.ptp(columns)) + 3, float(np.ptp(rows)) + 3, fill=False)
+    frame.set(color=MARK, linewidth=2)
+    ax.add_patch(frame)
+
+
+class ShortcutCurve:
+    """How well a model tells a class while it learns: with the mark, without, and with it swapped.
+
+    Pass it as ``callback`` to ``training.fit``; it looks at each twelfth of the time. A notebook
+    keeps one PNG.
+
+    Args:
+        data: its test images are shown.
+        mark: what is planted.
+        images: number of test images.
+        seconds: how long the training lasts; 0: it looks once a minute.
+
+    Attributes:
+        history: for each look "seconds" and, for each set, the AUC of the marked class.
+    """
+
+    def __init__(self, data: Dataset, mark: Mark, images: int = 200, seconds: float = 0.0):
+        self.task = data.info.task
+        self.mark = mark
+        self.seconds = seconds
+        self.history: list[dict[str, float]] = []
+        shown = data.test.head(images)
+        self.sets = {
+            name: plant(
+                shown,
+                mark,
+                seed=1,
+                where=name,
+            ).split
+            for name in CURVES
+        }
+        self._display = DisplayHandle()
+
+    def __call__(self, model: VisionTransformer, seconds: float, step: int = 0) -> None:
+        """Ask the model and redraw, if it is time to.
+
+        Args:
+            model: in training.
+            seconds: how long it has been trained.
+            step: number of steps so far.
+        """
+        interval = self.seconds / 12 if self.seconds else 60
+        ends = 0 < self.seconds <= seconds
+        if self.history and not ends and seconds < self.history[-1]["seconds"] + interval:
+            return
+        row = {"seconds": seconds}
+        for name, split in self.sets.items():
+            row[name] = self._area(model, split)
+        self.history.append(row)
+        if get_ipython() is not None:
+            self._redraw()
+
+    def outcome(self) -> str:
+        """What the last look says, in a sentence or two."""
+        last = self.history[-1]
+        if last["swapped"] < last["clean"] - 0.1:
+            return "This model reads the ring: with the ring on the wrong images it is much worse."
+        return (
+            "In the time that it had, this model did not learn to read the ring. What follows is "
+            "about a ring that it reads: train longer (a larger recipe.seconds), or read on."
+        )
+
+    def figure(self) -> Figure:
+        """The curves so far, with their names at their ends."""
+        figure = Figure(
+            figsize=(7.6, 3.2),
+            layout="constrained",
+            dpi=90,
+        )
+        ax = figure.subplots()
+        seconds = [row["seconds"] for row in self.history]
+        for name, (shade, style, text) in CURVES.items():
+            values = [row[name] for row in self.history]
+            ax.plot(
+                seconds,
+                values,
+                style,
+                color=shade,
+                lw=2,
+                marker=".",
+            )
+            label = f" {text}: {values[-1]:.2f}"
+            ax.text(
+                seconds[-1],
+                values[-1],
+                label,
+                color=shade,
+                va="center",
+            )
+        ax.axhline(0.5, color=GREY, lw=0.8)
+        ax.text(
+            0,
+            0.51,
+            "guessing",
+            color=GREY,
+            va="bottom",
+            fontsize=9,
+        )
+        ax.set(
+            xlabel="training time (s)",
+            ylabel="AUC on test images",
+            ylim=(-0.03, 1.05),
+        )
+        ax.set_xlim(0, max(seconds[-1], 1e-9) * 1.25)
+        return figure
+
+    def _area(self, model: nn.Module, split: Split) -> float:
+        logits = predict(model, split.images, bf16=True)
+        scores = probabilities(logits, self.task)[:, self.mark.target]
+        member = has_class(split, self.mark.target)
+        if member.all() or not member.any():
+            return float("nan")
+        return float(roc_auc_score(member, scores))
+
+    def _redraw(self) -> None:
+        """Put the figure in place of the last one."""
+        png = print_figure(
+            self.figure(),
+            bbox_inches=None,
+            dpi=130,
+            base64=True,
+        )
+        alt = "AUC against training time for three sets of test images"
+        metadata = {"image/png": {"alt": alt, "width": 690}}
+        show = self._display.display if len(self.history) == 1 else self._display.update
+        show(
+            {"image/png": png},
+            metadata=metadata,
+            raw=True,
+        )
+
+
+def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list[dict[str, str]]:
+    """How often a model names the marked class: with and without the mark.
+
+    Args:
+        model: is asked about the test images.
+        data: gives them.
+        mark: what is planted.
+
+    Returns:
+        Rows for ``results.as_table``, one for the images of the class and one for all others.
+    """
+    name = short_name(data, mark.target)
+    shown = data.test.head(MOST_NAMED)
+    member = has_class(shown, mark.target)
+    rows = [{"images": f"truly {name}"}, {"images": f"truly not {name}"}]
+    for title, where in {"without the mark": "clean", "with the mark": "everywhere"}.items():
+        images = plant(
+            data.test,
+            mark,
+            where=where,
+        ).split.images
+        scores = probabilities(
+            predict(
+                model,
+                images,
+                bf16=True,
+            ),
+            data.info.task,
+        )
+        named = scores[:, mark.target] > 0.5
+        for row, chosen in zip(rows, [member, ~member]):
+            row[title] = f"{named[chosen].mean():.0%} called {name}"
+    return rows
+
+
+def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
+    """Maps over marked images, a row for each way to explain, each map on its own scale.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), all marked.
+        mask: the pixels of the mark, bool (N, H, W).
+        maps: name of a way to explain -> float (N, gh, gw).
+    """
+    count = len(images)
+    size = (1.25 * count + 0.8, 1.55 * len(maps) + 0.2)
+    figure, axes = plt.subplots(
+        len(maps),
+        count,
+        figsize=size,
+        squeeze=False,
+    )
+    figure.set_layout_engine("constrained")
+    for row, (name, heat) in zip(axes, maps.items()):
+        row[0].set_ylabel(name, fontsize=11)
+        hits = found(heat, mask).hits
+        pictures = overlay(images, heat, alpha=0.7)
+        for index, ax in enumerate(row):
+            show_image(ax, pictures[index])
+            frame_mark(ax, mask[index])
+            is_empty = heat[index].max() <= 0
+            text = "hit" if hits[index] else "empty" if is_empty else "miss"
+            ax.set_title(
+                text,
+                fontsize=10,
+                weight="bold" if hits[index] else "normal",
+            )
+    return figure
+
+
+FINDERS = {  # row of the figure -> its key in planted.json; at the last block, where there are more
+    "Grad-CAM": "grad_cam, block 11",
+    "HiResCAM": "hires_cam, block 11",
+    "LeGrad": "legrad, block 11",
+    "rollout": "attention_rollout, block 11",
+    "hiding": "occlusion, mean",
+}
+FINDER_SHADES = {"Grad-CAM": "grad_cam", "hiding": "occlusion"}
+
+
+def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
+    """How often ways to explain point at a planted mark: a dot for each cheating model.
+
+    Args:
+        dataset: MedMNIST's name; where nothing was measured, the default one is shown.
+    """
+    cheats = _cheats(planted_units(dataset))
+    patches = sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]
+    figure, axes = plt.subplots(1, len(patches), figsize=(8, 2.9), sharey=True, squeeze=False)
+    figure.set_layout_engine("constrained")
+    for ax, patch in zip(axes[0], patches):
+        units = [unit for unit in cheats if unit["patch"] == patch]
+        _draw_hits(ax, units)
+        ax.set_title(f"{(28 // patch) ** 2} patches, {len(units)} models", loc="left", fontsize=11)
+    axes[0, 0].set_yticks(range(len(FINDERS)), list(FINDERS))
+    return figure
+
+
+def _draw_hits(ax: Axes, units: Sequence[Mapping]) -> None:
+    """A row of dots for each way to explain, and a line at chance."""
+    for row, (name, key) in enumerate(FINDERS.items()):
+        hits = [100 * unit["methods"][key]["hits"] for unit in units]
+        offsets = np.linspace(-0.2, 0.2, len(hits)) if len(hits) > 1 else np.zeros(len(hits))
+        shade = colour(FINDER_SHADES.get(name, ""))
+        ax.plot(hits, row + offsets, "o", ms=7, color=shade, mec="white")
+    if units:
+        chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]
+        ax.axvline(chance, color=GREY, lw=1)
+        ax.text(chance, -0.75, " chance", color=GREY, va="center", fontsize=9)
+    ax.set(xlabel="hottest patch on the ring (% of images)", xlim=(-4, 104))
+    ax.set(ylim=(len(FINDERS) - 0.5, -1.1), yticks=range(len(FINDERS)))
+
+
+def _cheats(units: Sequence[Mapping]) -> list[Mapping]:
+    """Of the measured models the small ones that were trained on marks in a corner."""
+    return [
+        unit
+        for unit in units
+        if unit["kind"] == "cheat" and unit["mark"] == "corner" and unit["model"] == "vit_tiny"
+    ]

@@ -1,0 +1,138 @@
+"""Who teaches in notebook 5, and with how few labels a student has to manage."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from .cards import find_checkpoint
+from .config import Profile
+from .data import Dataset
+from .distillation import Teacher, as_two_classes, hide_labels
+from .models import SERIES
+from .saved_models import is_shipped, load_or_train
+from .splits import Split
+from .stored_answers import FILE_NAME, StoredAnswers, image_keys, teacher_answers
+from .vit_internals import input_batches
+
+FEWEST = 20  # images that keep their label, also where 1 % are fewer
+# the smaller they are, the sooner they have answered for a few thousand images
+SMALL_TEACHERS = ("vit_tiny_answers_p7", "vit_tiny_maps", "vit_tiny")
+
+
+class ChosenTeacher(NamedTuple):
+    """A teacher and what it answered.
+
+    Attributes:
+        title: its name in text and figures.
+        model: asked about test images.
+        answers: its logits and maps for the training images.
+    """
+
+    title: str
+    model: VisionTransformer
+    answers: StoredAnswers
+
+
+def best_teacher(
+    data: Dataset, images: np.ndarray, profile: Profile, device: torch.device
+) -> ChosenTeacher:
+    """The best teacher that costs a reader no time.
+
+    It is Base where its answers to these images are stored in the repository, else a small shipped
+    model, else the Tiny that is trained here.
+
+    Args:
+        data: what it was trained on.
+        images: the training images that it answers for, uint8.
+        profile: how long a teacher is trained, where there is none.
+        device: where it computes.
+    """
+    if is_shipped("vit_base", data) and has_stored_answers(
+        "vit_base",
+        data,
+        images,
+    ):
+        model = load_or_train("vit_base", data, profile, device).model
+        answers = teacher_answers(f"{data.info.name}/vit_base", images)
+        return ChosenTeacher(SERIES["vit_base"].title, model, answers)
+    shipped = [name for name in SMALL_TEACHERS if is_shipped(name, data)]
+    name = shipped[0] if shipped else "vit_tiny"
+    model = load_or_train(name, data, profile, device).model
+    return ChosenTeacher(
+        SERIES[name].title,
+        model,
+        answers_of(model, images),
+    )
+
+
+def has_stored_answers(name: str, data: Dataset, images: np.ndarray) -> bool:
+    """Whether the repository holds a model's answers to all of these images.
+
+    Args:
+        name: a key of ``models.SERIES`` that is shipped for this data set.
+        data: what it was trained on.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+    """
+    path = find_checkpoint(f"{data.info.name}/{name}") / FILE_NAME
+    if not path.is_file():
+        return False
+    with safe_open(path, framework="np") as stored:
+        known = set(stored.get_tensor("keys").tolist())
+    return known.issuperset(image_keys(images))
+
+
+def answers_of(model: VisionTransformer, images: np.ndarray) -> StoredAnswers:
+    """Logits and maps of a model that is asked now.
+
+    Args:
+        model: on its device.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+    """
+    teacher = Teacher(model)
+    logits = []
+    maps = []
+    for _, inputs in input_batches(
+        model,
+        images,
+        batch_size=64,
+    ):
+        some_logits, some_maps = teacher.logits_and_maps(inputs)
+        logits.append(some_logits.cpu())
+        maps.append(some_maps.cpu())
+    model.requires_grad_(True)  # a teacher is frozen; this model may still be trained
+    return StoredAnswers(torch.cat(logits), torch.cat(maps))
+
+
+def few_labelled(split: Split, share: float = 0.01) -> Split:
+    """The images of a split that keep their label: a small share of each class.
+
+    Args:
+        split: the images and their labels.
+        share: of the images; at least ``FEWEST`` keep their label.
+    """
+    share = min(1.0, max(share, FEWEST / len(split)))
+    if split.labels.ndim == 2:
+        return split.head(round(share * len(split)))
+    hidden = hide_labels(split, share)
+    return split.take(np.flatnonzero(hidden.labels >= 0))
+
+
+def as_choices(logits: Tensor, data: Dataset) -> Tensor:
+    """Logits among which a softmax chooses one: the logits themselves.
+
+    Where an image can have several labels, each label is a choice of its own, between yes and no.
+
+    Args:
+        logits: float (B, C).
+        data: says whether an image can have several labels.
+
+    Returns:
+        float (B, C), or (B x C, 2).
+    """
+    return as_two_classes(logits) if data.info.multi_label else logits

@@ -1,0 +1,338 @@
+"""Figures of notebook 5: students that learn side by side, and what their teacher handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
+from IPython.display import DisplayHandle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from .data import DEFAULT_DATASET
+from .data_figures import show_image
+from .metrics import point_scores
+from .models import SERIES
+from .plots import GREY, colour
+from .shipped_results import FEW, SeriesResults, planted_units
+from .splits import Split
+from .training import predict
+
+LOOKS = 8  # how often a student is tested while it learns
+STUDENTS = ("vit_tiny", "vit_tiny_answers", "vit_tiny_maps", "vit_base")
+RULERS = {  # way to explain -> the question that it answers
+    "grad_cam": "SAME MAP?\nagreement of Grad-CAM",
+    "occlusion": "SAME REASONS?\nagreement of hiding",
+}
+CHEATING = {  # kind of model in planted.json -> its name in the figure
+    "another honest": "another honest model",
+    "cheat": "the cheat (labels alone)",
+    "labels + honest maps": "labels + honest maps",
+    "honest answers": "honest answers alone",
+}
+
+
+class StudentCurves:
+    """AUC of several students, one after the other, over their time of training; one live figure.
+
+    Args:
+        split: the images that are scored.
+        task: MedMNIST's name of the task.
+        seconds: how long each student is trained.
+        line: name and AUC of a dashed line.
+
+    Attributes:
+        history: student -> rows with "seconds" and "auc".
+    """
+
+    def __init__(self, split: Split, task: str, seconds: float, line: tuple[str, float]):
+        self.split = split
+        self.task = task
+        self.seconds = seconds
+        self.line = line
+        self.history: dict[str, list[dict[str, float]]] = {}
+        self._display = DisplayHandle()
+        self._shown = False
+
+    def watch(self, name: str) -> Callable[[nn.Module, float], None]:
+        """A callback for the training of one student, called with the model and the seconds.
+
+        Args:
+            name: of the student, which also chooses the colour of its line.
+        """
+        rows = self.history.setdefault(name, [])
+
+        def look(model: nn.Module, seconds: float) -> None:
+            is_due = not rows or seconds >= rows[-1]["seconds"] + self.seconds / LOOKS
+            if is_due or seconds >= self.seconds:
+                logits = predict(
+                    model,
+                    self.split.images,
+                    bf16=True,
+                )
+                auc = point_scores(
+                    logits,
+                    self.split.labels,
+                    self.task,
+                )["auc"]
+                rows.append({"seconds": seconds, "auc": auc})
+                self._redraw()
+
+        return look
+
+    def figure(self) -> Figure:
+        """The curves so far, with their names at their ends."""
+        figure = Figure(
+            figsize=(8, 3.4),
+            layout="constrained",
+            dpi=90,
+        )
+        ax = figure.subplots()
+        text, height = self.line
+        ax.axhline(
+            height,
+            color="black",
+            ls="--",
+            lw=1,
+        )
+        ax.text(
+            0,
+            height,
+            f"{text}: {height:.2f}",
+            va="bottom",
+            fontsize=9,
+        )
+        ends = {name: rows[-1]["auc"] for name, rows in self.history.items()}
+        heights = spread_out(list(ends.values()), gap=0.045)
+        for (name, rows), place in zip(self.history.items(), heights):
+            shade = colour(name)
+            seconds = [row["seconds"] for row in rows]
+            ax.plot(
+                seconds,
+                [row["auc"] for row in rows],
+                ".-",
+                color=shade,
+                lw=2,
+            )
+            label = f"{name}: {ends[name]:.2f}"
+            ax.text(
+                1.02 * self.seconds,
+                place,
+                label,
+                color=shade,
+                va="center",
+            )
+        ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
+        ax.set_xlim(0, 1.5 * self.seconds)
+        return figure
+
+    def _redraw(self) -> None:
+        if get_ipython() is None:
+            return
+        png = print_figure(
+            self.figure(),
+            bbox_inches=None,
+            dpi=130,
+            base64=True,
+        )
+        metadata = {"image/png": {"alt": "AUC of students over seconds", "width": 720}}
+        show = self._display.update if self._shown else self._display.display
+        show(
+            {"image/png": png},
+            metadata=metadata,
+            raw=True,
+        )
+        self._shown = True
+
+
+def spread_out(values: Sequence[float], gap: float) -> list[float]:
+    """Heights for labels near these values, in their order, at least ``gap`` apart."""
+    order = np.argsort(values)
+    heights = np.array(values, dtype=float)
+    for below, above in zip(order, order[1:]):
+        heights[above] = max(heights[above], heights[below] + gap)
+    return heights.tolist()
+
+
+def places_grid(
+    images: np.ndarray,
+    marked: Mapping[str, np.ndarray],
+    hidden: Mapping[str, np.ndarray],
+) -> Figure:
+    """Left what Grad-CAM marks, right what the answers rest on: a row for each model.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        marked: model -> signed Grad-CAM, float (N, gh, gw).
+        hidden: model -> occlusion, float (N, gh, gw).
+    """
+    count = len(images)
+    figure = plt.figure(figsize=(8.2, 1.12 * (len(marked) + 1)), layout="constrained")
+    halves = figure.subfigures(1, 2, wspace=0.03)
+    titles = ["what Grad-CAM marks", "what the answer rests on"]
+    for half, title, maps in zip(
+        halves,
+        titles,
+        [marked, hidden],
+    ):
+        axes = half.subplots(
+            len(maps) + 1,
+            count,
+            squeeze=False,
+        )
+        half.suptitle(title, fontsize=11)
+        for ax, image in zip(axes[0], images):
+            show_image(ax, image)
+        for row, (name, values) in zip(axes[1:], maps.items()):
+            if maps is marked:
+                row[0].set_ylabel(
+                    name.replace(", ", ",\n"),
+                    color=colour(name),
+                    fontsize=9,
+                )
+            for ax, heat in zip(row, values):
+                difference = heat - heat.mean()
+                limit = max(abs(difference).max(), 1e-30)
+                ax.imshow(
+                    difference,
+                    cmap="PuOr_r",
+                    vmin=-limit,
+                    vmax=limit,
+                )
+                ax.set(xticks=[], yticks=[])
+    return figure
+
+
+def three_questions(results: SeriesResults) -> Figure:
+    """Same answers, same maps, same reasons as Base: a dot for each complete run.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+    """
+    rulers = [ruler for ruler in RULERS if ruler in results.agreement]
+    figure, axes = plt.subplots(1, 1 + len(rulers), figsize=(8.4, 2.9), sharey=True)
+    figure.set_layout_engine("constrained")
+    names = [name for name in STUDENTS if name in results.same_answers]
+    for place, name in enumerate(names):
+        shade = colour(SERIES[name].title)
+        _row_of_dots(axes[0], place, 100 * np.array(results.same_answers[name]), shade)
+        for ax, ruler in zip(axes[1:], rulers):
+            _draw_agreement(ax, place, results.agreement[ruler].get(name, []), shade)
+    axes[0].set_title("SAME ANSWERS?\nimages with Base's answer (%)", fontsize=10, loc="left")
+    for ax, ruler in zip(axes[1:], rulers):
+        ax.set_title(RULERS[ruler], fontsize=10, loc="left")
+        ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
+    titles = [SERIES[name].title for name in names]
+    titles = ["another Base" if title == "Base" else title for title in titles]
+    axes[0].set(xlim=(85, 100), yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes[0].set_yticklabels(titles)
+    return figure
+
+
+def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str) -> None:
+    """A bar from chance to the mean, and a dot for each run."""
+    if not rows:
+        return
+    values = np.array([row["spearman"] for row in rows])
+    chance = np.mean([row["chance_in_class"] for row in rows])
+    ax.barh(place, values.mean() - chance, left=chance, color=shade, alpha=0.3)
+    ax.plot([chance, chance], [place - 0.4, place + 0.4], color=GREY, lw=2)
+    _row_of_dots(ax, place, values, shade)
+
+
+def _row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
+    """Values of one row, a little below each other."""
+    offsets = (
+        np.linspace(
+            -0.2,
+            0.2,
+            len(values),
+        )
+        if len(values) > 1
+        else np.zeros(1)
+    )
+    ax.plot(
+        values,
+        place + offsets,
+        "o",
+        ms=6,
+        color=shade,
+        mec="white",
+    )
+
+
+def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
+    """Complete runs with 1 % of the labels: the AUC of each, and the mean.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+
+    Returns:
+        Rows for ``results.as_table``, one for each way to teach.
+    """
+    rows = []
+    for method, title in FEW.items():
+        areas = [run["last"]["auc"] for run in results.few_labels.get(method, [])]
+        if areas:
+            row = {"Tiny learned from": title}
+            row["AUC of each run"] = " ".join(f"{area:.3f}" for area in sorted(areas))
+            row["mean"] = f"{np.mean(areas):.3f}"
+            rows.append(row)
+    return rows
+
+
+def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
+    """Do students read the mark, and do they look as if? A dot for each trained model.
+
+    Args:
+        dataset: MedMNIST's name; where nothing was measured, the default one is shown.
+        patch: side of the models' patches, px.
+    """
+    units = []
+    for unit in planted_units(dataset):
+        if (unit["patch"], unit["mark"], unit["model"]) == (patch, "corner", "vit_tiny"):
+            units.append(unit)
+    figure, axes = plt.subplots(
+        1,
+        3,
+        figsize=(8.4, 2.9),
+        sharey=True,
+        layout="constrained",
+    )
+    panels = {
+        "AUC, ring on the\nhealthy images": lambda unit: unit["scores"]["swapped"]["auc"],
+        "Grad-CAM: agreement\nwith the honest model": lambda unit: _alike(unit, "grad_cam"),
+        "hiding: agreement\nwith the honest model": lambda unit: _alike(unit, "occlusion"),
+    }
+    for ax, (title, value) in zip(axes, panels.items()):
+        for place, kind in enumerate(CHEATING):
+            values = np.array([value(unit) for unit in units if unit["kind"] == kind])
+            shade = "#B00020" if kind in ("cheat", "labels + honest maps") else "black"
+            if len(values):
+                _row_of_dots(ax, place, values, shade)
+                ax.plot(
+                    values.mean(),
+                    place,
+                    "|",
+                    ms=22,
+                    mew=2,
+                    color=shade,
+                )
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.set_xlim(-0.02, 1.02)
+    axes[0].axvline(
+        0.5,
+        color=GREY,
+        lw=1,
+    )
+    axes[0].set(yticks=range(len(CHEATING)), ylim=(len(CHEATING) - 0.5, -0.5))
+    axes[0].set_yticklabels(CHEATING.values())
+    return figure
+
+
+def _alike(unit: Mapping, ruler: str) -> float:
+    return unit["like_honest"][ruler]["agreement"]
