@@ -65,7 +65,7 @@ class Compare:
     maps: int = 128
     occlusions: int = 64
     shown: int = 24
-    seconds: float = 8.0
+    seconds: float = 5.0
 
     def run(self) -> int:
         """Compare, print the verdicts and the gates, write the reports.

@@ -195,7 +195,7 @@ def open_images(data: str, split: str = "test", size: int = 0) -> ComparedImages
         return _of_dataset(load_dataset(data, stored), split)
     path = Path(data).expanduser()
     try:
-        is_folder = path.is_dir()
+        is_folder = bool(data) and path.is_dir()
         is_file = path.is_file()
     except (OSError, ValueError):
         is_folder = is_file = False

@@ -39,7 +39,7 @@ class Effort:
     maps: int = 128
     occlusions: int = 64
     shown: int = 24
-    seconds: float = 8.0
+    seconds: float = 5.0
 
     def __post_init__(self):
         for name in ("maps", "occlusions", "shown", "seconds"):

@@ -15,6 +15,7 @@ from .measure_rows import Row, untold
 from .measures import maps_row
 from .opened_models import OpenedModel
 
+AT_ONCE = 8  # images whose maps are made before the next progress
 GRIDS = (7, 8, 6, 9, 5, 10, 4, 12, 3)  # patches a side of the occlusion maps, the best first
 
 
@@ -35,6 +36,7 @@ class Explanations:
         self.targets = targets
         self.order = np.random.default_rng(0).permutation(len(images))
         self.why_not: dict[str, str] = {}
+        self.drawn: dict[tuple[str, str, int], np.ndarray] = {}
 
     def row(self, row_id: str, limit: int, bound: float) -> Row:
         """The measure over a fixed random sample of the images.
@@ -74,15 +76,25 @@ class Explanations:
                 if models[name].draw is None:
                     raise SwysError(f"{name} cannot be explained: {models[name].map_layer}")
             models = {name: model for name, model in models.items() if model.draw is not None}
-        maps: dict[str, list[np.ndarray]] = {name: [] for name in models}
+        self._draw(row_id, models, indices)
+        maps = {}
+        for name in models:
+            maps[name] = np.stack([self.drawn[row_id, name, int(index)] for index in indices])
+        return maps
+
+    def _draw(self, row_id: str, models: dict[str, OpenedModel], indices: np.ndarray) -> None:
+        """Make the maps that are not there yet, some images at a time."""
+        missing = [index for index in indices if (row_id, "A", int(index)) not in self.drawn]
         title = "heatmaps" if row_id == "map" else "occlusion"
-        for index in tqdm(indices, title, leave=False, disable=None):
-            one = np.array([index])
-            picture = self.images.pictures[one]
-            for name, model in models.items():
-                make = model.maps if row_id == "map" else _hide_patches(model)
-                maps[name].append(make(picture, self.targets[one]))
-        return {name: np.concatenate(parts) for name, parts in maps.items()}
+        with tqdm(total=len(missing), desc=title, leave=False, disable=None) as progress:
+            for start in range(0, len(missing), AT_ONCE):
+                some = np.array(missing[start : start + AT_ONCE])
+                pictures = self.images.pictures[some]
+                for name, model in models.items():
+                    make = model.maps if row_id == "map" else _hide_patches(model)
+                    for index, values in zip(some, make(pictures, self.targets[some])):
+                        self.drawn[row_id, name, int(index)] = values
+                progress.update(len(some))
 
 
 def _hide_patches(model: OpenedModel) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
