@@ -168,7 +168,7 @@ def _has_all_methods(part: Part, stored: dict) -> bool:
     """Whether a part was measured when all of today's methods of explaining were there."""
     if part.what != METHODS_RANKED:
         return True
-    return METHODS.keys() <= {row["method"] for row in stored["rows"]}
+    return set(ranked_methods()) <= {row["method"] for row in stored["rows"]}
 
 
 def _measured_now(part: Part, sample: Split) -> dict:
@@ -267,9 +267,18 @@ def rank_methods(model: VisionTransformer, sample: Split, steps: int = 7) -> lis
     return _ranked(rows, methods)
 
 
+def ranked_methods() -> list[str]:
+    """Ids of the methods that are ranked.
+
+    Not occlusion: deletion and insertion hide patches, too, and would measure it by itself. Planted
+    evidence measures it, see ``planted``.
+    """
+    return [name for name in METHODS if name != "occlusion"]
+
+
 def _methods_of(model: VisionTransformer) -> dict[str, str | Callable]:
     """All methods of explaining, and Grad-CAM at two earlier blocks: name -> for ``heatmaps``."""
-    methods: dict[str, str | Callable] = {name: name for name in METHODS}
+    methods: dict[str, str | Callable] = {name: name for name in ranked_methods()}
     depth = len(model.blocks)
     for block in (depth // 2, 3 * depth // 4):
         methods[f"grad_cam, block {block}"] = partial(grad_cam, block=block)
