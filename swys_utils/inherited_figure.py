@@ -1,0 +1,62 @@
+"""The figure of a student that looks honest: an honest map, and answers by the mark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .gradcam import overlay
+from .planted_figures import frame_mark
+from .plots import GREY, colour
+
+
+def looks_honest(
+    image: np.ndarray,
+    mask: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    swapped: Mapping[str, Sequence[float]],
+) -> Figure:
+    """A marked image, what a student marks in it, what its answer rests on, and who is fooled.
+
+    Args:
+        image: with the mark, uint8 (S, S) or (S, S, 3).
+        mask: where the mark is, bool (S, S).
+        maps: the student's "grad_cam" and "occlusion", float (gh, gw).
+        swapped: name of a model -> its AUC of each seed where the mark sits on other classes; the
+            student is the last one.
+
+    Returns:
+        A figure of four panels.
+    """
+    figure = plt.figure(figsize=(10.5, 3.1), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.6])
+    titles = ("planted in training:\na ring in the corner", "Grad-CAM of the\nstudent misses it")
+    titles += ("hiding patches:\nits answer rests on it",)
+    heat = [np.zeros((1, 1)), maps["grad_cam"], maps["occlusion"]]
+    for ax, title, heatmap in zip(axes, titles, heat):
+        ax.imshow(overlay(image[None], heatmap[None], alpha=0.7)[0])
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(title, fontsize=10)
+        frame_mark(ax, mask)
+    _draw_swapped(axes[3], swapped)
+    return figure
+
+
+def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
+    """A row for each model: a dot for each seed, a line at their mean."""
+    for place, values in enumerate(swapped.values()):
+        is_student = place == len(swapped) - 1
+        shade = colour("occlusion") if is_student else "black"
+        ax.plot(values, [place] * len(values), "o", color=shade, alpha=0.5)
+        mean = np.mean(values)
+        ax.plot([mean, mean], [place - 0.25, place + 0.25], color=shade, linewidth=3)
+    ax.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
+    ax.text(0.5, -0.65, " guessing", color=GREY, fontsize=9)
+    ax.set(xlim=(0, 1), ylim=(len(swapped) - 0.5, -0.8))
+    ax.set_yticks(range(len(swapped)), list(swapped))
+    ax.set_xlabel("AUC, ring on the wrong images")
+    ax.set_title("who reads the ring", fontsize=10)
