@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
-from .config import SwysError, unknown
+from .config import SwysError
 from .data import Split
 from .explain import agreement
 from .gradcam import METHODS, heatmaps, overlay
 from .metrics import probabilities
-from .plots import heatmap_rows, overlay_scale
+from .plots import overlay_scale
 from .training import predict
 
 PREDICTED = "predicted"  # a map of each image's predicted class is shown
@@ -69,13 +68,10 @@ class GradCAMBrowser(widgets.VBox):
         self._make_moving_controls()
         self._make_looking_controls()
         self._make_views()
-        columns = []
-        for view, text in zip(self.views, self.texts):
-            columns.append(widgets.VBox([view, text], layout=COLUMN))
         moving = [self.play, self.previous, self.next, self.slider, self.filter]
         looking = [self.method, self.target, self.scale, self.opacity]
         top = widgets.HBox(moving, layout=WRAPPED)
-        middle = widgets.HBox(columns, layout=WRAPPED)
+        middle = widgets.HBox(self.columns, layout=WRAPPED)
         bottom = widgets.HBox(looking, layout=WRAPPED)
         super().__init__([top, self.status, middle, bottom])
         self._connect()
@@ -84,29 +80,6 @@ class GradCAMBrowser(widgets.VBox):
     def __repr__(self) -> str:
         count = len(self.data.indices)
         return f"Grad-CAM browser of {count} images (run the notebook to move its slider)"
-
-    def contact_sheet(self, n: int = 6) -> Figure:
-        """A static figure of the most informative images that pass the filter, a row for a model.
-
-        Args:
-            n: the largest number of images.
-        """
-        target = self.target.value
-        passing = [i for i in self.data.informative() if i in self.selection]
-        chosen = passing[:n]
-        texts = [self.data.texts(i, target) for i in chosen]
-        titles = []
-        for i, columns in zip(chosen, texts):
-            row = self.data.indices[i]
-            true_classes = columns[0][0]
-            titles.append(f"row {row}, truth:\n{true_classes:.20}")
-        maps = {}
-        captions = {}
-        for column, name in enumerate(self.data.models, start=1):
-            maps[name] = self.data.maps(name, target)[chosen]
-            captions[name] = [_as_caption(columns[column]) for columns in texts]
-        images = self.data.images[chosen]
-        return heatmap_rows(images, maps, captions, titles, self.scale.value)
 
     def _make_moving_controls(self) -> None:
         """The controls that choose the image."""
@@ -120,11 +93,7 @@ class GradCAMBrowser(widgets.VBox):
         for name, passes in self.data.filters.items():
             if passes.any():
                 options.append((f"{name} ({passes.sum()})", name))
-        self.filter = widgets.Dropdown(
-            description="show",
-            options=options,
-            style=STYLE,
-        )
+        self.filter = widgets.Dropdown(description="show", options=options, style=STYLE)
 
     def _make_looking_controls(self) -> None:
         """The controls that choose the maps and how they are drawn."""
@@ -161,11 +130,13 @@ class GradCAMBrowser(widgets.VBox):
         self.status = widgets.HTML()
         self.views = []
         self.texts = []
+        self.columns = []
         for _ in ["image", *self.data.models]:
             view = widgets.Image(layout={"width": "100%"})
             text = widgets.HTML(layout={"height": "132px"})  # so that nothing moves
             self.views.append(view)
             self.texts.append(text)
+            self.columns.append(widgets.VBox([view, text], layout=COLUMN))
 
     def _connect(self) -> None:
         """Say what each control does."""
@@ -173,9 +144,7 @@ class GradCAMBrowser(widgets.VBox):
         self.previous.on_click(self._move)
         self.next.on_click(self._move)
         self.filter.observe(self._select, "value")
-        self.method.observe(self._choose_method, "value")
-        others = [self.slider, self.target, self.scale, self.opacity]
-        for control in others:
+        for control in [self.slider, self.method, self.target, self.scale, self.opacity]:
             control.observe(self._show, "value")
 
     def _select(self, change: dict) -> None:
@@ -189,30 +158,19 @@ class GradCAMBrowser(widgets.VBox):
         self.slider.value = 1 + int(np.argmax(is_before))
         self._show()
 
-    def _choose_method(self, change: dict) -> None:
-        """Explain by the chosen method from now on."""
-        self.data.method = self.method.value
-        self._show()
-
     def _show(self, change: dict | None = None) -> None:
         """Draw the current image: a new value for each picture and text."""
+        self.data.method = self.method.value
         place = self.slider.value
         target = self.target.value
         position = self.selection[place - 1]
         row = self.data.indices[position]
         self.status.value = f"Image {place} of {len(self.selection)}, row {row} of the split"
-        pictures = self.data.pictures(
-            position,
-            target,
-            self.scale.value,
-            self.opacity.value,
-        )
+        pictures = self.data.pictures(position, target, self.scale.value, self.opacity.value)
         for view, picture in zip(self.views, pictures):
             view.value = _as_png(picture)
-        names = ["image", *self.data.models]
-        columns = self.data.texts(position, target)
-        for box, name, lines in zip(self.texts, names, columns):
-            box.value = _as_html(name, lines)
+        for box, lines in zip(self.texts, self.data.texts(position, target)):
+            box.value = _as_html(lines)
 
     def _move(self, button: widgets.Button) -> None:
         """Go to the image before or to the next one; the slider stays at its ends."""
@@ -227,19 +185,11 @@ def _as_png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _as_html(title: str, lines: Sequence[str]) -> str:
-    """A title in bold and lines of text, each of which stays one line on the screen."""
-    parts = [
-        f"<b>{html.escape(title)}</b>",
-        *map(html.escape, lines),
-    ]
+def _as_html(lines: Sequence[str]) -> str:
+    """A title, which becomes bold, and lines of text; each stays one line on the screen."""
+    title, *others = map(html.escape, lines)
+    parts = [f"<b>{title}</b>", *others]
     return "".join(f'<div style="{LINE}">{part}</div>' for part in parts)
-
-
-def _as_caption(lines: Sequence[str]) -> str:
-    """Answer and verdict of a model, cut to about the width of a picture."""
-    answer, verdict, *_ = lines
-    return f"{answer:.20}\n{verdict:.28}"
 
 
 class Explained:
@@ -266,10 +216,8 @@ class Explained:
         images: int,
         method: str,
     ):
-        if method not in METHODS:
-            raise SwysError(unknown("method", method, METHODS))
-        self.models = dict(models)
-        self.class_names = [str(name) for name in class_names]
+        self.models = models
+        self.class_names = list(class_names)
         self.method = method
         self.indices = split.sample_indices(images)
         if not self.models or not len(self.indices):
@@ -290,7 +238,12 @@ class Explained:
             self.scores[name] = scores
             self.predictions[name] = scores > 0.5 if multi_label else one_hot[most_probable]
         self.labels = labels > 0 if multi_label else one_hot[labels]
-        self.filters = self._make_filters()
+        predictions = np.stack(list(self.predictions.values()))  # (models, N, C)
+        self.filters = {
+            "all": np.full(len(labels), True),
+            "wrong": (predictions != self.labels).any(axis=(0, 2)),
+            "disagree": (predictions != predictions[0]).any(axis=(0, 2)),
+        }
         self._maps: dict[tuple, np.ndarray] = {}
 
     def maps(self, name: str, target: Target) -> np.ndarray:
@@ -327,7 +280,7 @@ class Explained:
         return np.argsort(-weakest - comes_first, kind="stable")
 
     def texts(self, i: int, target: Target) -> list[list[str]]:
-        """Lines of text about an image, then lines about each model at it.
+        """Title and lines of text about an image, then about each model at it.
 
         Args:
             i: position of the image.
@@ -335,7 +288,7 @@ class Explained:
         """
         true_classes = np.flatnonzero(self.labels[i])
         names = [self.class_names[k] for k in true_classes]
-        columns = [[", ".join(names) or "no label", "true class"]]
+        columns = [["image", ", ".join(names) or "no label", "true class"]]
         for name in self.models:
             columns.append(self._texts_of_model(name, i, target))
         return columns
@@ -368,17 +321,8 @@ class Explained:
             span = f"{labels.min()} to {labels.max()}"
             raise SwysError(f"{count} class names; labels {span} or a model do not fit")
 
-    def _make_filters(self) -> dict[str, np.ndarray]:
-        """Name of a filter -> which images pass it."""
-        predictions = np.stack(list(self.predictions.values()))  # (models, N, C)
-        return {
-            "all": np.full(len(self.labels), True),
-            "wrong": (predictions != self.labels).any(axis=(0, 2)),
-            "disagree": (predictions != predictions[0]).any(axis=(0, 2)),
-        }
-
     def _texts_of_model(self, name: str, i: int, target: Target) -> list[str]:
-        """Answer, verdict, the class of the map, its peak, and agreement with the first model's."""
+        """Name, answer, verdict, class and peak of the map, agreement with the first model's."""
         scores = self.scores[name][i]
         prediction = self.predictions[name][i]
         answers = [f"{self.class_names[k]} {scores[k]:.1%}" for k in np.flatnonzero(prediction)]
@@ -387,6 +331,7 @@ class Explained:
         heatmap = self.maps(name, target)[i : i + 1]
         peak = heatmap.max()
         lines = [
+            name,
             ", ".join(answers) or "no label",
             "✓ right" if is_right else "✗ wrong",
             f"map for {self.class_names[explained]}",

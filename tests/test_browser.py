@@ -330,35 +330,6 @@ def test_another_method_redraws_the_pictures(world, monkeypatch):
     assert not set(before[1:]) & set(shown(browser))
 
 
-# --- the contact sheet ---
-
-
-@pytest.fixture
-def sheet(world):
-    """Axes of five images and three models."""
-    figure = world.browser().contact_sheet(n=5)
-    return np.reshape(figure.axes, (4, 5))
-
-
-def test_a_contact_sheet_begins_with_the_most_informative_image(sheet):
-    assert sheet[0, 0].get_title() == "row 6, truth:\nnormal"
-
-
-def test_a_contact_sheet_has_answers_below_the_maps(sheet):
-    answer, verdict = sheet[1, 0].get_xlabel().splitlines()
-    assert answer.startswith("normal ")
-    assert verdict == "✓ right"
-
-
-def test_a_contact_sheet_shows_images_that_pass_the_filter(world):
-    browser = world.browser()
-    browser.filter.value = "disagree"
-    figure = browser.contact_sheet(n=5)
-    titles = [ax.get_title() for ax in figure.axes[:3]]
-    rows = {title.split(",")[0] for title in titles}
-    assert rows == {"row 4", "row 5", "row 6"}
-
-
 # --- bad input ---
 
 
@@ -376,8 +347,3 @@ def test_hidden_labels_are_refused(world):
 def test_another_number_of_class_names_is_refused(world):
     with pytest.raises(SwysError, match="4 class names"):
         world.browser(class_names="abcd")
-
-
-def test_an_unknown_method_is_refused_with_the_nearest(world):
-    with pytest.raises(SwysError, match="did you mean 'grad_cam'"):
-        world.browser(method="gradcam")
