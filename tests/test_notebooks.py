@@ -135,6 +135,15 @@ def test_exercises_have_folded_solutions_in_python(solutions):
         assert PYTHON_BLOCK.search(solution)
 
 
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_each_exercise_of_the_six_has_a_starter_cell_with_a_check(code, solutions):
+    starters = [cell for cell in code if re.search(r"^check\(", cell.source, re.MULTILINE)]
+    assert len(starters) == len(solutions)
+    for starter in starters:
+        assert "..." in starter.source
+        assert ": not yet." not in starter.outputs[0].text
+
+
 def test_it_was_run_from_top_to_bottom(code):
     counts = [cell.execution_count for cell in code]
     assert counts == list(range(1, len(code) + 1)), "run all cells in a fresh kernel, then save"
@@ -178,7 +187,7 @@ def test_nbval_compares_at_least_one_cell(code):
 
 
 @pytest.mark.slow
-def test_folded_solutions_run(path, text, monkeypatch):
+def test_folded_solutions_run_and_are_right(path, text, monkeypatch, capsys):
     monkeypatch.chdir(path.parent)
     data, profile, device = notebook_setup("pneumoniamnist")
     names = {"__name__": "__main__", "display": print}
@@ -186,6 +195,7 @@ def test_folded_solutions_run(path, text, monkeypatch):
     for solution in FOLDED.findall(text):
         for block in PYTHON_BLOCK.findall(solution):
             exec(compile(block, f"<a solution of {path.stem}>", "exec"), names)
+    assert ": not yet." not in capsys.readouterr().out
 
 
 def test_all_begin_with_the_same_cell():
