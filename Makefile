@@ -40,7 +40,7 @@ help:
 	@echo "make check         format, lint, types, structure and the fast tests (under a minute)"
 	@echo "make test          everything that has to hold (a few minutes)"
 	@echo "make faults        what was tried to break it, with counts (SWYS_FUZZ=5000 for more cases)"
-	@echo "make test-browser  the slider in a real JupyterLab, with npm the demo, too (needs Chromium)"
+	@echo "make test-browser  the slider in a real JupyterLab, the book, with npm the demo (needs Chromium)"
 	@echo "make site          build/site: the book, opens from disk; with npm the demo, too"
 	@echo "make slides        build/slides: the notebooks' cells as slides (needs npm once)"
 	@echo "make env           only the environment, .venv"
@@ -96,10 +96,10 @@ faults: $(STAMP)
 	@$(TEST) tests/test_faults.py tests/test_hostile.py tests/test_hostile_data.py tests/test_processes.py tests/test_reference.py
 
 test-browser: $(STAMP)
-	@echo "test-browser: the slider in JupyterLab, the demo"
-	@$(PIP) -e '.[browser]'
+	@echo "test-browser: the slider in JupyterLab, the demo, the book"
+	@$(PIP) -e '.[browser,site]'
 	@$(BIN)/python site/build_demo.py
-	@$(TEST) tests/browser
+	@$(TEST) tests/test_site.py tests/browser
 
 site: $(STAMP)
 	@$(PIP) -e '.[site]'
