@@ -34,12 +34,15 @@ def looks_honest(
     """
     figure = plt.figure(figsize=(10.5, 3.1), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.6])
-    titles = ("planted in training:\na ring in the corner", "Grad-CAM of the\nstudent misses it")
-    titles += ("hiding patches:\nits answer rests on it",)
+    titles = [
+        "the planted ring",
+        "what the student marks\n(Grad-CAM)",
+        "what its answer rests on\n(hiding patches)",
+    ]
     heat = [np.zeros((1, 1)), maps["grad_cam"], maps["occlusion"]]
     for ax, title, heatmap in zip(axes, titles, heat):
         ax.imshow(overlay(image[None], heatmap[None], alpha=0.7)[0])
-        ax.set(xticks=[], yticks=[])
+        ax.set(xticks=[], yticks=[], frame_on=False)
         ax.set_title(title, fontsize=10)
         frame_mark(ax, mask)
     _draw_swapped(axes[3], swapped)
@@ -52,11 +55,12 @@ def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
         is_student = place == len(swapped) - 1
         shade = colour("occlusion") if is_student else "black"
         ax.plot(values, [place] * len(values), "o", color=shade, alpha=0.5)
-        mean = np.mean(values)
+        mean = float(np.mean(values))
         ax.plot([mean, mean], [place - 0.25, place + 0.25], color=shade, linewidth=3)
+        ax.text(mean, place + 0.42, f"{mean:.2f}", color=shade, ha="center", fontsize=9)
     ax.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
     ax.text(0.5, -0.65, " guessing", color=GREY, fontsize=9)
-    ax.set(xlim=(0, 1), ylim=(len(swapped) - 0.5, -0.8))
+    ax.set(xlim=(0, 1), ylim=(len(swapped) - 0.3, -0.8))
     ax.set_yticks(range(len(swapped)), list(swapped))
-    ax.set_xlabel("AUC, ring on the wrong images")
-    ax.set_title("who reads the ring", fontsize=10)
+    ax.set_xlabel("AUC")
+    ax.set_title("with the ring on the wrong images", fontsize=10)
