@@ -54,16 +54,17 @@ def test_a_map_is_float32_with_a_value_for_each_patch(images):
 
 def test_only_the_patches_that_are_read_count(bright):
     maps = occlusion(two_patches, bright, targets=1)
-    assert {tuple(place) for place in np.argwhere(maps[0])} == set(READ)
+    rows, columns = np.nonzero(maps[0])
+    assert set(zip(rows, columns)) == set(READ)
 
 
 def test_a_patch_is_worth_what_the_log_odds_lose(bright):
     maps = occlusion(two_patches, bright, targets=1)
     inputs = to_model_input(bright)
     lost = 1 - inputs[0].mean().item()  # white becomes the mean of the image
-    expected = [weight * lost for weight in WEIGHTS]
-    found = [maps[0][place] for place in READ]
-    assert found == pytest.approx(expected, rel=1e-4)
+    for place, weight in zip(READ, WEIGHTS):
+        expected = weight * lost
+        assert maps[0][place] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_speaks_for_a_class_speaks_against_the_other(bright):
@@ -74,7 +75,8 @@ def test_what_speaks_for_a_class_speaks_against_the_other(bright):
 
 def test_without_targets_the_predicted_class_is_explained(bright):
     expected = occlusion(two_patches, bright, targets=1)
-    np.testing.assert_array_equal(occlusion(two_patches, bright), expected)
+    maps = occlusion(two_patches, bright)
+    np.testing.assert_array_equal(maps, expected)
 
 
 def test_each_image_can_have_a_class_of_its_own(bright):
@@ -84,7 +86,9 @@ def test_each_image_can_have_a_class_of_its_own(bright):
 
 def test_where_several_labels_can_be_true_a_logit_is_the_score(bright):
     def with_another_label(inputs):
-        return torch.cat([two_patches(inputs), 9 * inputs[:, :1, 0, 0]], dim=1)
+        logits = two_patches(inputs)
+        another = 9 * inputs[:, :1, 0, 0]
+        return torch.cat([logits, another], dim=1)
 
     alone = occlusion(two_patches, bright, targets=1)
     beside = occlusion(with_another_label, bright, targets=1, multi_label=True)
@@ -99,17 +103,21 @@ def test_a_function_may_return_an_array(images):
     def onnx(inputs):
         return two_patches(inputs).numpy()
 
-    np.testing.assert_array_equal(occlusion(onnx, images), occlusion(two_patches, images))
+    expected = occlusion(two_patches, images)
+    maps = occlusion(onnx, images)
+    np.testing.assert_array_equal(maps, expected)
 
 
 def test_colour_images_are_taken(images):
     colour = np.repeat(images[..., None], 3, axis=3)
     grey_maps = occlusion(two_patches, images)
-    np.testing.assert_allclose(occlusion(two_patches, colour), grey_maps, atol=1e-6)
+    maps = occlusion(two_patches, colour)
+    np.testing.assert_allclose(maps, grey_maps, atol=1e-6)
 
 
 def test_a_map_of_a_vit_has_its_grid(model, images):
-    assert grid_of(model, one_input(model, images[:1])) == (4, 4)
+    image = one_input(model, images[:1])
+    assert grid_of(model, image) == (4, 4)
     assert occlusion(model, images).shape == (3, 4, 4)
 
 
@@ -125,14 +133,18 @@ def test_a_patch_that_a_vit_does_not_attend_to_is_worth_nothing(model, images, f
 def test_without_its_token_a_patch_cannot_be_read(model, images):
     changed = images.copy()
     changed[:, :7, :7] = 255
-    rest = occlusion(model, images, targets=0, fill="token")
-    without = occlusion(model, changed, targets=0, fill="token")
-    with torch.no_grad():
-        odds = model(to_model_input(images))
-        odds_changed = model(to_model_input(changed))
-    left = (odds[:, 0] - odds[:, 1]).numpy() - rest[:, 0, 0]
-    left_changed = (odds_changed[:, 0] - odds_changed[:, 1]).numpy() - without[:, 0, 0]
+    left = log_odds_left(model, images)
+    left_changed = log_odds_left(model, changed)
     np.testing.assert_allclose(left, left_changed, atol=1e-5)
+
+
+def log_odds_left(model, images):
+    """Log-odds of class 0 without the first patch."""
+    lost = occlusion(model, images, targets=0, fill="token")
+    with torch.no_grad():
+        logits = model(to_model_input(images))
+    odds = logits[:, 0] - logits[:, 1]
+    return odds.numpy() - lost[:, 0, 0]
 
 
 def test_hiding_several_patches_of_a_linear_model_adds_up(bright):
@@ -145,7 +157,8 @@ def test_hiding_several_patches_of_a_linear_model_adds_up(bright):
 
 def test_blur_keeps_the_colour_of_a_place(images):
     grey = np.full_like(images, 128)
-    assert np.abs(occlusion(two_patches, grey, fill="blur")).max() < 1e-6
+    maps = occlusion(two_patches, grey, fill="blur")
+    assert np.abs(maps).max() < 1e-6
 
 
 def test_a_blurred_uniform_image_stays_as_it_is():
@@ -168,7 +181,9 @@ def test_each_image_keeps_its_class():
 
 
 def test_the_highest_logit_is_explained():
-    assert explained_classes(torch.tensor([[0.0, 2.0, 1.0]]), None).tolist() == [1]
+    logits = torch.tensor([[0.0, 2.0, 1.0]])
+    classes = explained_classes(logits, None)
+    assert classes.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +198,10 @@ def test_the_highest_logit_is_explained():
     ],
 )
 def test_what_cannot_be_hidden_is_one_line(images, change, message):
+    arguments = {"model": two_patches, "images": images}
+    arguments |= change
     with pytest.raises(SwysError) as error:
-        occlusion(**({"model": two_patches, "images": images} | change))
+        occlusion(**arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

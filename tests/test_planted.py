@@ -26,15 +26,24 @@ def marked(planted):
     return planted.mask.any(axis=(1, 2))
 
 
+def shares(split, mark):
+    """Share of the images of class 1 and of class 0 that get a mark."""
+    planted = plant(split, mark)
+    shown = marked(planted)
+    of_one = shown[LABELS == 1]
+    of_zero = shown[LABELS == 0]
+    return of_one.mean(), of_zero.mean()
+
+
 def test_a_class_gets_its_share(split):
-    shown = marked(plant(split, Mark()))
-    assert shown[LABELS == 1].mean() == pytest.approx(0.9, abs=0.04)
-    assert shown[LABELS == 0].mean() == pytest.approx(0.02, abs=0.02)
+    of_one, of_zero = shares(split, Mark())
+    assert of_one == pytest.approx(0.9, abs=0.04)
+    assert of_zero == pytest.approx(0.02, abs=0.02)
 
 
 def test_a_meaningless_mark_is_as_frequent_in_both_classes(split):
-    shown = marked(plant(split, Mark(share=0.5, elsewhere=0.5)))
-    assert shown[LABELS == 1].mean() == pytest.approx(shown[LABELS == 0].mean(), abs=0.1)
+    of_one, of_zero = shares(split, Mark(share=0.5, elsewhere=0.5))
+    assert of_one == pytest.approx(of_zero, abs=0.1)
 
 
 def test_clean_images_are_as_they_were(split):
@@ -43,18 +52,23 @@ def test_clean_images_are_as_they_were(split):
 
 
 def test_swapped_the_mark_is_on_the_other_class(split):
-    shown = marked(plant(split, Mark(), where="swapped"))
+    planted = plant(split, Mark(), where="swapped")
+    shown = marked(planted)
     np.testing.assert_array_equal(shown, LABELS == 0)
 
 
 def test_swapped_the_mark_is_on_all_other_classes():
-    shown = marked(plant(colour_split(28, 8), Mark(target=3), where="swapped"))
-    assert np.flatnonzero(~shown).tolist() == [3]
+    split = colour_split(28, 8)
+    mark = Mark(target=3)
+    planted = plant(split, mark, where="swapped")
+    without = ~marked(planted)
+    assert np.flatnonzero(without).tolist() == [3]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_only_the_pixels_of_the_mask_change(split, place):
-    planted = plant(split, Mark(place=place), where="everywhere")
+    mark = Mark(place=place)
+    planted = plant(split, mark, where="everywhere")
     changed = planted.split.images != split.images
     np.testing.assert_array_equal(changed, planted.mask)
 
@@ -65,35 +79,50 @@ def test_the_given_images_stay_as_they_are(split):
 
 
 def test_a_mark_is_a_white_ring_around_a_black_centre(split):
-    image = plant(split, Mark(), where="everywhere").split.images[0]
-    assert image[2:5, 2:5].tolist() == [[255, 255, 255], [255, 0, 255], [255, 255, 255]]
+    planted = plant(split, Mark(), where="everywhere")
+    image = planted.split.images[0]
+    assert image[2:5, 2:5].tolist() == [
+        [255, 255, 255],
+        [255, 0, 255],
+        [255, 255, 255],
+    ]
 
 
 def test_a_random_place_differs_between_images(split):
-    mask = plant(split, Mark(place="random"), where="everywhere").mask
-    assert len(np.unique(mask.reshape(1000, -1), axis=0)) > 300
+    mark = Mark(place="random")
+    mask = plant(split, mark, where="everywhere").mask
+    flat = mask.reshape(1000, -1)
+    different = np.unique(flat, axis=0)
+    assert len(different) > 300
 
 
 def test_a_faint_texture_is_everywhere_and_faint(split):
-    planted = plant(split, Mark(place="texture", strength=0.1), where="everywhere")
+    mark = Mark(place="texture", strength=0.1)
+    planted = plant(split, mark, where="everywhere")
+    values = np.unique(planted.split.images)
     assert planted.mask.all()
-    assert np.unique(planted.split.images).tolist() == [90, 116]
+    assert values.tolist() == [90, 116]
 
 
 @pytest.mark.parametrize(("side", "width"), [(28, 3), (64, 6), (224, 24)])
 def test_a_mark_grows_with_the_image(side, width):
-    mask = plant(colour_split(side, 2), Mark(), where="everywhere").mask
-    assert mask[0].any(axis=0).sum() == width
+    split = colour_split(side, 2)
+    mask = plant(split, Mark(), where="everywhere").mask
+    columns = mask[0].any(axis=0)
+    assert columns.sum() == width
 
 
 def test_the_same_seed_marks_the_same_images(split):
-    masks = [plant(split, Mark(place="random"), seed=3).mask for _ in range(2)]
-    np.testing.assert_array_equal(*masks)
+    mark = Mark(place="random")
+    first = plant(split, mark, seed=3)
+    again = plant(split, mark, seed=3)
+    np.testing.assert_array_equal(first.mask, again.mask)
 
 
 def test_the_labels_stay(split):
     for where in SETS:
-        np.testing.assert_array_equal(plant(split, Mark(), where=where).split.labels, LABELS)
+        planted = plant(split, Mark(), where=where)
+        np.testing.assert_array_equal(planted.split.labels, LABELS)
 
 
 # Does a map point at the mark?
@@ -116,12 +145,15 @@ def test_a_map_that_is_hottest_on_the_mark_hits(mask):
 
 
 def test_chance_is_the_share_of_patches_that_touch_the_mark(mask):
-    assert found(np.ones((1, 7, 7)), mask).chance.tolist() == [4 / 49]
-    assert found(np.ones((1, 4, 4)), mask).chance.tolist() == [1 / 16]
+    fine = np.ones((1, 7, 7))
+    coarse = np.ones((1, 4, 4))
+    assert found(fine, mask).chance == 4 / 49
+    assert found(coarse, mask).chance == 1 / 16
 
 
 def test_a_map_without_a_positive_value_hits_nothing(mask):
-    result = found(-np.ones((1, 7, 7)), mask)
+    negative = -np.ones((1, 7, 7))
+    result = found(negative, mask)
     assert result.hits.tolist() == [False]
     assert np.isnan(result.heat).all()
 
@@ -131,7 +163,8 @@ def test_occlusion_finds_what_a_linear_model_reads(split):
         corner = inputs[:, :, 2:5, 2:5].mean(dim=(1, 2, 3))
         return torch.stack([-corner, corner], dim=1)
 
-    planted = plant(Split(split.images[:4], LABELS[:4]), Mark(), where="everywhere")
+    four = split.head(4)
+    planted = plant(four, Mark(), where="everywhere")
     maps = occlusion(reads_the_corner, planted.split.images, targets=1)
     assert found(maps, planted.mask).hits.all()
 
@@ -147,5 +180,6 @@ def test_an_unknown_set_is_one_line(split):
 
 
 def test_maps_and_masks_are_of_the_same_images(mask):
+    maps = np.ones((2, 7, 7))
     with pytest.raises(SwysError, match="2 maps and 1 masks"):
-        found(np.ones((2, 7, 7)), mask)
+        found(maps, mask)
