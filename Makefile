@@ -30,6 +30,9 @@ endif
 TEST  := env -u SWYS_DATASET SWYS_PROFILE=smoke $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
+# The sample report in the book; it takes minutes, so it is made once.
+REPORT := build/site/compare/index.html
+
 .DEFAULT_GOAL := help
 .PHONY: help env tutorial extras lab static check test faults test-browser site slides badges clean
 
@@ -104,6 +107,7 @@ test-browser: $(STAMP)
 site: $(STAMP)
 	@$(PIP) -e '.[site]'
 	@$(BIN)/python site/build_demo.py
+	@test -f $(REPORT) || $(BIN)/python site/sample_report.py $(REPORT)
 	@PYTHONWARNINGS=ignore $(BIN)/python site/build_book.py
 
 slides: $(STAMP)
