@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +18,9 @@ from .opened_models import OpenedModel
 
 AT_ONCE = 8  # images whose maps are made before the next progress
 GRIDS = (7, 8, 6, 9, 5, 10, 4, 12, 3)  # patches a side of the occlusion maps, the best first
+
+# images and classes -> maps
+ToMaps: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Explanations:
@@ -91,13 +95,17 @@ class Explanations:
                 some = np.array(missing[start : start + AT_ONCE])
                 pictures = self.images.pictures[some]
                 for name, model in models.items():
-                    make = model.maps if row_id == "map" else _hide_patches(model)
+                    make = (
+                        model.maps
+                        if row_id == "map"
+                        else _hide_patches(model, self.images.multi_label)
+                    )
                     for index, values in zip(some, make(pictures, self.targets[some])):
                         self.drawn[row_id, name, int(index)] = values
                 progress.update(len(some))
 
 
-def _hide_patches(model: OpenedModel) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _hide_patches(model: OpenedModel, multi_label: bool) -> ToMaps:
     """What makes the occlusion maps of a model, which needs its answers only."""
 
     def scores(pixels) -> np.ndarray:
@@ -105,7 +113,8 @@ def _hide_patches(model: OpenedModel) -> Callable[[np.ndarray, np.ndarray], np.n
         return model.scores(values.byte().permute(0, 2, 3, 1).cpu().numpy())
 
     def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return occlusion(scores, images, targets, patch=patch_side(images.shape[1]))
+        side = patch_side(images.shape[1])
+        return occlusion(scores, images, targets, side, multi_label=multi_label)
 
     return maps
 

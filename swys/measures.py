@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.stats import rankdata
 
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.explain import agreement, shuffled
@@ -219,6 +220,27 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.3g} MB"
 
 
+def rank_area(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve by ranks (Mann & Whitney 1947), mean over columns.
+
+    It is what scikit-learn's gives, forty times as fast, for the hundreds of resamples.
+
+    Args:
+        truth: 0/1 (N, C).
+        scores: float (N, C).
+
+    Returns:
+        A fraction; nan where a column has one value only.
+    """
+    positive = truth.sum(axis=0)
+    pairs = positive * (len(truth) - positive)
+    if (pairs == 0).any():
+        return np.nan
+    ranks = rankdata(scores, axis=0)
+    above = (ranks * truth).sum(axis=0) - positive * (positive + 1) / 2
+    return float((above / pairs).mean())
+
+
 def in_points(share: Estimate) -> Estimate:
     """A share in points of a hundred.
 
@@ -258,10 +280,12 @@ def _auc_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
     if np.isnan(drop):
         return untold("auc", "points", bound, "a class has no image, or all of them")
 
-    def difference(labels, scores_a, scores_b):
-        return area(labels, scores_a) - area(labels, scores_b)
+    truth = labels if labels.ndim == 2 else np.eye(a.scores.shape[1], dtype=int)[labels]
 
-    interval = bootstrap_interval(difference, labels, a.scores, b.scores, n_resamples=RESAMPLES)
+    def difference(truth, scores_a, scores_b):
+        return rank_area(truth, scores_a) - rank_area(truth, scores_b)
+
+    interval = bootstrap_interval(difference, truth, a.scores, b.scores, n_resamples=RESAMPLES)
     estimate = in_points(not_narrower(drop, interval, len(labels), span=1))
     return Row(
         id="auc",

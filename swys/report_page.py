@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from markupsafe import Markup
 from PIL import Image
 
 from swys_utils.config import PROJECT_ROOT
@@ -122,9 +121,9 @@ def image_html(image: ShownImage) -> str:
     Returns:
         HTML, with its style.
     """
-    macro = _environment().get_template("compare_image.html.jinja").module.card
-    style = _text("compare.css")
-    return f'<style>{style}</style><div class="swys">{macro(image)}</div>'
+    template = _environment().get_template("compare_image.html.jinja")
+    card = template.module.card(image)  # type: ignore[attr-defined]
+    return f'<style>{_text("compare.css")}</style><div class="swys">{card}</div>'
 
 
 def pictures(image: ShownImage) -> list[Picture]:
@@ -249,9 +248,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _text(name: str) -> Markup:
-    """A file of ours, which needs no escaping."""
-    return Markup((FOLDER / name).read_text("utf-8"))
+def _text(name: str) -> str:
+    """A file of ours."""
+    return (FOLDER / name).read_text("utf-8")
 
 
 def _drawn(pixels: np.ndarray, heatmap: np.ndarray, colours: str) -> str:

@@ -94,26 +94,23 @@ def headline(measured: Measured) -> str:
         measured: the comparison.
     """
     answers = _word(measured, "agreement")
-    reasons = _worst(measured, ("map", "occlusion"))
-    quality = _worst(measured, ("accuracy", "auc"))
-    first = {
-        KEPT: "B gives the answers that A gives",
-        LOST: "B gives other answers than A",
-        CANNOT_TELL: "These images are too few to say whether B answers as A does",
-    }[answers]
-    if answers == LOST and quality == KEPT:
-        first = "B gives other answers than A, and is right as often"
-    elif answers == LOST and quality == LOST:
-        first = "B gives other answers than A, and is right less often"
-    joined = {
-        KEPT: ", and for the same reasons",
-        LOST: ", but for other reasons" if answers == KEPT else ", and for other reasons",
-        CANNOT_TELL: "; whether for the same reasons cannot be told",
-    }
-    second = joined.get(reasons, "")
     if answers == CANNOT_TELL:
-        second = ""
-    return f"{first}{second}."
+        return "These images are too few to say whether B answers as A does."
+    reasons = _word(measured, "occlusion") or _word(measured, "map")
+    if answers == KEPT:
+        endings = {
+            KEPT: ", and for the same reasons",
+            LOST: ", but for other reasons",
+            CANNOT_TELL: "; whether for the same reasons, these images do not tell",
+        }
+        return f"B gives the answers that A gives{endings.get(reasons, '')}."
+    quality = _worst(measured, ("accuracy", "auc"))
+    starts = {
+        KEPT: "B is right as often as A, but gives other answers",
+        LOST: "B is right less often than A, and gives other answers",
+    }
+    start = starts.get(quality, "B gives other answers than A")
+    return start + (", for other reasons." if reasons == LOST else ".")
 
 
 def _word(measured: Measured, row_id: str) -> str:

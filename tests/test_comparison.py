@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from swys import compare
 from swys.comparison import Effort
-from swys.measures import speed_row
+from swys.measures import rank_area, speed_row
 from swys.report_json import schema
 from swys.verdicts import CANNOT_TELL, KEPT, LOST, Bounds
 from swys_utils.benchmark import Timing
@@ -122,6 +122,16 @@ def test_the_auc_is_that_of_sklearn(model, images):
     scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = roc_auc_score(labels, scores, multi_class="ovr")
     assert float(result.measured.row("auc").a) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_area_by_ranks_is_that_of_sklearn(tied):
+    rng = np.random.default_rng(0)
+    truth = np.eye(CLASSES, dtype=int)[labels_of(50)]
+    scores = rng.random((50, CLASSES))
+    if tied:
+        scores = scores.round(1)
+    assert rank_area(truth, scores) == pytest.approx(roc_auc_score(truth, scores))
 
 
 def test_new_errors_and_inherited_ones_are_told_apart(images):
