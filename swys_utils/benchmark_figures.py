@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from .benchmark import Timing, speedup
+from .config import write_json
 from .data_figures import show_image
 from .gradcam import overlay
+from .models import count_parameters, create_model
 from .plots import GREY, colour
 
 RUNTIMES = ("torch", "ONNX", "int8")
@@ -44,7 +47,7 @@ def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figu
         timings: "Base, torch" and others, named "<model>, <runtime>", of one call.
         macs: the same names -> multiply-accumulates of one image.
     """
-    names = [name for name in timings if name != "Base, torch"]
+    names = [name for name in macs if name != "Base, torch"]
     figure, ax = plt.subplots(figsize=(8, 0.42 * len(names) + 1.1), layout="constrained")
     for place, name in enumerate(names):
         ratio, low, high = speedup(timings["Base, torch"], timings[name])
@@ -107,3 +110,54 @@ def as_html(rows: Sequence[Mapping[str, str]], note: str) -> str:
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     cells = ["<td>" + "</td><td>".join(line) + "</td>" for line in lines]
     return f"<table><tr>{'</tr><tr>'.join(cells)}</tr></table><p>{note}</p>"
+
+
+def step_table(
+    timings: Mapping[str, Timing],
+    macs: Mapping[str, int],
+    files: Mapping[str, Path],
+) -> list[dict[str, str]]:
+    """Each step with its weights, arithmetic, file and time.
+
+    Args:
+        timings: "<model>, <step>" -> timings of one call, "Base, torch" among them.
+        macs: the same names, in the order of the rows -> multiply-accumulates of one image.
+        files: the same names, of those that are files -> path.
+
+    Returns:
+        Rows for ``as_html``.
+    """
+    rows = []
+    for name in macs:
+        model = create_model("vit_base" if name.startswith("Base") else "vit_tiny", 2)
+        ratio, low, high = speedup(timings["Base, torch"], timings[name])
+        megabytes = 4 * count_parameters(model) / 1e6
+        if name in files:
+            megabytes = files[name].stat().st_size / 1e6
+        row = {
+            "model": name,
+            "weights": f"{count_parameters(model) / 1e6:.1f} M",
+            "MACs": f"{macs[name] / 1e9:.2f} G",
+            "size": f"{megabytes:.0f} MB",
+            "one image": f"{timings[name].median:.1f} ms",
+            "times faster [95 %]": f"{ratio:.1f} [{low:.1f}, {high:.1f}]",
+        }
+        rows.append(row)
+    return rows
+
+
+def keep_table(rows: Sequence[Mapping[str, str]], note: str, folder: Path) -> None:
+    """Write the table for ``make tutorial``, which prints it at its end.
+
+    Args:
+        rows: of ``step_table``.
+        note: stands below.
+        folder: gets benchmark_table.json.
+    """
+    content = {
+        "title": "What each step saves",
+        "columns": list(rows[0]),
+        "rows": [list(row.values()) for row in rows],
+        "note": note,
+    }
+    write_json(folder / "benchmark_table.json", content)

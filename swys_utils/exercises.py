@@ -10,9 +10,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from .benchmark import vit_macs
 from .config import SwysError, unknown
 from .data import Dataset
 from .data_figures import has_class
+from .distillation import soft_target_loss
+from .explain import randomisation_check
 from .gradcam import grad_cam, hires_cam
 from .metrics import probabilities
 from .models import count_parameters
@@ -208,3 +211,34 @@ def _one_scale(answer: Tensor, weights: Tensor) -> str:
         return "This has a scale for each row; take one for the whole matrix."
     right = torch.allclose(answer, (weights / scale).round() * scale)
     return "" if right else "The scale is the largest absolute weight divided by 64."
+
+
+@register("random weights")
+def _random_weights(answer: int, model: VisionTransformer, images: np.ndarray) -> str:
+    correlations = randomisation_check(model, images)
+    means = [np.nanmean(np.abs(values)) for values in correlations.values()]
+    below = [stage for stage, mean in enumerate(means) if mean < 0.5]
+    wanted = below[0] if below else len(means)
+    if answer == wanted + 1:
+        return "The first stage is the head, which is no block: begin to count with 0."
+    return "" if answer == wanted else "Take the first stage whose mean is below 0.5."
+
+
+@register("mixed loss")
+def _mixed_loss(answer: Tensor, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> str:
+    hard = torch.nn.functional.cross_entropy(logits, targets)
+    soft = soft_target_loss(logits, teacher_logits, 2.0)
+    if torch.allclose(answer, hard + soft, atol=1e-4):
+        return "The two parts have the weights 1 - alpha and alpha."
+    if torch.allclose(answer, 0.5 * hard + 0.5 * soft / 4, atol=1e-4):
+        return "The factor T**2 of the soft loss is missing."
+    right = torch.allclose(answer, 0.5 * hard + 0.5 * soft, atol=1e-4)
+    return "" if right else "Half of the cross-entropy plus half of the soft loss at T = 2."
+
+
+@register("enlarged images")
+def _enlarged_images(answer: float) -> str:
+    factor = vit_macs(196, 768, 12, 16, 2) / vit_macs(49, 768, 12, 4, 2)
+    if abs(answer - 64) < 1:
+        return "The pixels are 64 times as many, but what counts is the number of patches."
+    return "" if abs(answer - factor) < 0.1 else "There are 196 patches of 16 x 16 pixels."

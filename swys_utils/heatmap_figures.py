@@ -43,13 +43,16 @@ def knowing_models(trained: Mapping[str, SavedModel]) -> dict[str, VisionTransfo
 def same_answers(answers: Mapping[str, np.ndarray], signed: Mapping[str, np.ndarray]) -> np.ndarray:
     """Positions of the images to which all models give the same answer, strong maps first.
 
+    Where they never do, all images are taken.
+
     Args:
         answers: model -> classes, int (N,).
         signed: model -> maps before the ReLU, float (N, gh, gw). A map's strength is its peak as a
             share of the model's highest one; an image has the strength of its weakest map.
     """
     table = np.stack(list(answers.values()))
-    agreed = np.flatnonzero((table == table[0]).all(axis=0))
+    is_same = (table == table[0]).all(axis=0)
+    agreed = np.flatnonzero(is_same | ~is_same.any())
     strengths = []
     for maps in signed.values():
         peaks = maps.max(axis=(1, 2))

@@ -171,20 +171,14 @@ class ShortcutCurve:
                 va="center",
             )
         ax.axhline(0.5, color=GREY, lw=0.8)
-        ax.text(
-            0,
-            0.51,
-            "guessing",
-            color=GREY,
-            va="bottom",
-            fontsize=9,
-        )
+        end = max(seconds[-1], 1e-9) * 1.25
+        ax.text(end, 0.51, "guessing", color=GREY, ha="right", va="bottom", fontsize=9)
         ax.set(
             xlabel="training time (s)",
             ylabel="AUC on test images",
             ylim=(-0.03, 1.05),
         )
-        ax.set_xlim(0, max(seconds[-1], 1e-9) * 1.25)
+        ax.set_xlim(0, end)
         return figure
 
     def _area(self, model: nn.Module, split: Split) -> float:
@@ -229,19 +223,9 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
     member = has_class(shown, mark.target)
     rows = [{"images": f"truly {name}"}, {"images": f"truly not {name}"}]
     for title, where in {"without the mark": "clean", "with the mark": "everywhere"}.items():
-        images = plant(
-            data.test,
-            mark,
-            where=where,
-        ).split.images
-        scores = probabilities(
-            predict(
-                model,
-                images,
-                bf16=True,
-            ),
-            data.info.task,
-        )
+        images = plant(shown, mark, where=where).split.images
+        logits = predict(model, images, bf16=True)
+        scores = probabilities(logits, data.info.task)
         named = scores[:, mark.target] > 0.5
         for row, chosen in zip(rows, [member, ~member]):
             row[title] = f"{named[chosen].mean():.0%} called {name}"
@@ -287,6 +271,7 @@ FINDERS = {  # row of the figure -> its key in planted.json; at the last block, 
     "HiResCAM": "hires_cam, block 11",
     "LeGrad": "legrad, block 11",
     "rollout": "attention_rollout, block 11",
+    "integrated gradients": "integrated_gradients",
     "hiding": "occlusion, mean",
 }
 FINDER_SHADES = {"Grad-CAM": "grad_cam", "hiding": "occlusion"}
@@ -300,7 +285,7 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     """
     cheats = _cheats(planted_units(dataset))
     patches = sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]
-    figure, axes = plt.subplots(1, len(patches), figsize=(8, 2.9), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(patches), figsize=(8, 3.1), sharey=True, squeeze=False)
     figure.set_layout_engine("constrained")
     for ax, patch in zip(axes[0], patches):
         units = [unit for unit in cheats if unit["patch"] == patch]
@@ -313,7 +298,7 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
 def _draw_hits(ax: Axes, units: Sequence[Mapping]) -> None:
     """A row of dots for each way to explain, and a line at chance."""
     for row, (name, key) in enumerate(FINDERS.items()):
-        hits = [100 * unit["methods"][key]["hits"] for unit in units]
+        hits = [100 * unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
         offsets = np.linspace(-0.2, 0.2, len(hits)) if len(hits) > 1 else np.zeros(len(hits))
         shade = colour(FINDER_SHADES.get(name, ""))
         ax.plot(hits, row + offsets, "o", ms=7, color=shade, mec="white")

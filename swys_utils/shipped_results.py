@@ -40,6 +40,7 @@ class SeriesResults(NamedTuple):
             first Base, so the rows of Base are of another one.
         same_answers: id in ``SERIES`` -> for each run the share of the test images with the answer
             of that first Base.
+        empty: the same -> the share of its Grad-CAM maps without a positive value.
         few_labels: a way to teach, key of ``FEW`` -> its finished runs with 1 % of the labels.
     """
 
@@ -48,6 +49,7 @@ class SeriesResults(NamedTuple):
     runs: dict[str, list[dict]]
     agreement: dict[str, dict[str, list[dict]]]
     same_answers: dict[str, list[float]]
+    empty: dict[str, list[float]]
     few_labels: dict[str, list[dict]]
 
 
@@ -78,7 +80,8 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         images,
         runs,
         agreement=_agreement(dataset),
-        same_answers=_same_answers(dataset),
+        same_answers=_shares(dataset, "same_prediction"),
+        empty=_shares(dataset, "empty"),
         few_labels=few,
     )
 
@@ -143,6 +146,7 @@ def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
                 row[ruler] = f"{np.mean([one['spearman'] for one in measured]):.2f}"
                 chance = np.mean([one["chance_in_class"] for one in measured])
                 row[f"{ruler}, by chance"] = f"{chance:.2f}"
+        row["empty maps"] = f"{np.mean(results.empty[name]):.0%}"
         rows.append(row)
     return rows
 
@@ -177,12 +181,12 @@ def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:
     return methods
 
 
-def _same_answers(dataset: str) -> dict[str, list[float]]:
-    """``SeriesResults.same_answers`` of a data set."""
+def _shares(dataset: str, key: str) -> dict[str, list[float]]:
+    """A share that was measured of each run: id in ``SERIES`` -> one number a run."""
     content = read_results(dataset, "agreement")
     shares: dict[str, list[float]] = {}
     for run in content["runs"] if content else []:
         name = series_id(run["id"])
         if name is not None:
-            shares.setdefault(name, []).append(run["same_prediction"])
+            shares.setdefault(name, []).append(run[key])
     return shares

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
+import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
@@ -15,6 +18,7 @@ from torch import nn
 
 from .data import DEFAULT_DATASET
 from .data_figures import show_image
+from .heatmap_figures import MIN_AUC
 from .metrics import point_scores
 from .models import SERIES
 from .plots import GREY, colour
@@ -22,7 +26,8 @@ from .shipped_results import FEW, SeriesResults, planted_units
 from .splits import Split
 from .training import predict
 
-LOOKS = 8  # how often a student is tested while it learns
+Student = TypeVar("Student")
+LOOKS = 6  # how often a student is tested while it learns
 STUDENTS = ("vit_tiny", "vit_tiny_answers", "vit_tiny_maps", "vit_base")
 RULERS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nagreement of Grad-CAM",
@@ -83,6 +88,24 @@ class StudentCurves:
                 self._redraw()
 
         return look
+
+    def that_learned(self, students: Mapping[str, Student]) -> dict[str, Student]:
+        """The students that know more than the shares of the classes; of others it prints the AUC.
+
+        Args:
+            students: name -> model.
+
+        Returns:
+            Those with an AUC of at least ``MIN_AUC``; all where there is none.
+        """
+        kept = {}
+        for name, model in students.items():
+            auc = self.history[name][-1]["auc"]
+            if auc >= MIN_AUC:
+                kept[name] = model
+            else:
+                print(f"{name}: AUC {auc:.2f}, nothing learned, so its maps are not compared")
+        return kept or dict(students)
 
     def figure(self) -> Figure:
         """The curves so far, with their names at their ends."""
@@ -165,46 +188,37 @@ def places_grid(
 ) -> Figure:
     """Left what Grad-CAM marks, right what the answers rest on: a row for each model.
 
+    Finer maps are averaged down to the grid of the coarsest.
+
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
-        marked: model -> signed Grad-CAM, float (N, gh, gw).
-        hidden: model -> occlusion, float (N, gh, gw).
+        marked: model -> signed Grad-CAM of these images and perhaps more, float (M, gh, gw).
+        hidden: model -> occlusion, the same.
     """
-    count = len(images)
+    side = min(maps.shape[1] for maps in marked.values())
     figure = plt.figure(figsize=(8.2, 1.12 * (len(marked) + 1)), layout="constrained")
     halves = figure.subfigures(1, 2, wspace=0.03)
     titles = ["what Grad-CAM marks", "what the answer rests on"]
-    for half, title, maps in zip(
-        halves,
-        titles,
-        [marked, hidden],
-    ):
-        axes = half.subplots(
-            len(maps) + 1,
-            count,
-            squeeze=False,
-        )
+    for half, title, maps in zip(halves, titles, [marked, hidden]):
+        axes = half.subplots(len(maps) + 1, len(images), squeeze=False)
         half.suptitle(title, fontsize=11)
         for ax, image in zip(axes[0], images):
             show_image(ax, image)
         for row, (name, values) in zip(axes[1:], maps.items()):
+            coarse = F.adaptive_avg_pool2d(torch.as_tensor(values), (side, side)).numpy()
+            _draw_signed(row, coarse)
             if maps is marked:
-                row[0].set_ylabel(
-                    name.replace(", ", ",\n"),
-                    color=colour(name),
-                    fontsize=9,
-                )
-            for ax, heat in zip(row, values):
-                difference = heat - heat.mean()
-                limit = max(abs(difference).max(), 1e-30)
-                ax.imshow(
-                    difference,
-                    cmap="PuOr_r",
-                    vmin=-limit,
-                    vmax=limit,
-                )
-                ax.set(xticks=[], yticks=[])
+                row[0].set_ylabel(name.replace(", ", ",\n"), color=colour(name), fontsize=9)
     return figure
+
+
+def _draw_signed(axes: Sequence[Axes], maps: np.ndarray) -> None:
+    """Maps in two colours, above and below the mean of each, each on its own scale."""
+    for ax, heat in zip(axes, maps):
+        difference = heat - heat.mean()
+        limit = max(abs(difference).max(), 1e-30)
+        ax.imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit)
+        ax.set(xticks=[], yticks=[])
 
 
 def three_questions(results: SeriesResults) -> Figure:
@@ -304,9 +318,9 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
         layout="constrained",
     )
     panels = {
-        "AUC, ring on the\nhealthy images": lambda unit: unit["scores"]["swapped"]["auc"],
-        "Grad-CAM: agreement\nwith the honest model": lambda unit: _alike(unit, "grad_cam"),
-        "hiding: agreement\nwith the honest model": lambda unit: _alike(unit, "occlusion"),
+        "healthy images that become\nsick with the ring (%)": _flips,
+        "Grad-CAM: agreement\nwith the honest model": _likeness,
+        "hiding: share of the lost\nscore on the ring (%)": _share_on_the_ring,
     }
     for ax, (title, value) in zip(axes, panels.items()):
         for place, kind in enumerate(CHEATING):
@@ -323,16 +337,20 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
                     color=shade,
                 )
         ax.set_title(title, fontsize=10, loc="left")
-        ax.set_xlim(-0.02, 1.02)
-    axes[0].axvline(
-        0.5,
-        color=GREY,
-        lw=1,
-    )
+        limit = 1 if value is _likeness else 100
+        ax.set_xlim(-0.03 * limit, 1.03 * limit)
     axes[0].set(yticks=range(len(CHEATING)), ylim=(len(CHEATING) - 0.5, -0.5))
     axes[0].set_yticklabels(CHEATING.values())
     return figure
 
 
-def _alike(unit: Mapping, ruler: str) -> float:
-    return unit["like_honest"][ruler]["agreement"]
+def _likeness(unit: Mapping) -> float:
+    return unit["like_honest"]["grad_cam"]["agreement"]
+
+
+def _flips(unit: Mapping) -> float:
+    return 100 * unit["scores"]["flips"]
+
+
+def _share_on_the_ring(unit: Mapping) -> float:
+    return 100 * unit["maps"]["occlusion"]["heat"]

@@ -1,5 +1,6 @@
 """What notebooks 4 to 6 show: figures, tables, teachers; and the code on their pages."""
 
+import json
 import re
 from pathlib import Path
 
@@ -144,8 +145,9 @@ def unit(kind: str, patch: int = 7) -> dict:
         "mark": "corner",
         "model": "vit_tiny",
         "methods": {key: {"hits": 0.5, "chance": 0.06} for key in keys},
-        "scores": {"swapped": {"auc": 0.4}},
+        "scores": {"flips": 0.4},
         "like_honest": {"grad_cam": alike, "occlusion": alike},
+        "maps": {"occlusion": {"heat": 0.9}},
     }
 
 
@@ -243,6 +245,13 @@ def test_curves_of_students_have_their_names(data, model):
     assert any(text.startswith("control: ") for text in texts)
 
 
+def test_a_student_that_learned_nothing_is_not_compared(data, capsys):
+    curves = teaching_figures.StudentCurves(data.test, data.info.task, 8, ("line", 0.9))
+    curves.history = {"a": [{"auc": 0.5}], "b": [{"auc": 0.9}]}
+    assert curves.that_learned({"a": 1, "b": 2}) == {"b": 2}
+    assert "a: AUC 0.50, nothing learned" in capsys.readouterr().out
+
+
 def test_labels_are_moved_apart():
     assert teaching_figures.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
 
@@ -273,6 +282,17 @@ def test_figures_of_the_benchmark():
     assert len(figure.axes[0].get_yticks()) == 5
     figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS[:2]})
     assert len(figure.axes) == 6
+
+
+def test_the_table_of_steps_is_kept(tmp_path):
+    file = tmp_path / "tiny.onnx"
+    file.write_bytes(b"0" * 6_000_000)
+    counts = {"Base, torch": 4 * 10**9, "Tiny, ONNX": 3 * 10**8}
+    rows = benchmark_figures.step_table(TIMINGS, counts, {"Tiny, ONNX": file})
+    assert [row["size"] for row in rows] == ["341 MB", "6 MB"]
+    assert rows[1]["times faster [95 %]"] == "10.0 [10.0, 10.0]"
+    benchmark_figures.keep_table(rows, "a note", tmp_path)
+    assert json.loads((tmp_path / "benchmark_table.json").read_text())["note"] == "a note"
 
 
 def test_a_table_of_html():
@@ -320,3 +340,33 @@ def test_the_exercise_on_rounding(capsys):
     assert "right" in capsys.readouterr().out
     check("one scale", weights, weights)
     assert "largest absolute weight" in capsys.readouterr().out
+
+
+def test_where_models_never_agree_all_images_are_taken():
+    peaks = np.ones((2, 1, 1))
+    answers = {"a": np.array([0, 1]), "b": np.array([1, 0])}
+    assert len(heatmap_figures.same_answers(answers, {"a": peaks, "b": peaks})) == 2
+
+
+def test_the_exercise_on_mixed_losses(capsys):
+    logits = torch.tensor([[0.2, 0.8]])
+    targets = torch.tensor([[0.0, 1.0]])
+    teacher = torch.tensor([[0.0, 2.0]])
+    hard = torch.nn.functional.cross_entropy(logits, targets)
+    soft = soft_target_loss(logits, teacher, 2.0)
+    check("mixed loss", 0.5 * hard + 0.5 * soft, logits, targets, teacher)
+    assert "right" in capsys.readouterr().out
+    check("mixed loss", hard + soft, logits, targets, teacher)
+    assert "weights 1 - alpha" in capsys.readouterr().out
+
+
+def test_the_exercise_on_random_weights(capsys, model):
+    check("random weights", -5, model, IMAGES[:2])
+    assert "below 0.5" in capsys.readouterr().out
+
+
+def test_the_exercise_on_enlarged_images(capsys):
+    check("enlarged images", 4.1)
+    assert "right" in capsys.readouterr().out
+    check("enlarged images", 64)
+    assert "number of patches" in capsys.readouterr().out
