@@ -73,29 +73,17 @@ def file_maps(images: np.ndarray, rows: Mapping[str, np.ndarray]) -> Figure:
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
-        rows: label -> float (N, gh, gw).
+        rows: label -> maps of these images and perhaps of more, float (M, gh, gw).
     """
     size = (1.35 * len(images) + 1.2, 1.45 * (len(rows) + 1))
-    figure, axes = plt.subplots(
-        len(rows) + 1,
-        len(images),
-        figsize=size,
-        squeeze=False,
-    )
+    figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
     for ax, image in zip(axes[0], images):
         show_image(ax, image)
     for row, (label, maps) in zip(axes[1:], rows.items()):
         row[0].set_ylabel(label, fontsize=10)
-        for ax, picture in zip(
-            row,
-            overlay(
-                images,
-                maps,
-                alpha=0.7,
-                size=112,
-            ),
-        ):
+        pictures = overlay(images, maps[: len(images)], alpha=0.7, size=112)
+        for ax, picture in zip(row, pictures):
             show_image(ax, picture)
     return figure
 

@@ -143,7 +143,7 @@ class StudentCurves:
             )
             label = f"{name}: {ends[name]:.2f}"
             ax.text(
-                1.02 * self.seconds,
+                1.06 * self.seconds,
                 place,
                 label,
                 color=shade,

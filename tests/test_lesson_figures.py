@@ -280,7 +280,7 @@ def test_a_factor_is_against_base_in_torch():
 def test_figures_of_the_benchmark():
     figure = benchmark_figures.speed_figure(TIMINGS, dict.fromkeys(TIMINGS, 1))
     assert len(figure.axes[0].get_yticks()) == 5
-    figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS[:2]})
+    figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS})
     assert len(figure.axes) == 6
 
 
