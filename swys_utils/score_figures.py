@@ -75,13 +75,10 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
         longest = max(history[-1][key] for history in histories.values())
         ax.set_xlim(0, 1.2 * longest)
     axes[0].set_ylabel("test AUC")
-    axes[0].annotate(
-        "linear model",
-        (0, line),
-        (4, -4),
-        textcoords="offset points",
-        va="top",
-    )
+    if np.isfinite(line):  # some images have only one class, and no AUC
+        right = axes[0].get_xlim()[1]
+        axes[0].text(right, line + 0.005, "linear model", ha="right", va="bottom")
+        axes[0].set_ylim(None, line + 0.07)
     return figure
 
 

@@ -42,3 +42,9 @@ def test_a_panel_of_certainty_for_each_model():
     points = {"Base": ([0.1, 0.9], [0.2, 0.8]), "Tiny": ([0.1, 0.9], [0.1, 0.9])}
     figure = score_figures.reliability_figure(points)
     assert [ax.get_title("left") for ax in figure.axes] == ["Base", "Tiny"]
+
+
+def test_curves_without_a_line_where_there_is_no_auc():
+    history = [{"images": 8, "seconds": 2, "auc": 0.7}]
+    figure = score_figures.curves_by({"Tiny": history}, np.nan)
+    assert len(figure.axes[0].texts) == 1
