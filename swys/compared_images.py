@@ -128,7 +128,7 @@ def from_arrays(
     Raises:
         SwysError: another type or shape, or labels that do not fit.
     """
-    shape = getattr(images, "shape", ())
+    shape: tuple[int, ...] = getattr(images, "shape", ())
     square = len(shape) in (3, 4) and shape[1] == shape[2] > 0 and shape[3:] in ((), (3,))
     if getattr(images, "dtype", None) != np.uint8 or not square or not shape[0]:
         kind = getattr(images, "dtype", type(images).__name__)

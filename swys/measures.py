@@ -75,7 +75,7 @@ class Answers:
             labels: int (N,), or 0/1 (N, L).
         """
         correct = is_correct(self.scores, labels)
-        return correct.all(axis=1) if correct.ndim == 2 else correct
+        return np.asarray(correct.reshape(len(labels), -1).all(axis=1))
 
 
 def label_rows(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> list[Row]:

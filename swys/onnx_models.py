@@ -181,7 +181,8 @@ def _run(session: Any, signature: Signature, pixels: np.ndarray) -> np.ndarray:
         pixels = np.moveaxis(pixels, 1, 3)
     if signature.dtype == np.uint8:
         pixels = (pixels * 255).round().clip(0, 255)
-    feed = {signature.name: np.ascontiguousarray(pixels, dtype=signature.dtype)}
+    typed: Any = np.ascontiguousarray(pixels, dtype=signature.dtype)
+    feed = {signature.name: typed}
     (scores,) = session.run([signature.output], feed)
     return np.asarray(scores[:count], dtype=np.float32)
 

@@ -13,7 +13,7 @@ from swys_utils.models import load_checkpoint
 
 from .model_libraries import open_local_timm, open_timm, open_torchvision, open_transformers
 from .onnx_models import open_onnx
-from .opened_models import OpenedModel, from_python, opened_vit
+from .opened_models import OpenedModel, from_python, opened_module, opened_vit
 from .preprocessing import Preprocessing, given
 
 LOCAL_DIR = "local-dir:"
@@ -82,25 +82,9 @@ def _open_path(path: Path, settings: tuple[str, str]) -> OpenedModel:
     }
     model.requires_grad_(False)
     if preprocessing:
-        base = Preprocessing(model.patch_embed.img_size[0], (0.5,) * 3, (0.5,) * 3)
-        return from_python_with(model, given(preprocessing, base), layer, facts)
+        own = Preprocessing(model.patch_embed.img_size[0], (0.5,) * 3, (0.5,) * 3)
+        return opened_module(model, preprocessing=given(preprocessing, own), layer=layer, **facts)
     return opened_vit(model, layer=layer, **facts)
-
-
-def from_python_with(
-    model: VisionTransformer, preprocessing: Preprocessing, layer: str, facts: dict
-) -> OpenedModel:
-    """A checkpoint whose preprocessing the reader gives.
-
-    Args:
-        model: the ViT.
-        preprocessing: how it is given its images.
-        layer: where Grad-CAM is taken.
-        facts: fields of `OpenedModel`.
-    """
-    from .opened_models import opened_module
-
-    return opened_module(model, preprocessing=preprocessing, layer=layer, **facts)
 
 
 def _refuse_strange(path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
+from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -205,7 +207,7 @@ def opened_module(
         draw, map_layer = _map_maker(model, forward, layer, preprocessing)
     except SwysError as error:
         map_layer = str(error)
-    known = {
+    known: dict[str, Any] = {
         "kind": type(model).__name__,
         "img_size": preprocessing.resized,
         "parameters": count_parameters(model),
@@ -294,13 +296,12 @@ def _map_maker(
         layer = f"blocks.{len(model.blocks) - 1}.norm1"
     else:
         draw, layer = _cut_or_found(model, forward, pixels)
-        draw = draw or at_layer
     _try(draw, pixels)
     return draw, layer
 
 
-def _cut_or_found(model: nn.Module, forward: ToLogits, pixels: Tensor) -> tuple:
-    """For a timm model what draws at its cut; for others None; and the layer.
+def _cut_or_found(model: nn.Module, forward: ToLogits, pixels: Tensor) -> tuple[ToMaps, str]:
+    """What draws the maps of a model of any kind, and the layer.
 
     The cut serves where the head reads the positions themselves: of a Transformer with a class
     token their gradient is zero there, so the layer is looked for.
@@ -377,8 +378,6 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
     config = getattr(model, "pretrained_cfg", None)
     if not config:
         return Preprocessing()
-    from timm.data import resolve_model_data_config
-
     return from_timm(resolve_model_data_config(model))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -196,7 +196,7 @@ def given(text: str, base: Preprocessing) -> Preprocessing:
 
 def _value(name: str, text: str) -> Any:
     """The value of one word."""
-    readers = {
+    readers: dict[str, Callable[[str], Any]] = {
         "size": int,
         "crop": float,
         "interpolation": str,

@@ -22,10 +22,43 @@ from .open_model import open_model
 from .opened_models import OpenedModel
 from .report_json import report
 from .report_page import image_html, page
+from .shown_images import ShownImage
 from .verdicts import Bounds
 from .wording import GLYPHS, bound_text, figure_text, headline
 
 CAPTION_LENGTH = 14
+
+
+class ImageSlider(widgets.VBox):
+    """Steps through the images of a comparison.
+
+    Args:
+        shown: the images, with their maps.
+
+    Attributes:
+        position: the slider, from 1.
+        view: the image, both answers and all maps, as HTML.
+
+    Raises:
+        SwysError: there are no images.
+    """
+
+    def __init__(self, shown: Sequence[ShownImage]):
+        if not shown:
+            raise SwysError("this comparison shows no images; compare with Effort(shown=24)")
+        self.shown = list(shown)
+        self.position = widgets.IntSlider(value=1, min=1, max=len(shown), description="image")
+        self.view = widgets.HTML()
+        self.position.observe(self._show, "value")
+        super().__init__([self.position, self.view])
+        self._show()
+
+    def __repr__(self) -> str:
+        return f"slider through {len(self.shown)} images (run the notebook to move it)"
+
+    def _show(self, change: dict | None = None) -> None:
+        """Draw the image that the slider is at."""
+        self.view.value = image_html(self.shown[self.position.value - 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,24 +108,13 @@ class Comparison:
         else:
             raise SwysError(f"'{path}' ends in neither .html nor .json; give one of these")
 
-    def slider(self) -> widgets.Widget:
+    def slider(self) -> ImageSlider:
         """A slider through the images that changed, worst first.
 
         Raises:
             SwysError: the comparison shows no images.
         """
-        shown = self.measured.shown
-        if not shown:
-            raise SwysError("this comparison shows no images; compare with Effort(shown=24)")
-        position = widgets.IntSlider(value=1, min=1, max=len(shown), description="image")
-        view = widgets.HTML()
-
-        def show(change: dict | None = None) -> None:
-            view.value = image_html(shown[position.value - 1])
-
-        position.observe(show, "value")
-        show()
-        return widgets.VBox([position, view])
+        return ImageSlider(self.measured.shown)
 
     def figure(self, n: int = 6) -> Figure:
         """A static figure of the first images: A's and B's heatmaps, or what hiding patches does.
