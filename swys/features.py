@@ -1,4 +1,4 @@
-"""A way to teach that ``swys distill`` adds to those of the series: by the teacher's last tokens."""
+"""A way to teach that ``swys distill`` adds to the series: by the teacher's last tokens."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the notebooks of SeeWhatYouShrink share.
 
-Flat, one subject a module. This is the reading order, and a module imports only from modules named
-before it: `config`, `image_files`, `splits`, `data`, `cards`, `models`, `metrics`,
+Flat, one subject a module. This is the reading order, and a module imports only from modules
+named before it: `config`, `image_files`, `splits`, `data`, `cards`, `models`, `metrics`,
 `vit_internals`, `attention_maps`, `occlusion`, `gradcam`, `planted`, `views`, `recipe`, `resume`,
 `processes`, `training`, `distillation`, `stored_answers`, `saved_models`, `teachers`, `explain`,
 `faithfulness`, `benchmark`, `onnx_gradcam`, `onnx_export`, `baseline`, `results`, `plots`,
