@@ -52,8 +52,9 @@ def made(architecture: str) -> nn.Module:
     options = {"global_pool": pooling} if pooling else {}
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=CLASSES, **options).eval()
-    for parameter in model.get_classifier().parameters():
-        nn.init.normal_(parameter, std=0.05)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("head", "classifier", "fc.")):
+            nn.init.normal_(parameter, std=0.05)
     return model
 
 
