@@ -3,7 +3,7 @@
 import pytest
 
 from swys_utils.answer_figure import Column, answer_figure
-from swys_utils.shipped_results import read_results, series_id, series_results
+from swys_utils.shipped_results import SeriesResults, read_results, series_id, series_results
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,9 @@ def test_the_agreement_of_base_is_that_of_another_base():
 
 
 def test_a_data_set_without_runs_shows_those_of_the_default_one():
-    assert series_results("octmnist").dataset == "pneumoniamnist"
+    results = series_results("octmnist")
+    assert isinstance(results, SeriesResults)
+    assert results.dataset == "pneumoniamnist"
 
 
 def test_results_that_are_not_there_are_none():

@@ -7,7 +7,15 @@ from matplotlib.figure import Figure
 
 from swys_utils import data_figures
 from swys_utils.data import load_dataset
-from swys_utils.data_figures import PUBLISHED, GuessingGame, has_class
+from swys_utils.data_figures import (
+    PUBLISHED,
+    GuessingGame,
+    Published,
+    difference_figure,
+    has_class,
+    patch_figure,
+    published_figure,
+)
 from swys_utils.splits import Split
 
 
@@ -95,3 +103,25 @@ def test_an_image_is_shown_in_its_own_grey():
     data_figures.show_image(ax, np.full((2, 2), 100, np.uint8))
     assert ax.images[0].get_clim() == (0, 255)
     plt.close(figure)
+
+
+def test_the_difference_of_two_means_is_shown_in_two_directions():
+    darker = np.full((28, 28), 100.0)
+    figure = difference_figure(darker, darker + 20, "pneumonia")
+    shown = figure.axes[2].images[0]
+    assert np.allclose(shown.get_array(), 20)
+    assert shown.get_clim() == (-20, 20)
+
+
+def test_a_patch_of_4_px_is_enlarged_from_both_sizes(data):
+    figure = patch_figure(data.test.images[0])
+    sides = [len(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    assert sides == [28, 4, 224, 16]
+
+
+def test_a_published_score_is_drawn_in_its_row(data, monkeypatch):
+    scores = {data.info.name: (Published("a model", 0.9, "test"),)}
+    monkeypatch.setattr(data_figures, "PUBLISHED", scores)
+    figure = published_figure(data, linear=0.8, majority=0.6)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "a model" in labels

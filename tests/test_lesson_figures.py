@@ -230,6 +230,7 @@ def test_one_label_an_image_is_one_choice(data):
 def test_the_twin_has_a_small_teacher(data):
     assert not teachers.has_stored_answers("vit_base", data, IMAGES)
     teacher = teachers.best_teacher(data, IMAGES, profile("smoke"), torch.device("cpu"))
+    assert isinstance(teacher, teachers.ChosenTeacher)
     assert teacher.title.startswith("Tiny")
     assert len(teacher.answers.logits) == len(IMAGES)
 

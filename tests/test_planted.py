@@ -6,7 +6,7 @@ import torch
 
 from swys_utils.config import SwysError
 from swys_utils.occlusion import occlusion
-from swys_utils.planted import PLACES, SETS, Mark, found, plant
+from swys_utils.planted import PLACES, SETS, Found, Mark, Planted, found, plant
 from swys_utils.splits import Split
 
 LABELS = np.tile([0, 1], 500)
@@ -33,6 +33,20 @@ def shares(split, mark):
     of_one = shown[LABELS == 1]
     of_zero = shown[LABELS == 0]
     return of_one.mean(), of_zero.mean()
+
+
+def test_planting_leaves_the_given_images_as_they_are(split):
+    planted = plant(split, Mark())
+    assert isinstance(planted, Planted)
+    assert (split.images == 100).all()
+    assert (planted.split.images != 100).any()
+
+
+def test_what_is_found_has_a_value_for_each_image(split):
+    planted = plant(split, Mark(), where="everywhere")
+    maps = np.zeros((len(split.images), 7, 7), dtype=np.float32)
+    assert isinstance(found(maps, planted.mask), Found)
+    assert len(found(maps, planted.mask).chance) == len(split.images)
 
 
 def test_a_class_gets_its_share(split):

@@ -7,7 +7,13 @@ from small import vit
 
 from swys_utils import stored_answers
 from swys_utils.models import save_checkpoint
-from swys_utils.stored_answers import compute_answers, image_keys, store_answers, teacher_answers
+from swys_utils.stored_answers import (
+    StoredAnswers,
+    compute_answers,
+    image_keys,
+    store_answers,
+    teacher_answers,
+)
 
 
 @pytest.fixture
@@ -53,7 +59,9 @@ def test_an_unknown_image_is_asked_about(checkpoint, images):
 
 
 def test_nothing_stored_is_computed(checkpoint, images):
-    assert teacher_answers(checkpoint, images).logits.shape == (6, 2)
+    answers = teacher_answers(checkpoint, images)
+    assert isinstance(answers, StoredAnswers)
+    assert answers.logits.shape == (6, 2)
 
 
 def test_equal_images_are_stored_once(checkpoint, images):
