@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from swys_utils.benchmark import Timing, interleaved_latency
@@ -230,7 +231,8 @@ def _call(model: OpenedModel, pixels):
     """One forward pass, as it is timed: without the preparation of the image."""
 
     def run():
-        return model.answer(pixels)
+        with torch.no_grad():
+            return model.answer(pixels)
 
     return run
 
