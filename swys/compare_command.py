@@ -63,8 +63,8 @@ class Compare:
     preprocess: str = ""
     preprocess_b: str = ""
     maps: int = 128
-    occlusions: int = 64
-    shown: int = 24
+    occlusions: int = 48
+    shown: int = 16
     seconds: float = 5.0
 
     def run(self) -> int:

@@ -38,8 +38,8 @@ class Effort:
     """
 
     maps: int = 128
-    occlusions: int = 64
-    shown: int = 24
+    occlusions: int = 48
+    shown: int = 16
     seconds: float = 5.0
 
     def __post_init__(self):

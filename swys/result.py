@@ -45,7 +45,7 @@ class ImageSlider(widgets.VBox):
 
     def __init__(self, shown: Sequence[ShownImage]):
         if not shown:
-            raise SwysError("this comparison shows no images; compare with Effort(shown=24)")
+            raise SwysError("this comparison shows no images; compare with Effort(shown=16)")
         self.shown = list(shown)
         self.position = widgets.IntSlider(value=1, min=1, max=len(shown), description="image")
         self.view = widgets.HTML()
