@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -107,6 +108,42 @@ def shown_images(
     if not chosen:
         return []
     indices = np.array([index for index, _ in chosen])
+    maps, likeness = _maps_of(indices, explained)
+    images = explained.images
+    pictures = images.pictures[indices]
+    shown = []
+    for place, (index, kind) in enumerate(chosen):
+        of_image = _answers_to(index, answers, names)
+        shown.append(
+            ShownImage(
+                index=index,
+                name=images.name(index),
+                kind=kind,
+                truth=_truth(images, index, names),
+                pixels=pictures[place],
+                maps={name: drawn[place] for name, drawn in maps["map"].items()},
+                occlusions={name: drawn[place] for name, drawn in maps["occlusion"].items()},
+                map_agreement=float(likeness["map"][place]),
+                occlusion_agreement=float(likeness["occlusion"][place]),
+                **of_image,
+            )
+        )
+    return shown
+
+
+def _answers_to(index: int, answers: dict[str, Answers], names: tuple[str, ...]) -> dict[str, Any]:
+    """What A and B answer to an image, and how sure they are: two fields of `ShownImage`."""
+    both = [answers[name] for name in ("A", "B")]
+    return {
+        "answers": tuple(_answer(each, index, names) for each in both),
+        "confidences": tuple(float(each.scores[index].max()) for each in both),
+    }
+
+
+def _maps_of(
+    indices: np.ndarray, explained: Explanations
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """For "map" and "occlusion": the maps of both models, and how alike those of an image are."""
     maps: dict[str, dict[str, np.ndarray]] = {}
     likeness: dict[str, np.ndarray] = {}
     for row_id in ("map", "occlusion"):
@@ -115,32 +152,7 @@ def shown_images(
         if row_id not in explained.why_not:
             maps[row_id] = explained.of(row_id, indices)
             likeness[row_id] = agreement(maps[row_id]["A"], maps[row_id]["B"])
-    images = explained.images
-    pictures = images.pictures[indices]
-    shown = []
-    for place, (index, kind) in enumerate(chosen):
-        shown.append(
-            ShownImage(
-                index=index,
-                name=images.name(index),
-                kind=kind,
-                truth=_truth(images, index, names),
-                answers=(
-                    _answer(answers["A"], index, names),
-                    _answer(answers["B"], index, names),
-                ),
-                confidences=(
-                    float(answers["A"].scores[index].max()),
-                    float(answers["B"].scores[index].max()),
-                ),
-                pixels=pictures[place],
-                maps={name: of_all[place] for name, of_all in maps["map"].items()},
-                occlusions={name: of_all[place] for name, of_all in maps["occlusion"].items()},
-                map_agreement=float(likeness["map"][place]),
-                occlusion_agreement=float(likeness["occlusion"][place]),
-            )
-        )
-    return shown
+    return maps, likeness
 
 
 def _truth(images: ComparedImages, index: int, names: tuple[str, ...]) -> str | None:
