@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from swys_utils.config import default_device
+from swys_utils.config import SwysError, default_device
 from swys_utils.data import Dataset
 from swys_utils.recipe import Batch, Recipe, class_and_numbers
 from swys_utils.training import build, fit
@@ -54,6 +54,8 @@ class MaskedObjective(nn.Module):
     def forward(self, model: VisionTransformer, batch: Batch) -> Tensor:
         """The loss of the patches that ``model`` did not see."""
         tokens, kept = embedded_tokens(model, batch.inputs)
+        if kept is None:
+            raise SwysError("nothing is hidden; build the model with patch_drop above 0")
         encoded = model.norm(model.blocks(tokens))[:, model.num_prefix_tokens :]
         seen = self.narrow(encoded)
         index = kept[:, :, None].expand(-1, -1, seen.shape[2])

@@ -46,7 +46,8 @@ class Augmentation:
         """Draw the random numbers behind ``n`` views from a generator on the CPU."""
         table = torch.rand(n, 9, generator=generator)
         ratio = torch.rand(n, generator=generator)
-        return Draws(*table.unbind(dim=1), ratio)
+        columns = [*table.unbind(dim=1), ratio]
+        return Draws(*columns)
 
 
 class Draws(NamedTuple):
