@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from swys_utils.config import SwysError
 
+from .commands import is_card
 from .compared_images import open_images
 from .comparison import Effort, measure
 from .gates import GATES, exit_code
@@ -125,3 +127,5 @@ class Compare:
             path = getattr(self, option)
             if path and not path.endswith(ending):
                 raise SwysError(f"--{option} '{path}' does not end in {ending}; give another name")
+        if self.json and is_card(Path(self.json)):
+            raise SwysError(f"'{self.json}' is the card of a model; give another name to --json")

@@ -94,6 +94,7 @@ def test_both_reports_are_written(run, tmp_path):
         ("a", "b", "--data", "images", "--maps", "-1"),
         ("a", "b", "--data", "images", "--preprocess", "size=x"),
         ("a", "timm:resnet10t?weights=x", "--data", "images"),
+        ("a", "b", "--data", "images", "--json", "a/card.json"),
     ],
     ids=" ".join,
 )
