@@ -18,7 +18,7 @@ from swys_utils.config import SwysError, default_device, unknown
 from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
 from swys_utils.distillation import OBJECTIVES, Objective, Teacher
 from swys_utils.models import timm_name
-from swys_utils.recipe import Recipe, SupervisedObjective, reference_recipe
+from swys_utils.recipe import MAX_WARMUP, Recipe, SupervisedObjective, reference_recipe
 from swys_utils.training import build, fit, run_card
 
 from .checkpoints import load_for, output_files, save_and_score
@@ -91,6 +91,10 @@ class Training:
         process = this_process()
         place = f"process {process.process_index + 1} of {process.num_processes}"
         print(f"{place}: {name} on {data.info.source}")
+        longest = MAX_WARMUP * recipe.epochs
+        if recipe.warmup_epochs > longest:
+            instead = f"{longest:g} epochs instead of {recipe.warmup_epochs:g}"
+            print(f"warm-up: {instead}, at most a fifth of the schedule")
         run = fit(
             model,
             data,

@@ -102,6 +102,11 @@ def test_train_prints_the_scores_of_both(capsys):
 # kill and resume
 
 
+def test_a_warm_up_that_is_cut_short_is_said(capsys):
+    assert run(TRAIN) == 0
+    assert "0.2 epochs instead of 5" in capsys.readouterr().out
+
+
 @pytest.fixture
 def unfinished(empty_folder, monkeypatch):
     """The path of a state that a killed training left; it is damaged."""
