@@ -49,7 +49,7 @@ def open_timm(name: str, options: str, num_classes: int, settings: tuple[str, st
         return timm.create_model(name, pretrained=pretrained, **head)
 
     model, notes = _with_weights(make, f"timm:{name}", options, num_classes)
-    return _opened_timm(model, f"timm:{name}", settings, notes=notes)
+    return _opened_timm(model, label(f"timm:{name}", options), settings, notes=notes)
 
 
 def open_local_timm(folder: Path, settings: tuple[str, str]) -> OpenedModel:
@@ -104,7 +104,7 @@ def open_torchvision(
     preprocessing, layer = settings
     return opened_module(
         model,
-        f"torchvision:{name}",
+        label(f"torchvision:{name}", options),
         given(preprocessing, _torchvision_preprocessing(name)),
         layer,
         num_classes=classes_of(model),
@@ -153,6 +153,18 @@ def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
         class_names=tuple(str(names[index]) for index in sorted(names)),
         size_bytes=sum(file.stat().st_size for file in files),
     )
+
+
+def label(name: str, options: str) -> str:
+    """What a report calls a model: its weights' file tells two of one architecture apart.
+
+    Args:
+        name: such as ``timm:resnet18``.
+        options: as for ``open_timm``.
+    """
+    if options.startswith(WEIGHTS):
+        return f"{name}, {Path(options).name}"
+    return f"{name}, {options}" if options else name
 
 
 def classes_of(model: nn.Module) -> int:
