@@ -108,7 +108,7 @@ class Method:
     function: MapFunction
 
 
-# To add a way to explain, add it here: everything else reads this list when it runs.
+# To add a way to explain, add it here: the command, the slider and the studies read this list.
 _METHODS = (
     Method("grad_cam", "Grad-CAM", "#E69F00", grad_cam),
     Method("hires_cam", "HiResCAM", "#56B4E9", hires_cam),
