@@ -36,7 +36,7 @@ from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
 # one of how many test images is explained: hiding patches costs a forward pass for each of them
-EVERY = {"occlusion": 3}
+EVERY = {"occlusion": 10}
 # the group of further runs of the teacher's kind; any other run's group is the title of its kind
 ANOTHER = "another teacher"
 
@@ -44,9 +44,7 @@ ANOTHER = "another teacher"
 def measure(
     dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None
 ) -> list[dict]:
-    """Compare the maps of all finished runs in a folder with those of their teacher.
-
-    What is measured is kept after each run, and not measured again.
+    """Compare the maps of all finished runs in a folder with their teacher's; what is done is kept.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; the runs have to be of it.
@@ -117,7 +115,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         raise SwysError(f"'{folder}' {problem}; name another")
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
-    teacher_maps = {name: _signed_maps(teacher, images, predictions, name) for name in METHODS}
+    teacher_maps: dict[str, np.ndarray] = {}  # of the methods that something is missing of
     measured = _measured_before(path, teacher_row, students)
     if measured is None:
         teacher_row |= own_measures(teacher, images, predictions)
@@ -132,6 +130,8 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
+            if method not in teacher_maps:
+                teacher_maps[method] = _signed_maps(teacher, images, predictions, method)
             student_maps = _signed_maps(model, images, predictions, method)
             row = compare(teacher_maps[method], student_maps, predictions[_part(method)])
             measured.maps[method][run_id] = row
