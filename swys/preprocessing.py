@@ -155,7 +155,9 @@ def from_image_processor(config: Mapping[str, Any]) -> Preprocessing:
                 source="preprocessor_config.json",
             )
         )
-    except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
+    except SwysError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"[:120]
         raise SwysError(f"preprocessor_config.json cannot be used ({reason}); repair it") from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         raise SwysError(f"'{folder}' {problem}; name another")
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
-    teacher_maps: dict[str, np.ndarray] = {}  # of the methods that something is missing of
+    teacher_maps = cache(partial(_signed_maps, teacher, images, predictions))
     measured = _measured_before(path, teacher_row, students)
     if measured is None:
         teacher_row |= own_measures(teacher, images, predictions)
@@ -130,10 +131,8 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
-            if method not in teacher_maps:
-                teacher_maps[method] = _signed_maps(teacher, images, predictions, method)
             student_maps = _signed_maps(model, images, predictions, method)
-            row = compare(teacher_maps[method], student_maps, predictions[_part(method)])
+            row = compare(teacher_maps(method), student_maps, predictions[_part(method)])
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     return _result(data, measured)
