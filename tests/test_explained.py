@@ -45,12 +45,12 @@ def inputs(explained):
 
 def test_an_image_without_a_label_says_so(explained):
     texts = explained.texts(0, 1)
-    assert texts[0] == ["no label", "true class"]
+    assert texts[0] == ["image", "no label", "true class"]
 
 
 def test_an_image_has_the_name_of_its_label(explained):
     texts = explained.texts(2, 1)
-    assert texts[0] == ["b", "true class"]
+    assert texts[0] == ["image", "b", "true class"]
 
 
 def test_labels_are_those_of_the_split(explained):
