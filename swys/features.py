@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from swys_utils.config import SwysError
-from swys_utils.distillation import OBJECTIVES, Distiller, Objective, Teacher
+from swys_utils.distillation import Distiller, Objective, Teacher
 from swys_utils.recipe import Batch, SupervisedObjective
 
 
@@ -59,4 +59,3 @@ FEATURES = Objective(
     studied=False,
     recipe_changes={"patch_drop": 0.0},  # features are compared token by token
 )
-OBJECTIVES[FEATURES.id] = FEATURES

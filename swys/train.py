@@ -19,19 +19,13 @@ from swys_utils.data import DEFAULT_DATASET, Dataset, load_dataset
 from swys_utils.distillation import OBJECTIVES, Objective, Teacher
 from swys_utils.models import timm_name
 from swys_utils.recipe import MAX_WARMUP, Recipe, SupervisedObjective, reference_recipe
+from swys_utils.shipped_results import OLD_METHODS
 from swys_utils.training import build, fit, run_card
 
 from .checkpoints import load_for, output_files, save_and_score
 from .features import FEATURES
 
-# names of methods in earlier versions -> today's
-OLD_METHODS = {
-    "kd_soft": "answers",
-    "soft": "answers",
-    "kd_explain": "maps",
-    "explain": "maps",
-    "kd_features": FEATURES.id,
-}
+OBJECTIVES[FEATURES.id] = FEATURES  # a way to teach that only the command offers
 
 
 @dataclass

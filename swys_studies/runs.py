@@ -13,20 +13,12 @@ from filelock import FileLock
 from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS, PROJECT_ROOT, SwysError, write_json
 from swys_utils.models import SERIES
+from swys_utils.shipped_results import OLD_METHODS
 
 RUNS = PROJECT_ROOT / "runs"
 
 
 RUN_ID = re.compile(r"(\w+)/(\w+)/(seed\d+)")
-# methods in the ids of earlier versions -> today's
-OLD_METHODS = {
-    "scratch": "labels",
-    "kd_soft": "answers",
-    "kd_explain": "maps",
-    "kd_coarse": "answers_p7",
-    "few_scratch": "few_labels",
-    "few_soft": "few_answers",
-}
 
 
 def todays_id(run_id: str) -> str:

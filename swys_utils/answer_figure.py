@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from .data import DEFAULT_DATASET
-from .models import SERIES, count_parameters, create_model
+from .models import SERIES, count_parameters, create_model, lesson_models
 from .plots import GREY, colour
 from .shipped_results import SeriesResults, series_results
 
-COLUMNS = ("vit_base", "vit_tiny", "vit_tiny_answers", "vit_tiny_maps")
 PLACES = {  # way to explain -> the question that its row asks
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement\nwith Base",
     "occlusion": "SAME REASONS?\nhidden patches,\nagreement\nwith Base",
@@ -69,7 +68,7 @@ def answer_figure(
         A figure that pyplot does not know.
     """
     results = series_results(dataset)
-    columns = [_column(results, name) for name in COLUMNS if name in results.runs]
+    columns = [_column(results, name) for name in lesson_models() if name in results.runs]
     columns += more if results.dataset == dataset else []
     for column in columns:
         column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)

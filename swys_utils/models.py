@@ -66,6 +66,15 @@ SERIES = {
 }
 
 
+def lesson_models() -> list[str]:
+    """Base, and the models of ``SERIES`` with its geometry: those that the lesson compares."""
+    base = SERIES["vit_base"]
+    geometry = (base.img_size, base.patch_size)
+    return [
+        name for name, entry in SERIES.items() if (entry.img_size, entry.patch_size) == geometry
+    ]
+
+
 def timm_name(name: str) -> str:
     """The architecture behind a name of the series; any other name is timm's own."""
     if name in SERIES:

@@ -18,7 +18,7 @@ from torch import nn
 
 from .data import DEFAULT_DATASET, Dataset
 from .data_figures import MARK, has_class, short_name, show_image
-from .gradcam import overlay
+from .gradcam import METHODS, overlay
 from .metrics import probabilities
 from .planted import Mark, found, plant
 from .plots import GREY, colour
@@ -266,17 +266,6 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
     return figure
 
 
-FINDERS = {  # row of the figure -> its key in planted.json; at the last block, where there are more
-    "Grad-CAM": "grad_cam, block 11",
-    "HiResCAM": "hires_cam, block 11",
-    "LeGrad": "legrad, block 11",
-    "rollout": "attention_rollout, block 11",
-    "integrated gradients": "integrated_gradients",
-    "hiding": "occlusion, mean",
-}
-FINDER_SHADES = {"Grad-CAM": "grad_cam", "hiding": "occlusion"}
-
-
 def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     """How often ways to explain point at a planted mark: a dot for each cheating model.
 
@@ -287,27 +276,47 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     patches = sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]
     figure, axes = plt.subplots(1, len(patches), figsize=(8, 3.1), sharey=True, squeeze=False)
     figure.set_layout_engine("constrained")
+    rows = _measured_methods(cheats)
     for ax, patch in zip(axes[0], patches):
         units = [unit for unit in cheats if unit["patch"] == patch]
-        _draw_hits(ax, units)
+        _draw_hits(ax, units, rows)
         ax.set_title(f"{(28 // patch) ** 2} patches, {len(units)} models", loc="left", fontsize=11)
-    axes[0, 0].set_yticks(range(len(FINDERS)), list(FINDERS))
+    axes[0, 0].set_yticks(range(len(rows)), list(rows))
     return figure
 
 
-def _draw_hits(ax: Axes, units: Sequence[Mapping]) -> None:
+def _measured_methods(units: Sequence[Mapping]) -> dict[str, str]:
+    """Title of each way to explain that was measured -> its key in planted.json.
+
+    Of a method that was measured at several blocks the last block counts, else its first variant.
+    """
+    keys: dict[str, str] = {}
+    for unit in units:
+        for key in unit["methods"]:
+            method, _, variant = key.partition(", ")
+            if method not in keys or variant.startswith("block"):
+                keys[method] = key
+    rows = {}
+    for method, key in keys.items():
+        title = METHODS[method].title if method in METHODS else method.replace("_", " ")
+        rows[title] = key
+    return rows
+
+
+def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> None:
     """A row of dots for each way to explain, and a line at chance."""
-    for row, (name, key) in enumerate(FINDERS.items()):
+    compared = (METHODS["grad_cam"].title, METHODS["occlusion"].title)
+    for row, (title, key) in enumerate(rows.items()):
         hits = [100 * unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
         offsets = np.linspace(-0.2, 0.2, len(hits)) if len(hits) > 1 else np.zeros(len(hits))
-        shade = colour(FINDER_SHADES.get(name, ""))
+        shade = colour(title) if title in compared else GREY
         ax.plot(hits, row + offsets, "o", ms=7, color=shade, mec="white")
     if units:
         chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]
         ax.axvline(chance, color=GREY, lw=1)
         ax.text(chance, -0.75, " chance", color=GREY, va="center", fontsize=9)
     ax.set(xlabel="hottest patch on the ring (% of images)", xlim=(-4, 104))
-    ax.set(ylim=(len(FINDERS) - 0.5, -1.1), yticks=range(len(FINDERS)))
+    ax.set(ylim=(len(rows) - 0.5, -1.1), yticks=range(len(rows)))
 
 
 def _cheats(units: Sequence[Mapping]) -> list[Mapping]:

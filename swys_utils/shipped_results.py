@@ -14,10 +14,14 @@ from .config import CHECKPOINTS
 from .data import DEFAULT_DATASET
 from .models import SERIES
 
-OLD_METHODS = {  # ways to teach in files of earlier versions -> today's
+OLD_METHODS = {  # ways to teach, as earlier versions called them -> today's names
     "scratch": "labels",
     "kd_soft": "answers",
+    "soft": "answers",
     "kd_explain": "maps",
+    "explain": "maps",
+    "kd_features": "features",
+    "kd_coarse": "answers_p7",
     "few_scratch": "few_labels",
     "few_soft": "few_answers",
 }

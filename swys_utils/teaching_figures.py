@@ -20,7 +20,7 @@ from .data import DEFAULT_DATASET
 from .data_figures import show_image
 from .heatmap_figures import MIN_AUC
 from .metrics import point_scores
-from .models import SERIES
+from .models import SERIES, lesson_models
 from .plots import GREY, colour
 from .shipped_results import FEW, SeriesResults, planted_units
 from .splits import Split
@@ -28,7 +28,6 @@ from .training import predict
 
 Student = TypeVar("Student")
 LOOKS = 6  # how often a student is tested while it learns
-STUDENTS = ("vit_tiny", "vit_tiny_answers", "vit_tiny_maps", "vit_base")
 RULERS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nagreement of Grad-CAM",
     "occlusion": "SAME REASONS?\nagreement of hiding",
@@ -230,7 +229,8 @@ def three_questions(results: SeriesResults) -> Figure:
     rulers = [ruler for ruler in RULERS if ruler in results.agreement]
     figure, axes = plt.subplots(1, 1 + len(rulers), figsize=(8.4, 2.9), sharey=True)
     figure.set_layout_engine("constrained")
-    names = [name for name in STUDENTS if name in results.same_answers]
+    teacher, *students = lesson_models()
+    names = [name for name in (*students, teacher) if name in results.same_answers]
     for place, name in enumerate(names):
         shade = colour(SERIES[name].title)
         _row_of_dots(axes[0], place, 100 * np.array(results.same_answers[name]), shade)

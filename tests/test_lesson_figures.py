@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -23,7 +24,7 @@ from swys_utils.config import profile
 from swys_utils.data import Dataset, load_dataset, to_model_input
 from swys_utils.distillation import correlation, soft_target_loss
 from swys_utils.exercises import check
-from swys_utils.gradcam import grad_cam, hires_cam
+from swys_utils.gradcam import METHODS, grad_cam, hires_cam
 from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Mark, plant
@@ -137,7 +138,7 @@ def test_a_map_that_points_at_the_mark_is_a_hit():
 
 def unit(kind: str, patch: int = 7) -> dict:
     """An entry of planted.json, as far as figures read it."""
-    keys = planted_figures.FINDERS.values()
+    keys = ("grad_cam, block 10", "grad_cam, block 11", "occlusion, mean", "occlusion, blur")
     alike = {"agreement": 0.5}
     return {
         "kind": kind,
@@ -371,3 +372,22 @@ def test_the_exercise_on_enlarged_images(capsys):
     assert "right" in capsys.readouterr().out
     check("enlarged images", 64)
     assert "number of patches" in capsys.readouterr().out
+
+
+def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
+    monkeypatch.setitem(METHODS, "new", replace(METHODS["legrad"], id="new", title="a new way"))
+    measured = unit("cheat")
+    measured["methods"]["new, block 11"] = {"hits": 0.5, "chance": 0.06}
+    monkeypatch.setattr(planted_figures, "planted_units", lambda dataset: [measured])
+    (ax,) = planted_figures.finders_figure().axes
+    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "a new way"
+
+
+def test_the_last_block_stands_for_a_method():
+    rows = planted_figures._measured_methods([unit("cheat")])
+    assert rows["Grad-CAM"] == "grad_cam, block 11"
+
+
+def test_the_first_fill_stands_for_occlusion():
+    rows = planted_figures._measured_methods([unit("cheat")])
+    assert rows["occlusion"] == "occlusion, mean"

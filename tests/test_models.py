@@ -1,6 +1,7 @@
 """Models of the series, and checkpoints: whole, loadable, or refused in one line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ from swys_utils import cards, models
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.metrics import point_scores
-from swys_utils.models import create_model, load_checkpoint, save_checkpoint
+from swys_utils.models import (
+    SERIES,
+    create_model,
+    lesson_models,
+    load_checkpoint,
+    save_checkpoint,
+)
 from swys_utils.training import predict
 
 CARD = {"model": "vit_tiny"}
@@ -364,3 +371,10 @@ def test_a_shipped_checkpoint_scores_what_its_card_says(shipped, real_data_dir, 
 def test_a_checkpoint_is_loaded_by_its_old_id(old_id, todays_id):
     _, card = load_checkpoint(old_id)
     assert card == cards.read_card(cards.find_checkpoint(todays_id) / "card.json")
+
+
+def test_a_student_with_an_entry_of_its_own_is_compared_in_the_lesson(monkeypatch):
+    student = replace(SERIES["vit_tiny"], title="Tiny, taught anew", objective="new")
+    monkeypatch.setitem(SERIES, "vit_tiny_new", student)
+    assert lesson_models()[0] == "vit_base"
+    assert lesson_models()[-1] == "vit_tiny_new"
