@@ -6,7 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-import swys.features  # noqa: F401 (adds a way to teach)
+import swys.train  # noqa: F401 (adds a way to teach)
 from swys_utils import distillation
 from swys_utils.data import Dataset
 from swys_utils.models import create_model

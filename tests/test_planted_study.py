@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from captum.attr import InputXGradient, IntegratedGradients
 from small import vit
 
 from swys_studies import planted, planted_measures
@@ -16,6 +17,7 @@ from swys_studies.planted_students import (
     log_odds,
 )
 from swys_utils.config import SwysError
+from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
 from swys_utils.planted import Mark, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
@@ -90,6 +92,33 @@ def test_int8_answers_almost_as_the_model(split):
     with torch.no_grad():
         expected = planted.predict(model, split.images)
     assert np.abs(answer(split.images) - expected).max() < 0.2 * np.abs(expected).max()
+
+
+def mean_of_patches(pixels):
+    """A map of 4 x 4 patches of 7 px from values of pixels, float (B, 3, 28, 28)."""
+    blocks = pixels.sum(dim=1).unflatten(2, (4, 7)).unflatten(1, (4, 7))
+    return blocks.mean(dim=(2, 4)).detach()
+
+
+@pytest.mark.parametrize("steps", [16, 32])
+def test_integrated_gradients_are_those_of_captum(split, monkeypatch, steps):
+    monkeypatch.setattr(planted_measures, "IG_STEPS", steps)
+    model = vit(noise=0.1, patch_size=7)
+    inputs = to_model_input(split.images[:4], 28)
+    ours = planted_measures.integrated_gradients(model, inputs, 1, signed=True)
+    start = inputs.mean(dim=(2, 3), keepdim=True).expand_as(inputs)
+    theirs = IntegratedGradients(model).attribute(
+        inputs, start, target=1, n_steps=steps, method="riemann_middle"
+    )
+    np.testing.assert_allclose(ours, mean_of_patches(theirs), atol=1e-6)
+
+
+def test_gradient_times_input_is_that_of_captum(split):
+    model = vit(noise=0.1, patch_size=7)
+    inputs = to_model_input(split.images[:4], 28)
+    ours = planted_measures.gradient_times_input(model, inputs, 1, signed=True)
+    theirs = InputXGradient(model).attribute(inputs.clone().requires_grad_(), target=1)
+    np.testing.assert_allclose(ours, mean_of_patches(theirs), atol=1e-6)
 
 
 # Students
