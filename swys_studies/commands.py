@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     agreement,
+    deployed,
     explanations,
     inheritance,
     original,
@@ -21,6 +22,7 @@ COMMANDS = {
     "time": original.time_to_original,
     "report": report.report,
     "agreement": agreement.measure,
+    "deployed": deployed.deployed,
     "explanations": explanations.measure,
     "inheritance": inheritance.inheritance,
     "ship": ship.ship,

@@ -1,0 +1,219 @@
+"""What int8 weights and coarser patches keep of Base, by both rulers: ``swys study deployed``.
+
+``agreement`` compares ways of teaching. Here each shipped model is made smaller once more: its
+ONNX file with int8 weights, and the student that reads 16 patches instead of 49.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.data import DEFAULT_DATASET, Dataset
+from swys_utils.gradcam import heatmaps
+from swys_utils.metrics import point_scores
+from swys_utils.models import SERIES, lesson_models, load_checkpoint
+from swys_utils.occlusion import occlusion
+from swys_utils.onnx_export import (
+    export_onnx,
+    onnx_session,
+    predict_onnx,
+    quantise_onnx_dynamic,
+    run_onnx,
+)
+from swys_utils.results import as_table
+from swys_utils.training import predict
+
+from .agreement import compare
+from .reference import study_data
+
+EVERY = 10  # one of how many test images is asked with hidden patches
+PATCH = 4  # side of what is hidden, px: the patches of Base, whatever a model's own are
+
+
+@dataclass
+class Deployed:
+    """A model as it is used.
+
+    Attributes:
+        title: what a table calls it.
+        megabytes: of its weights or its file.
+        predict: uint8 images -> logits (N, C).
+        maps: uint8 images, classes -> signed Grad-CAM (N, gh, gw).
+        scorer: model input -> logits, to be asked with hidden patches.
+    """
+
+    title: str
+    megabytes: float
+    predict: Callable[[np.ndarray], np.ndarray]
+    maps: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    scorer: Callable[[Tensor], Tensor]
+
+
+def deployed(
+    dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str = ""
+) -> list[dict[str, str]]:
+    """Compare the shipped models, in float32 and in int8, and the 16-token student with Base.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
+        folder: checkpoints; default: checkpoints/<dataset>.
+        save_path: the result; default: checkpoints/<dataset>/deployed.json.
+
+    Returns:
+        The printed table.
+
+    Raises:
+        SwysError: no real data, or no checkpoint of Base.
+    """
+    data = study_data(dataset)
+    weights = Path(folder or CHECKPOINTS / data.info.results_name)
+    if not (weights / "vit_base").is_dir():
+        raise SwysError(f"'{weights}' has no vit_base; name a folder of shipped checkpoints")
+    result = compare_deployed(weights, data)
+    write_json(save_path or CHECKPOINTS / data.info.results_name / "deployed.json", result)
+    rows = summary(result["models"])
+    print(as_table(rows))
+    return rows
+
+
+def compare_deployed(weights: Path, data: Dataset) -> dict:
+    """What each model has in common with Base in float32.
+
+    Args:
+        weights: folder with ``vit_base`` and others.
+        data: all test images are explained, every tenth with hidden patches; none chose anything.
+
+    Returns:
+        ``dataset``, ``source``, ``images``, ``device``, and ``models``: a row for each, Base first,
+        with ``title``, ``megabytes``, ``accuracy``, ``auc``, ``same_answer``, and by the id of a
+        way to explain ``agreement.compare``; no Grad-CAM where the map has other patches.
+    """
+    images = data.test.images
+    few = slice(None, None, EVERY)
+    answers = None
+    base_maps: dict[str, np.ndarray] = {}
+    rows = []
+    for model in small_and_smaller(weights, data.info.num_classes):
+        scores = model.predict(images)
+        predictions = scores.argmax(axis=1)
+        if answers is None:
+            answers = predictions
+        maps = {
+            "grad_cam": model.maps(images, answers),
+            "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
+        }
+        base_maps = base_maps or maps
+        compared = {}
+        for method, own in maps.items():
+            theirs = base_maps[method]
+            if own.shape == theirs.shape:
+                explained = answers if len(own) == len(answers) else answers[few]
+                compared[method] = compare(theirs, own, explained)
+        measured = point_scores(scores, data.test.labels, data.info.task)
+        row = {
+            "title": model.title,
+            "megabytes": round(model.megabytes, 1),
+            "accuracy": round(measured["accuracy"], 5),
+            "auc": round(measured["auc"], 5),
+            "same_answer": round(float((predictions == answers).mean()), 5),
+        }
+        rows.append(row | compared)
+        print(f"{model.title}: done")
+    return {
+        "dataset": data.info.name,
+        "source": data.info.source,
+        "images": len(data.test),
+        "device": device_name(default_device()),
+        "models": rows,
+    }
+
+
+def small_and_smaller(weights: Path, num_classes: int) -> Iterator[Deployed]:
+    """The models of the lesson that are there, each in float32 and in int8, then coarser ones.
+
+    Args:
+        weights: folder of checkpoints.
+        num_classes: of the data.
+
+    Yields:
+        Base in float32 first.
+    """
+    names = [*lesson_models(), "vit_tiny_answers_p7"]
+    for name in names:
+        if not (weights / name).is_dir():
+            continue
+        model, _ = load_checkpoint(weights / name, default_device(), num_classes)
+        title = SERIES[name].title
+        yield in_torch(title, model)
+        yield in_int8(f"{title}, int8", model)
+
+
+def in_torch(title: str, model: VisionTransformer) -> Deployed:
+    """A model as torch runs it, in float32."""
+
+    def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return heatmaps(model, images, "grad_cam", targets, signed=True)
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        return predict(model, images)
+
+    megabytes = sum(4 * weight.numel() for weight in model.parameters()) / 1e6
+    return Deployed(title, megabytes, answer, maps, model)
+
+
+def in_int8(title: str, model: VisionTransformer) -> Deployed:
+    """A model as an ONNX file of int8 weights, run one image at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "int8.onnx"
+        export_onnx(model, f"{folder}/float32.onnx")
+        quantise_onnx_dynamic(f"{folder}/float32.onnx", small)
+        megabytes = small.stat().st_size / 1e6
+        session = onnx_session(small)
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        logits, _ = predict_onnx(session, images, batch_size=1)
+        return logits
+
+    def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        _, values = predict_onnx(session, images, batch_size=1, targets=targets)
+        return values
+
+    def scorer(inputs: Tensor) -> Tensor:
+        logits = [run_onnx(session, pixels)[0] for pixels in inputs.split(1)]
+        return torch.from_numpy(np.concatenate(logits))
+
+    return Deployed(title, megabytes, answer, maps, scorer)
+
+
+def summary(models: list[dict]) -> list[dict[str, str]]:
+    """A row for each model, for ``as_table``.
+
+    Args:
+        models: of ``compare_deployed``.
+    """
+    rows = []
+    for model in models:
+        row = {
+            "model": model["title"],
+            "MB": f"{model['megabytes']:.1f}",
+            "accuracy": f"{model['accuracy']:.1%}",
+            "AUC": f"{model['auc']:.3f}",
+            "same answer": f"{model['same_answer']:.1%}",
+        }
+        for method in ("grad_cam", "occlusion"):
+            found = model.get(method)
+            text = "other patches"
+            if found is not None:
+                text = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
+            row[f"{method} (chance)"] = text
+        rows.append(row)
+    return rows

@@ -1,0 +1,69 @@
+"""Smaller files of shipped models, compared with Base, on untrained models with drawn images."""
+
+import pytest
+import torch
+from small import some, vit
+
+from swys_studies import deployed
+from swys_utils.data import load_dataset
+from swys_utils.models import save_checkpoint
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def data(drawn_data_dir):
+    return some(load_dataset(root=drawn_data_dir), test=20)
+
+
+@pytest.fixture(scope="module")
+def result(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    names = {"vit_base": 4, "vit_tiny": 4, "vit_tiny_answers_p7": 7}
+    for seed, (name, patch) in enumerate(names.items()):
+        model = vit(seed=seed, noise=0.1, patch_size=patch)
+        card = {"model": name, "dataset": "pneumoniamnist", "patch_size": patch}
+        save_checkpoint(model, folder / name, card)
+    return deployed.compare_deployed(folder, data)
+
+
+def row(result, title):
+    return next(row for row in result["models"] if row["title"] == title)
+
+
+def test_base_agrees_with_itself(result):
+    base = row(result, "Base")
+    assert base["same_answer"] == 1
+    assert base["grad_cam"]["spearman"] == pytest.approx(1)
+    assert base["occlusion"]["spearman"] == pytest.approx(1)
+
+
+def test_int8_is_nearer_to_its_own_model_than_another_model_is(result):
+    same = row(result, "Base, int8")
+    other = row(result, "Tiny")
+    assert same["occlusion"]["spearman"] > other["occlusion"]["spearman"]
+    assert same["grad_cam"]["spearman"] > other["grad_cam"]["spearman"]
+    assert same["megabytes"] < row(result, "Base")["megabytes"]
+
+
+def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result):
+    coarse = row(result, "Tiny, answers, 16 tokens")
+    assert "grad_cam" not in coarse
+    assert coarse["occlusion"]["images"] == 2
+
+
+def test_a_table_has_a_row_for_each_model(result):
+    rows = deployed.summary(result["models"])
+    assert len(rows) == 6
+    assert rows[-1]["grad_cam (chance)"] == "other patches"
+
+
+def test_the_int8_file_answers_with_a_hidden_patch_as_it_does_without(data):
+    model = vit(noise=0.1)
+    small = deployed.in_int8("Tiny, int8", model)
+    inputs = torch.rand(2, 3, 28, 28) * 2 - 1
+    with torch.no_grad():
+        expected = model(inputs)
+    difference = (small.scorer(inputs) - expected).abs().max()
+    assert difference < 0.2 * expected.abs().max()
