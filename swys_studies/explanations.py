@@ -25,7 +25,7 @@ from swys_utils.faithfulness import (
 )
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
 from swys_utils.metrics import mean_interval
-from swys_utils.models import SERIES, load_checkpoint
+from swys_utils.models import SERIES, lesson_models, load_checkpoint
 from swys_utils.training import predict
 
 from .runs import todays_title
@@ -123,13 +123,11 @@ def shipped_models(folder: str) -> dict[str, str]:
     Returns:
         Title -> checkpoint id.
     """
-    base = SERIES["vit_base"]
     shipped = {}
-    for name, model in SERIES.items():
+    for name in lesson_models():
         checkpoint_id = f"{folder}/{name}"
-        same_geometry = (model.img_size, model.patch_size) == (base.img_size, base.patch_size)
-        if same_geometry and checkpoint_id in checkpoint_ids():
-            shipped[model.title] = checkpoint_id
+        if checkpoint_id in checkpoint_ids():
+            shipped[SERIES[name].title] = checkpoint_id
     return shipped
 
 

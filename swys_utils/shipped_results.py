@@ -6,6 +6,7 @@ They lie in ``checkpoints/<dataset>/``. Files of earlier versions are read under
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,25 +135,30 @@ def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
         results: of ``series_results``.
 
     Returns:
-        Rows for ``results.as_table``; a ruler that was not measured has no column.
+        Rows for ``results.as_table``; a ruler that was not measured has no column, and where it was
+        not measured for a model stands a dash.
     """
     rulers = {"grad_cam": "Grad-CAM", "occlusion": "hiding"}
+    measured_rulers = {key: ruler for key, ruler in rulers.items() if key in results.agreement}
     rows = []
     for name, entry in SERIES.items():
         if name not in results.agreement.get("grad_cam", {}):
             continue
         title = f"another {entry.title}" if name == "vit_base" else entry.title
         row = {"compared with Base": title}
-        row["runs"] = str(len(results.agreement["grad_cam"][name]))
-        for method, ruler in rulers.items():
-            measured = results.agreement.get(method, {}).get(name)
-            if measured:
-                row[ruler] = f"{np.mean([one['spearman'] for one in measured]):.2f}"
-                chance = np.mean([one["chance_in_class"] for one in measured])
-                row[f"{ruler}, by chance"] = f"{chance:.2f}"
+        for method, ruler in measured_rulers.items():
+            runs = results.agreement[method].get(name, [])
+            row[ruler] = _mean_text([run["spearman"] for run in runs])
+            row[f"{ruler}, by chance"] = _mean_text([run["chance_in_class"] for run in runs])
+            row[f"{ruler}, runs"] = str(len(runs))
         row["empty maps"] = f"{np.mean(results.empty[name]):.0%}"
         rows.append(row)
     return rows
+
+
+def _mean_text(values: Sequence[float]) -> str:
+    """The mean as text; a dash where there is no value."""
+    return f"{np.mean(values):.2f}" if values else "-"
 
 
 def planted_units(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""Figures of extra 7: patches that are removed or put back, their curves, and empty maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .data_figures import show_image
+from .faithfulness import DeletionInsertion
+from .gradcam import overlay
+from .metrics import mean_interval
+from .plots import GREY, colour
+
+LINES = ("-", "--", ":")  # of the first map and of its baselines
+
+
+def removal_strip(
+    image: np.ndarray, heat: np.ndarray, pictures: Mapping[str, Tensor], shares: Mapping
+) -> Figure:
+    """An image that loses its hottest patches step by step, and one that gets them back.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+        heat: its signed map, float (gh, gw).
+        pictures: "deletion" and "insertion" -> model input, float (steps + 1, 3, S, S).
+        shares: the same names -> probability of the class in each picture, float (steps + 1,).
+    """
+    steps = len(next(iter(pictures.values()))) - 1
+    figure, axes = plt.subplots(
+        2, steps + 1, figsize=(1.25 * (steps + 1), 3.4), layout="constrained"
+    )
+    marked = overlay(image[None], heat[None], size=224)[0]
+    for row, (name, images) in zip(axes, pictures.items()):
+        show_image(row[0], marked)
+        row[0].set_title("the map", fontsize=9)
+        row[0].set_ylabel(name)
+        for step in range(1, steps + 1):
+            picture = (images[step] + 1) / 2
+            show_image(row[step], picture.permute(1, 2, 0).numpy(force=True))
+            row[step].set_title(f"p = {shares[name][step]:.2f}", fontsize=9)
+            row[step].set_xlabel(f"{step / steps:.0%}", fontsize=9)
+    figure.supxlabel("patches removed (above) or put back (below), the hottest first", fontsize=10)
+    return figure
+
+
+def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
+    """Mean curves of deletion and insertion, and the interval of each map's score.
+
+    Args:
+        scores: name of a map -> its curves; the first is the map in question, then baselines.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained")
+    left, middle, right = axes
+    middle.sharey(left)
+    for place, (name, score) in enumerate(scores.items()):
+        shade = GREY if place else colour("Tiny")
+        style = {"color": shade, "linestyle": LINES[place]}
+        percent = 100 * score.fractions
+        left.plot(percent, score.deletion.mean(axis=0), label=name, **style)
+        middle.plot(percent, score.insertion.mean(axis=0), **style)
+        _draw_interval(right, place, score.gap, shade)
+    left.set(xlabel="patches removed (%)", ylabel="probability of the class")
+    left.set_title("deletion: lower is better", fontsize=10, loc="left")
+    left.legend(frameon=False, fontsize=9)
+    middle.set(xlabel="patches put back (%)")
+    middle.set_title("insertion: higher is better", fontsize=10, loc="left")
+    right.axvline(0, color="black", linewidth=1)
+    right.set(xlabel="insertion - deletion, 95 % interval", ylim=(len(scores) - 0.5, -0.5))
+    right.set_yticks(range(len(scores)), list(scores))
+    right.set_title("score: further right is better", fontsize=10, loc="left")
+    return figure
+
+
+def _draw_interval(ax: Axes, place: int, gaps: np.ndarray, shade: str) -> None:
+    """The mean of a score over images, and its interval, in a row of its own."""
+    mean, low, high = mean_interval(gaps)
+    ax.plot([low, high], [place, place], color=shade, linewidth=3)
+    ax.plot(mean, place, "o", color=shade)
+
+
+def empty_figure(name: str, rows: Sequence[Mapping]) -> Figure:
+    """In which answers Grad-CAM's ReLU leaves nothing of the map.
+
+    Args:
+        name: title of the model.
+        rows: of ``swys study explanations``: first all images, then a row for each answer and band
+            of confidence; ``predicted``, ``confidence``, ``images``, ``empty`` and ``share``.
+    """
+    whole, *groups = [row for row in rows if row["images"]]
+    height = 1.2 + 0.3 * len(groups)
+    figure, ax = plt.subplots(figsize=(7, height), layout="constrained")
+    names = []
+    for place, row in enumerate(groups):
+        names.append(f"{row['predicted']}, {row['confidence']}")
+        percent = 100 * row["share"]
+        ax.barh(place, percent, color=colour(name))
+        ax.text(percent + 1, place, f"{row['empty']} of {row['images']}", va="center", fontsize=9)
+    ax.set_yticks(range(len(groups)), names)
+    ax.set(xlabel="empty maps (%)", xlim=(0, 118), ylim=(len(groups) - 0.5, -0.5))
+    ax.set_ylabel("answer, its probability")
+    title = f"{name}: {whole['empty']} of {whole['images']} maps are empty"
+    ax.set_title(title, fontsize=11, loc="left")
+    return figure
