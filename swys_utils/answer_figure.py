@@ -91,13 +91,13 @@ def answer_figure(
     for ax, method in zip(axes[3:], places):
         _draw_places(ax, columns, method)
     axes[0].set_xlim(-0.5, len(columns) - 0.3)
-    _draw_headings(axes[0], axes[-1], columns)
+    _draw_headings(axes[0], columns)
     _draw_title(figure, results)
     return figure
 
 
-def _draw_headings(top: Axes, bottom: Axes, columns: Sequence[Column]) -> None:
-    """The name of each model above its column, and below it how many runs there are."""
+def _draw_headings(top: Axes, columns: Sequence[Column]) -> None:
+    """The name of each model above its column."""
     for place, column in enumerate(columns):
         title = column.title.replace(", ", ",\n")
         above = top.text(
@@ -108,20 +108,6 @@ def _draw_headings(top: Axes, bottom: Axes, columns: Sequence[Column]) -> None:
             ha="center",
         )
         above.set(color=colour(column.title), weight="bold")
-        count = len(column.accuracy)
-        runs = "1 run" if count == 1 else f"{count} runs"
-        below = bottom.text(
-            place,
-            -0.06,
-            runs,
-            transform=bottom.get_xaxis_transform(),
-        )
-        below.set(
-            color=GREY,
-            ha="center",
-            va="top",
-            fontsize=9,
-        )
 
 
 def _draw_title(figure: Figure, results: SeriesResults) -> None:
@@ -187,31 +173,18 @@ def _draw_scores(ax: Axes, columns: Sequence[Column], key: str, images: int) -> 
 
 
 def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
-    """Bars of the size of the weights on a logarithmic axis; sizes and times as numbers."""
+    """Bars of the size of the weights; sizes and times as numbers."""
+    largest = max(column.megabytes for column in columns)
     for place, column in enumerate(columns):
-        ax.bar(
-            place,
-            column.megabytes,
-            width=0.3,
-            color=colour(column.title),
-            alpha=0.8,
-        )
+        ax.bar(place, column.megabytes, width=0.3, color=colour(column.title), alpha=0.8)
         text = f"{column.megabytes:.0f} MB"
         if column.milliseconds is not None:
             text += f"\n{column.milliseconds:.1f} ms"
-        ax.text(
-            place,
-            1.2 * column.megabytes,
-            text,
-            ha="center",
-            va="bottom",
-            weight="bold",
-        )
-    ax.set_yscale("log")
-    ax.set_ylim(1, 5000)
-    ax.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
-    ax.minorticks_off()
-    _row_title(ax, "COST\nMB of weights,\nms an image")
+        height = column.megabytes + 0.05 * largest
+        ax.text(place, height, text, ha="center", va="bottom", weight="bold")
+    is_timed = any(column.milliseconds is not None for column in columns)
+    ax.set_ylim(0, (1.7 if is_timed else 1.4) * largest)
+    _row_title(ax, "COST\nMB of weights" + (",\nms an image" if is_timed else ""))
 
 
 def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
@@ -239,24 +212,10 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
 
 def _dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     """Values side by side around a place."""
-    offsets = (
-        np.linspace(
-            -DOTS / 2,
-            DOTS / 2,
-            len(values),
-        )
-        if len(values) > 1
-        else [0]
-    )
-    ax.plot(
-        place + np.asarray(offsets),
-        values,
-        "o",
-        ms=6,
-        color=shade,
-        mec="white",
-        mew=0.8,
-    )
+    offsets = np.zeros(1)
+    if len(values) > 1:
+        offsets = np.linspace(-DOTS / 2, DOTS / 2, len(values))
+    ax.plot(place + offsets, values, "o", ms=6, color=shade, mec="white", mew=0.8)
 
 
 def _row_title(ax: Axes, text: str) -> None:

@@ -55,8 +55,10 @@ def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figu
         marker = MARKERS.get(name.split(", ")[-1], "o")
         ax.plot([low, high], [place, place], color=shade, lw=5, alpha=0.35)
         ax.plot(ratio, place, marker, ms=9, color=shade)
-        ax.text(high * 1.06, place, f"{ratio:.1f}x", va="center", color=shade)
-        ax.plot(macs["Base, torch"] / macs[name], place, "|", ms=18, mew=3, color=GREY)
+        expected = macs["Base, torch"] / macs[name]
+        ax.plot(expected, place, "|", ms=18, mew=3, color=GREY)
+        end = high if expected < ratio else max(high, expected)
+        ax.text(end * 1.08, place, f"{ratio:.1f}x", va="center", color=shade)
     ax.plot([], [], "|", ms=14, mew=3, color=GREY, label="times less arithmetic")
     ax.legend(frameon=False, loc="upper right")
     ax.axvline(1, color="black", lw=0.8)

@@ -331,7 +331,6 @@ PUBLISHED = {  # data set -> scores; notebook 1 names and links the sources
         Published("MedViTV2, 224 px [4]", 0.973, "test"),
     )
 }
-CHOSEN_ON = {"validation": "o", "unclear": "s", "test": "X"}
 
 
 def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
@@ -363,7 +362,7 @@ def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None
     high = 100 * (score.accuracy + half)
     shade = "#B00020" if score.chosen_on == "test" else "black"
     ax.plot([low, high], [place, place], color=shade, alpha=0.3, linewidth=4)
-    ax.plot(100 * score.accuracy, place, CHOSEN_ON[score.chosen_on], color=shade)
+    ax.plot(100 * score.accuracy, place, "o", color=shade)
     if score.chosen_on != "validation":
         note = f"chosen on: {score.chosen_on}"
         ax.text(low - 0.6, place, note, ha="right", va="center", color=shade)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
 
 from .data_figures import show_image
+from .explain import agreement
 from .gradcam import overlay
 from .plots import GREY, colour
 from .saved_models import SavedModel
@@ -128,7 +129,7 @@ def _draw_offsets(ax: Axes, values: np.ndarray, x: np.ndarray, shade: str) -> No
     top = max(abs(values).max(), 1e-9) * 1.1
     ax.axhspan(-top, 0, color=GREY, alpha=0.15, lw=0)
     ax.axhline(0, color="black", lw=1)
-    ax.set(xlabel="how sure the answer is (log-odds)", ylim=(-top, top), yticks=[0])
+    ax.set(xlabel="how sure the answer is (log-odds)", ylim=(-top, top))
     ax.text(0.98, 0.03, "ReLU removes this", transform=ax.transAxes, ha="right", color=GREY)
 
 
@@ -178,21 +179,26 @@ def two_rulers(
     images: np.ndarray,
     marked: Mapping[str, np.ndarray],
     hidden: Mapping[str, np.ndarray],
+    answers: Sequence[str],
 ) -> Figure:
     """Images, below each what two models mark, and below that what their answers rest on.
 
+    Below the second model of each ruler stands how much its maps agree with the first one's.
+
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
-        marked: model -> Grad-CAM maps, float (N, gh, gw).
+        marked: model -> signed Grad-CAM maps, float (N, gh, gw).
         hidden: model -> occlusion, float (N, gh, gw).
+        answers: the answer to each image, which both models give.
     """
     rows = [(f"{name},\nGrad-CAM", maps) for name, maps in marked.items()]
     rows += [(f"{name},\nhiding", maps) for name, maps in hidden.items()]
-    size = (1.3 * len(images) + 1, 1.42 * (len(rows) + 1))
+    size = (1.3 * len(images) + 1, 1.5 * (len(rows) + 1))
     figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
-    for ax, image in zip(axes[0], images):
+    for ax, image, answer in zip(axes[0], images, answers):
         show_image(ax, image)
+        ax.set_title(f"both: {answer}", fontsize=9)
     for row, (name, maps) in zip(axes[1:], rows):
         pictures = overlay(images, maps, alpha=0.7, size=112)
         row[0].set_ylabel(name, color=colour(name.split(",")[0]), fontsize=11)
@@ -200,4 +206,9 @@ def two_rulers(
             show_image(ax, picture)
             if heat.max() <= 0:
                 ax.text(56, 56, "empty", color="white", ha="center", va="center")
+    last = len(marked)
+    for by_model, row in ((marked, axes[last]), (hidden, axes[last + len(hidden)])):
+        first, *_, second = by_model.values()
+        for ax, value in zip(row, agreement(first, second)):
+            ax.set_xlabel(f"agreement {value:.2f}", fontsize=9)
     return figure

@@ -308,8 +308,10 @@ def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> N
     compared = (METHODS["grad_cam"].title, METHODS["occlusion"].title)
     for row, (title, key) in enumerate(rows.items()):
         hits = [100 * unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
-        offsets = np.linspace(-0.2, 0.2, len(hits)) if len(hits) > 1 else np.zeros(len(hits))
+        offsets = np.linspace(-0.25, 0.25, len(hits)) if len(hits) > 1 else np.zeros(len(hits))
         shade = colour(title) if title in compared else GREY
+        if row % 2:  # a band, so that a dot is seen to be of its row
+            ax.axhspan(row - 0.5, row + 0.5, color=GREY, alpha=0.1, lw=0)
         ax.plot(hits, row + offsets, "o", ms=7, color=shade, mec="white")
     if units:
         chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]

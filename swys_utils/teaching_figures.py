@@ -18,10 +18,11 @@ from torch import nn
 
 from .data import DEFAULT_DATASET
 from .data_figures import show_image
+from .explain import agreement
 from .heatmap_figures import MIN_AUC
 from .metrics import point_scores
 from .models import SERIES, lesson_models
-from .plots import GREY, colour
+from .plots import GREY, colour, spread_out
 from .shipped_results import FEW, SeriesResults, planted_units
 from .splits import Split
 from .training import predict
@@ -115,39 +116,16 @@ class StudentCurves:
         )
         ax = figure.subplots()
         text, height = self.line
-        ax.axhline(
-            height,
-            color="black",
-            ls="--",
-            lw=1,
-        )
-        ax.text(
-            0,
-            height,
-            f"{text}: {height:.2f}",
-            va="bottom",
-            fontsize=9,
-        )
+        ax.plot([0, self.seconds], [height, height], "--", color="black", lw=1)
+        ax.text(0, height, f"{text}: {height:.2f}", va="bottom", fontsize=9)
         ends = {name: rows[-1]["auc"] for name, rows in self.history.items()}
         heights = spread_out(list(ends.values()), gap=0.045)
         for (name, rows), place in zip(self.history.items(), heights):
             shade = colour(name)
             seconds = [row["seconds"] for row in rows]
-            ax.plot(
-                seconds,
-                [row["auc"] for row in rows],
-                ".-",
-                color=shade,
-                lw=2,
-            )
+            ax.plot(seconds, [row["auc"] for row in rows], ".-", color=shade, lw=2)
             label = f"{name}: {ends[name]:.2f}"
-            ax.text(
-                1.06 * self.seconds,
-                place,
-                label,
-                color=shade,
-                va="center",
-            )
+            ax.text(1.06 * self.seconds, place, label, color=shade, va="center")
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
         ax.set_xlim(0, 1.5 * self.seconds)
         return figure
@@ -171,15 +149,6 @@ class StudentCurves:
         self._shown = True
 
 
-def spread_out(values: Sequence[float], gap: float) -> list[float]:
-    """Heights for labels near these values, in their order, at least ``gap`` apart."""
-    order = np.argsort(values)
-    heights = np.array(values, dtype=float)
-    for below, above in zip(order, order[1:]):
-        heights[above] = max(heights[above], heights[below] + gap)
-    return heights.tolist()
-
-
 def places_grid(
     images: np.ndarray,
     marked: Mapping[str, np.ndarray],
@@ -187,7 +156,8 @@ def places_grid(
 ) -> Figure:
     """Left what Grad-CAM marks, right what the answers rest on: a row for each model.
 
-    Finer maps are averaged down to the grid of the coarsest.
+    Finer maps are averaged down to the grid of the coarsest. Above each map stands its agreement
+    with the map of the first model.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -203,9 +173,16 @@ def places_grid(
         half.suptitle(title, fontsize=11)
         for ax, image in zip(axes[0], images):
             show_image(ax, image)
-        for row, (name, values) in zip(axes[1:], maps.items()):
-            coarse = F.adaptive_avg_pool2d(torch.as_tensor(values), (side, side)).numpy()
-            _draw_signed(row, coarse)
+        coarse = {}
+        for name, values in maps.items():
+            shown = torch.as_tensor(values[: len(images)])
+            coarse[name] = F.adaptive_avg_pool2d(shown, (side, side)).numpy()
+        first, *others = coarse
+        for row, name in zip(axes[1:], coarse):
+            _draw_signed(row, coarse[name])
+            if name in others:
+                for ax, alike in zip(row, agreement(coarse[first], coarse[name])):
+                    ax.set_title(f"{alike:.2f}", fontsize=9)
             if maps is marked:
                 row[0].set_ylabel(name.replace(", ", ",\n"), color=colour(name), fontsize=9)
     return figure
@@ -260,23 +237,8 @@ def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str)
 
 def _row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     """Values of one row, a little below each other."""
-    offsets = (
-        np.linspace(
-            -0.2,
-            0.2,
-            len(values),
-        )
-        if len(values) > 1
-        else np.zeros(1)
-    )
-    ax.plot(
-        values,
-        place + offsets,
-        "o",
-        ms=6,
-        color=shade,
-        mec="white",
-    )
+    offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
+    ax.plot(values, place + offsets, "o", ms=6, color=shade, mec="white")
 
 
 def few_label_table(results: SeriesResults) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .data import Dataset
-from .plots import GREY, SCORES, LiveCurve, Scores, colour
+from .plots import GREY, SCORES, LiveCurve, Scores, colour, spread_out
 from .recipe import SupervisedObjective, one_hot
 from .training import predict
 
@@ -344,20 +344,16 @@ class LiveLosses(LiveCurve):
         """Both losses over the seconds, each with its name at the end of its line."""
         shade = colour(self.title)
         seconds = [row["seconds"] for row in self.history]
-        for key, name, style in (("train_loss", "training", "-"), ("val_loss", "validation", "--")):
+        ends = []
+        for key, style in (("train_loss", "-"), ("val_loss", "--")):
             losses = [row[key] for row in self.history]
             ax.plot(seconds, losses, style, color=shade, marker=".")
-            ax.annotate(
-                f" {name}",
-                (seconds[-1], losses[-1]),
-                color=shade,
-                va="center",
-            )
+            ends.append(losses[-1])
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
-        ax.set_xlim(
-            0,
-            1.3 * max(self.seconds, seconds[-1], 1),
-        )
+        ax.set_xlim(0, 1.3 * max(self.seconds, seconds[-1], 1))
+        heights = spread_out(ends, gap=0.07 * ax.get_ylim()[1])
+        for name, height in zip(("training", "validation"), heights):
+            ax.text(seconds[-1], height, f"  {name}", color=shade, va="center")
 
 
 def outcome(auc: float, line: float) -> str:

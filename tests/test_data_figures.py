@@ -68,7 +68,7 @@ def test_the_game_leaves_a_sentence_where_nothing_can_be_pressed(game):
 def test_every_published_score_says_what_it_was_chosen_on():
     for scores in PUBLISHED.values():
         for score in scores:
-            assert score.chosen_on in data_figures.CHOSEN_ON
+            assert score.chosen_on in ("validation", "unclear", "test")
             assert 0.5 < score.accuracy < 1
 
 

@@ -15,6 +15,7 @@ from swys_utils import (
     benchmark_figures,
     heatmap_figures,
     planted_figures,
+    plots,
     shipped_results,
     teachers,
     teaching_figures,
@@ -75,7 +76,8 @@ def test_grad_cam_of_the_page_is_that_of_the_package(model):
 
 def test_occlusion_of_the_page_is_that_of_the_package(model, data):
     names = {"probabilities": probabilities, "data": data}
-    my_occlusion = function_of_page("04_gradcam", "my_occlusion", **names)
+    log_odds = function_of_page("04_gradcam", "log_odds", **names)
+    my_occlusion = function_of_page("04_gradcam", "my_occlusion", log_odds=log_odds)
     ours = occlusion(model, IMAGES[:2], 1)
     assert np.allclose(my_occlusion(model, to_model_input(IMAGES[:2]), 1), ours, atol=1e-5)
 
@@ -198,7 +200,7 @@ def test_figures_of_heatmaps():
         heatmap_figures.heatmap_steps(IMAGES[0], MAPS[0].clip(0), "pneumonia"),
         heatmap_figures.offset_figure(signed, sure),
         heatmap_figures.colours_figure(MAPS),
-        heatmap_figures.two_rulers(IMAGES, signed, signed),
+        heatmap_figures.two_rulers(IMAGES, signed, signed, ["yes"] * len(IMAGES)),
     ]
     assert "Base: 12 of 12 maps empty" in figures[1].axes[0].get_title(loc="left")
     assert [len(figure.axes) for figure in figures] == [4, 2, 10, 60]
@@ -255,7 +257,7 @@ def test_a_student_that_learned_nothing_is_not_compared(data, capsys):
 
 
 def test_labels_are_moved_apart():
-    assert teaching_figures.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
+    assert plots.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
 
 
 def test_figures_of_teaching():
