@@ -6,7 +6,7 @@ All runs in a folder are compared: the answer is about ways of teaching, not abo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from swys_utils.models import load_checkpoint
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .kinds import BASE, kind_of, studied_kinds, taught_pairs
+from .kinds import BASE, TINY, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
@@ -79,11 +79,13 @@ class Measured:
         teacher: id, seed, group and scores of the teacher, with ``own_measures``.
         runs: the same of each run that is compared with it.
         maps: id of a method of explaining -> id of a run -> ``compare``.
+        siblings: id of a method -> "<id> and <id>" of two Tinys on their own -> ``compare``.
     """
 
     teacher: dict
     runs: list[dict]
     maps: dict[str, dict[str, dict]]
+    siblings: dict[str, dict[str, dict]] = field(default_factory=dict)
 
 
 def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
@@ -99,8 +101,8 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
 
     Returns:
         ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
-        as in ``Measured``; ``differences`` of accuracy and of the gap; and ``maps``: id of a method
-        -> ``runs`` (id -> ``compare``) and ``differences``.
+        as in ``Measured``; ``differences`` of accuracy and of the gap; ``maps``: id of a method
+        -> ``runs`` (id -> ``compare``) and ``differences``; and ``siblings`` as in ``Measured``.
 
     Raises:
         SwysError: no finished run with its teacher, or runs of another data set.
@@ -135,7 +137,40 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             row = compare(teacher_maps(method), student_maps, predictions[_part(method)])
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
-    return _result(data, measured)
+    tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
+    _compare_siblings(measured, tinys, images, predictions)
+    result = _result(data, measured)
+    write_json(path, result)
+    return result
+
+
+def _compare_siblings(
+    measured: Measured, tinys: Mapping[str, Path], images: np.ndarray, predictions: np.ndarray
+) -> None:
+    """Compare the maps of Tinys with each other: what do other random weights alone change?
+
+    The first one is compared with each other one. What an earlier result says of a pair is kept.
+
+    Args:
+        measured: gets the rows.
+        tinys: id of a run of Tiny on its own -> its weights.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        predictions: class that is explained, int (N,), as for the comparison with Base.
+    """
+    if len(tinys) < 2:
+        return
+    models = {}
+    for run_id, path in tinys.items():
+        models[run_id], _ = load_checkpoint(path, default_device())
+    first, *others = models
+    for method in METHODS:
+        rows = measured.siblings.setdefault(method, {})
+        if all(f"{first} and {other}" in rows for other in others):
+            continue
+        own = _signed_maps(models[first], images, predictions, method)
+        for other in others:
+            maps = _signed_maps(models[other], images, predictions, method)
+            rows[f"{first} and {other}"] = compare(own, maps, predictions[_part(method)])
 
 
 def _weights(entries: Mapping[str, dict], dataset: str, folder: Path) -> dict[str, Path]:
@@ -212,7 +247,13 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
     for method in METHODS.keys() & study["maps"].keys():
         rows = study["maps"][method]["runs"]
         maps[method] = {run_id: row for run_id, row in rows.items() if run_id in kept}
-    return Measured(study["teacher"], runs, maps)
+    siblings: dict[str, dict[str, dict]] = {}
+    for method, rows in study.get("siblings", {}).items():
+        siblings[method] = {}
+        for pair, row in rows.items():
+            if kept.issuperset(pair.split(" and ")):
+                siblings[method][pair] = row
+    return Measured(study["teacher"], runs, maps, siblings)
 
 
 def _same_scores(known: Mapping, run: Mapping) -> bool:
@@ -316,6 +357,7 @@ def _result(data: Dataset, measured: Measured) -> dict:
             "gap": differences(runs, gap),
         },
         "maps": maps,
+        "siblings": measured.siblings,
     }
 
 

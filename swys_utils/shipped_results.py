@@ -6,7 +6,7 @@ They lie in ``checkpoints/<dataset>/``. Files of earlier versions are read under
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,8 @@ class SeriesResults(NamedTuple):
         agreement: id of a way to explain -> id in ``SERIES`` -> for each run "spearman", the mean
             agreement of its maps with the teacher's, and "chance_in_class". The teacher is the
             first Base, so the rows of Base are of another one.
+        siblings: id of a way to explain -> the same numbers of pairs of Tinys on their own, which
+            differ in nothing but their random weights.
         same_answers: id in ``SERIES`` -> for each run the share of the test images with the answer
             of that first Base.
         empty: the same -> the share of its Grad-CAM maps without a positive value.
@@ -53,6 +55,7 @@ class SeriesResults(NamedTuple):
     images: int
     runs: dict[str, list[dict]]
     agreement: dict[str, dict[str, list[dict]]]
+    siblings: dict[str, list[dict]]
     same_answers: dict[str, list[float]]
     empty: dict[str, list[float]]
     few_labels: dict[str, list[dict]]
@@ -85,6 +88,7 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         images,
         runs,
         agreement=_agreement(dataset),
+        siblings=_siblings(dataset),
         same_answers=_shares(dataset, "same_prediction"),
         empty=_shares(dataset, "empty"),
         few_labels=few,
@@ -145,15 +149,29 @@ def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
         if name not in results.agreement.get("grad_cam", {}):
             continue
         title = f"another {entry.title}" if name == "vit_base" else entry.title
-        row = {"compared with Base": title}
-        for method, ruler in measured_rulers.items():
-            runs = results.agreement[method].get(name, [])
-            row[ruler] = _mean_text([run["spearman"] for run in runs])
-            row[f"{ruler}, by chance"] = _mean_text([run["chance_in_class"] for run in runs])
-            row[f"{ruler}, runs"] = str(len(runs))
+        runs = {key: results.agreement[key].get(name, []) for key in measured_rulers}
+        row = {"compared": f"{title} with Base"}
+        row |= _agreement_cells(runs, measured_rulers)
         row["empty maps"] = f"{np.mean(results.empty[name]):.0%}"
         rows.append(row)
+    if results.siblings:
+        row = {"compared": "two Tinys with each other"}
+        row |= _agreement_cells(results.siblings, measured_rulers)
+        rows.append(row | {"empty maps": ""})
     return rows
+
+
+def _agreement_cells(
+    runs: Mapping[str, Sequence[Mapping]], rulers: Mapping[str, str]
+) -> dict[str, str]:
+    """Agreement, chance and number of runs by each ruler, as text."""
+    cells = {}
+    for method, ruler in rulers.items():
+        measured = runs.get(method, [])
+        cells[ruler] = _mean_text([run["spearman"] for run in measured])
+        cells[f"{ruler}, by chance"] = _mean_text([run["chance_in_class"] for run in measured])
+        cells[f"{ruler}, runs"] = str(len(measured))
+    return cells
 
 
 def _mean_text(values: Sequence[float]) -> str:
@@ -189,6 +207,13 @@ def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:
                 rows.setdefault(name, []).append(row)
         methods[method] = rows
     return methods
+
+
+def _siblings(dataset: str) -> dict[str, list[dict]]:
+    """``SeriesResults.siblings`` of a data set; empty where nothing was measured."""
+    content = read_results(dataset, "agreement")
+    pairs = content.get("siblings", {}) if content else {}
+    return {method: list(rows.values()) for method, rows in pairs.items() if rows}
 
 
 def _shares(dataset: str, key: str) -> dict[str, list[float]]:

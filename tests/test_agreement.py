@@ -142,6 +142,25 @@ def test_each_way_to_explain_is_compared(study, method):
     assert len(part["differences"]) == 3
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_two_tinys_are_compared_with_each_other(study, method):
+    assert list(study["siblings"][method]) == ["vit_tiny/labels/seed0 and vit_tiny/labels/seed1"]
+
+
+def test_a_pair_of_tinys_is_explained_for_the_class_that_the_teacher_predicts(
+    study, folder, teacher, data
+):
+    images = data.test.images
+    predictions = predict(teacher, images).argmax(axis=1)
+    maps = []
+    for seed in (0, 1):
+        model, _ = load_checkpoint(folder / f"vit_tiny/labels/seed{seed}.safetensors")
+        maps.append(heatmaps(model, images, "grad_cam", predictions, signed=True))
+    expected = np.nanmean(explain.agreement(*maps))
+    (pair,) = study["siblings"]["grad_cam"].values()
+    assert pair["spearman"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_share_of_the_predictions_is_the_teachers(study, teacher, student, data):
     images = data.test.images
     same = predict(teacher, images).argmax(axis=1) == predict(student, images).argmax(axis=1)
@@ -193,7 +212,7 @@ def old_study(study):
     text = json.dumps(study)
     for new, old in OLD_NAMES.items():
         text = text.replace(new, old)
-    return json.loads(text)
+    return json.loads(text) | {"siblings": study["siblings"]}
 
 
 def test_what_an_earlier_version_knew_is_not_measured_again(
