@@ -34,6 +34,8 @@ class Column:
         milliseconds: of one image; None where it was not measured.
         places: way to explain -> agreement with Base of each run.
         chance: way to explain -> agreement by chance, of two images with the same answer.
+        siblings: way to explain -> agreement of two runs of this model with each other, where that
+            was measured.
         remarks: way to explain -> a text in the place of a bar.
     """
 
@@ -44,6 +46,7 @@ class Column:
     milliseconds: float | None = None
     places: dict[str, list[float]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
+    siblings: dict[str, float] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,7 +59,8 @@ def answer_figure(
 
     A dot is a run with another seed. The bars of the last rows begin at chance, the agreement of
     two different images with the same answer, and end at the mean; the dashed line is a second
-    Base, trained from other random weights.
+    Base, trained from other random weights, and the short one in Tiny's column how much two Tinys
+    agree with each other.
 
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
@@ -126,6 +130,10 @@ def _column(results: SeriesResults, name: str) -> Column:
         if name in rows:
             places[method] = [row["spearman"] for row in rows[name]]
             chance[method] = float(np.mean([row["chance_in_class"] for row in rows[name]]))
+    siblings = {}
+    if name == "vit_tiny":
+        for method, pairs in results.siblings.items():
+            siblings[method] = float(np.mean([pair["spearman"] for pair in pairs]))
     return Column(
         title=SERIES[name].title,
         accuracy=[run["last"]["accuracy"] for run in runs],
@@ -133,6 +141,7 @@ def _column(results: SeriesResults, name: str) -> Column:
         megabytes=4 * count_parameters(model) / 1e6,
         places=places,
         chance=chance,
+        siblings=siblings,
     )
 
 
@@ -205,6 +214,10 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
         if place == 0:
             ax.axhline(mean, color=shade, ls="--", lw=1, zorder=0)
             ax.text(0.25, mean - 0.16, "a second\nBase", va="top", color=shade)
+        if method in column.siblings:
+            height = column.siblings[method]
+            ax.plot([place - 0.3, place + 0.3], [height, height], "--", color=shade, lw=1)
+            ax.text(place + 0.33, height, "two Tinys", va="center", color=shade, fontsize=8)
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
     _row_title(ax, PLACES[method])
     _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")

@@ -73,3 +73,10 @@ def test_a_column_that_was_measured_elsewhere_has_its_own_size(figure):
 
 def test_the_second_base_is_drawn_as_the_ceiling(figure):
     assert "a second\nBase" in texts(figure)
+
+
+def test_two_tinys_are_drawn_beside_tiny(monkeypatch):
+    pair = {"spearman": 0.25, "chance_in_class": 0.125}
+    results = series_results()._replace(siblings={"grad_cam": [pair]})
+    monkeypatch.setattr("swys_utils.answer_figure.series_results", lambda dataset: results)
+    assert texts(answer_figure()).count("two Tinys") == 1
