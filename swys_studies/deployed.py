@@ -30,6 +30,7 @@ from swys_utils.onnx_export import (
     run_onnx,
 )
 from swys_utils.results import as_table
+from swys_utils.shipped_results import deployed_table
 from swys_utils.training import predict
 
 from .agreement import compare
@@ -80,7 +81,7 @@ def deployed(
         raise SwysError(f"'{weights}' has no vit_base; name a folder of shipped checkpoints")
     result = compare_deployed(weights, data)
     write_json(save_path or CHECKPOINTS / data.info.results_name / "deployed.json", result)
-    rows = summary(result["models"])
+    rows = deployed_table(result["models"])
     print(as_table(rows))
     return rows
 
@@ -192,28 +193,3 @@ def in_int8(title: str, model: VisionTransformer) -> Deployed:
         return torch.from_numpy(np.concatenate(logits))
 
     return Deployed(title, megabytes, answer, maps, scorer)
-
-
-def summary(models: list[dict]) -> list[dict[str, str]]:
-    """A row for each model, for ``as_table``.
-
-    Args:
-        models: of ``compare_deployed``.
-    """
-    rows = []
-    for model in models:
-        row = {
-            "model": model["title"],
-            "MB": f"{model['megabytes']:.1f}",
-            "accuracy": f"{model['accuracy']:.1%}",
-            "AUC": f"{model['auc']:.3f}",
-            "same answer": f"{model['same_answer']:.1%}",
-        }
-        for method in ("grad_cam", "occlusion"):
-            found = model.get(method)
-            text = "other patches"
-            if found is not None:
-                text = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
-            row[f"{method} (chance)"] = text
-        rows.append(row)
-    return rows

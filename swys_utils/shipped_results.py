@@ -179,6 +179,44 @@ def _mean_text(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f}" if values else "-"
 
 
+def deployed_models(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
+    """What int8 weights and coarser patches keep of Base, on a data set or else the default one.
+
+    Args:
+        dataset: MedMNIST's name.
+
+    Returns:
+        One entry for each model, as ``swys study deployed`` wrote it; Base is the first.
+    """
+    content = read_results(dataset, "deployed") or read_results(DEFAULT_DATASET, "deployed")
+    return content["models"] if content else []
+
+
+def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
+    """A row for each model, for ``results.as_table``.
+
+    Args:
+        models: of ``deployed_models``.
+    """
+    rows = []
+    for model in models:
+        row = {
+            "model": model["title"],
+            "MB": f"{model['megabytes']:.1f}",
+            "accuracy": f"{model['accuracy']:.1%}",
+            "AUC": f"{model['auc']:.3f}",
+            "Base's answer": f"{model['same_answer']:.1%}",
+        }
+        for method, ruler in (("grad_cam", "Grad-CAM"), ("occlusion", "hiding")):
+            found = model.get(method)
+            text = "other patches"
+            if found is not None:
+                text = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
+            row[f"{ruler} (chance)"] = text
+        rows.append(row)
+    return rows
+
+
 def planted_units(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
     """What was measured of models with planted marks, on a data set or else the default one.
 

@@ -54,9 +54,9 @@ def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result):
 
 
 def test_a_table_has_a_row_for_each_model(result):
-    rows = deployed.summary(result["models"])
+    rows = deployed.deployed_table(result["models"])
     assert len(rows) == 6
-    assert rows[-1]["grad_cam (chance)"] == "other patches"
+    assert rows[-1]["Grad-CAM (chance)"] == "other patches"
 
 
 def test_the_int8_file_answers_with_a_hidden_patch_as_it_does_without(data):
