@@ -90,8 +90,9 @@ def fit(
     prepared = _prepared(model, objective, recipe, accelerator)
     settings = _settings(objective, data, recipe, seed)
     state = TrainingState(state_path, model, objective, prepared.optimizer, settings)
-    # on a CPU the fused kernel's backward pass is slow
-    attention = plain_attention if accelerator.device.type == "cpu" else nullcontext
+    # on a CPU that computes in bfloat16 the fused kernel's backward pass is slow
+    is_slow = accelerator.device.type == "cpu" and fast_bf16(accelerator.device)
+    attention = plain_attention if is_slow else nullcontext
     while not finished(state.history, recipe):
         with attention(prepared.wrapped):
             row = train_epoch(prepared, data, recipe, seed, state.history, callback)
