@@ -11,7 +11,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
@@ -20,24 +19,20 @@ from swys_utils.config import (
     SwysError,
     default_device,
     device_name,
-    fast_bf16,
     write_json,
 )
 from swys_utils.data import DEFAULT_DATASET, Dataset
-from swys_utils.explain import agreement, shuffled
-from swys_utils.faithfulness import deletion_insertion, random_maps
-from swys_utils.gradcam import METHODS, heatmaps
-from swys_utils.metrics import mean_interval, t_interval
+from swys_utils.gradcam import METHODS
+from swys_utils.metrics import t_interval
 from swys_utils.models import load_checkpoint
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
+from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
 from .kinds import BASE, TINY, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
-# one of how many test images is explained: hiding patches costs a forward pass for each of them
-EVERY = {"occlusion": 10}
 # the group of further runs of the teacher's kind; any other run's group is the title of its kind
 ANOTHER = "another teacher"
 
@@ -112,13 +107,10 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     entries = finished_runs(data.info.name, folder)
     paths = _weights(entries, data.info.name, folder)
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
-    teacher, card = load_checkpoint(paths[teacher_row["id"]], default_device(), classes)
-    if card["dataset"] != data.info.name:
-        problem = f"holds runs of {card['dataset']}, not {data.info.name}"
-        raise SwysError(f"'{folder}' {problem}; name another")
+    teacher = _load_teacher(paths[teacher_row["id"]], folder, data)
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
-    teacher_maps = cache(partial(_signed_maps, teacher, images, predictions))
+    teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
     measured = _measured_before(path, teacher_row, students)
     if measured is None:
         teacher_row |= own_measures(teacher, images, predictions)
@@ -133,44 +125,24 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
-            student_maps = _signed_maps(model, images, predictions, method)
-            row = compare(teacher_maps(method), student_maps, predictions[_part(method)])
+            student_maps = signed_maps(model, images, predictions, method)
+            row = compare(teacher_maps(method), student_maps, predictions[part_of(method)])
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
-    _compare_siblings(measured, tinys, images, predictions)
+    measured.siblings = compare_siblings(tinys, images, predictions, measured.siblings)
     result = _result(data, measured)
     write_json(path, result)
     return result
 
 
-def _compare_siblings(
-    measured: Measured, tinys: Mapping[str, Path], images: np.ndarray, predictions: np.ndarray
-) -> None:
-    """Compare the maps of Tinys with each other: what do other random weights alone change?
-
-    The first one is compared with each other one. What an earlier result says of a pair is kept.
-
-    Args:
-        measured: gets the rows.
-        tinys: id of a run of Tiny on its own -> its weights.
-        images: uint8 (N, H, W) or (N, H, W, 3).
-        predictions: class that is explained, int (N,), as for the comparison with Base.
-    """
-    if len(tinys) < 2:
-        return
-    models = {}
-    for run_id, path in tinys.items():
-        models[run_id], _ = load_checkpoint(path, default_device())
-    first, *others = models
-    for method in METHODS:
-        rows = measured.siblings.setdefault(method, {})
-        if all(f"{first} and {other}" in rows for other in others):
-            continue
-        own = _signed_maps(models[first], images, predictions, method)
-        for other in others:
-            maps = _signed_maps(models[other], images, predictions, method)
-            rows[f"{first} and {other}"] = compare(own, maps, predictions[_part(method)])
+def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
+    """The model that the runs of a folder are compared with; it has to be of the same data."""
+    teacher, card = load_checkpoint(path, default_device(), data.info.num_classes)
+    if card["dataset"] != data.info.name:
+        problem = f"holds runs of {card['dataset']}, not {data.info.name}"
+        raise SwysError(f"'{folder}' {problem}; name another")
+    return teacher
 
 
 def _weights(entries: Mapping[str, dict], dataset: str, folder: Path) -> dict[str, Path]:
@@ -259,79 +231,6 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
 def _same_scores(known: Mapping, run: Mapping) -> bool:
     """Whether two rows are of the same training; a run can be trained anew under its id."""
     return known["accuracy"] == run["accuracy"] and known["auc"] == run["auc"]
-
-
-def _signed_maps(
-    model: VisionTransformer, images: np.ndarray, targets: np.ndarray, method: str
-) -> np.ndarray:
-    """Signed maps of the classes ``targets`` by a method: float (n, gh, gw) of n of the images."""
-    part = _part(method)
-    return heatmaps(model, images[part], method, targets[part], signed=True)
-
-
-def _part(method: str) -> slice:
-    """Which images a method is asked about."""
-    return slice(None, None, EVERY.get(method, 1))
-
-
-def compare(
-    teacher_maps: np.ndarray, student_maps: np.ndarray, predictions: np.ndarray
-) -> dict[str, float]:
-    """Mean agreement of two models' maps, and what it is by chance.
-
-    Args:
-        teacher_maps: float (N, gh, gw).
-        student_maps: float (N, gh, gw), of the same images.
-        predictions: class that the teacher predicts, int (N,).
-
-    Returns:
-        ``spearman`` with its 95 % interval ``low``, ``high``; ``chance``: the agreement with the
-        map of another image; ``chance_in_class``: of another image with the same prediction;
-        ``undefined``: number of images where a map is constant; ``images``: number of all.
-    """
-    same_image = agreement(teacher_maps, student_maps)
-    other_image = agreement(teacher_maps, shuffled(student_maps))
-    other_in_class = agreement(teacher_maps, shuffled(student_maps, predictions))
-    mean, low, high = mean_interval(same_image)
-    return {
-        "spearman": mean,
-        "low": low,
-        "high": high,
-        "chance": float(np.nanmean(other_image)),
-        "chance_in_class": float(np.nanmean(other_in_class)),
-        "undefined": int(np.isnan(same_image).sum()),
-        "images": len(same_image),
-    }
-
-
-def own_measures(
-    model: VisionTransformer, images: np.ndarray, teacher_predictions: np.ndarray
-) -> dict[str, float]:
-    """Does a model predict what its teacher predicts, and are its own maps true to it?
-
-    Args:
-        model: a model.
-        images: uint8 (N, H, W) or (N, H, W, 3).
-        teacher_predictions: int (N,).
-
-    Returns:
-        ``same_prediction``: share of images with the teacher's prediction; of its own Grad-CAM
-        maps, ``empty``: share without a positive token, and ``gap``: mean of insertion minus
-        deletion AUC, beside ``gap_random``: that of random maps.
-    """
-    device = default_device()
-    predictions = predict(model, images).argmax(axis=1)
-    maps = heatmaps(model, images, "grad_cam", predictions)
-    noise = random_maps(len(maps), maps.shape[1:])
-    with torch.autocast(device.type, torch.bfloat16, fast_bf16(device)):  # 4 times faster
-        scores = deletion_insertion(model, images, maps, predictions, steps=7)
-        noise_scores = deletion_insertion(model, images, noise, predictions, steps=7)
-    return {
-        "same_prediction": float((predictions == teacher_predictions).mean()),
-        "empty": float((maps.max(axis=(1, 2)) <= 0).mean()),
-        "gap": float(scores.gap.mean()),
-        "gap_random": float(noise_scores.gap.mean()),
-    }
 
 
 def _result(data: Dataset, measured: Measured) -> dict:

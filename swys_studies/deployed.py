@@ -33,10 +33,9 @@ from swys_utils.results import as_table
 from swys_utils.shipped_results import deployed_table
 from swys_utils.training import predict
 
-from .agreement import compare
+from .compared_maps import compare, part_of
 from .reference import study_data
 
-EVERY = 10  # one of how many test images is asked with hidden patches
 PATCH = 4  # side of what is hidden, px: the patches of Base, whatever a model's own are
 
 
@@ -96,10 +95,10 @@ def compare_deployed(weights: Path, data: Dataset) -> dict:
     Returns:
         ``dataset``, ``source``, ``images``, ``device``, and ``models``: a row for each, Base first,
         with ``title``, ``megabytes``, ``accuracy``, ``auc``, ``same_answer``, and by the id of a
-        way to explain ``agreement.compare``; no Grad-CAM where the map has other patches.
+        way to explain ``compared_maps.compare``; no Grad-CAM where the map has other patches.
     """
     images = data.test.images
-    few = slice(None, None, EVERY)
+    few = part_of("occlusion")
     answers = None
     base_maps: dict[str, np.ndarray] = {}
     rows = []

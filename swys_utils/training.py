@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -90,9 +90,7 @@ def fit(
     prepared = _prepared(model, objective, recipe, accelerator)
     settings = _settings(objective, data, recipe, seed)
     state = TrainingState(state_path, model, objective, prepared.optimizer, settings)
-    # on a CPU that computes in bfloat16 the fused kernel's backward pass is slow
-    is_slow = accelerator.device.type == "cpu" and fast_bf16(accelerator.device)
-    attention = plain_attention if is_slow else nullcontext
+    attention = _attention(accelerator.device)
     while not finished(state.history, recipe):
         with attention(prepared.wrapped):
             row = train_epoch(prepared, data, recipe, seed, state.history, callback)
@@ -103,6 +101,12 @@ def fit(
             state.save(now=finished(state.history, recipe))
     model.eval()
     return state
+
+
+def _attention(device: torch.device) -> Callable[..., AbstractContextManager]:
+    """The fused kernel, but where its backward pass is slow: on a CPU that uses bfloat16."""
+    is_slow = device.type == "cpu" and fast_bf16(device)
+    return plain_attention if is_slow else nullcontext
 
 
 class Prepared(NamedTuple):

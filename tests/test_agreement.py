@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small import run_entry, some, vit
 
-from swys_studies import agreement, runs
+from swys_studies import agreement, compared_maps, runs
 from swys_utils import explain
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
@@ -95,6 +95,7 @@ def measured_again(folder, data, path):
 def nothing_is_measured(monkeypatch):
     """A run that is compared with its teacher fails the test."""
     monkeypatch.setattr(agreement, "compare", pytest.fail)
+    monkeypatch.setattr(compared_maps, "compare", pytest.fail)
 
 
 @pytest.fixture
@@ -291,36 +292,6 @@ def test_the_teacher_has_to_be_finished():
     student = run_entry("vit_tiny/answers/seed0", teacher=TEACHER)
     with pytest.raises(SwysError, match=f"found {TEACHER}; train them first"):
         agreement.split_runs([student])
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def test_chance_is_the_agreement_with_another_image(rng):
-    maps = rng.random((200, 4, 4))
-    predictions = np.zeros(200, int)
-    compared = agreement.compare(maps, maps, predictions)
-    assert compared["spearman"] == pytest.approx(1)
-    assert compared["chance"] == pytest.approx(0, abs=0.1)
-
-
-def test_chance_in_class_is_the_agreement_with_an_image_of_the_same_prediction(rng):
-    predictions = np.arange(20) % 2
-    map_of_class = rng.random((2, 4, 4))
-    maps = map_of_class[predictions]
-    compared = agreement.compare(maps, maps, predictions)
-    assert compared["chance_in_class"] == pytest.approx(1)
-    assert compared["chance"] < 0.9
-
-
-def test_constant_maps_are_counted(rng):
-    maps = rng.random((6, 4, 4))
-    maps[:2] = 0
-    predictions = np.zeros(6, int)
-    compared = agreement.compare(maps, maps, predictions)
-    assert compared["undefined"] == 2
 
 
 SEEDS = {  # group -> value of each seed
