@@ -103,7 +103,6 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         SwysError: no finished run with its teacher, or runs of another data set.
     """
     folder = Path(folder)
-    classes = data.info.num_classes
     entries = finished_runs(data.info.name, folder)
     paths = _weights(entries, data.info.name, folder)
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
@@ -121,7 +120,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         missing = [method for method in METHODS if run_id not in measured.maps[method]]
         if not missing:
             continue
-        model, _ = load_checkpoint(paths[run_id], default_device(), classes)
+        model, _ = load_checkpoint(paths[run_id], default_device(), data.info.num_classes)
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
