@@ -46,6 +46,7 @@ NO_NETWORK = {  # codes with which npm says that it cannot reach its registry
     "ERR_SOCKET_TIMEOUT",
     "ETIMEDOUT",
 }
+SCRIPTS = ("demo_pictures.js", "demo_models.js", "demo.js")  # one after the other in the page
 CLASSES = ("normal", "pneumonia")
 # The first one is the model of demo.html, and the one that the others' maps are compared with.
 MODELS = ("vit_tiny_maps", "vit_tiny_answers_p7", "vit_tiny_patch16_224_kd")
@@ -161,7 +162,7 @@ def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | N
     template = jinja2.Template((SITE / "demo.html").read_text("utf-8"))
     page = template.render(
         style=(SITE / "style.css").read_text("utf-8"),
-        script=(SITE / "demo.js").read_text("utf-8"),
+        script="\n".join((SITE / name).read_text("utf-8") for name in SCRIPTS),
         data=data.replace("<", "\\u003c"),
         inline=inline or {},
         home="index.html" if inline else "../index.html",

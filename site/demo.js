@@ -1,193 +1,96 @@
-// The demo: an image becomes model input, goes through each model in ONNX Runtime Web, and is shown
-// under the models' Grad-CAM maps. Files come from the folder assets/ or, in the self-contained
-// page, from <script> elements of this page.
+// The page: what the reader chooses and hides, and what the models say about it.
 
-const SIDE = 28; // of the images the models were trained on, px
-const SHOWN = 280; // of the pictures on the page, px
 const MOST_PIXELS = 64e6; // of an image that is opened
-// Colours of matplotlib's inferno, from 0 to 1 in equal steps.
-const INFERNO = [
-  "#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60",
-  "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4",
-];
 
 const element = (id) => document.getElementById(id);
 const { models, samples, classes } = JSON.parse(element("data").textContent);
+
+const page = {
+  ort: null,
+  opened: null, // the image that was opened
+  name: "", // of that image
+  hidden: new Set(), // squares that the reader hides
+  cursor: 24, // the square that the arrow keys have reached
+  brush: null, // while the pointer is down: whether it hides squares
+  asked: null, // the image that the answers are about
+  wanted: 0, // how often something was changed
+  working: false,
+};
 
 function say(text) {
   element("status").textContent = text;
 }
 
-async function bytes(name) {
-  const inline = document.getElementById(name);
-  if (!inline) {
-    const answer = await fetch(`assets/${name}`);
-    if (!answer.ok) throw new Error(`assets/${name}: ${answer.status}`);
-    return answer.arrayBuffer();
-  }
-  const packed = decoded(inline.textContent);
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).arrayBuffer();
+// What the models get: the image with its hidden squares.
+function seen() {
+  return covered(page.opened, page.hidden);
 }
 
-function decoded(base64) {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+function target() {
+  return Number(element("target").value);
 }
 
-async function runtime() {
-  const script = new Blob([await bytes("ort.mjs")], { type: "text/javascript" });
-  const ort = await import(URL.createObjectURL(script));
-  ort.env.wasm.numThreads = 1; // more would need headers that a plain file server does not send
-  ort.env.wasm.wasmBinary = await bytes("ort.wasm");
-  return ort;
+function running() {
+  return models.filter((model) => model.session);
 }
 
-// The middle square of a bitmap, in grey, averaged down to 28 x 28: what MedMNIST does to X-rays.
-function shrink(bitmap) {
-  const square = Math.min(bitmap.width, bitmap.height);
-  const side = Math.min(square, 1024);
-  const canvas = new OffscreenCanvas(side, side);
-  const context = canvas.getContext("2d");
-  context.fillStyle = "#000"; // behind what is transparent
-  context.fillRect(0, 0, side, side);
-  const left = (bitmap.width - square) / 2;
-  const top = (bitmap.height - square) / 2;
-  context.drawImage(bitmap, left, top, square, square, 0, 0, side, side);
-  const rgba = context.getImageData(0, 0, side, side).data;
-  const grey = new Float32Array(side * side);
-  for (let i = 0; i < grey.length; i++) {
-    const red = rgba[4 * i];
-    const green = rgba[4 * i + 1];
-    const blue = rgba[4 * i + 2];
-    grey[i] = 0.299 * red + 0.587 * green + 0.114 * blue;
-  }
-  return side > SIDE ? averaged(grey, side) : resized(grey, side, SIDE);
-}
+// --- asking the models ---
 
-// The mean of the pixels of each of 28 x 28 fields.
-
-function averaged(values, side) {
-  const out = new Float32Array(SIDE * SIDE);
-  for (let row = 0; row < SIDE; row++) {
-    for (let column = 0; column < SIDE; column++) {
-      const [top, bottom] = [row, row + 1].map((at) => Math.round((at * side) / SIDE));
-      const [left, right] = [column, column + 1].map((at) => Math.round((at * side) / SIDE));
-      let sum = 0;
-      for (let y = top; y < bottom; y++) {
-        for (let x = left; x < right; x++) sum += values[y * side + x];
-      }
-      out[row * SIDE + column] = sum / ((bottom - top) * (right - left));
+// Something was changed: show it, and ask the models. One loop asks at a time; what is changed while
+// it waits is asked about next, and what came between is left out.
+async function changed() {
+  markCells();
+  if (!page.opened) return;
+  draw(element("input"), seen(), new Float32Array(1), 0);
+  page.wanted += 1;
+  if (page.working) return;
+  page.working = true;
+  try {
+    let done = 0;
+    while (done !== page.wanted) {
+      done = page.wanted;
+      await answerAll();
+      await pause();
     }
+  } finally {
+    page.working = false;
   }
-  return out;
 }
 
-// Bilinear with half-pixel centres, as the models' cards ask for: (from x from) to (to x to).
-function resized(values, from, to) {
-  if (from === to) return values;
-  const place = Array.from({ length: to }, (_, i) => {
-    const at = Math.min(Math.max(((i + 0.5) * from) / to - 0.5, 0), from - 1);
-    const low = Math.floor(at);
-    return [low, Math.min(low + 1, from - 1), at - low];
-  });
-  const out = new Float32Array(to * to);
-  place.forEach(([top, bottom, down], y) =>
-    place.forEach(([left, right, across], x) => {
-      const between = (row) =>
-        values[row * from + left] * (1 - across) + values[row * from + right] * across;
-      const above = between(top);
-      const below = between(bottom);
-      out[y * to + x] = above * (1 - down) + below * down;
-    }),
-  );
-  return out;
+// Lets the browser draw and read the reader's input.
+function pause() {
+  return new Promise((resolve) => setTimeout(resolve));
 }
 
-// Probabilities of the classes, the signed map of the target (-1: the predicted class), the time.
-async function ask(ort, model, image, target) {
-  const plane = resized(image, SIDE, model.size).map((value) => value / 127.5 - 1);
-  const pixels = new Float32Array(3 * plane.length);
-  for (const channel of [0, 1, 2]) pixels.set(plane, channel * plane.length);
-  const feed = {
-    pixels: new ort.Tensor("float32", pixels, [1, 3, model.size, model.size]),
-    target: new ort.Tensor("int64", BigInt64Array.from([BigInt(target)]), [1]),
-  };
-  const start = performance.now();
-  const { logits, heatmap } = await model.session.run(feed);
-  const ms = performance.now() - start;
-  const highest = Math.max(...logits.data);
-  const odds = Array.from(logits.data, (value) => Math.exp(value - highest));
-  const total = odds.reduce((a, b) => a + b);
-  return { probabilities: odds.map((odd) => odd / total), map: heatmap.data, ms };
-}
-
-function ranks(values) {
-  const order = Array.from(values.keys()).sort((a, b) => values[a] - values[b]);
-  const out = new Array(values.length);
-  let start = 0;
-  while (start < order.length) {
-    let end = start + 1; // equal values share the mean of their ranks
-    while (end < order.length && values[order[end]] === values[order[start]]) end++;
-    for (let i = start; i < end; i++) out[order[i]] = (start + end - 1) / 2;
-    start = end;
+async function answerAll() {
+  const image = seen();
+  const name = page.name;
+  const count = page.hidden.size;
+  const chosen = target();
+  for (const model of running()) {
+    const { logits, map, ms } = await run(page.ort, model, [image], chosen);
+    const explained = chosen < 0 ? predicted(logits[0]) : chosen;
+    model.answer = { logits: logits[0], map, ms, explained };
   }
-  return out;
+  page.asked = image;
+  redraw();
+  const hidden = count ? ` ${count} of ${CELLS * CELLS} patches hidden.` : "";
+  const answers = running().map((model) => ` ${model.name}: ${answerText(model)}.`);
+  say(`Shown: ${name}.${hidden}${answers.join("")}`);
 }
 
-// Spearman's rank correlation of two square maps; the finer one is averaged down to the other grid.
-function spearman(a, b) {
-  const side = Math.sqrt(Math.min(a.length, b.length));
-  const [x, y] = [a, b].map((map) => ranks(coarse(map, side)));
-  const mean = (x.length - 1) / 2;
-  const covariance = (u, v) =>
-    u.reduce((total, value, i) => total + (value - mean) * (v[i] - mean), 0);
-  return covariance(x, y) / Math.sqrt(covariance(x, x) * covariance(y, y));
+// --- showing what they say ---
+
+function redraw() {
+  for (const model of running()) {
+    if (model.answer) show(model);
+  }
 }
 
-// As torch's adaptive average pooling: a cell is the mean of all fine cells that it touches.
-function coarse(map, side) {
-  const own = Math.sqrt(map.length);
-  const out = new Float32Array(side * side);
-  const span = (cell) => [
-    Math.floor((cell * own) / side),
-    Math.ceil(((cell + 1) * own) / side),
-  ];
-  out.forEach((_, i) => {
-    const [top, bottom] = span(Math.floor(i / side));
-    const [left, right] = span(i % side);
-    for (let y = top; y < bottom; y++) {
-      for (let x = left; x < right; x++) out[i] += map[y * own + x];
-    }
-    out[i] /= (bottom - top) * (right - left);
-  });
-  return out;
-}
-
-const COLOURS = INFERNO.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-
-// Red, green and blue of a value from 0 to 1.
-function inferno(value) {
-  const at = Math.min(Math.max(value, 0), 1) * (COLOURS.length - 1);
-  const low = Math.min(Math.floor(at), COLOURS.length - 2);
-  return COLOURS[low].map((c, k) => c + (COLOURS[low + 1][k] - c) * (at - low));
-}
-
-// Draw the image under its map; returns whether the map has a positive value.
-function draw(canvas, image, map, opacity) {
-  const strongest = Math.max(...map, 0);
-  const scaled = map.map((value) => (strongest ? Math.max(value, 0) / strongest : 0));
-  const heat = resized(scaled, Math.sqrt(map.length), SHOWN);
-  const picture = new ImageData(SHOWN, SHOWN);
-  heat.forEach((value, i) => {
-    const row = Math.floor((Math.floor(i / SHOWN) * SIDE) / SHOWN);
-    const column = Math.floor(((i % SHOWN) * SIDE) / SHOWN);
-    const grey = image[row * SIDE + column];
-    const share = opacity * value;
-    const mixed = inferno(value).map((colour) => (1 - share) * grey + share * colour);
-    picture.data.set([...mixed, 255], 4 * i);
-  });
-  canvas.getContext("2d").putImageData(picture, 0, 0);
-  return strongest > 0;
+function answerText(model) {
+  const probabilities = softmax(model.answer.logits);
+  const best = predicted(model.answer.logits);
+  return `${classes[best]}, ${(100 * probabilities[best]).toFixed(1)} %`;
 }
 
 // The place of a model on the page.
@@ -199,118 +102,210 @@ function card(model) {
   return box;
 }
 
-// Write a model's answer into its card; `reference` is the first model's map.
-function show(model, answer, image, target, reference) {
+// Write a model's answer into its card.
+function show(model) {
   const part = (selector) => model.box.querySelector(selector);
-  const confidence = Math.max(...answer.probabilities);
-  const best = answer.probabilities.indexOf(confidence);
-  const explained = classes[target < 0 ? best : target];
-  const text = `${classes[best]}, ${(100 * confidence).toFixed(1)} %`;
+  const { map, explained, ms, logits } = model.answer;
+  const text = answerText(model);
   const canvas = part("canvas");
-  const heated = draw(canvas, image, answer.map, Number(element("opacity").value));
-  const described = `Grad-CAM of ${model.name} for ${explained}; its answer: ${text}`;
+  const heated = draw(canvas, page.asked, map, Number(element("opacity").value));
+  const described = `Grad-CAM of ${model.name} for ${classes[explained]}; its answer: ${text}`;
   canvas.setAttribute("aria-label", described);
-  const empty = `; no patch raised the score of ${explained}: its map is empty`;
+  const empty = `; no patch raised the score of ${classes[explained]}: its map is empty`;
   part(".answer").textContent = heated ? text : text + empty;
-  part("progress").value = confidence;
-  const cost = [`${answer.ms.toFixed(1)} ms`, megabytes(model), `${model.tokens} tokens`];
+  part("progress").value = Math.max(...softmax(logits));
+  const cost = [`${ms.toFixed(1)} ms`, megabytes(model), `${model.tokens} tokens`];
   part(".cost").textContent = cost.join(", ");
-  if (model !== models[0]) {
-    const agreement = spearman(answer.map, reference).toFixed(2);
-    part(".alike").textContent = `map agreement with ${models[0].name}: ${agreement}`;
+  const [first] = running();
+  if (model !== first) {
+    const agreement = spearman(map, first.answer.map).toFixed(2);
+    part(".alike").textContent = `map agreement with ${first.name}: ${agreement}`;
   }
 }
 
-function megabytes(model) {
-  return `${(model.bytes / 1e6).toFixed(1)} MB`;
+// --- hiding squares ---
+
+const cells = [];
+
+function makeCells() {
+  for (let row = 0; row < CELLS; row++) {
+    const line = document.createElement("div");
+    line.setAttribute("role", "row");
+    for (let column = 0; column < CELLS; column++) {
+      const cell = document.createElement("div");
+      cell.setAttribute("role", "gridcell");
+      cells.push(cell);
+      line.append(cell);
+    }
+    element("cells").append(line);
+  }
+  markCells();
+  element("cells").addEventListener("keydown", moveCursor);
+  element("cells").addEventListener("pointerdown", startBrush);
+  element("cells").addEventListener("pointermove", moveBrush);
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+    element("cells").addEventListener(end, () => {
+      page.brush = null;
+    });
+  }
 }
 
-async function main() {
-  let image = null;
-  let name = "";
-  let turn = 0; // how often an image or a class was chosen
-  const answers = new Map();
-  const target = () => Number(element("target").value);
-  element("target").append(new Option("the predicted class", -1));
-  classes.forEach((text, i) => element("target").append(new Option(text, i)));
-
-  function redraw() {
-    if (!image) return;
-    draw(element("input"), image, new Float32Array(1), 0);
-    for (const [model, answer] of answers) {
-      show(model, answer, image, target(), answers.get(models[0]).map);
-    }
-  }
-
-  async function update() {
-    turn += 1;
-    const mine = turn;
-    for (const model of models) {
-      if (!image || !model.session) continue;
-      const answer = await ask(ort, model, image, target());
-      if (mine !== turn) return; // another image or class was chosen meanwhile
-      answers.set(model, answer);
-    }
-    redraw();
-    if (answers.size) say(`Shown: ${name}.`);
-  }
-
-  async function open(blob, title) {
-    try {
-      const bitmap = await createImageBitmap(blob);
-      if (bitmap.width * bitmap.height > MOST_PIXELS) throw new Error("too large");
-      image = shrink(bitmap);
-      name = title;
-      bitmap.close();
-    } catch {
-      const wanted = "a PNG, JPEG or WebP file of at most 64 megapixels";
-      say(`${title} is not an image that this browser can read; choose ${wanted}.`);
-      return;
-    }
-    await update();
-  }
-
-  samples.forEach((sample) => {
-    const picture = new Image(64, 64);
-    picture.src = sample.src;
-    picture.alt = sample.name;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(picture);
-    button.title = sample.name;
-    button.addEventListener("click", async () => open(await blobOf(sample.src), sample.name));
-    element("samples").append(button);
+// Tell the reader, also one who listens, which squares are hidden.
+function markCells() {
+  cells.forEach((cell, i) => {
+    const state = page.hidden.has(i) ? "hidden" : "visible";
+    const row = Math.floor(i / CELLS) + 1;
+    const column = (i % CELLS) + 1;
+    cell.setAttribute("aria-selected", page.hidden.has(i));
+    cell.setAttribute("aria-label", `row ${row}, column ${column}, ${state}`);
+    cell.tabIndex = i === page.cursor ? 0 : -1;
   });
-  element("file").addEventListener("change", () => {
-    const [file] = element("file").files;
-    if (file) open(file, file.name);
-  });
-  element("target").addEventListener("change", update);
-  element("opacity").addEventListener("input", redraw);
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    const [file] = event.dataTransfer.files;
-    if (file) open(file, file.name);
-    else say("What was dropped is not a file; drop an image file.");
-  });
+}
 
-  const ort = await runtime();
-  for (const model of models) {
-    say(`Loading ${model.name}, ${megabytes(model)} ...`);
-    const options = { executionProviders: ["wasm"] };
-    model.session = await ort.InferenceSession.create(await bytes(model.file), options);
-    model.box = card(model);
-    await ask(ort, model, new Float32Array(SIDE * SIDE), -1); // the first call is slow
+function hide(square, isHidden) {
+  if (page.hidden.has(square) === isHidden) return;
+  if (isHidden) page.hidden.add(square);
+  else page.hidden.delete(square);
+  changed();
+}
+
+function moveCursor(event) {
+  const row = Math.floor(page.cursor / CELLS);
+  const column = page.cursor % CELLS;
+  const places = {
+    ArrowUp: [row - 1, column],
+    ArrowDown: [row + 1, column],
+    ArrowLeft: [row, column - 1],
+    ArrowRight: [row, column + 1],
+    Home: [row, 0],
+    End: [row, CELLS - 1],
+  };
+  if (event.key === " ") {
+    hide(page.cursor, !page.hidden.has(page.cursor));
+  } else if (event.key in places) {
+    const [nextRow, nextColumn] = places[event.key].map((at) => Math.min(Math.max(at, 0), CELLS - 1));
+    goTo(nextRow * CELLS + nextColumn);
+  } else {
+    return;
   }
-  await open(await blobOf(samples[0].src), samples[0].name);
-  document.body.dataset.ready = "yes";
+  event.preventDefault(); // the page does not scroll
+}
+
+function goTo(square) {
+  page.cursor = square;
+  markCells();
+  cells[square].focus({ preventScroll: true });
+}
+
+// The square under the pointer; null outside of the image.
+function squareAt(event) {
+  const box = element("cells").getBoundingClientRect();
+  const row = Math.floor(((event.clientY - box.top) / box.height) * CELLS);
+  const column = Math.floor(((event.clientX - box.left) / box.width) * CELLS);
+  const inside = [row, column].every((at) => at >= 0 && at < CELLS);
+  return inside ? row * CELLS + column : null;
+}
+
+// A stroke hides squares, or shows them again where it begins on a hidden one.
+function startBrush(event) {
+  const square = squareAt(event);
+  if (event.button !== 0 || square === null) return;
+  event.preventDefault(); // no text is selected
+  element("cells").setPointerCapture(event.pointerId);
+  page.brush = !page.hidden.has(square);
+  goTo(square);
+  hide(square, page.brush);
+}
+
+function moveBrush(event) {
+  if (page.brush === null) return;
+  for (const point of [...event.getCoalescedEvents(), event]) {
+    const square = squareAt(point);
+    if (square !== null) hide(square, page.brush);
+  }
+}
+
+// --- choosing an image ---
+
+async function open(blob, title) {
+  try {
+    const bitmap = await createImageBitmap(blob);
+    if (bitmap.width * bitmap.height > MOST_PIXELS) throw new Error("too large");
+    page.opened = shrink(bitmap);
+    page.name = title;
+    bitmap.close();
+  } catch {
+    const wanted = "a PNG, JPEG or WebP file of at most 64 megapixels";
+    complain(`${title} is not an image that this browser can read; choose ${wanted}.`);
+    return;
+  }
+  complain("");
+  await changed();
+}
+
+// A sentence that stays until the next image is opened.
+function complain(text) {
+  element("problem").textContent = text;
 }
 
 // Not by fetch: the self-contained page asks for no address, not even for that of its own pictures.
 async function blobOf(address) {
   const [, type, base64] = address.match(/^data:(.+?);base64,(.*)$/);
   return new Blob([decoded(base64)], { type });
+}
+
+function addSample(sample) {
+  const picture = new Image(64, 64);
+  picture.src = sample.src;
+  picture.alt = sample.name;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(picture);
+  button.title = sample.name;
+  button.addEventListener("click", async () => open(await blobOf(sample.src), sample.name));
+  element("samples").append(button);
+}
+
+function listenForFiles() {
+  element("file").addEventListener("change", () => {
+    const [file] = element("file").files;
+    if (file) open(file, file.name);
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    const [file] = event.dataTransfer.files;
+    if (file) open(file, file.name);
+    else complain("What was dropped is not a file; drop an image file.");
+  });
+}
+
+// --- the beginning ---
+
+function listenToControls() {
+  element("target").append(new Option("the predicted class", -1));
+  classes.forEach((text, i) => element("target").append(new Option(text, i)));
+  element("target").addEventListener("change", changed);
+  element("opacity").addEventListener("input", redraw);
+  element("all").addEventListener("click", () => {
+    page.hidden.clear();
+    changed();
+  });
+}
+
+async function main() {
+  samples.forEach(addSample);
+  makeCells();
+  listenForFiles();
+  listenToControls();
+  page.ort = await runtime();
+  for (const model of models) {
+    say(`Loading ${model.name}, ${megabytes(model)} ...`);
+    await load(page.ort, model);
+    model.box = card(model);
+  }
+  await open(await blobOf(samples[0].src), samples[0].name);
+  document.body.dataset.ready = "yes";
 }
 
 main().catch((error) => {

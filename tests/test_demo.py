@@ -201,7 +201,7 @@ def test_a_page_has_a_link_to_the_landing_page(pages, form):
 
 @pytest.mark.parametrize("form", ["served", "single"])
 def test_the_script_finds_its_elements(pages, form):
-    script = (build_demo.SITE / "demo.js").read_text("utf-8")
+    script = "".join((build_demo.SITE / name).read_text("utf-8") for name in build_demo.SCRIPTS)
     for name in re.findall(r'element\("(\w+)"\)', script):
         assert pages[form].find(id=name), name
 

@@ -1,20 +1,10 @@
 """The book in a system Chromium, from disk: search, formulas, small and large, dark and light."""
 
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
+from watched import CHROMIUM, SCREENSHOTS, SITE, VIOLATIONS
 
-from swys_utils.config import BUILD
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SITE = BUILD / "site"
-SCREENSHOTS = BUILD / "browser"
-AXE = "axe-core@4.14.1"
-VIOLATIONS = """axe.run(document, {iframes: false}).then(
-    found => found.violations.map(one => one.id + ': ' + one.nodes[0].html.slice(0, 200)))"""
 # One page of each kind; the reference's pages are all made alike.
 LOOKS = [
     "index.html",
@@ -40,28 +30,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no system Chromium"),
     pytest.mark.skipif(not (SITE / "searchindex.js").is_file(), reason="make site builds the book"),
 ]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    reason = "no Playwright (pip install playwright)"
-    sync_api = pytest.importorskip("playwright.sync_api", reason=reason)
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory) -> str:
-    """The script that looks for what a reader with a screen reader stumbles over."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("axe-core comes from the npm registry")
-    folder = tmp_path_factory.mktemp("axe")
-    packed = subprocess.run([npm, "pack", "-s", AXE], cwd=folder, capture_output=True, text=True)
-    if packed.returncode:
-        pytest.skip("npm does not reach its registry")
-    with tarfile.open(folder / packed.stdout.split()[-1]) as archive:
-        return archive.extractfile("package/axe.min.js").read().decode()
 
 
 class Opened:

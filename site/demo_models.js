@@ -1,0 +1,71 @@
+// The models in ONNX Runtime Web. Files come from the folder assets/ or, in the self-contained page,
+// from <script> elements of this page.
+
+async function bytes(name) {
+  const inline = document.getElementById(name);
+  if (!inline) {
+    const answer = await fetch(`assets/${name}`);
+    if (!answer.ok) throw new Error(`assets/${name}: ${answer.status}`);
+    return answer.arrayBuffer();
+  }
+  const packed = decoded(inline.textContent);
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+function decoded(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+async function runtime() {
+  const script = new Blob([await bytes("ort.mjs")], { type: "text/javascript" });
+  const ort = await import(URL.createObjectURL(script));
+  ort.env.wasm.numThreads = 1; // more would need headers that a plain file server does not send
+  ort.env.wasm.wasmBinary = await bytes("ort.wasm");
+  return ort;
+}
+
+async function load(ort, model) {
+  const options = { executionProviders: ["wasm"] };
+  model.session = await ort.InferenceSession.create(await bytes(model.file), options);
+  await run(ort, model, [new Float32Array(SIDE * SIDE)], -1); // the first call is slow
+}
+
+// One forward pass: logits of each image, the signed map of the first one, milliseconds in all. The
+// target is the class that the map explains, -1: the predicted one.
+async function run(ort, model, images, target) {
+  const planes = images.map((image) => resized(image, SIDE, model.size));
+  const length = model.size * model.size;
+  const pixels = new Float32Array(images.length * 3 * length);
+  planes.forEach((plane, i) => {
+    const scaled = plane.map((value) => value / 127.5 - 1);
+    for (const channel of [0, 1, 2]) pixels.set(scaled, (3 * i + channel) * length);
+  });
+  const targets = new BigInt64Array(images.length).fill(BigInt(target));
+  const feed = {
+    pixels: new ort.Tensor("float32", pixels, [images.length, 3, model.size, model.size]),
+    target: new ort.Tensor("int64", targets, [images.length]),
+  };
+  const start = performance.now();
+  const { logits, heatmap } = await model.session.run(feed);
+  const ms = performance.now() - start;
+  const rows = images.map((_, i) =>
+    Array.from(logits.data.slice(i * classes.length, (i + 1) * classes.length)),
+  );
+  return { logits: rows, map: heatmap.data.slice(0, heatmap.data.length / images.length), ms };
+}
+
+function softmax(logits) {
+  const highest = Math.max(...logits);
+  const odds = logits.map((value) => Math.exp(value - highest));
+  const total = odds.reduce((a, b) => a + b);
+  return odds.map((odd) => odd / total);
+}
+
+function predicted(logits) {
+  return logits.indexOf(Math.max(...logits));
+}
+
+function megabytes(model) {
+  return `${(model.bytes / 1e6).toFixed(1)} MB`;
+}
