@@ -51,15 +51,11 @@ async function changed() {
       done = page.wanted;
       await answerAll();
       await pause();
+      await explainAll(() => done !== page.wanted);
     }
   } finally {
     page.working = false;
   }
-}
-
-// Lets the browser draw and read the reader's input.
-function pause() {
-  return new Promise((resolve) => setTimeout(resolve));
 }
 
 async function answerAll() {
@@ -71,12 +67,23 @@ async function answerAll() {
     const { logits, map, ms } = await run(page.ort, model, [image], chosen);
     const explained = chosen < 0 ? predicted(logits[0]) : chosen;
     model.answer = { logits: logits[0], map, ms, explained };
+    model.rests = null;
   }
   page.asked = image;
   redraw();
   const hidden = count ? ` ${count} of ${CELLS * CELLS} patches hidden.` : "";
   const answers = running().map((model) => ` ${model.name}: ${answerText(model)}.`);
   say(`Shown: ${name}.${hidden}${answers.join("")}`);
+  document.body.dataset.ready = "yes";
+}
+
+// Occlusion maps, one model after the other, unless something else is wanted meanwhile.
+async function explainAll(stale) {
+  for (const model of running()) {
+    if (stale()) return;
+    model.rests = await occlusion(page.ort, model, page.asked, model.answer, stale);
+    if (model.rests) show(model);
+  }
 }
 
 // --- showing what they say ---
@@ -105,22 +112,53 @@ function card(model) {
 // Write a model's answer into its card.
 function show(model) {
   const part = (selector) => model.box.querySelector(selector);
-  const { map, explained, ms, logits } = model.answer;
+  const { map, explained, logits } = model.answer;
   const text = answerText(model);
-  const canvas = part("canvas");
-  const heated = draw(canvas, page.asked, map, Number(element("opacity").value));
+  const heated = drawMap(model, ".marks", map);
   const described = `Grad-CAM of ${model.name} for ${classes[explained]}; its answer: ${text}`;
-  canvas.setAttribute("aria-label", described);
+  part(".marks").setAttribute("aria-label", described);
   const empty = `; no patch raised the score of ${classes[explained]}: its map is empty`;
   part(".answer").textContent = heated ? text : text + empty;
   part("progress").value = Math.max(...softmax(logits));
-  const cost = [`${ms.toFixed(1)} ms`, megabytes(model), `${model.tokens} tokens`];
-  part(".cost").textContent = cost.join(", ");
+  part(".cost").textContent = costs(model);
+  showRests(model);
   const [first] = running();
   if (model !== first) {
     const agreement = spearman(map, first.answer.map).toFixed(2);
-    part(".alike").textContent = `map agreement with ${first.name}: ${agreement}`;
+    part(".alike").textContent = `Grad-CAM's agreement with ${first.name}: ${agreement}`;
   }
+}
+
+function drawMap(model, selector, map) {
+  const canvas = model.box.querySelector(selector);
+  return draw(canvas, page.asked, map, Number(element("opacity").value));
+}
+
+// The occlusion map, or the bare image until there is one.
+function showRests(model) {
+  const canvas = model.box.querySelector(".rests");
+  const explained = classes[model.answer.explained];
+  const title = `Occlusion map of ${model.name} for ${explained}`;
+  if (!model.rests) {
+    drawMap(model, ".rests", new Float32Array(1));
+    canvas.setAttribute("aria-label", `${title}: not computed yet`);
+    delete canvas.dataset.values;
+    return;
+  }
+  const { map } = model.rests;
+  drawMap(model, ".rests", map);
+  const most = Math.max(...map);
+  const place = placeOf(map.indexOf(most));
+  const words = `the patch in ${place} matters most; without it the log-odds lose`;
+  canvas.setAttribute("aria-label", `${title}: ${words} ${most.toFixed(2)}`);
+  canvas.dataset.values = map.join(" ");
+}
+
+function costs(model) {
+  const parts = [`${model.answer.ms.toFixed(1)} ms an image`];
+  if (model.rests) parts.push(`${model.rests.ms.toFixed(0)} ms for the occlusion map`);
+  parts.push(megabytes(model), `${model.tokens} tokens`);
+  return parts.join(", ");
 }
 
 // --- hiding squares ---
@@ -154,12 +192,14 @@ function makeCells() {
 function markCells() {
   cells.forEach((cell, i) => {
     const state = page.hidden.has(i) ? "hidden" : "visible";
-    const row = Math.floor(i / CELLS) + 1;
-    const column = (i % CELLS) + 1;
     cell.setAttribute("aria-selected", page.hidden.has(i));
-    cell.setAttribute("aria-label", `row ${row}, column ${column}, ${state}`);
+    cell.setAttribute("aria-label", `${placeOf(i)}, ${state}`);
     cell.tabIndex = i === page.cursor ? 0 : -1;
   });
+}
+
+function placeOf(square) {
+  return `row ${Math.floor(square / CELLS) + 1}, column ${(square % CELLS) + 1}`;
 }
 
 function hide(square, isHidden) {
@@ -305,7 +345,6 @@ async function main() {
     model.box = card(model);
   }
   await open(await blobOf(samples[0].src), samples[0].name);
-  document.body.dataset.ready = "yes";
 }
 
 main().catch((error) => {

@@ -21,6 +21,7 @@ async function runtime() {
   const script = new Blob([await bytes("ort.mjs")], { type: "text/javascript" });
   const ort = await import(URL.createObjectURL(script));
   ort.env.wasm.numThreads = 1; // more would need headers that a plain file server does not send
+  ort.env.wasm.proxy = self.origin !== "null"; // in a worker, which a page from disk may not have
   ort.env.wasm.wasmBinary = await bytes("ort.wasm");
   return ort;
 }
@@ -53,6 +54,39 @@ async function run(ort, model, images, target) {
     Array.from(logits.data.slice(i * classes.length, (i + 1) * classes.length)),
   );
   return { logits: rows, map: heatmap.data.slice(0, heatmap.data.length / images.length), ms };
+}
+
+// What the log-odds of the explained class lose when one square is hidden, as occlusion.py computes
+// it with the fill "mean"; and milliseconds. A row of squares is one batch. Returns null where
+// stale() says between two rows that nobody waits for the map any more.
+async function occlusion(ort, model, image, answer, stale) {
+  const whole = logOdds(answer.logits, answer.explained);
+  const lost = new Float32Array(CELLS * CELLS);
+  const start = performance.now();
+  for (let first = 0; first < lost.length; first += CELLS) {
+    const squares = Array.from({ length: CELLS }, (_, column) => first + column);
+    const variants = squares.map((square) => covered(image, new Set([square])));
+    const { logits } = await run(ort, model, variants, answer.explained);
+    squares.forEach((square, i) => {
+      lost[square] = whole - logOdds(logits[i], answer.explained);
+    });
+    await pause();
+    if (stale()) return null;
+  }
+  return { map: lost, ms: performance.now() - start };
+}
+
+// log(p / (1 - p)) of one class.
+function logOdds(logits, target) {
+  const others = logits.filter((_, i) => i !== target);
+  const highest = Math.max(...others);
+  const odds = others.map((value) => Math.exp(value - highest));
+  return logits[target] - highest - Math.log(odds.reduce((a, b) => a + b));
+}
+
+// Lets the browser draw and read the reader's input.
+function pause() {
+  return new Promise((resolve) => setTimeout(resolve));
 }
 
 function softmax(logits) {

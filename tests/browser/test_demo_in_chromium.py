@@ -1,6 +1,7 @@
 """The demo in a system Chromium; screenshots to look at lie in build/browser/."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import torch
 from PIL import Image
 from watched import CHROMIUM, SCREENSHOTS, SITE, VIOLATIONS, watched_page
 
+from swys_utils.config import PROJECT_ROOT
 from swys_utils.models import SERIES
+from swys_utils.occlusion import occlusion
 from swys_utils.onnx_export import onnx_session, run_onnx
+
+sys.path.insert(0, str(PROJECT_ROOT / "site"))
+import build_demo  # noqa: E402
 
 HOST = "http://localhost/"
 FIRST_MODEL = SITE / "demo" / "assets" / "vit_tiny_maps.onnx"
@@ -31,9 +37,16 @@ class Demo:
         page.wait_for_selector("body[data-ready=yes]", timeout=90_000)
 
     def pictures(self) -> list[str]:
-        """The input, then the image under each model's map."""
+        """The input, then the image under each model's Grad-CAM map."""
         script = "all => all.map(canvas => canvas.toDataURL())"
-        return self.page.eval_on_selector_all("#models canvas", script)
+        return self.page.eval_on_selector_all("#input, #models canvas.marks", script)
+
+    def rests(self, model: int) -> np.ndarray:
+        """The occlusion map of a model, (7, 7), once it is there."""
+        article = self.page.locator("#models article:has(.rests)").nth(model)
+        article.locator(".rests[data-values]").wait_for(timeout=60_000)
+        values = article.locator(".rests").get_attribute("data-values").split()
+        return np.array(values, dtype=float).reshape(7, 7)
 
     def drop(self, path: Path) -> None:
         """What a browser does when a file is dropped on the page."""
@@ -158,6 +171,35 @@ def test_a_stroke_hides_patches_and_the_answers_follow(demo, noise):
     assert demo.pictures() == before
 
 
+def in_sevens(path: Path):
+    """A model as a function of model input, asked as the page asks: at most 7 images at once.
+
+    Int8 activations are scaled by the range of the batch, so that other batches differ slightly.
+    """
+    session = onnx_session(path)
+
+    def answer(inputs: torch.Tensor) -> torch.Tensor:
+        answers = [run_onnx(session, part)[0] for part in inputs.split(7)]
+        return torch.as_tensor(np.concatenate(answers))
+
+    return answer
+
+
+@pytest.mark.parametrize("model", [0, 1])
+def test_the_occlusion_map_is_that_of_python(demo, noise, model):
+    demo.drop(noise)
+    demo.wait_for("Shown: noise.png. ")
+    shown = demo.rests(model)
+    pixels = np.array(Image.open(noise))
+    path = FIRST_MODEL.with_name(f"{build_demo.MODELS[model]}.onnx")
+    expected = occlusion(in_sevens(path), pixels[None], patch=4)[0]
+    largest = float(np.abs(expected).max())
+    assert largest > 0.1
+    assert shown == pytest.approx(expected, abs=0.05 * largest)
+    cost = demo.page.locator("#models .cost").nth(model).inner_text()
+    assert re.match(r"[\d.]+ ms an image, \d+ ms for the occlusion map, [\d.]+ MB, ", cost)
+
+
 def test_the_new_answer_is_read_aloud(demo):
     status = demo.page.get_by_role("status")
     assert status.get_attribute("aria-live") == "polite"
@@ -186,7 +228,7 @@ def test_maps_are_compared_with_the_first_model(demo):
     texts = demo.page.locator("#models .alike").all_inner_texts()
     title = SERIES["vit_tiny_maps"].title
     assert texts[0] == ""
-    assert texts[1].startswith(f"map agreement with {title}: ")
+    assert texts[1].startswith(f"Grad-CAM's agreement with {title}: ")
 
 
 def test_a_file_that_is_no_image_changes_nothing(demo, tmp_path):
