@@ -27,7 +27,7 @@ from PIL import Image
 from swys_utils.config import BUILD, PROJECT_ROOT, SwysError
 from swys_utils.data import TWIN
 from swys_utils.models import SERIES, load_checkpoint
-from swys_utils.onnx_export import export_onnx, quantise_onnx_dynamic
+from swys_utils.onnx_export import export_onnx, predict_onnx, quantise_onnx_dynamic
 
 SITE = PROJECT_ROOT / "site"
 TARGET = BUILD / "site"
@@ -140,8 +140,10 @@ def export(name: str, folder: Path) -> dict:
         export_onnx(model, float_file, CLASSES, card)
         quantise_onnx_dynamic(float_file, int8_file)
         shutil.copy(int8_file, folder)
+        logits, _ = predict_onnx(folder / int8_file.name, probe()[None])
     return {
         "name": SERIES[name].title,
+        "logits": logits[0].tolist(),  # of the probe
         "file": int8_file.name,
         "bytes": (folder / int8_file.name).stat().st_size,
         "tokens": model.patch_embed.num_patches,
@@ -158,7 +160,13 @@ def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | N
         inline: files that the page itself holds, name -> gzip in base64; without them it reads
             those in assets/.
     """
-    data = json.dumps({"models": models, "samples": samples(), "classes": CLASSES})
+    content = {
+        "models": models,
+        "samples": samples(),
+        "classes": CLASSES,
+        "probe": probe().ravel().tolist(),
+    }
+    data = json.dumps(content)
     template = jinja2.Template((SITE / "demo.html").read_text("utf-8"))
     page = template.render(
         style=(SITE / "style.css").read_text("utf-8"),
@@ -169,6 +177,15 @@ def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | N
     )
     path.write_text(page, "utf-8")
     print(f"demo: {path.relative_to(BUILD.parent)}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def probe() -> np.ndarray:
+    """The image of the self-test: the page compares its logits with those stored in it.
+
+    Returns:
+        uint8 (28, 28): a synthetic X-ray.
+    """
+    return np.load(TWIN)["test_images"][0]
 
 
 def samples() -> list[dict]:

@@ -3,7 +3,7 @@
 const MOST_PIXELS = 64e6; // of an image that is opened
 
 const element = (id) => document.getElementById(id);
-const { models, samples, classes } = JSON.parse(element("data").textContent);
+const { models, samples, classes, probe } = JSON.parse(element("data").textContent);
 
 const page = {
   ort: null,
@@ -107,6 +107,22 @@ function card(model) {
   box.querySelector("progress").setAttribute("aria-label", `confidence of ${model.name}`);
   element("models").append(box);
   return box;
+}
+
+// In place of a model that failed the self-test: its name, and what is wrong.
+function refusal(model) {
+  const box = element("refusal").content.firstElementChild.cloneNode(true);
+  box.querySelector("h3").textContent = model.name;
+  box.querySelector("p").textContent = model.wrong;
+  element("models").append(box);
+  return box;
+}
+
+function sayTested() {
+  const tested = models.filter((model) => "difference" in model);
+  const parts = tested.map((model) => `${model.name} ${model.difference.toFixed(4)}`);
+  const text = "Self-test at load, the largest difference of a logit from the one stored in this page";
+  element("tested").textContent = `${text}: ${parts.join("; ")} (at most ${TOLERANCE}).`;
 }
 
 // Write a model's answer into its card.
@@ -342,8 +358,10 @@ async function main() {
   for (const model of models) {
     say(`Loading ${model.name}, ${megabytes(model)} ...`);
     await load(page.ort, model);
-    model.box = card(model);
+    model.box = model.wrong ? refusal(model) : card(model);
+    sayTested();
   }
+  if (!running().length) throw new Error("no model passed its self-test");
   await open(await blobOf(samples[0].src), samples[0].name);
 }
 

@@ -1,5 +1,6 @@
 """The demo in a system Chromium; screenshots to look at lie in build/browser/."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -248,6 +249,52 @@ def test_a_damaged_image_is_shown_or_refused_with_a_sentence(demo, noise):
         path.write_bytes(damaged[: len(content) - at % 3])
         demo.drop(path)
         demo.wait_for(re.compile(rf"Shown: {at}\.png\.|{at}\.png is not an image"))
+
+
+def test_every_model_says_how_far_it_is_from_what_is_stored(demo):
+    text = demo.page.locator("#tested").inner_text()
+    differences = re.findall(r" (\d\.\d{4})(?:;| \()", text)
+    assert len(differences) == len(shown_models(demo))
+    assert max(map(float, differences)) < 0.02
+
+
+def shown_models(demo) -> list[str]:
+    """Names of the models with an answer."""
+    return demo.page.locator("#models article:has(.answer) h3").all_inner_texts()
+
+
+@pytest.fixture
+def page_with_other_logits(chromium, demo_files):
+    """The demo where the second model's logits are not those that are stored: they differ by 1."""
+    page_text = (SITE / "demo" / "index.html").read_text("utf-8")
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page_text)[1]
+    content = json.loads(data)
+    content["models"][1]["logits"][0] += 1
+    changed = page_text.replace(data, json.dumps(content).replace("<", "\\u003c"))
+
+    def answer(route):
+        path = route.request.url.removeprefix(HOST)
+        if path.endswith(".html"):
+            route.fulfill(body=changed, content_type="text/html")
+        else:
+            route.fulfill(path=SITE / path)
+
+    with watched_page(chromium) as page:
+        page.route(f"{HOST}**", answer)
+        yield Demo(page, f"{HOST}demo/index.html")
+
+
+def test_a_model_that_is_computed_wrongly_is_named_and_not_shown(page_with_other_logits, demo):
+    one = page_with_other_logits
+    wrong = one.page.locator("#models article").filter(has=one.page.get_by_role("alert"))
+    name = shown_models(demo)[1]
+    assert wrong.locator("h3").inner_text() == name
+    sentence = wrong.get_by_role("alert").inner_text()
+    found = re.search(rf"WebAssembly backend computes {name} wrongly.* by (\d\.\d+)\.", sentence)
+    assert float(found[1]) == pytest.approx(1, abs=0.02)
+    assert wrong.locator("canvas").count() == 0
+    assert shown_models(one) == [title for title in shown_models(demo) if title != name]
+    assert f"{name}: " not in one.page.get_by_role("status").inner_text()
 
 
 def test_nothing_comes_from_elsewhere(demo):
