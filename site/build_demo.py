@@ -24,13 +24,16 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from swys_utils.cards import read_card
 from swys_utils.config import BUILD, PROJECT_ROOT, SwysError
 from swys_utils.data import TWIN
 from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.onnx_export import export_onnx, predict_onnx, quantise_onnx_dynamic
+from swys_utils.planted import PLACES, Mark
 
 SITE = PROJECT_ROOT / "site"
 TARGET = BUILD / "site"
+MODELS_FOLDER = SITE / "demo_models"  # written by train_demo_models.py
 RUNTIME = "onnxruntime-web@1.30.0"
 RUNTIME_FILES = {  # name in assets/ -> name in the npm package
     "ort.mjs": "ort.wasm.bundle.min.mjs",
@@ -48,8 +51,23 @@ NO_NETWORK = {  # codes with which npm says that it cannot reach its registry
 }
 SCRIPTS = ("demo_pictures.js", "demo_models.js", "demo.js")  # one after the other in the page
 CLASSES = ("normal", "pneumonia")
-# The first one is the model of demo.html, and the one that the others' maps are compared with.
-MODELS = ("vit_tiny_maps", "vit_tiny_answers_p7", "vit_tiny_patch16_224_kd")
+# Checkpoints by the name of their file. The others' maps are compared with those of the first one.
+MODELS: dict[str, str | Path] = {
+    "vit_tiny_maps": "pneumoniamnist/vit_tiny_maps",
+    "vit_tiny_answers_p7": "pneumoniamnist/vit_tiny_answers_p7",
+    "vit_tiny_patch16_224_kd": "pneumoniamnist/vit_tiny_patch16_224_kd",
+    "small_x": MODELS_FOLDER / "small_x",
+    "small_y": MODELS_FOLDER / "small_y",
+}
+TITLES = {name: entry.title for name, entry in SERIES.items()}
+TITLES |= {"small_x": "Small X", "small_y": "Small Y"}
+IN_ONE_FILE = ("vit_tiny_maps", "small_x", "small_y")  # more would make it too large to send
+ON_DEMAND = ("vit_tiny_patch16_224_kd",)  # not shown before the reader asks: it is slow
+# Of the twin's test images: three of each class. The honest model knows them without a mark; it
+# does not know all of them, but the puzzle needs an answer that can move.
+SAMPLES = (0, 1, 2, 9, 10, 11)
+HONEST = "small_x"
+CHEAT = "small_y"
 
 
 class NoRuntimeError(Exception):
@@ -83,12 +101,12 @@ def build() -> None:
     fetch_runtime(assets)
     models = [export(name, assets) for name in MODELS]
     write_page(TARGET / "demo" / "index.html", models)
-    first = models[0]
+    small = [model for name, model in zip(MODELS, models) if name in IN_ONE_FILE]
     inline = {}
-    for name in [*RUNTIME_FILES, first["file"]]:
+    for name in [*RUNTIME_FILES, *(model["file"] for model in small)]:
         packed = gzip.compress((assets / name).read_bytes())
         inline[name] = base64.b64encode(packed).decode()
-    write_page(TARGET / "demo.html", [first], inline)
+    write_page(TARGET / "demo.html", small, inline)
 
 
 def fetch_runtime(folder: Path) -> None:
@@ -124,16 +142,16 @@ def fetch_runtime(folder: Path) -> None:
 
 
 def export(name: str, folder: Path) -> dict:
-    """Write a shipped model as an int8 ONNX file.
+    """Write a model as an int8 ONNX file.
 
     Args:
-        name: of the model, a key of ``models.SERIES``.
+        name: of the model, a key of ``MODELS``.
         folder: where the file is written.
 
     Returns:
         What the page says about it.
     """
-    model, card = load_checkpoint(f"pneumoniamnist/{name}")
+    model, card = load_checkpoint(MODELS[name])
     with tempfile.TemporaryDirectory() as scratch:
         float_file = Path(scratch) / "float32.onnx"
         int8_file = Path(scratch) / f"{name}.onnx"
@@ -142,7 +160,8 @@ def export(name: str, folder: Path) -> dict:
         shutil.copy(int8_file, folder)
         logits, _ = predict_onnx(folder / int8_file.name, probe()[None])
     return {
-        "name": SERIES[name].title,
+        "name": TITLES[name],
+        "ticked": name not in ON_DEMAND,
         "logits": logits[0].tolist(),  # of the probe
         "file": int8_file.name,
         "bytes": (folder / int8_file.name).stat().st_size,
@@ -160,11 +179,14 @@ def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | N
         inline: files that the page itself holds, name -> gzip in base64; without them it reads
             those in assets/.
     """
+    honest = read_card(MODELS_FOLDER / HONEST / "card.json")
+    cheat = read_card(MODELS_FOLDER / CHEAT / "card.json")
     content = {
         "models": models,
         "samples": samples(),
         "classes": CLASSES,
         "probe": probe().ravel().tolist(),
+        "mark": mark_of(cheat),
     }
     data = json.dumps(content)
     template = jinja2.Template((SITE / "demo.html").read_text("utf-8"))
@@ -174,9 +196,29 @@ def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | N
         data=data.replace("<", "\\u003c"),
         inline=inline or {},
         home="index.html" if inline else "../index.html",
+        share=cheat["mark"]["share"],
+        cheat={"name": TITLES[CHEAT], **cheat["stored"]["with_mark"]},
+        honest={"name": TITLES[HONEST], **honest["stored"]["with_mark"]},
     )
     path.write_text(page, "utf-8")
     print(f"demo: {path.relative_to(BUILD.parent)}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def mark_of(card: dict) -> dict:
+    """The mark that a model was trained with, as the page draws it.
+
+    Args:
+        card: of the model.
+
+    Returns:
+        ``row`` and ``column`` of its upper left corner in an image of 28 px, and ``pattern``, its
+        grey values.
+    """
+    mark = Mark(**card["mark"])
+    place = PLACES[mark.place]
+    assert place is not None  # it is in the same place in each image
+    row, column = place
+    return {"row": row, "column": column, "pattern": mark.pattern(28).tolist()}
 
 
 def probe() -> np.ndarray:
@@ -191,8 +233,9 @@ def probe() -> np.ndarray:
 def samples() -> list[dict]:
     """Images to try: six of the synthetic twin, and one that is no X-ray."""
     twin = np.load(TWIN)
-    images = list(twin["test_images"][:6])
-    names = [f"synthetic X-ray, {CLASSES[label]}" for label in twin["test_labels"][:6, 0]]
+    images = [twin["test_images"][index] for index in SAMPLES]
+    labels = [twin["test_labels"][index, 0] for index in SAMPLES]
+    names = [f"synthetic X-ray, {CLASSES[label]}" for label in labels]
     images.append(blood_cell())
     names.append("a drawn blood cell, no X-ray")
     return [{"name": name, "src": address(image)} for name, image in zip(names, images)]

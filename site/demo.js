@@ -3,7 +3,7 @@
 const MOST_PIXELS = 64e6; // of an image that is opened
 
 const element = (id) => document.getElementById(id);
-const { models, samples, classes, probe } = JSON.parse(element("data").textContent);
+const { models, samples, classes, probe, mark } = JSON.parse(element("data").textContent);
 
 const page = {
   ort: null,
@@ -21,17 +21,23 @@ function say(text) {
   element("status").textContent = text;
 }
 
-// What the models get: the image with its hidden squares.
+// What the models get: the image with the mark, if the reader wants it, and with hidden squares.
 function seen() {
-  return covered(page.opened, page.hidden);
+  const image = element("mark").checked ? marked(page.opened, mark) : page.opened;
+  return covered(image, page.hidden);
 }
 
 function target() {
   return Number(element("target").value);
 }
 
+// The models that the reader wants to see, and that passed the self-test.
 function running() {
-  return models.filter((model) => model.session);
+  return models.filter((model) => model.ticked && model.session);
+}
+
+function answered() {
+  return running().filter((model) => model.answer);
 }
 
 // --- asking the models ---
@@ -61,7 +67,7 @@ async function changed() {
 async function answerAll() {
   const image = seen();
   const name = page.name;
-  const count = page.hidden.size;
+  const state = stateText();
   const chosen = target();
   for (const model of running()) {
     const { logits, map, ms } = await run(page.ort, model, [image], chosen);
@@ -71,15 +77,21 @@ async function answerAll() {
   }
   page.asked = image;
   redraw();
-  const hidden = count ? ` ${count} of ${CELLS * CELLS} patches hidden.` : "";
-  const answers = running().map((model) => ` ${model.name}: ${answerText(model)}.`);
-  say(`Shown: ${name}.${hidden}${answers.join("")}`);
+  const answers = answered().map((model) => ` ${model.name}: ${answerText(model)}.`);
+  say(`Shown: ${name}.${state}${answers.join("") || " Tick a model to see its answer."}`);
   document.body.dataset.ready = "yes";
+}
+
+function stateText() {
+  const drawn = element("mark").checked ? " The mark is drawn." : "";
+  const count = page.hidden.size;
+  const hidden = count ? ` ${count} of ${CELLS * CELLS} patches hidden.` : "";
+  return drawn + hidden;
 }
 
 // Occlusion maps, one model after the other, unless something else is wanted meanwhile.
 async function explainAll(stale) {
-  for (const model of running()) {
+  for (const model of answered()) {
     if (stale()) return;
     model.rests = await occlusion(page.ort, model, page.asked, model.answer, stale);
     if (model.rests) show(model);
@@ -89,9 +101,7 @@ async function explainAll(stale) {
 // --- showing what they say ---
 
 function redraw() {
-  for (const model of running()) {
-    if (model.answer) show(model);
-  }
+  answered().forEach(show);
 }
 
 function answerText(model) {
@@ -100,22 +110,19 @@ function answerText(model) {
   return `${classes[best]}, ${(100 * probabilities[best]).toFixed(1)} %`;
 }
 
-// The place of a model on the page.
-function card(model) {
-  const box = element("card").content.firstElementChild.cloneNode(true);
+// The place of a model on the page: its card or, if it failed the self-test, what is wrong.
+function place(model) {
+  const kind = model.wrong ? "refusal" : "card";
+  const box = element(kind).content.firstElementChild.cloneNode(true);
   box.querySelector("h3").textContent = model.name;
-  box.querySelector("progress").setAttribute("aria-label", `confidence of ${model.name}`);
-  element("models").append(box);
-  return box;
-}
-
-// In place of a model that failed the self-test: its name, and what is wrong.
-function refusal(model) {
-  const box = element("refusal").content.firstElementChild.cloneNode(true);
-  box.querySelector("h3").textContent = model.name;
-  box.querySelector("p").textContent = model.wrong;
-  element("models").append(box);
-  return box;
+  if (model.wrong) {
+    box.querySelector(".wrong").textContent = model.wrong;
+  } else {
+    box.querySelector("progress").setAttribute("aria-label", `confidence of ${model.name}`);
+  }
+  const next = models.slice(models.indexOf(model) + 1).find((other) => other.box);
+  element("models").insertBefore(box, next ? next.box : null);
+  model.box = box;
 }
 
 function sayTested() {
@@ -138,11 +145,10 @@ function show(model) {
   part("progress").value = Math.max(...softmax(logits));
   part(".cost").textContent = costs(model);
   showRests(model);
-  const [first] = running();
-  if (model !== first) {
-    const agreement = spearman(map, first.answer.map).toFixed(2);
-    part(".alike").textContent = `Grad-CAM's agreement with ${first.name}: ${agreement}`;
-  }
+  const [first] = answered();
+  const agreement = spearman(map, first.answer.map).toFixed(2);
+  const alike = `Grad-CAM's agreement with ${first.name}: ${agreement}`;
+  part(".alike").textContent = model === first ? "" : alike;
 }
 
 function drawMap(model, selector, map) {
@@ -343,25 +349,61 @@ function listenToControls() {
   classes.forEach((text, i) => element("target").append(new Option(text, i)));
   element("target").addEventListener("change", changed);
   element("opacity").addEventListener("input", redraw);
+  element("mark").addEventListener("change", changed);
   element("all").addEventListener("click", () => {
     page.hidden.clear();
     changed();
   });
 }
 
+// A box to tick for each model.
+function addChoice(model) {
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  box.type = "checkbox";
+  box.checked = model.ticked;
+  label.append(box, ` ${model.name}`);
+  if (!model.ticked) label.append(` (${megabytes(model)} more, slow)`);
+  element("choice").append(label);
+  box.addEventListener("change", async () => {
+    box.disabled = true; // until it is loaded
+    await choose(model, box.checked);
+    box.disabled = false;
+    box.checked = model.ticked;
+  });
+}
+
+async function choose(model, ticked) {
+  model.answer = null;
+  model.ticked = ticked;
+  try {
+    if (ticked && !model.box) await start(model);
+    model.box.hidden = !ticked;
+  } catch (error) {
+    model.ticked = false;
+    complain(`${model.name} could not be loaded (${error.message}).`);
+  }
+  changed();
+}
+
+async function start(model) {
+  say(`Loading ${model.name}, ${megabytes(model)} ...`);
+  await load(page.ort, model);
+  place(model);
+  sayTested();
+}
+
 async function main() {
   samples.forEach(addSample);
+  models.forEach(addChoice);
   makeCells();
   listenForFiles();
   listenToControls();
+  element("choice").disabled = true; // until there is something to choose from
   page.ort = await runtime();
-  for (const model of models) {
-    say(`Loading ${model.name}, ${megabytes(model)} ...`);
-    await load(page.ort, model);
-    model.box = model.wrong ? refusal(model) : card(model);
-    sayTested();
-  }
+  for (const model of models.filter((one) => one.ticked)) await start(model);
   if (!running().length) throw new Error("no model passed its self-test");
+  element("choice").disabled = false;
   await open(await blobOf(samples[0].src), samples[0].name);
 }
 

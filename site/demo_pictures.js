@@ -57,6 +57,17 @@ function covered(image, squares) {
   return image.map((value, i) => (squares.has(squareOf(i)) ? mean : value));
 }
 
+// The image with a mark drawn into it: { row, column, pattern }, in px and grey values.
+function marked(image, mark) {
+  const out = image.slice();
+  mark.pattern.forEach((line, y) =>
+    line.forEach((value, x) => {
+      out[(mark.row + y) * SIDE + mark.column + x] = value;
+    }),
+  );
+  return out;
+}
+
 // The square, 0 to 48, in which a pixel lies.
 function squareOf(pixel) {
   const row = Math.floor(pixel / SIDE / SQUARE);

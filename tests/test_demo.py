@@ -10,16 +10,25 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
+from small import some
 
-from swys_utils.config import CHECKPOINTS, PROJECT_ROOT, SwysError
+from swys_utils.cards import find_checkpoint, read_card
+from swys_utils.config import PROJECT_ROOT, SwysError
+from swys_utils.data import load_dataset
+from swys_utils.models import load_checkpoint
+from swys_utils.planted import Mark, plant
+from swys_utils.splits import Split
 
 sys.path.insert(0, str(PROJECT_ROOT / "site"))
 import build_demo  # noqa: E402
+import train_demo_models  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands are replaced by shell scripts")
 
@@ -183,8 +192,8 @@ def test_the_served_demo_has_all_models(pages):
     assert models_of(pages["served"]) == [f"{name}.onnx" for name in build_demo.MODELS]
 
 
-def test_the_demo_in_one_file_has_one_model(pages):
-    assert models_of(pages["single"]) == ["vit_tiny_maps.onnx"]
+def test_the_demo_in_one_file_has_the_models_that_fit(pages):
+    assert models_of(pages["single"]) == ["vit_tiny_maps.onnx", "small_x.onnx", "small_y.onnx"]
 
 
 def test_the_demo_in_one_file_holds_what_it_needs(pages):
@@ -207,8 +216,39 @@ def test_the_script_finds_its_elements(pages, form):
 
 
 def test_every_model_is_shipped():
-    for name in build_demo.MODELS:
-        assert (CHECKPOINTS / "pneumoniamnist" / name).is_dir()
+    for checkpoint in build_demo.MODELS.values():
+        assert find_checkpoint(checkpoint).is_dir()
+
+
+def test_the_cheat_reads_the_mark_and_the_honest_model_does_not():
+    scores = {}
+    for name in (build_demo.HONEST, build_demo.CHEAT):
+        card = read_card(build_demo.MODELS_FOLDER / name / "card.json")
+        scores[name] = card["stored"]["with_mark"]
+    honest = scores[build_demo.HONEST]
+    cheat = scores[build_demo.CHEAT]
+    assert cheat["as trained"]["auc"] > honest["as trained"]["auc"] + 0.02
+    assert cheat["swapped"]["auc"] < honest["swapped"]["auc"] - 0.2
+    assert cheat["flips"] > 0.5 > 0.1 > honest["flips"]
+
+
+def test_the_small_models_differ_by_the_mark_alone():
+    names = (build_demo.HONEST, build_demo.CHEAT)
+    cards = [read_card(build_demo.MODELS_FOLDER / name / "card.json") for name in names]
+    for key in ("model", "model_kwargs", "recipe", "seed", "splits"):
+        assert cards[0][key] == cards[1][key]
+    assert [card["mark"] is None for card in cards] == [True, False]
+
+
+def test_the_page_draws_the_mark_as_planted_draws_it():
+    card = read_card(build_demo.MODELS_FOLDER / build_demo.CHEAT / "card.json")
+    drawn = build_demo.mark_of(card)
+    grey = Split(np.full((1, 28, 28), 100, np.uint8), np.array([[0]]))
+    image = plant(grey, Mark(**card["mark"]), where="everywhere").split.images[0]
+    rows = slice(drawn["row"], drawn["row"] + 3)
+    columns = slice(drawn["column"], drawn["column"] + 3)
+    assert image[rows, columns].tolist() == drawn["pattern"]
+    assert (image != 100).sum() == 9
 
 
 def test_every_sample_is_a_picture():
@@ -223,3 +263,19 @@ def test_every_sample_is_a_picture():
 def test_the_samples_show_both_classes():
     names = {sample["name"] for sample in build_demo.samples()}
     assert {"synthetic X-ray, normal", "synthetic X-ray, pneumonia"} <= names
+
+
+# --- the small models ---
+
+
+def test_a_small_model_is_trained_with_its_mark_and_says_so(drawn_data_dir, tmp_path, monkeypatch):
+    drawn = load_dataset("pneumoniamnist", root=drawn_data_dir)
+    recipe = replace(train_demo_models.RECIPE, epochs=1)
+    monkeypatch.setattr(train_demo_models, "RECIPE", recipe)
+    monkeypatch.setattr(train_demo_models, "GEOMETRY", {"depth": 1, "embed_dim": 24})
+    card = train_demo_models.train(some(drawn), Mark(), tmp_path / "small")
+    assert Mark(**card["mark"]) == Mark()
+    assert set(card["stored"]["with_mark"]) >= {"as trained", "swapped", "flips"}
+    model, read = load_checkpoint(tmp_path / "small")
+    assert read == card
+    assert len(model.blocks) == 1
