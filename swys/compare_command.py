@@ -40,8 +40,9 @@ class Compare:
         size: side of the images, px; default: as large as the models read.
         layer: where Grad-CAM is taken; default: the usual place.
         layer_b: the same for B alone; default: as for A.
-        preprocess: of A, such as size=224,mean=0.5,std=0.5; default: its own configuration.
-        preprocess_b: the same for B.
+        preprocess: how images are given, such as size=224,mean=0.5,std=0.5,crop=1; default: as each
+            model's own configuration says.
+        preprocess_b: the same for B alone; default: as for A.
         maps: number of images whose heatmaps are compared.
         occlusions: number of images whose occlusion maps are compared.
         shown: largest number of images in the report.
@@ -106,9 +107,10 @@ class Compare:
     def _models(self, num_classes: int) -> dict[str, OpenedModel]:
         """A, B, and the second A where there is one."""
         layer_b = self.layer_b or self.layer
+        preprocess_b = self.preprocess_b or self.preprocess
         models = {
             "A": open_model(self.a, "", num_classes, self.preprocess, self.layer),
-            "B": open_model(self.b, "", num_classes, self.preprocess_b, layer_b),
+            "B": open_model(self.b, "", num_classes, preprocess_b, layer_b),
         }
         if self.ceiling:
             models["ceiling"] = open_model(

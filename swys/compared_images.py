@@ -132,7 +132,10 @@ def from_arrays(
     square = len(shape) in (3, 4) and shape[1] == shape[2] > 0 and shape[3:] in ((), (3,))
     if getattr(images, "dtype", None) != np.uint8 or not square or not shape[0]:
         kind = getattr(images, "dtype", type(images).__name__)
-        raise SwysError(f"images {kind} {shape}; give uint8 (N, S, S) or (N, S, S, 3), N above 0")
+        raise SwysError(
+            f"images {kind} {shape}; give uint8 (N, S, S) or (N, S, S, 3), N above 0, or"
+            " open_images(path) for files"
+        )
     names = tuple(map(str, class_names or ()))
     return ComparedImages(images, checked_labels(labels, shape[0], names), names, source)
 

@@ -258,6 +258,10 @@ def _notes(
         found.append(one_answer({"A": a.predicted, "B": b.predicted}, words))
     for name in ("A", "B"):
         found.append(other_names(models[name].class_names, images.class_names, (name, "the data")))
+        if "assumed" in words[name]:
+            found.append(
+                f"{name} has no preprocessing of its own; it gets {words[name]}: give another"
+            )
         for note in models[name].notes:
             found.append(f"{name}: {note}")
     return [note for note in found if note]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -90,6 +92,7 @@ class Explanations:
         """Make the maps that are not there yet, some images at a time."""
         missing = [index for index in indices if (row_id, "A", int(index)) not in self.drawn]
         title = "heatmaps" if row_id == "map" else "occlusion"
+        started = time.monotonic()
         with tqdm(total=len(missing), desc=title, leave=False, disable=None) as progress:
             for start in range(0, len(missing), AT_ONCE):
                 some = np.array(missing[start : start + AT_ONCE])
@@ -103,6 +106,21 @@ class Explanations:
                     for index, values in zip(some, make(pictures, self.targets[some])):
                         self.drawn[row_id, name, int(index)] = values
                 progress.update(len(some))
+                if start == 0:
+                    _say_how_long(title, len(missing), time.monotonic() - started)
+
+
+def _say_how_long(title: str, images: int, seconds: float) -> None:
+    """A line where no progress bar is shown and the rest takes longer than half a minute.
+
+    Args:
+        title: what is made.
+        images: how many in all.
+        seconds: that the first ``AT_ONCE`` of them took.
+    """
+    left = seconds * max(images - AT_ONCE, 0) / AT_ONCE
+    if left > 30 and not sys.stderr.isatty():
+        print(f"{title}: {images} images, about {left / 60:.0f} more min", file=sys.stderr)
 
 
 def _hide_patches(model: OpenedModel, multi_label: bool) -> ToMaps:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from .comparison import Measured
 from .measure_rows import Row
 from .verdicts import CANNOT_TELL, KEPT, LOST
-from .wording import bound_text, figure_text
+from .wording import row_text
 
 PASSED = 0
 FAILED = 1
@@ -21,7 +22,6 @@ GATES = {
     "min_map": "map",
     "min_occlusion": "occlusion",
 }
-MORE_IMAGES = "the interval reaches over the bound: compare more images"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,20 @@ def exit_code(gates: Collection[Gate]) -> int:
     return PASSED
 
 
+def _advice(row: Row) -> str:
+    """What would make a row tell: the number of images at which its interval is narrow enough."""
+    if row.note:
+        return row.note
+    value = row.estimate.value
+    reach = max(row.estimate.high - value, value - row.estimate.low)
+    margin = abs(value - row.bound)
+    text = "the interval reaches over the bound: compare more images"
+    if not margin or not row.images or math.isnan(reach):
+        return text
+    wanted = row.images * (reach / margin) ** 2
+    return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays)"
+
+
 def _gate(option: str, row: Row | None, asked: bool) -> Gate:
     """One gate."""
     name = f"--{option.replace('_', '-')}"
@@ -80,6 +94,6 @@ def _gate(option: str, row: Row | None, asked: bool) -> Gate:
         if asked:
             return Gate(option, NOT_MADE, f"{CANNOT_TELL:<11}  {name}: {why}")
         return Gate(option, None, f"{'no gate':<11}  {name}: {why}")
-    figure = f"{row.title.lower()} {figure_text(row)}, {bound_text(row)}"
-    advice = f"; {MORE_IMAGES}" if row.verdict == CANNOT_TELL else ""
+    figure = f"{row.title.lower()} {row_text(row)}"
+    advice = f"; {_advice(row)}" if row.verdict == CANNOT_TELL else ""
     return Gate(option, CODES[row.verdict], f"{row.verdict:<11}  {name}: {figure}{advice}")

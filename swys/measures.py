@@ -150,8 +150,17 @@ def maps_row(
     if "ceiling" in maps:
         ceiling = _mean(agreement(maps["A"], maps["ceiling"]))
     count = int((~np.isnan(values)).sum())
+    chance = _mean(others)
     verdict = CANNOT_TELL if count == 0 else at_least(estimate, bound)
     flat = len(values) - count
+    note = f"{flat} of {len(values)} images have a map without any difference" if flat else ""
+    if chance is not None and chance >= bound > 0.5:
+        rows, columns = maps["A"].shape[1:]
+        note = (
+            f"maps of {rows} x {columns} places, and two different images agree by {chance:.2f}"
+            " already: they cannot tell; choose a layer with more places (--layer)"
+        )
+        verdict = CANNOT_TELL
     return Row(
         id=row_id,
         verdict=verdict,
@@ -159,9 +168,9 @@ def maps_row(
         unit="correlation",
         bound=bound,
         images=count,
-        chance=_mean(others),
+        chance=chance,
         ceiling=ceiling,
-        note=f"{flat} of {len(values)} images have a map without any difference" if flat else "",
+        note=note,
     )
 
 

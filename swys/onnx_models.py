@@ -17,7 +17,9 @@ from swys_utils.onnx_export import onnx_session, read_onnx_card
 from .opened_models import BATCH, OpenedModel
 from .preprocessing import Preprocessing, from_image_processor, given
 
-NO_MAP = "an ONNX file has no gradient; export ours with 'swys export', which writes the map, too"
+NO_MAP = (
+    "an ONNX file has no gradient (those of 'swys export' hold the map themselves); occlusion works"
+)
 INPUT_TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import timm
 from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.cards import PICKLES, find_checkpoint, locate
@@ -73,6 +74,7 @@ def _open_path(path: Path, settings: tuple[str, str]) -> OpenedModel:
         return open_transformers(path, settings)
     if path.is_dir() and not (path / "card.json").is_file() and (path / "config.json").is_file():
         return open_local_timm(path, settings)
+    _refuse_without_card(path)
     model, card = load_checkpoint(path)
     facts = {
         "name": str(path),
@@ -100,6 +102,18 @@ def _refuse_strange(path: Path) -> None:
         raise SwysError(
             f"'{str(path)[:80]}' is no path ({error}); give a file or a folder"
         ) from None
+
+
+def _refuse_without_card(path: Path) -> None:
+    """A SwysError that says how weights of another program, or a bare name, are given."""
+    if path.suffix == ".safetensors" and path.is_file() and not path.with_suffix(".json").is_file():
+        raise SwysError(
+            f"'{path}' has no card beside it; for weights of your own write"
+            f" 'timm:NAME?weights={path}' or 'torchvision:NAME?weights={path}'"
+        )
+    name = path.name.lower()
+    if len(path.parts) == 1 and not path.exists() and timm.is_model(name):
+        raise SwysError(f"no checkpoint '{path}'; for timm's model write 'timm:{name}'")
 
 
 def _is_transformers(path: Path) -> bool:

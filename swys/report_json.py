@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ def report(measured: Measured) -> dict[str, Any]:
     Returns:
         What ``compare.schema.json`` describes; unknown numbers are None.
     """
+    gates = gates_of(measured)
     models = {name: _model(model) for name, model in measured.models.items()}
     return {
         "format": FORMAT,
         "headline": headline(measured),
-        "exit_code": exit_code(gates_of(measured)),
+        "exit_code": exit_code(gates),
+        "gates": [asdict(gate) for gate in gates],
         "models": models,
         "data": {
             "source": measured.images.source,

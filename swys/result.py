@@ -24,7 +24,7 @@ from .report_json import report
 from .report_page import image_html, page
 from .shown_images import ShownImage
 from .verdicts import Bounds
-from .wording import GLYPHS, bound_text, figure_text, headline
+from .wording import GLYPHS, bound_text, figure_text, headline, row_text
 
 CAPTION_LENGTH = 14
 
@@ -141,8 +141,7 @@ class Comparison:
     def __str__(self) -> str:
         lines = [headline(self.measured)]
         for row in self.measured.rows:
-            figure = f"{figure_text(row)}, {bound_text(row)}" if row.measured else row.note
-            lines.append(f"{row.verdict:<11}  {row.title.lower()}: {figure}")
+            lines.append(f"{row.verdict:<11}  {row.title.lower()}: {row_text(row)}")
         lines += [f"note: {note}" for note in self.measured.notes]
         return "\n".join(lines)
 

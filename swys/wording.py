@@ -61,6 +61,23 @@ def figure_text(row: Row) -> str:
     return f"{figure} {interval_text(row)}".strip()
 
 
+def row_text(row: Row) -> str:
+    """A measure in one line: its figure and its bound, or why there is none.
+
+    Args:
+        row: the measure.
+
+    Returns:
+        Such as ``31.2 points [24.1, 38.0], at most 1.0 points; A 81.2%, B 50.0%``.
+    """
+    if not row.measured:
+        return row.note
+    text = f"{figure_text(row)}, {bound_text(row)}"
+    if row.a and row.b:
+        text += f"; A {row.a}, B {row.b}"
+    return text
+
+
 def interval_text(row: Row) -> str:
     """The interval alone; empty where there is none.
 

@@ -226,3 +226,15 @@ def test_a_model_that_is_not_there_is_one_line(text, told):
 def test_something_else_than_a_model_is_one_line():
     with pytest.raises(SwysError, match="give a path"):
         open_model(3)
+
+
+def test_weights_without_a_card_say_how_they_are_given(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"weights")
+    with pytest.raises(SwysError, match=r"timm:NAME\?weights="):
+        open_model(path)
+
+
+def test_a_bare_name_of_timms_says_how_it_is_written():
+    with pytest.raises(SwysError, match="write 'timm:resnet18'"):
+        open_model("ResNet18")
