@@ -41,7 +41,8 @@ def main() -> None:
     for name, model in models.items():
         for method, words in METHODS.items():
             maps = heatmaps(model, images, method, answers[name][chosen])
-            title = f"{SERIES[name].title}:\n{words}".replace(" + ", "\n+ ")
+            model_title = SERIES[name].title.replace(", ", ",\n").replace(" + ", "\n+ ")
+            title = f"{model_title}:\n{words}"
             _draw(axes[:, column], images, maps, title, SERIES[name].colour)
             column += 1
     figure.savefig(PATH, dpi=110)
@@ -51,7 +52,7 @@ def _draw(
     column: np.ndarray, images: np.ndarray, maps: np.ndarray, title: str, colour: str
 ) -> None:
     """Draw one method of one model over all images."""
-    column[0].set_title(title, color=colour, fontsize=11)
+    column[0].set_title(title, color=colour, fontsize=10)
     for ax, picture in zip(column, overlay(images, maps, alpha=0.7, size=112)):
         show_image(ax, picture)
 
