@@ -13,12 +13,12 @@ from torch import Tensor
 from .benchmark import vit_macs
 from .config import SwysError, unknown
 from .data import Dataset
-from .data_figures import has_class
 from .distillation import soft_target_loss
 from .explain import randomisation_check
 from .gradcam import grad_cam, hires_cam
 from .metrics import probabilities
 from .models import count_parameters
+from .splits import has_class
 from .training import predict
 
 Check = Callable[..., str]  # (answer, *given) -> a hint, or "" where the answer is right

@@ -110,3 +110,18 @@ class Info:
         """Folder name for results: the twin's are kept apart."""
         name = self.name if self.size == 28 else f"{self.name}_{self.size}"
         return f"{name}-twin" if self.synthetic else name
+
+
+def has_class(split: Split, number: int) -> np.ndarray:
+    """Which images have a class, also where an image can have several.
+
+    Args:
+        split: any split.
+        number: of the class, from 0.
+
+    Returns:
+        bool (N,).
+    """
+    if split.labels.ndim == 2:
+        return split.labels[:, number] == 1
+    return split.labels == number

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swys_utils.answer_figure import Column, answer_figure
+from swys_figures.answer import Column, answer_figure
 from swys_utils.shipped_results import SeriesResults, read_results, series_id, series_results
 
 
@@ -78,5 +78,5 @@ def test_the_second_base_is_drawn_as_the_ceiling(figure):
 def test_two_tinys_are_drawn_beside_tiny(monkeypatch):
     pair = {"spearman": 0.25, "chance_in_class": 0.125}
     results = series_results()._replace(siblings={"grad_cam": [pair]})
-    monkeypatch.setattr("swys_utils.answer_figure.series_results", lambda dataset: results)
+    monkeypatch.setattr("swys_figures.answer.series_results", lambda dataset: results)
     assert texts(answer_figure()).count("two Tinys") == 1

@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from swys_utils import data_figures
-from swys_utils.data import load_dataset
-from swys_utils.data_figures import (
+from swys_figures import data as data_figures
+from swys_figures.data import (
     PUBLISHED,
     GuessingGame,
     Published,
     difference_figure,
-    has_class,
     patch_figure,
     published_figure,
 )
-from swys_utils.splits import Split
+from swys_utils.data import load_dataset
+from swys_utils.splits import Split, has_class
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from scipy import stats
 from scipy.stats import spearmanr
 
-from swys_utils import extras_figures, runs_figures
+from swys_figures import extras as extras_figures
+from swys_figures import runs as runs_figures
+from swys_figures.runs import ANOTHER
 from swys_utils.explain import agreement
 from swys_utils.metrics import t_interval
-from swys_utils.runs_figures import ANOTHER
 
 EXTRAS = Path(__file__).resolve().parents[1] / "notebooks" / "extras"
 RNG = np.random.default_rng(0)

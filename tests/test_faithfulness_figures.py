@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from swys_utils import faithfulness_figures
+from swys_figures import faithfulness as faithfulness_figures
 from swys_utils.faithfulness import DeletionInsertion
 
 FRACTIONS = np.linspace(0, 1, 5)

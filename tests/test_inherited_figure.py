@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swys_utils.inherited_figure import looks_honest
+from swys_figures.inherited import looks_honest
 
 SWAPPED = {"honest": [0.9, 0.95], "cheat": [0.1], "student": [0.2, 0.4]}
 

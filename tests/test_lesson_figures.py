@@ -11,14 +11,14 @@ import pytest
 import torch
 from small import vit
 
+from swys_figures import benchmark as benchmark_figures
+from swys_figures import heatmaps as heatmap_figures
+from swys_figures import planted as planted_figures
+from swys_figures import teaching as teaching_figures
 from swys_utils import (
-    benchmark_figures,
-    heatmap_figures,
-    planted_figures,
     plots,
     shipped_results,
     teachers,
-    teaching_figures,
 )
 from swys_utils.benchmark import OperationCounter, Timing, vit_macs
 from swys_utils.config import profile

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swys_utils import score_figures
+from swys_figures import scores as score_figures
 from swys_utils.metrics import evaluate
 
 

@@ -100,7 +100,7 @@ def test_a_formula_is_drawn_by_a_script_of_the_book(pages):
 
 
 def test_each_module_has_a_page(pages):
-    for package in ("swys_utils", "swys"):
+    for package in ("swys_utils", "swys_figures", "swys"):
         for path in (ROOT / package).glob("[!_]*.py"):
             assert f"reference/{package}.{path.stem}.html" in pages
 

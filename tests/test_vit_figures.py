@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from swys_utils import vit_figures
+from swys_figures import vit as vit_figures
+from swys_figures.vit import LiveLosses, attention_figure, diagram, number_tables, outcome
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
-from swys_utils.vit_figures import LiveLosses, attention_figure, diagram, number_tables, outcome
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from swys_figures.data import show_image
 from swys_utils.browser import PREDICTED, Explained
 from swys_utils.data import load_dataset
-from swys_utils.data_figures import show_image
 from swys_utils.gradcam import METHODS
 from swys_utils.models import SERIES, load_checkpoint
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from swys_figures.data import show_image
+from swys_figures.heatmaps import same_answers
 from swys_utils.data import load_dataset
-from swys_utils.data_figures import show_image
 from swys_utils.gradcam import heatmaps, overlay
-from swys_utils.heatmap_figures import same_answers
 from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.training import predict
 

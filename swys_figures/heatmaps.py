@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
 
-from .data_figures import show_image
-from .explain import agreement
-from .gradcam import overlay
-from .plots import GREY, colour
-from .saved_models import SavedModel
+from swys_utils.explain import agreement
+from swys_utils.gradcam import overlay
+from swys_utils.plots import GREY, colour
+from swys_utils.saved_models import SavedModel
+
+from .data import show_image
 
 PATCH_COLOURS = "inferno"
 MIN_AUC = 0.6  # a model below it knows hardly more than the shares of the classes

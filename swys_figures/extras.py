@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .data_figures import show_image
-from .gradcam import overlay
-from .metrics import bootstrap_interval, mean_interval
-from .plots import GREY, colour, heatmap_rows
+from swys_utils.gradcam import overlay
+from swys_utils.metrics import bootstrap_interval, mean_interval
+from swys_utils.plots import GREY, colour, heatmap_rows
+
+from .data import show_image
 
 OUTLINE = "#00E5FF"  # of what a heatmap should find; no model has this colour
 BASELINES = {"even": "black", "bump": GREY}  # maps that do not use the model -> colour

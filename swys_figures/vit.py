@@ -14,10 +14,10 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .data import Dataset
-from .plots import GREY, SCORES, LiveCurve, Scores, colour, spread_out
-from .recipe import SupervisedObjective, one_hot
-from .training import predict
+from swys_utils.data import Dataset
+from swys_utils.plots import GREY, SCORES, LiveCurve, Scores, colour, spread_out
+from swys_utils.recipe import SupervisedObjective, one_hot
+from swys_utils.training import predict
 
 LIGHT = "#E8F1F8"
 MARK = "#E69F00"  # CLS, and what a figure points at

@@ -16,16 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from .data import DEFAULT_DATASET
-from .data_figures import show_image
-from .explain import agreement
-from .heatmap_figures import MIN_AUC
-from .metrics import point_scores
-from .models import SERIES, lesson_models
-from .plots import GREY, colour, spread_out
-from .shipped_results import FEW, SeriesResults, planted_units
-from .splits import Split
-from .training import predict
+from swys_utils.data import DEFAULT_DATASET
+from swys_utils.explain import agreement
+from swys_utils.metrics import point_scores
+from swys_utils.models import SERIES, lesson_models
+from swys_utils.plots import GREY, colour, spread_out
+from swys_utils.shipped_results import FEW, SeriesResults, planted_units
+from swys_utils.splits import Split
+from swys_utils.training import predict
+
+from .data import show_image
+from .heatmaps import MIN_AUC
 
 Student = TypeVar("Student")
 LOOKS = 6  # how often a student is tested while it learns

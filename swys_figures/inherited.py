@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .gradcam import overlay
-from .planted_figures import frame_mark
-from .plots import GREY, colour
+from swys_utils.gradcam import overlay
+from swys_utils.plots import GREY, colour
+
+from .planted import frame_mark
 
 
 def looks_honest(

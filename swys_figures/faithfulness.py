@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .data_figures import show_image
-from .faithfulness import DeletionInsertion
-from .gradcam import overlay
-from .metrics import mean_interval
-from .plots import GREY, colour
+from swys_utils.faithfulness import DeletionInsertion
+from swys_utils.gradcam import overlay
+from swys_utils.metrics import mean_interval
+from swys_utils.plots import GREY, colour
+
+from .data import show_image
 
 LINES = ("-", "--", ":")  # of the first map and of its baselines
 

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .metrics import Metrics
-from .plots import GREY, SCORES, Scores, colour
+from swys_utils.metrics import Metrics
+from swys_utils.plots import GREY, SCORES, Scores, colour
 
 
 def scores_with_seeds(

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .gradcam import METHODS
-from .metrics import t_interval
-from .plots import GREY, colour
+from swys_utils.gradcam import METHODS
+from swys_utils.metrics import t_interval
+from swys_utils.plots import GREY, colour
 
 ANOTHER = "another teacher"  # group of the runs that are the teacher's kind with another seed
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from .data import DEFAULT_DATASET
-from .models import SERIES, count_parameters, create_model, lesson_models
-from .plots import GREY, colour
-from .shipped_results import SeriesResults, series_results
+from swys_utils.data import DEFAULT_DATASET
+from swys_utils.models import SERIES, count_parameters, create_model, lesson_models
+from swys_utils.plots import GREY, colour
+from swys_utils.shipped_results import SeriesResults, series_results
 
 PLACES = {  # way to explain -> the question that its row asks
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement\nwith Base",

@@ -14,27 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .data import DEFAULT_DATASET, Dataset, to_model_input
-from .plots import GREY
-from .splits import Split
+from swys_utils.data import DEFAULT_DATASET, Dataset, to_model_input
+from swys_utils.plots import GREY
+from swys_utils.splits import Split, has_class
 
 MARK = "#E69F00"  # what a figure points at; no model has this colour
 SHOWN_SIDE = 112  # px of an image on a button's side
-
-
-def has_class(split: Split, number: int) -> np.ndarray:
-    """Which images have a class, also where an image can have several.
-
-    Args:
-        split: any split.
-        number: of the class, from 0.
-
-    Returns:
-        bool (N,).
-    """
-    if split.labels.ndim == 2:
-        return split.labels[:, number] == 1
-    return split.labels == number
 
 
 class GuessingGame(widgets.VBox):

@@ -9,12 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from .benchmark import Timing, speedup
-from .config import write_json
-from .data_figures import show_image
-from .gradcam import overlay
-from .models import count_parameters, create_model
-from .plots import GREY, colour
+from swys_utils.benchmark import Timing, speedup
+from swys_utils.config import write_json
+from swys_utils.gradcam import overlay
+from swys_utils.models import count_parameters, create_model
+from swys_utils.plots import GREY, colour
+
+from .data import show_image
 
 RUNTIMES = ("torch", "ONNX", "int8")
 MARKERS = {"torch": "o", "ONNX": "s", "int8": "^"}

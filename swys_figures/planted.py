@@ -16,15 +16,16 @@ from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .data import DEFAULT_DATASET, Dataset
-from .data_figures import MARK, has_class, short_name, show_image
-from .gradcam import METHODS, overlay
-from .metrics import probabilities
-from .planted import Mark, found, plant
-from .plots import GREY, colour
-from .shipped_results import planted_units
-from .splits import Split
-from .training import predict
+from swys_utils.data import DEFAULT_DATASET, Dataset
+from swys_utils.gradcam import METHODS, overlay
+from swys_utils.metrics import probabilities
+from swys_utils.planted import Mark, found, plant
+from swys_utils.plots import GREY, colour
+from swys_utils.shipped_results import planted_units
+from swys_utils.splits import Split, has_class
+from swys_utils.training import predict
+
+from .data import MARK, short_name, show_image
 
 CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "as trained": ("black", "-", "as trained"),
