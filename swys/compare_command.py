@@ -88,6 +88,8 @@ class Compare:
         for name, model in models.items():
             print(f"{name}: {model.name}, {model.kind}", file=sys.stderr)
             print(f"{name}: reads {model.preprocessing}", file=sys.stderr)
+            for note in model.notes:
+                print(f"{name}: {note}", file=sys.stderr)
         if not self.size:
             images = images.read_at(max(model.img_size for model in models.values()))
         print(f"{len(images)} images: {images.source}", file=sys.stderr)

@@ -14,11 +14,18 @@ from swys_utils.config import SwysError
 
 from .compared_images import ComparedImages
 from .explanations import Explanations
-from .measure_rows import Row, untold
+from .measure_rows import Row
 from .measures import Answers, agreement_row, label_rows, size_row, speed_row
 from .opened_models import OpenedModel, check_same_classes
 from .shown_images import ShownImage, choose_shown, shown_images
-from .suspicions import empty_classes, near_chance, one_answer, other_names, other_order
+from .suspicions import (
+    empty_classes,
+    moved_threshold,
+    near_chance,
+    one_answer,
+    other_names,
+    other_order,
+)
 from .verdicts import Bounds
 
 TIMING_ROUNDS = 24
@@ -129,10 +136,12 @@ def measure(
     rows.append(agreement_row(answers["A"], answers["B"], bounds, answers.get("ceiling")))
     chosen = choose_shown(answers, images.labels, effort.shown)
     explained = Explanations(models, images, answers["A"].predicted)
-    for row_id, limit in (("map", effort.maps), ("occlusion", effort.occlusions)):
-        bound = bounds.min_map if row_id == "map" else bounds.min_occlusion
-        rows.append(explained.row(row_id, limit, bound))
-    rows.append(_speed(models, images, effort, bounds))
+    if effort.maps:
+        rows.append(explained.row("map", effort.maps, bounds.min_map))
+    if effort.occlusions:
+        rows.append(explained.row("occlusion", effort.occlusions, bounds.min_occlusion))
+    if effort.seconds:
+        rows.append(_speed(models, images, effort, bounds))
     rows.append(size_row(models["A"], models["B"]))
     return Measured(
         models=models,
@@ -208,8 +217,6 @@ def _speed(
     models: dict[str, OpenedModel], images: ComparedImages, effort: Effort, bounds: Bounds
 ) -> Row:
     """Both models timed in turns on one image; as many rounds as there is time for."""
-    if not effort.seconds:
-        return untold("speed", "times", bounds.max_time, "not asked for")
     picture = images.pictures[np.array([0])]
     calls = {}
     seconds = 0.0
@@ -253,7 +260,10 @@ def _notes(
     if labels is not None:
         found.append(empty_classes(labels, names))
     if labels is not None and labels.ndim == 1:
-        found.append(near_chance({"A": a.right(labels), "B": b.right(labels)}, labels, words))
+        right = {"A": a.right(labels), "B": b.right(labels)}
+        areas = {"A": a.area(labels), "B": b.area(labels)}
+        moved = moved_threshold(right, areas, labels, words)
+        found.append(moved or near_chance(right, labels, words))
     else:
         found.append(one_answer({"A": a.predicted, "B": b.predicted}, words))
     for name in ("A", "B"):

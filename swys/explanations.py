@@ -41,7 +41,7 @@ class Explanations:
         self.images = images
         self.targets = targets
         self.order = np.random.default_rng(0).permutation(len(images))
-        self.why_not: dict[str, str] = {}
+        self.made: set[str] = set()
         self.drawn: dict[tuple[str, str, int], np.ndarray] = {}
 
     def row(self, row_id: str, limit: int, bound: float) -> Row:
@@ -49,18 +49,15 @@ class Explanations:
 
         Args:
             row_id: ``map`` or ``occlusion``.
-            limit: largest number of images.
+            limit: largest number of images, 1 or more.
             bound: the smallest correlation that counts as kept.
         """
-        if limit == 0:
-            self.why_not[row_id] = "not asked for"
-            return untold(row_id, "correlation", bound, "not asked for")
         sample = np.sort(self.order[:limit])
         try:
             maps = self.of(row_id, sample)
         except SwysError as error:
-            self.why_not[row_id] = str(error)
             return untold(row_id, "correlation", bound, str(error))
+        self.made.add(row_id)
         return maps_row(row_id, maps, self.targets[sample], bound)
 
     def of(self, row_id: str, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -86,11 +86,16 @@ def _advice(row: Row) -> str:
     return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays)"
 
 
+def _left_out(option: str) -> str:
+    """Why a measure is not there at all."""
+    return "no labels" if option == "max_drop" else "not asked for"
+
+
 def _gate(option: str, row: Row | None, asked: bool) -> Gate:
     """One gate."""
     name = f"--{option.replace('_', '-')}"
     if row is None or not row.measured:
-        why = "no labels" if row is None else row.note
+        why = row.note if row is not None else _left_out(option)
         if asked:
             return Gate(option, NOT_MADE, f"{CANNOT_TELL:<11}  {name}: {why}")
         return Gate(option, None, f"{'no gate':<11}  {name}: {why}")

@@ -77,6 +77,14 @@ class Answers:
         correct = is_correct(self.scores, labels)
         return np.asarray(correct.reshape(len(labels), -1).all(axis=1))
 
+    def area(self, labels: np.ndarray) -> float:
+        """The AUC, mean over classes; nan where a class has no image, or all of them.
+
+        Args:
+            labels: int (N,).
+        """
+        return rank_area(np.eye(self.scores.shape[1], dtype=int)[labels], self.scores)
+
 
 def label_rows(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> list[Row]:
     """The measures that need labels: accuracy, AUC, calibration, new errors.

@@ -25,6 +25,7 @@ from .preprocessing import Preprocessing, from_timm, given
 BATCH = 64
 SMALLEST_PROBABILITY = 1e-12
 SUM_TOLERANCE = 1e-3  # probabilities in float16 add up to 1 only nearly
+ZEROS_WORTH_A_LINE = 0.1  # share of the weights
 NO_MAP_OF_A_FUNCTION = "a function gives answers only; occlusion needs no more"
 
 ToInput = Callable[[np.ndarray], Tensor]
@@ -213,6 +214,7 @@ def opened_module(
         "parameters": count_parameters(model),
         "size_bytes": module_bytes(model),
     }
+    facts["notes"] = (*facts.get("notes", ()), *_note_of_zeros(model))
     return OpenedModel(
         name=name,
         prepare=prepare,
@@ -268,6 +270,19 @@ def module_bytes(model: nn.Module) -> int:
         elif isinstance(value, tuple):  # packed weights of torch's int8 layers
             total += sum(part.nbytes for part in value if isinstance(part, Tensor))
     return total
+
+
+def _note_of_zeros(model: nn.Module) -> tuple[str, ...]:
+    """One line where pruning left many weights that are zero, because a file stores them, too."""
+    weights = [weight for weight in model.parameters() if weight.ndim > 1]
+    total = sum(weight.numel() for weight in weights)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    if zeros < ZEROS_WORTH_A_LINE * total or not zeros:
+        return ()
+    return (
+        f"{zeros / total:.0%} of its weights are zero; they are stored and multiplied all the same,"
+        " so size and speed do not show it",
+    )
 
 
 def _map_maker(

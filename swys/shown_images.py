@@ -149,7 +149,7 @@ def _maps_of(
     for row_id in ("map", "occlusion"):
         maps[row_id] = {}
         likeness[row_id] = np.full(len(indices), np.nan)
-        if row_id not in explained.why_not:
+        if row_id in explained.made:
             maps[row_id] = explained.of(row_id, indices)
             likeness[row_id] = agreement(maps[row_id]["A"], maps[row_id]["B"])
     return maps, likeness

@@ -12,6 +12,7 @@ REORDERED_GAIN = 0.3  # in answers that are the same, once the order is mended
 FEWEST_OF_A_CLASS = 5
 ABOVE_CHANCE = 0.1  # accuracy above the commonest class's share that shows that a model works
 ONE_ANSWER = 0.95
+GOOD_AUC = 0.85  # of a model that ranks images well, whatever its threshold
 
 
 def other_order(
@@ -72,6 +73,36 @@ def near_chance(
     return (
         f"{worst} answers near chance ({accuracies[worst]:.1%} right; the commonest class has"
         f" {commonest:.1%}): is its normalisation the one it was trained with?"
+        f" It gets {preprocessing[worst]}"
+    )
+
+
+def moved_threshold(
+    correct: dict[str, np.ndarray],
+    areas: dict[str, float],
+    labels: np.ndarray,
+    preprocessing: dict[str, str],
+) -> str | None:
+    """Whether a model ranks images well, and answers no better than the commonest class would.
+
+    Args:
+        correct: model -> bool (N,).
+        areas: model -> its AUC, a fraction.
+        labels: int (N,).
+        preprocessing: model -> how it is given its images, in words.
+
+    Returns:
+        One line about the model with the lower accuracy, or None.
+    """
+    commonest = np.bincount(labels).max() / len(labels)
+    worst = min(correct, key=lambda name: correct[name].mean())
+    accuracy = correct[worst].mean()
+    if not areas[worst] >= GOOD_AUC or accuracy > commonest:
+        return None
+    return (
+        f"{worst} ranks the images well (AUC {areas[worst]:.2f}) but answers no better than the"
+        f" commonest class would ({accuracy:.1%} right; that class has {commonest:.1%}): its"
+        " threshold lies elsewhere on these images, or its normalisation is not its own."
         f" It gets {preprocessing[worst]}"
     )
 

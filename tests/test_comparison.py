@@ -51,7 +51,6 @@ def against_shuffled(model, images):
 
 def test_a_model_against_itself_is_all_kept(against_itself):
     verdicts = dict(against_itself.verdicts)
-    del verdicts["speed"]  # tests measure no time
     assert set(verdicts.values()) == {KEPT}
 
 
@@ -92,7 +91,7 @@ def test_one_image_gives_a_report(model, images):
 
 def test_without_labels_there_is_everything_but_accuracy(model, images):
     result = compare(model, model, images[:30], effort=FEW)
-    assert set(result.verdicts) == {"agreement", "map", "occlusion", "speed", "size"}
+    assert set(result.verdicts) == {"agreement", "map", "occlusion", "size"}
 
 
 def test_what_has_no_map_leaves_the_rest_of_the_report(images):
@@ -251,6 +250,12 @@ def test_another_order_of_the_classes_is_said(images):
     assert any("another order" in note for note in result.measured.notes)
 
 
+def test_what_nobody_asked_for_is_left_out(images):
+    effort = Effort(maps=0, occlusions=0, shown=2, seconds=0)
+    result = compare(brightest, brightest, images[:30], effort=effort)
+    assert {"map", "occlusion", "speed"}.isdisjoint(result.verdicts)
+
+
 def test_answers_near_chance_are_said(images):
     def lost(batch):
         return np.random.default_rng(0).random((len(batch), CLASSES))
@@ -258,6 +263,14 @@ def test_answers_near_chance_are_said(images):
     labels = labels_of(300)
     result = compare(brightest, lost, images[:300], labels, NAMES, effort=FEW)
     assert any("normalisation" in note for note in result.measured.notes)
+
+
+def test_a_threshold_elsewhere_is_said(images):
+    def shifted(batch):
+        return brightest(batch) + [15, 0, 0]
+
+    result = compare(brightest, shifted, images[:90], labels_of(90), NAMES, effort=FEW)
+    assert any("B ranks the images well" in note for note in result.measured.notes)
 
 
 def test_one_answer_for_all_images_is_said(images):

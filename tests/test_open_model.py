@@ -72,6 +72,14 @@ def test_random_weights_are_said():
     assert any("random weights" in note for note in opened.notes)
 
 
+def test_weights_that_pruning_left_zero_are_said():
+    model = SmallCNN()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.flatten()[::2] = 0
+    assert any("50% of its weights are zero" in note for note in open_model(model, "A").notes)
+
+
 def test_a_folder_of_timm_is_read_with_its_own_preprocessing(tmp_path):
     model = timm.create_model("resnet10t", num_classes=CLASSES)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
