@@ -73,6 +73,9 @@ def gather() -> None:
     shutil.copytree(ROOT / "notebooks" / "images", SOURCE / "notebooks" / "images")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "about" / "changelog.md")
     picture = PICTURE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    for page in SOURCE.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")  # links are written as they work in a clone
+        page.write_text(text.replace("](../../../notebooks/", "](../notebooks/"), encoding="utf-8")
     index = SOURCE / "index.md"
     text = index.read_text(encoding="utf-8")
     text = text.replace(PICTURE_PLACE, picture[0] if picture else "")

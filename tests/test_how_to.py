@@ -47,3 +47,10 @@ def test_the_code_of_the_page_runs(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", sorted(BOOK.glob("how_to/*.md")), ids=lambda path: path.stem)
 def test_a_how_to_page_has_code(path):
     assert path.stem in NO_CODE or blocks(path)
+
+
+@pytest.mark.parametrize("page", sorted(BOOK.rglob("*.md")), ids=lambda path: path.stem)
+def test_links_of_a_page_work_in_a_clone(page):
+    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    inside = [link.split("#")[0] for link in links if not link.startswith(("http", "#"))]
+    assert [link for link in inside if not (page.parent / link).exists()] == []
