@@ -32,11 +32,12 @@ class Column:
         ece: calibration error of each run, a fraction.
         megabytes: size of its weights.
         milliseconds: of one image; None where it was not measured.
+        same: share of the images with Base's answer, of each run.
         places: way to explain -> agreement with Base of each run.
         chance: way to explain -> agreement by chance, of two images with the same answer.
         siblings: way to explain -> agreement of two runs of this model with each other, where that
             was measured.
-        remarks: way to explain -> a text in the place of a bar.
+        remarks: "same", or a way to explain -> a text in the place of its dots.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Column:
     ece: Sequence[float]
     megabytes: float
     milliseconds: float | None = None
+    same: Sequence[float] = ()
     places: dict[str, list[float]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     siblings: dict[str, float] = field(default_factory=dict)
@@ -55,7 +57,7 @@ def answer_figure(
     milliseconds: Mapping[str, float] | None = None,
     more: Sequence[Column] = (),
 ) -> Figure:
-    """Four questions to each model: accuracy, calibration, cost, and where it looks.
+    """What is kept: accuracy, calibration, cost, the answers, and where a model looks.
 
     A dot is a run with another seed. The bars of the last rows begin at chance, the agreement of
     two different images with the same answer, and end at the mean; the dashed line is a second
@@ -77,7 +79,7 @@ def answer_figure(
     for column in columns:
         column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)
     places = [method for method in PLACES if method in results.agreement]
-    heights = [1, 0.9, 1, *[1.25] * len(places)]
+    heights = [1, 0.9, 1, 0.9, *[1.25] * len(places)]
     figure = Figure(
         figsize=(8.4, 1.25 * sum(heights) + 0.6),
         layout="constrained",
@@ -92,7 +94,8 @@ def answer_figure(
     _draw_scores(axes[0], columns, "accuracy", results.images)
     _draw_scores(axes[1], columns, "ece", results.images)
     _draw_cost(axes[2], columns)
-    for ax, method in zip(axes[3:], places):
+    _draw_same_answers(axes[3], columns)
+    for ax, method in zip(axes[4:], places):
         _draw_places(ax, columns, method)
     axes[0].set_xlim(-0.5, len(columns) - 0.3)
     _draw_headings(axes[0], columns)
@@ -103,13 +106,14 @@ def answer_figure(
 def _draw_headings(top: Axes, columns: Sequence[Column]) -> None:
     """The name of each model above its column."""
     for place, column in enumerate(columns):
-        title = column.title.replace(", ", ",\n")
+        title = column.title.replace(", ", ",\n").replace(" + ", "\n+ ")
         above = top.text(
             place,
             1.05,
             title,
             transform=top.get_xaxis_transform(),
             ha="center",
+            fontsize=9,
         )
         above.set(color=colour(column.title), weight="bold")
 
@@ -139,6 +143,7 @@ def _column(results: SeriesResults, name: str) -> Column:
         accuracy=[run["last"]["accuracy"] for run in runs],
         ece=[run["last"]["ece"] for run in runs],
         megabytes=4 * count_parameters(model) / 1e6,
+        same=results.same_answers.get(name, ()),
         places=places,
         chance=chance,
         siblings=siblings,
@@ -196,11 +201,49 @@ def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
     _row_title(ax, "COST\nMB of weights" + (",\nms an image" if is_timed else ""))
 
 
+def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
+    """The share of the images with Base's answer; of Base, that of a second Base."""
+    lowest = 100.0
+    for place, column in enumerate(columns):
+        if "same" in column.remarks:
+            _remark(ax, place, column.remarks["same"])
+        if not len(column.same):
+            continue
+        values = 100 * np.asarray(column.same)
+        lowest = min(lowest, values.min())
+        _dots(ax, place, values, colour(column.title))
+        _number(ax, place + 0.2, values.mean(), f"{values.mean():.0f}")
+        if place == 0:
+            ax.axhline(values.mean(), color=colour(column.title), ls="--", lw=1, zorder=0)
+            _second_base(ax, values.mean() - 0.5)
+    ax.set_ylim(lowest - 3, 101)
+    _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
+
+
+def _number(ax: Axes, x: float, y: float, text: str) -> None:
+    """A mean beside its dots; no line crosses it."""
+    label = ax.text(x, y, text, va="center", weight="bold")
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+
+
+def _remark(ax: Axes, place: float, text: str) -> None:
+    """A text in the place of dots."""
+    label = ax.text(place, 0.45, text, transform=ax.get_xaxis_transform())
+    label.set(ha="center", va="center")
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+
+
+def _second_base(ax: Axes, height: float) -> None:
+    """What the dashed line of a row is."""
+    shade = colour("Base")
+    ax.text(-0.48, height, "a second\nBase", va="top", color=shade, fontsize=8)
+
+
 def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
     """A bar from chance to the mean agreement with Base, a dot for each run."""
     for place, column in enumerate(columns):
         if method in column.remarks:
-            ax.text(place, 0.5, column.remarks[method], ha="center", va="center")
+            _remark(ax, place, column.remarks[method])
         if method not in column.places:
             continue
         values = np.asarray(column.places[method])
@@ -210,14 +253,16 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
         ax.bar(place, mean - low, bottom=low, width=0.3, color=shade, alpha=0.35)
         ax.plot([place - 0.22, place + 0.22], [low, low], color=GREY, lw=2)
         _dots(ax, place, values, shade)
-        ax.text(place + 0.25, mean, f"{mean:.2f}", va="center", weight="bold")
+        _number(ax, place + 0.25, mean, f"{mean:.2f}")
         if place == 0:
             ax.axhline(mean, color=shade, ls="--", lw=1, zorder=0)
-            ax.text(0.25, mean - 0.16, "a second\nBase", va="top", color=shade)
+            _second_base(ax, mean - 0.04)
         if method in column.siblings:
             height = column.siblings[method]
             ax.plot([place - 0.3, place + 0.3], [height, height], "--", color=shade, lw=1)
-            ax.text(place + 0.33, height, "two Tinys", va="center", color=shade, fontsize=8)
+            ax.text(place - 0.33, height, "two\nTinys", va="top", ha="right").set(
+                color=shade, fontsize=8
+            )
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
     _row_title(ax, PLACES[method])
     _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")

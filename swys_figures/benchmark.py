@@ -48,8 +48,8 @@ def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figu
         timings: "Base, torch" and others, named "<model>, <runtime>", of one call.
         macs: the same names -> multiply-accumulates of one image.
     """
-    names = [name for name in macs if name != "Base, torch"]
-    figure, ax = plt.subplots(figsize=(8, 0.42 * len(names) + 1.1), layout="constrained")
+    names = list(macs)
+    figure, ax = plt.subplots(figsize=(8, 0.52 * len(names) + 1.1), layout="constrained")
     for place, name in enumerate(names):
         ratio, low, high = speedup(timings["Base, torch"], timings[name])
         shade = colour(name)
@@ -57,26 +57,30 @@ def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figu
         ax.plot([low, high], [place, place], color=shade, lw=5, alpha=0.35)
         ax.plot(ratio, place, marker, ms=9, color=shade)
         expected = macs["Base, torch"] / macs[name]
-        ax.plot(expected, place, "|", ms=18, mew=3, color=GREY)
-        end = high if expected < ratio else max(high, expected)
-        ax.text(end * 1.08, place, f"{ratio:.1f}x", va="center", color=shade)
+        ax.plot(expected, place, "|", ms=16, mew=3, color=GREY)
+        ax.text(ratio, place - 0.27, f"{ratio:.1f}x", ha="center", va="bottom", color=shade)
     ax.plot([], [], "|", ms=14, mew=3, color=GREY, label="times less arithmetic")
     ax.legend(frameon=False, loc="upper right")
-    ax.axvline(1, color="black", lw=0.8)
+    ax.axvline(1, color="black", lw=0.8, zorder=0)
     ax.set(xscale="log", xlabel="times faster than Base in torch (logarithmic)")
     ax.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     ax.minorticks_off()
-    ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.8))
     ax.set_yticklabels(names)
     return figure
 
 
-def file_maps(images: np.ndarray, rows: Mapping[str, np.ndarray]) -> Figure:
+def file_maps(
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    agreements: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
     """Images, and below them the maps of a model and of a file.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
         rows: label -> maps of these images and perhaps of more, float (M, gh, gw).
+        agreements: label -> a number for each image, which stands below its map.
     """
     size = (1.35 * len(images) + 1.2, 1.45 * (len(rows) + 1))
     figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, squeeze=False)
@@ -88,6 +92,8 @@ def file_maps(images: np.ndarray, rows: Mapping[str, np.ndarray]) -> Figure:
         pictures = overlay(images, maps[: len(images)], alpha=0.7, size=112)
         for ax, picture in zip(row, pictures):
             show_image(ax, picture)
+        for ax, value in zip(row, (agreements or {}).get(label, ())):
+            ax.set_xlabel(f"agreement {value:.2f}", fontsize=9)
     return figure
 
 

@@ -20,6 +20,7 @@ from swys_utils.splits import Split, has_class
 
 MARK = "#E69F00"  # what a figure points at; no model has this colour
 SHOWN_SIDE = 112  # px of an image on a button's side
+NOTES = 101  # % of accuracy at which the column of notes begins, beside the axes
 
 
 class GuessingGame(widgets.VBox):
@@ -180,9 +181,11 @@ def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) ->
     )
     axes[2].set_title("the difference", fontsize=11, loc="left")
     bar = figure.colorbar(shown, ax=axes[2], shrink=0.8)
+    bar.set_label("grey values, of 255")
+    step = float(f"{0.7 * limit:.1g}")  # one digit, and never above the limit
     bar.set_ticks(
-        [-limit * 0.8, limit * 0.8],
-        labels=["darker", "brighter"],
+        [-step, 0, step],
+        labels=[f"darker\nby {step:g}", "0", f"brighter\nby {step:g}"],
     )
     for ax in axes:
         ax.set(xticks=[], yticks=[], frame_on=False)
@@ -191,6 +194,8 @@ def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) ->
 
 def patch_figure(image: np.ndarray) -> Figure:
     """One image as a ViT cuts it at 28 px and at 224 px, and the same patch of both, enlarged.
+
+    The patch of the large image is a quarter of the other one, which is dashed in both.
 
     Args:
         image: uint8 (28, 28) or (28, 28, 3); other sizes are shown at these two.
@@ -223,23 +228,34 @@ def patch_figure(image: np.ndarray) -> Figure:
         left = x * side // 7
         show_image(whole, picture)
         _draw_grid(whole, side, patch)
-        frame = Rectangle(
-            (left - 0.5, top - 0.5),
-            patch,
-            patch,
-            fill=False,
-        )
-        frame.set(color=MARK, linewidth=3)
-        whole.add_patch(frame)
+        _frame(whole, (left, top), patch).set_linewidth(3)
         show_image(one, picture[top : top + patch, left : left + patch])
-        stored = (28 * patch // side) ** 2
+        pixel = side / 28  # of the stored image, in pixels of this one
+        _draw_grid(one, patch, pixel)
+        quarter = _frame(one, (0, 0), 2 * pixel)
+        quarter.set(linewidth=2, linestyle="--")
+        stored = int(patch / pixel) ** 2
         whole.set_title(f"{side} x {side} pixels,\n{(side // patch) ** 2} patches", fontsize=11)
         one.set_title(f"this patch:\n{stored} stored pixels", fontsize=11, color="#A06A00")
     return figure
 
 
-def _draw_grid(ax: Axes, side: int, patch: int) -> None:
-    """White lines between the patches of a square image."""
+def _frame(ax: Axes, corner: tuple[int, int], side: float) -> Rectangle:
+    """Draw a frame around pixels; its corner is the position (x, y) of the upper left one."""
+    left, top = corner
+    frame = Rectangle(
+        (left - 0.5, top - 0.5),
+        side,
+        side,
+        fill=False,
+    )
+    frame.set(color=MARK, clip_on=False)
+    ax.add_patch(frame)
+    return frame
+
+
+def _draw_grid(ax: Axes, side: int, patch: float) -> None:
+    """White lines between the patches, or the pixels, of a square image."""
     for edge in np.arange(patch, side, patch) - 0.5:
         ax.axhline(edge, color="white", linewidth=0.5)
         ax.axvline(edge, color="white", linewidth=0.5)
@@ -265,12 +281,20 @@ def share_figure(shares: Mapping[str, float], name: str) -> Figure:
     return figure
 
 
-def neighbour_figure(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+def neighbour_figure(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    names: Mapping[str, tuple[str, str]] | None = None,
+) -> Figure:
     """Images above the training image that is nearest to each.
 
     Args:
         pairs: title -> (image, its neighbour).
+        names: title -> what the two show, such as ("healthy", "sick"), written in their corners.
+
+    Returns:
+        A figure with a column for each pair.
     """
+    names = names or {}
     columns = len(pairs)
     figure, axes = plt.subplots(
         2,
@@ -285,6 +309,12 @@ def neighbour_figure(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figu
     ):
         for ax, image in zip(column, pair):
             show_image(ax, image)
+        for ax, name in zip(
+            column,
+            names.get(title, ()),
+        ):
+            corner = ax.text(0.03, 0.03, name, transform=ax.transAxes, fontsize=10)
+            corner.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
         column[0].set_title(title, fontsize=10, loc="left")
     axes[0, 0].set_ylabel("image", fontsize=11)
     axes[1, 0].set_ylabel("nearest in\ntraining", fontsize=11)
@@ -333,6 +363,8 @@ def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
         _draw_published(ax, place, score, len(data.test))
     ax.set_yticks(range(len(scores)), [score.model for score in scores])
     top = max(len(scores), 1) - 0.3
+    if scores:
+        ax.text(NOTES, top, "chosen on", va="bottom", color=GREY)
     _draw_line(ax, majority, top, "most common\nanswer")
     _draw_line(ax, linear, top, "linear model\n(this page)")
     ax.set(xlabel=f"test accuracy (%), with 95 % interval of {len(data.test)} images")
@@ -348,9 +380,7 @@ def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None
     shade = "#B00020" if score.chosen_on == "test" else "black"
     ax.plot([low, high], [place, place], color=shade, alpha=0.3, linewidth=4)
     ax.plot(100 * score.accuracy, place, "o", color=shade)
-    if score.chosen_on != "validation":
-        note = f"chosen on: {score.chosen_on}"
-        ax.text(low - 0.6, place, note, ha="right", va="center", color=shade)
+    ax.text(NOTES, place, score.chosen_on, va="center", color=shade)
 
 
 def _draw_line(ax: Axes, accuracy: float, top: float, text: str) -> None:

@@ -63,6 +63,29 @@ def same_answers(answers: Mapping[str, np.ndarray], signed: Mapping[str, np.ndar
     return agreed[np.argsort(-weakest, kind="stable")]
 
 
+def typical_images(
+    answers: Mapping[str, np.ndarray], signed: Mapping[str, np.ndarray], count: int
+) -> np.ndarray:
+    """Of the images with the same answer those at evenly spaced ranks of the maps' agreement.
+
+    With three images these are the lower quartile (nearly), the median and the upper one.
+
+    Args:
+        answers: model -> classes, int (N,).
+        signed: model -> maps before the ReLU, float (N, gh, gw).
+        count: how many.
+
+    Returns:
+        Positions, int (count,), the least alike first.
+    """
+    agreed = np.sort(same_answers(answers, signed))
+    first, *_, second = signed.values()
+    alike = np.nan_to_num(agreement(first[agreed], second[agreed]))
+    order = agreed[np.argsort(alike, kind="stable")]
+    ranks = (np.arange(count) + 0.5) / count * len(order)
+    return order[ranks.astype(int)]
+
+
 def heatmap_steps(image: np.ndarray, heat: np.ndarray, title: str) -> Figure:
     """An image, its heatmap as one value for each patch, and the usual smooth picture.
 
@@ -119,6 +142,11 @@ def offset_figure(signed: Mapping[str, np.ndarray], sureness: Mapping[str, np.nd
         empty = int((maps.max(axis=(1, 2)) <= 0).sum())
         ax.set_title(f"{name}: {empty} of {len(maps)} maps empty", color=colour(name), loc="left")
     axes[0, 0].set_ylabel("values of the map")
+    heights = [ax.get_ylim()[1] for ax in axes[0]]
+    for ax, height in zip(axes[0], heights):
+        if max(heights) > 2 * height:
+            text = f"(scale {max(heights) / height:.0f} times finer)"
+            ax.text(0.02, 0.94, text, transform=ax.transAxes, color=GREY)
     return figure
 
 
@@ -194,7 +222,7 @@ def two_rulers(
     """
     rows = [(f"{name},\nGrad-CAM", maps) for name, maps in marked.items()]
     rows += [(f"{name},\nhiding", maps) for name, maps in hidden.items()]
-    size = (1.3 * len(images) + 1, 1.5 * (len(rows) + 1))
+    size = (1.6 * len(images) + 1.2, 1.65 * (len(rows) + 1))
     figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
     for ax, image, answer in zip(axes[0], images, answers):
@@ -211,5 +239,5 @@ def two_rulers(
     for by_model, row in ((marked, axes[last]), (hidden, axes[last + len(hidden)])):
         first, *_, second = by_model.values()
         for ax, value in zip(row, agreement(first, second)):
-            ax.set_xlabel(f"agreement {value:.2f}", fontsize=9)
+            ax.set_xlabel(f"agreement {value:.2f}", fontsize=11, weight="bold")
     return figure

@@ -8,9 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from swys_utils.metrics import Metrics
-from swys_utils.plots import GREY, SCORES, Scores, colour
+from swys_utils.plots import GREY, SCORES, Scores, colour, spread_out
+
+LOWEST_AUC = 0.78  # of the curves by images and seconds: below it all models look alike
 
 
 def scores_with_seeds(
@@ -22,7 +25,7 @@ def scores_with_seeds(
         scores: name -> scores of one model.
         runs: name -> scores of its runs with other seeds, fractions; may be empty.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.8), sharey=True, layout="constrained")
     for ax, (key, (label, factor)) in zip(axes, SCORES.items()):
         for place, (name, score) in enumerate(scores.items()):
             low, high = getattr(score, f"{key}_interval")
@@ -32,7 +35,11 @@ def scores_with_seeds(
             ax.plot(value, place, "D", color=shade, markersize=8)
             seeds = [factor * run[key] for run in runs.get(name, ())]
             ax.plot(seeds, [place + 0.3] * len(seeds), "o", color=shade, markerfacecolor="none")
-        ax.set(xlabel=f"test {label}", ylim=(len(scores) - 0.4, -0.5))
+        better = ", lower is better" if key == "ece" else ""
+        ax.set(xlabel=f"test {label}{better}", ylim=(len(scores) - 0.4, -0.5))
+    axes[0].plot([], [], "D", color=GREY, label="our model")
+    axes[0].plot([], [], "o", color=GREY, markerfacecolor="none", label="a seed")
+    figure.legend(frameon=False, loc="outside upper left", ncols=2, fontsize=9)
     axes[0].set_yticks(range(len(scores)), list(scores))
     return figure
 
@@ -56,60 +63,55 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
         for name, history in histories.items():
             x = [row[key] for row in history]
             y = [row["auc"] for row in history]
-            ax.plot(
-                x,
-                y,
-                marker=".",
-                linewidth=2.2,
-                color=colour(name),
-            )
-            ax.annotate(
-                f" {name}",
-                (x[-1], y[-1]),
-                color=colour(name),
-                va="center",
-                fontsize=11,
-            )
+            ax.plot(x, y, marker=".", linewidth=2.2, color=colour(name))
+        _name_ends(ax, histories, key)
         ax.axhline(line, color="black", linestyle="--", linewidth=1)
         ax.set_xlabel(label)
-        longest = max(history[-1][key] for history in histories.values())
-        ax.set_xlim(0, 1.2 * longest)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("test AUC")
     if np.isfinite(line):  # some images have only one class, and no AUC
-        right = axes[0].get_xlim()[1]
-        axes[0].text(right, line + 0.005, "linear model", ha="right", va="bottom")
-        axes[0].set_ylim(None, line + 0.07)
+        axes[0].set_ylim(LOWEST_AUC, max(line + 0.04, axes[0].get_ylim()[1]))
+        axes[0].text(0, line + 0.004, " linear model", va="bottom")
     return figure
 
 
-def threshold_figure(curves: Mapping[str, np.ndarray], thresholds: np.ndarray) -> Figure:
-    """Accuracy at each threshold, with the best one marked.
+def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) -> None:
+    """The name of each model at the end of its curve."""
+    ends = [history[-1]["auc"] for history in histories.values()]
+    heights = spread_out(ends, gap=0.03)
+    for (name, history), height in zip(histories.items(), heights):
+        ax.text(history[-1][key], height, f"  {name}", color=colour(name), va="center")
+    longest = max(history[-1][key] for history in histories.values())
+    ax.set_xlim(0, 1.25 * longest)
+
+
+def threshold_figure(
+    curves: Mapping[str, Mapping[str, np.ndarray]], thresholds: np.ndarray
+) -> Figure:
+    """Left the accuracy at each threshold, its best marked; right what becomes of each class.
 
     Args:
-        curves: name -> accuracy at each threshold, fractions.
+        curves: model -> title of a curve -> fraction at each threshold; the first curve of a model
+            is its accuracy.
         thresholds: as many probabilities.
     """
-    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-    for name, accuracy in curves.items():
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), sharey=True, layout="constrained")
+    for name, of_model in curves.items():
+        shade = colour(name)
+        accuracy, *others = of_model.values()
         best = accuracy.argmax()
-        ax.plot(
-            thresholds,
-            100 * accuracy,
-            color=colour(name),
-            linewidth=2,
-            label=name,
-        )
-        ax.plot(
-            thresholds[best],
-            100 * accuracy[best],
-            "v",
-            color=colour(name),
-            markersize=10,
-        )
-    ax.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
-    ax.set(xlabel="threshold: from this probability on, the answer is yes")
-    ax.set_ylabel("right answers (%)")
-    ax.legend(frameon=False)
+        axes[0].plot(thresholds, 100 * accuracy, color=shade, linewidth=2, label=name)
+        axes[0].plot(thresholds[best], 100 * accuracy[best], "v", color=shade, markersize=10)
+        for curve, style in zip(others, ("-", "--")):
+            axes[1].plot(thresholds, 100 * curve, style, color=shade, linewidth=2)
+    for ax, title in zip(axes, list(of_model)[:1] + [""]):
+        ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+        ax.set(xlabel="threshold: from here on, the answer is yes", ylim=(35, 103))
+        ax.set_title(f"{title} (%)" if title else "", fontsize=11, loc="left")
+    _, *titles = of_model
+    axes[1].set_title(f"solid: {titles[0]} (%)\ndashed: {titles[1]} (%)", fontsize=11, loc="left")
+    axes[0].legend(frameon=False, loc="lower center")
     return figure
 
 

@@ -31,15 +31,19 @@ from .heatmaps import MIN_AUC
 Student = TypeVar("Student")
 LOOKS = 6  # how often a student is tested while it learns
 RULERS = {  # way to explain -> the question that it answers
-    "grad_cam": "SAME MAP?\nagreement of Grad-CAM",
-    "occlusion": "SAME REASONS?\nagreement of hiding",
+    "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
+    "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
 }
 CHEATING = {  # kind of model in planted.json -> its name in the figure
     "another honest": "another honest model",
     "cheat": "the cheat (labels alone)",
     "labels + honest maps": "labels + honest maps",
+    "labels + honest answers": "labels + honest answers",
     "honest answers": "honest answers alone",
 }
+
+
+OBEYS = "#B00020"  # colour of models that obey the ring
 
 
 class StudentCurves:
@@ -118,7 +122,9 @@ class StudentCurves:
         ax = figure.subplots()
         text, height = self.line
         ax.plot([0, self.seconds], [height, height], "--", color="black", lw=1)
-        ax.text(0, height, f"{text}: {height:.2f}", va="bottom", fontsize=9)
+        ax.text(
+            0.02 * self.seconds, height + 0.005, f"{text}: {height:.2f}", va="bottom", fontsize=9
+        )
         ends = {name: rows[-1]["auc"] for name, rows in self.history.items()}
         heights = spread_out(list(ends.values()), gap=0.045)
         for (name, rows), place in zip(self.history.items(), heights):
@@ -128,7 +134,7 @@ class StudentCurves:
             label = f"{name}: {ends[name]:.2f}"
             ax.text(1.06 * self.seconds, place, label, color=shade, va="center")
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
-        ax.set_xlim(0, 1.5 * self.seconds)
+        ax.set_xlim(0, 1.45 * self.seconds)
         return figure
 
     def _redraw(self) -> None:
@@ -155,10 +161,10 @@ def places_grid(
     marked: Mapping[str, np.ndarray],
     hidden: Mapping[str, np.ndarray],
 ) -> Figure:
-    """Left what Grad-CAM marks, right what the answers rest on: a row for each model.
+    """Left what Grad-CAM marks, right what the answers rest on, of the first and last two models.
 
-    Finer maps are averaged down to the grid of the coarsest. Above each map stands its agreement
-    with the map of the first model.
+    Finer maps are averaged down to the grid of the coarsest. In the corner of each map stands its
+    agreement with the map of the first model.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -166,27 +172,33 @@ def places_grid(
         hidden: model -> occlusion, the same.
     """
     side = min(maps.shape[1] for maps in marked.values())
-    figure = plt.figure(figsize=(8.2, 1.12 * (len(marked) + 1)), layout="constrained")
-    halves = figure.subfigures(1, 2, wspace=0.03)
+    names = list(dict.fromkeys([*list(marked)[:1], *list(marked)[-2:]]))
+    figure = plt.figure(figsize=(8.2, 1.3 * (len(names) + 1) + 0.3), layout="constrained")
+    halves = figure.subfigures(1, 2, wspace=0.06)
     titles = ["what Grad-CAM marks", "what the answer rests on"]
     for half, title, maps in zip(halves, titles, [marked, hidden]):
-        axes = half.subplots(len(maps) + 1, len(images), squeeze=False)
+        axes = half.subplots(len(names) + 1, len(images), squeeze=False)
         half.suptitle(title, fontsize=11)
         for ax, image in zip(axes[0], images):
             show_image(ax, image)
         coarse = {}
-        for name, values in maps.items():
-            shown = torch.as_tensor(values[: len(images)])
+        for name in names:
+            shown = torch.as_tensor(maps[name][: len(images)])
             coarse[name] = F.adaptive_avg_pool2d(shown, (side, side)).numpy()
-        first, *others = coarse
-        for row, name in zip(axes[1:], coarse):
+        for row, name in zip(axes[1:], names):
             _draw_signed(row, coarse[name])
-            if name in others:
-                for ax, alike in zip(row, agreement(coarse[first], coarse[name])):
-                    ax.set_title(f"{alike:.2f}", fontsize=9)
+            if name != names[0]:
+                _write_numbers(row, agreement(coarse[names[0]], coarse[name]))
             if maps is marked:
-                row[0].set_ylabel(name.replace(", ", ",\n"), color=colour(name), fontsize=9)
+                row[0].set_ylabel(name.replace(", ", ",\n"), color=colour(name), fontsize=10)
     return figure
+
+
+def _write_numbers(axes: Sequence[Axes], values: np.ndarray) -> None:
+    """A number in the upper corner of each map."""
+    for ax, value in zip(axes, values):
+        label = ax.text(0.03, 0.97, f"{value:.2f}", transform=ax.transAxes, va="top")
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 
 def _draw_signed(axes: Sequence[Axes], maps: np.ndarray) -> None:
@@ -205,7 +217,7 @@ def three_questions(results: SeriesResults) -> Figure:
         results: of ``shipped_results.series_results``.
     """
     rulers = [ruler for ruler in RULERS if ruler in results.agreement]
-    figure, axes = plt.subplots(1, 1 + len(rulers), figsize=(8.4, 2.9), sharey=True)
+    figure, axes = plt.subplots(1, 1 + len(rulers), figsize=(8.4, 3.4), sharey=True)
     figure.set_layout_engine("constrained")
     teacher, *students = lesson_models()
     names = [name for name in (*students, teacher) if name in results.same_answers]
@@ -214,13 +226,19 @@ def three_questions(results: SeriesResults) -> Figure:
         _row_of_dots(axes[0], place, 100 * np.array(results.same_answers[name]), shade)
         for ax, ruler in zip(axes[1:], rulers):
             _draw_agreement(ax, place, results.agreement[ruler].get(name, []), shade)
-    axes[0].set_title("SAME ANSWERS?\nimages with Base's answer (%)", fontsize=10, loc="left")
+    titles = [SERIES[name].title for name in names]
+    titles = ["another Base" if title == "Base" else title for title in titles]
+    if results.siblings:
+        for ax, ruler in zip(axes[1:], rulers):
+            pairs = results.siblings.get(ruler, [])
+            _draw_agreement(ax, len(titles), pairs, colour("Tiny"))
+        titles.append("(two Tinys)")
+    axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     for ax, ruler in zip(axes[1:], rulers):
         ax.set_title(RULERS[ruler], fontsize=10, loc="left")
         ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
-    titles = [SERIES[name].title for name in names]
-    titles = ["another Base" if title == "Base" else title for title in titles]
-    axes[0].set(xlim=(85, 100), yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+        ax.set_xlabel("grey line: chance")
+    axes[0].set(xlim=(85, 100), yticks=range(len(titles)), ylim=(len(titles) - 0.5, -0.5))
     axes[0].set_yticklabels(titles)
     return figure
 
@@ -273,37 +291,30 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     for unit in planted_units(dataset):
         if (unit["patch"], unit["mark"], unit["model"]) == (patch, "corner", "vit_tiny"):
             units.append(unit)
-    figure, axes = plt.subplots(
-        1,
-        3,
-        figsize=(8.4, 2.9),
-        sharey=True,
-        layout="constrained",
-    )
+    kinds = [kind for kind in CHEATING if any(unit["kind"] == kind for unit in units)]
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 0.5 * len(kinds) + 1.3), sharey=True)
+    figure.set_layout_engine("constrained")
     panels = {
         "healthy images that become\nsick with the ring (%)": _flips,
         "Grad-CAM: agreement\nwith the honest model": _likeness,
         "hiding: share of the lost\nscore on the ring (%)": _share_on_the_ring,
     }
     for ax, (title, value) in zip(axes, panels.items()):
-        for place, kind in enumerate(CHEATING):
-            values = np.array([value(unit) for unit in units if unit["kind"] == kind])
-            shade = "#B00020" if kind in ("cheat", "labels + honest maps") else "black"
-            if len(values):
-                _row_of_dots(ax, place, values, shade)
-                ax.plot(
-                    values.mean(),
-                    place,
-                    "|",
-                    ms=22,
-                    mew=2,
-                    color=shade,
-                )
+        for place, kind in enumerate(kinds):
+            of_kind = [unit for unit in units if unit["kind"] == kind]
+            obeys = np.mean([_flips(unit) for unit in of_kind]) > 50
+            shade = OBEYS if obeys else "black"
+            values = np.array([value(unit) for unit in of_kind])
+            _row_of_dots(ax, place, values, shade)
+            ax.plot(values.mean(), place, "|", ms=22, mew=2, color=shade)
+            if kind == "labels + honest maps":
+                ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
         ax.set_title(title, fontsize=10, loc="left")
         limit = 1 if value is _likeness else 100
         ax.set_xlim(-0.03 * limit, 1.03 * limit)
-    axes[0].set(yticks=range(len(CHEATING)), ylim=(len(CHEATING) - 0.5, -0.5))
-    axes[0].set_yticklabels(CHEATING.values())
+    axes[0].set(yticks=range(len(kinds)), ylim=(len(kinds) - 0.5, -0.5))
+    axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
+    axes[1].set_xlabel("red: most healthy images become sick with the ring", color=OBEYS)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patheffects import withStroke
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -199,48 +200,31 @@ def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) 
 
 
 def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figure:
-    """One head's attention: the whole matrix, and the row of CLS over the image.
+    """One head's attention: the whole matrix, and beside it the row of CLS over the image.
 
     Args:
         image: uint8 (H, W) or (H, W, 3).
         attention: title -> (1 + n, 1 + n), rows sum to 1; the first token is CLS.
+
+    Returns:
+        A figure with a row for each title: the matrix with a frame around the row of CLS, and the
+        image, each patch tinted by its share of that row, with the percent written in it.
     """
     rows = len(attention)
     figure, axes = plt.subplots(
-        rows, 3, figsize=(8.6, 2.9 * rows), squeeze=False, layout="constrained"
+        rows, 2, figsize=(7.6, 3.3 * rows), squeeze=False, layout="constrained"
     )
     strongest = max(float(table.max()) for table in attention.values())
-    for row, (title, table) in zip(axes, attention.items()):
+    for (left, right), (title, table) in zip(axes, attention.items()):
         weights = np.asarray(table, dtype=float)
         side = int(np.sqrt(len(weights) - 1))
-        _draw_grid(row[0], image, side)
-        _draw_attention(row[1], weights, strongest)
-        row[1].set_ylabel(f"{title}\n\nthis token reads ...")
-        _draw_shares(
-            row[2],
-            weights[0, 1:].reshape(side, side),
-            strongest,
-        )
-    for ax, title in zip(axes[0], ("an image and its patches", "one head", "row of CLS, in %")):
-        ax.set_title(title, fontsize=10, loc="left")
+        _draw_attention(left, weights, strongest)
+        left.set_ylabel(f"{title}\n\nthis token reads ...")
+        right.imshow(image, cmap="gray", vmin=0, vmax=255)
+        _draw_shares(right, weights[0, 1:].reshape(side, side), strongest)
+    axes[0, 0].set_title("one head", fontsize=10, loc="left")
+    axes[0, 1].set_title("row of CLS over the image, in %", fontsize=10, loc="left")
     return figure
-
-
-def _draw_grid(ax: Axes, image: np.ndarray, side: int) -> None:
-    """The image, cut into side x side patches."""
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-    for edge in (
-        np.arange(
-            1,
-            side,
-        )
-        * image.shape[0]
-        / side
-        - 0.5
-    ):
-        ax.axhline(edge, color="white", linewidth=0.8)
-        ax.axvline(edge, color="white", linewidth=0.8)
-    ax.set(xticks=[], yticks=[])
 
 
 def _draw_attention(ax: Axes, weights: np.ndarray, strongest: float) -> None:
@@ -259,13 +243,18 @@ def _draw_attention(ax: Axes, weights: np.ndarray, strongest: float) -> None:
 
 
 def _draw_shares(ax: Axes, shares: np.ndarray, strongest: float) -> None:
-    """The row of CLS on the grid of the patches, in percent."""
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=strongest)
-    for (y, x), value in np.ndenumerate(shares):
-        shade = "white" if value > 0.6 * strongest else "black"
-        text = f"{100 * value:.0f}"
-        label = ax.text(x, y, text, color=shade, fontsize=9)
-        label.set(ha="center", va="center")
+    """The row of CLS over an image, on the grid of its patches."""
+    left, right = ax.get_xlim()
+    patch = (right - left) / len(shares)
+    for (row, column), share in np.ndenumerate(shares):
+        x = left + column * patch
+        y = left + row * patch
+        tint = Rectangle((x, y), patch, patch, edgecolor="white")
+        tint.set_facecolor((MARK, 0.6 * share / strongest))
+        ax.add_patch(tint)
+        percent = ax.text(x + patch / 2, y + patch / 2, f"{100 * share:.0f}", color="white")
+        percent.set(ha="center", va="center", fontsize=11)
+        percent.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
     ax.set(xticks=[], yticks=[])
 
 
@@ -333,12 +322,25 @@ class LiveLosses(LiveCurve):
     def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
         return super()._row(model, seconds) | self._next
 
+    def figure(self) -> Figure:
+        """The losses and the AUC so far.
+
+        Returns:
+            A figure as of ``plots.LiveCurve``; its title says on how many images it is measured.
+        """
+        figure = super().figure()
+        title = f"{figure.get_suptitle()}, measured on {len(self.split)} test images"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        return figure
+
     def _draw(self, ax: Axes, key: str) -> None:
         if key == "accuracy":
             self._draw_losses(ax)
         else:
             super()._draw(ax, key)
             ax.set_ylabel(f"{SCORES[key][0]} ({len(self.split)} test images)")
+        end = max(self.seconds, self.history[-1]["seconds"], 1)
+        ax.set_xlim(0, 1.03 * end)
 
     def _draw_losses(self, ax: Axes) -> None:
         """Both losses over the seconds, each with its name at the end of its line."""
@@ -350,10 +352,67 @@ class LiveLosses(LiveCurve):
             ax.plot(seconds, losses, style, color=shade, marker=".")
             ends.append(losses[-1])
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
-        ax.set_xlim(0, 1.3 * max(self.seconds, seconds[-1], 1))
-        heights = spread_out(ends, gap=0.07 * ax.get_ylim()[1])
+        top = ax.get_ylim()[1]
+        ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis
+        heights = spread_out(ends, gap=0.08 * top)
         for name, height in zip(("training", "validation"), heights):
-            ax.text(seconds[-1], height, f"  {name}", color=shade, va="center")
+            ax.text(seconds[-1], height, f"   {name}", color=shade, va="center")
+        if len(seconds) > 1:
+            self._mark_lowest(ax)
+
+    def _mark_lowest(self, ax: Axes) -> None:
+        """A ring around the lowest validation loss, and a word below it."""
+        lowest = min(self.history, key=lambda row: row["val_loss"])
+        point = (lowest["seconds"], lowest["val_loss"])
+        ax.plot(*point, "o", color="black", fillstyle="none", markersize=9)
+        first = lowest is self.history[0]
+        word = ax.annotate("lowest", point, (0, -8), textcoords="offset points")
+        word.set(va="top", ha="left" if first else "right", fontsize=9)
+
+
+def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
+    """Validation and test AUC of complete trainings, and how far validation flatters.
+
+    Args:
+        runs: of one model, entries of runs.json, scored after the same epochs: "history" has rows
+            with "epoch", "val_auc" and "test_auc"; rows without the last are left out.
+        line: test AUC of the linear model.
+
+    Returns:
+        A figure with the test curves solid, the validation curves dashed.
+    """
+    figure, ax = plt.subplots(figsize=(7.6, 3.4), layout="constrained")
+    shade = colour("Base")
+    scored = [[row for row in run["history"] if "test_auc" in row] for run in runs]
+    epochs = [row["epoch"] for row in scored[0]]
+    means = []
+    for key, style in (("val_auc", "--"), ("test_auc", "-")):
+        curves = np.array([[row[key] for row in rows] for rows in scored])
+        ax.plot(epochs, curves.T, style, color=shade)
+        means.append(curves.mean(axis=0))
+    validation, test = means
+    ax.fill_between(
+        epochs,
+        test,
+        validation,
+        color=shade,
+        alpha=0.12,
+        linewidth=0,
+    )
+    ax.axhline(line, color="black", linestyle=":")
+    ax.set(xlabel="times through the training images", ylabel="AUC")
+    ax.margins(x=0.01)
+    low, high = ax.get_ylim()
+    middle = len(epochs) // 2
+    if np.mean(validation - test) > 0.15 * (high - low):  # there is room for words
+        centre = (validation + test)[middle] / 2
+        ax.text(epochs[middle], centre, "validation flatters", ha="center", va="center")
+    names = {"validation": shade, "test": shade, "linear model, test": "black"}
+    ends = [validation[-1], test[-1], line]
+    heights = spread_out(ends, gap=0.08 * (high - low))
+    for name, height in zip(names, heights):
+        ax.text(ax.get_xlim()[1], height, f" {name}", color=names[name], va="center")
+    return figure
 
 
 def outcome(auc: float, line: float) -> str:

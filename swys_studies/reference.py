@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from sklearn.metrics import recall_score
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -269,8 +270,9 @@ def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> d
     val_chosen = predict(result.chosen(), data.test.images)
     val_chosen_scores = point_scores(val_chosen, data.test.labels, data.info.task)
     device = config.device_name(config.default_device())
+    answers = last.argmax(axis=1)
     # the predicted class of each test image, one character each, for paired tests
-    predicted = "".join(np.base_repr(index, 36) for index in last.argmax(axis=1))
+    predicted = "".join(np.base_repr(index, 36) for index in answers)
     entry = {
         **metadata,
         "img_size": patches.img_size[0],
@@ -282,12 +284,30 @@ def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> d
         "val_chosen": val_chosen_scores | {"epoch": best_epoch(history)["epoch"]},
         "device": f"{device}, {torch.get_num_threads()} threads",
         "predicted": predicted,
+        "recall": recalls(answers, data.test.labels, data.info.num_classes),
     }
     card = run_card(data, metadata["recipe"], metadata["seed"], history) | entry
     card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
     save_checkpoint(result.model, out / f"{metadata['id']}.safetensors", card, "fp32")
     write_json(out / f"{metadata['id']}.run.json", entry)  # last: it says that the run is done
     return entry
+
+
+def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float] | None:
+    """The share of the images of each class that are given it.
+
+    Args:
+        answers: int (N,).
+        labels: int (N,), or 0/1 (N, L).
+        classes: how many.
+
+    Returns:
+        Fractions, one a class; None where an image can have several labels.
+    """
+    if labels.ndim == 2:
+        return None
+    shares = recall_score(labels, answers, labels=range(classes), average=None, zero_division=0)
+    return [float(share) for share in shares]
 
 
 class CurveOnTest:

@@ -83,6 +83,7 @@ RUN_SCHEMA = {  # of an entry of runs.json, as far as it is read
         "device": {"type": "string"},
         "seed": {"type": "integer"},
         "predicted": {"type": "string", "pattern": "^[0-9A-Z]+$"},
+        "recall": {"type": ["array", "null"], "items": {"type": "number"}},
         "val_auc": {"type": "number"},
         "last": SCORES,
         "val_chosen": SCORES,

@@ -144,14 +144,17 @@ def _two_marks(answer: tuple[float, float, float]) -> str:
     return "" if answer[2] == 1 else "With both hidden the score is max(0, 0); before it was 1."
 
 
-@register("a million weights")
-def _a_million_weights(answer: int) -> str:
-    if answer % 3:
-        return f"{answer} is not divisible by 3, the number of heads."
-    weights = 12 * 12 * answer**2
-    if abs(weights - 1e6) < 1e5:
-        return ""
-    return f"The blocks alone would have about {weights:,} weights: 12 x 12 x width x width."
+@register("true alarms")
+def _true_alarms(answer: float, sensitivity: float, specificity: float) -> str:
+    sick = 0.05
+    found = sick * sensitivity
+    alarms = found + (1 - sick) * (1 - specificity)
+    if answer > 1:
+        return "Give a fraction from 0 to 1."
+    if abs(answer - sensitivity) < 1e-6:
+        return "That is the share of the sick who get an alarm; asked is the other way round."
+    right = abs(answer - found / alarms) < 0.005
+    return "" if right else "Of 1,000 children 50 are sick. How many alarms are there in all?"
 
 
 @register("threshold")

@@ -108,10 +108,11 @@ def test_share_in_mlps(said):
     assert "Add up" in said("share in MLPs", share / 2, model)
 
 
-def test_a_million_weights(said):
-    assert "right" in said("a million weights", 84)
-    assert "divisible" in said("a million weights", 83)
-    assert "about" in said("a million weights", 192)
+def test_true_alarms(said):
+    assert "right" in said("true alarms", 0.2013, 0.91, 0.81)
+    assert "fraction" in said("true alarms", 20, 0.91, 0.81)
+    assert "other way round" in said("true alarms", 0.91, 0.91, 0.81)
+    assert "50 are sick" in said("true alarms", 0.5, 0.91, 0.81)
 
 
 def test_threshold(said, data):
