@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,22 +14,19 @@ from torch import Tensor, nn
 
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
-from swys_utils.gradcam import grad_cam
 from swys_utils.models import count_parameters
 from swys_utils.vit_internals import evaluation_mode
 
-from .layer_maps import cut_timm, find_layer, grad_cam_at_layer, grad_cam_of_features
+from .map_makers import ToLogits, ToMaps, device_of, map_maker
 from .preprocessing import Preprocessing, from_timm, given
+from .suspicions import many_zeros
 
 BATCH = 64
 SMALLEST_PROBABILITY = 1e-12
 SUM_TOLERANCE = 1e-3  # probabilities in float16 add up to 1 only nearly
-ZEROS_WORTH_A_LINE = 0.1  # share of the weights
 NO_MAP_OF_A_FUNCTION = "a function gives answers only; occlusion needs no more"
 
 ToInput = Callable[[np.ndarray], Tensor]
-ToLogits = Callable[[Tensor], Tensor]
-ToMaps = Callable[[Tensor, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -203,18 +199,16 @@ def opened_module(
         with evaluation_mode(model):
             return forward(pixels)
 
-    draw = None
-    try:
-        draw, map_layer = _map_maker(model, forward, layer, preprocessing)
-    except SwysError as error:
-        map_layer = str(error)
+    draw, map_layer = map_maker(model, forward, layer, preprocessing)
     known: dict[str, Any] = {
         "kind": type(model).__name__,
         "img_size": preprocessing.resized,
         "parameters": count_parameters(model),
         "size_bytes": module_bytes(model),
+        "notes": (),
     }
-    facts["notes"] = (*facts.get("notes", ()), *_note_of_zeros(model))
+    known |= facts
+    known["notes"] += many_zeros(model)
     return OpenedModel(
         name=name,
         prepare=prepare,
@@ -222,7 +216,7 @@ def opened_module(
         preprocessing=str(preprocessing),
         draw=draw,
         map_layer=map_layer,
-        **(known | facts),
+        **known,
     )
 
 
@@ -246,17 +240,6 @@ def opened_function(function: Callable, name: str) -> OpenedModel:
     )
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are; the CPU where it has none.
-
-    Args:
-        model: any module.
-    """
-    for weight in model.parameters():
-        return weight.device
-    return torch.device("cpu")
-
-
 def module_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights and buffers as they are in memory.
 
@@ -270,92 +253,6 @@ def module_bytes(model: nn.Module) -> int:
         elif isinstance(value, tuple):  # packed weights of torch's int8 layers
             total += sum(part.nbytes for part in value if isinstance(part, Tensor))
     return total
-
-
-def _note_of_zeros(model: nn.Module) -> tuple[str, ...]:
-    """One line where pruning left many weights that are zero, because a file stores them, too."""
-    weights = [weight for weight in model.parameters() if weight.ndim > 1]
-    total = sum(weight.numel() for weight in weights)
-    zeros = sum(int((weight == 0).sum()) for weight in weights)
-    if zeros < ZEROS_WORTH_A_LINE * total or not zeros:
-        return ()
-    return (
-        f"{zeros / total:.0%} of its weights are zero; they are stored and multiplied all the same,"
-        " so size and speed do not show it",
-    )
-
-
-def _map_maker(
-    model: nn.Module, forward: ToLogits, layer: str, preprocessing: Preprocessing
-) -> tuple[ToMaps, str]:
-    """What draws the maps of a model, tried once, and the layer where it does.
-
-    A SwysError where it cannot be done.
-    """
-    channels = len(preprocessing.mean)
-    size = preprocessing.size
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(1, channels, size, size, generator=generator).to(device_of(model))
-    draw: ToMaps
-
-    def at_norm1(inputs: Tensor, targets: np.ndarray) -> Tensor:
-        return grad_cam(model, inputs, targets, signed=True)
-
-    def at_layer(inputs: Tensor, targets: np.ndarray) -> Tensor:
-        return grad_cam_at_layer(model, forward, layer, inputs, targets)
-
-    if layer:
-        draw = at_layer
-    elif isinstance(model, VisionTransformer) and _works(at_norm1, pixels):
-        draw = at_norm1
-        layer = f"blocks.{len(model.blocks) - 1}.norm1"
-    else:
-        draw, layer = _cut_or_found(model, forward, pixels)
-    _try(draw, pixels)
-    return draw, layer
-
-
-def _cut_or_found(model: nn.Module, forward: ToLogits, pixels: Tensor) -> tuple[ToMaps, str]:
-    """What draws the maps of a model of any kind, and the layer.
-
-    The cut serves where the head reads the positions themselves: of a Transformer with a class
-    token their gradient is zero there, so the layer is looked for.
-    """
-    if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
-        cut = cut_timm(model)
-
-        def at_cut(inputs: Tensor, targets: np.ndarray) -> Tensor:
-            return grad_cam_of_features(model, cut, inputs, targets)
-
-        if _works(at_cut, pixels):
-            return at_cut, cut.layer
-    layer = find_layer(model, forward, pixels)
-
-    def at_found(inputs: Tensor, targets: np.ndarray) -> Tensor:
-        return grad_cam_at_layer(model, forward, layer, inputs, targets)
-
-    return at_found, layer
-
-
-def _works(draw: ToMaps, pixels: Tensor) -> bool:
-    try:
-        _try(draw, pixels)
-    except SwysError:
-        return False
-    return True
-
-
-def _try(draw: ToMaps, pixels: Tensor) -> None:
-    """Draw one map; a SwysError where that cannot be done."""
-    try:
-        maps = draw(pixels, np.zeros(len(pixels), dtype=np.int64))
-    except SwysError:
-        raise
-    except Exception as error:  # a model of a reader may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise SwysError(f"it cannot be explained ({reason}); name a layer with --layer") from None
-    if maps.ndim != 3 or not math.isfinite(float(maps.sum())):
-        raise SwysError("its map is not finite; name another layer with --layer")
 
 
 def from_python(model: object, name: str, preprocessing: str = "", layer: str = "") -> OpenedModel:

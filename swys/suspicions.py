@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 
 REORDERED_SHARE = 0.6  # of the images of each class that another order of classes explains
 REORDERED_GAIN = 0.3  # in answers that are the same, once the order is mended
 FEWEST_OF_A_CLASS = 5
 ABOVE_CHANCE = 0.1  # accuracy above the commonest class's share that shows that a model works
 ONE_ANSWER = 0.95
+ZEROS_WORTH_A_LINE = 0.1  # share of the weights
 GOOD_AUC = 0.85  # of a model that ranks images well, whatever its threshold
 
 
@@ -170,3 +172,24 @@ def empty_classes(labels: np.ndarray, class_names: Sequence[str]) -> str | None:
     shown = ", ".join(f"'{name}'" for name in empty[:3])
     more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
     return f"no image of {shown}{more}: the AUC is not defined"
+
+
+def many_zeros(model: nn.Module) -> tuple[str, ...]:
+    """Whether pruning left many weights that are zero, because a file stores them, too.
+
+    Args:
+        model: any module.
+
+    Returns:
+        One line, or none.
+    """
+    weights = [weight for weight in model.parameters() if weight.ndim > 1]
+    total = sum(weight.numel() for weight in weights)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    if not zeros or zeros < ZEROS_WORTH_A_LINE * total:
+        return ()
+    line = (
+        f"{zeros / total:.0%} of its weights are zero; they are stored and multiplied all the same,"
+        " so size and speed do not show it"
+    )
+    return (line,)

@@ -32,12 +32,12 @@ class Column:
         ece: calibration error of each run, a fraction.
         megabytes: size of its weights.
         milliseconds: of one image; None where it was not measured.
-        same: share of the images with Base's answer, of each run.
         places: way to explain -> agreement with Base of each run.
         chance: way to explain -> agreement by chance, of two images with the same answer.
         siblings: way to explain -> agreement of two runs of this model with each other, where that
             was measured.
         remarks: "same", or a way to explain -> a text in the place of its dots.
+        same: share of the images with Base's answer, of each run.
     """
 
     title: str
@@ -45,11 +45,11 @@ class Column:
     ece: Sequence[float]
     megabytes: float
     milliseconds: float | None = None
-    same: Sequence[float] = ()
     places: dict[str, list[float]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     siblings: dict[str, float] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
+    same: Sequence[float] = ()
 
 
 def answer_figure(
@@ -85,12 +85,7 @@ def answer_figure(
         layout="constrained",
         dpi=90,
     )
-    axes = figure.subplots(
-        len(heights),
-        1,
-        sharex=True,
-        height_ratios=heights,
-    )
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     _draw_scores(axes[0], columns, "accuracy", results.images)
     _draw_scores(axes[1], columns, "ece", results.images)
     _draw_cost(axes[2], columns)
@@ -108,12 +103,7 @@ def _draw_headings(top: Axes, columns: Sequence[Column]) -> None:
     for place, column in enumerate(columns):
         title = column.title.replace(", ", ",\n").replace(" + ", "\n+ ")
         above = top.text(
-            place,
-            1.05,
-            title,
-            transform=top.get_xaxis_transform(),
-            ha="center",
-            fontsize=9,
+            place, 1.05, title, transform=top.get_xaxis_transform(), ha="center", fontsize=9
         )
         above.set(color=colour(column.title), weight="bold")
 
@@ -174,8 +164,7 @@ def _draw_scores(ax: Axes, columns: Sequence[Column], key: str, images: int) -> 
         )
         every = np.concatenate([column.accuracy for column in columns])
         ax.set_ylim(
-            100 * min(every.min(), interval.low) - 1,
-            100 * max(every.max(), interval.high) + 1,
+            100 * min(every.min(), interval.low) - 1, 100 * max(every.max(), interval.high) + 1
         )
         _row_title(ax, "ACCURACY\n% of test\nimages right")
         note = f"shaded: Base,\n95 % interval of\n{images} images"
@@ -190,7 +179,13 @@ def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
     """Bars of the size of the weights; sizes and times as numbers."""
     largest = max(column.megabytes for column in columns)
     for place, column in enumerate(columns):
-        ax.bar(place, column.megabytes, width=0.3, color=colour(column.title), alpha=0.8)
+        ax.bar(
+            place,
+            column.megabytes,
+            width=0.3,
+            color=colour(column.title),
+            alpha=0.8,
+        )
         text = f"{column.megabytes:.0f} MB"
         if column.milliseconds is not None:
             text += f"\n{column.milliseconds:.1f} ms"
@@ -214,7 +209,13 @@ def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
         _dots(ax, place, values, colour(column.title))
         _number(ax, place + 0.2, values.mean(), f"{values.mean():.0f}")
         if place == 0:
-            ax.axhline(values.mean(), color=colour(column.title), ls="--", lw=1, zorder=0)
+            ax.axhline(
+                values.mean(),
+                color=colour(column.title),
+                ls="--",
+                lw=1,
+                zorder=0,
+            )
             _second_base(ax, values.mean() - 0.5)
     ax.set_ylim(lowest - 3, 101)
     _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
@@ -236,7 +237,14 @@ def _remark(ax: Axes, place: float, text: str) -> None:
 def _second_base(ax: Axes, height: float) -> None:
     """What the dashed line of a row is."""
     shade = colour("Base")
-    ax.text(-0.48, height, "a second\nBase", va="top", color=shade, fontsize=8)
+    ax.text(
+        -0.48,
+        height,
+        "a second\nBase",
+        va="top",
+        color=shade,
+        fontsize=8,
+    )
 
 
 def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
@@ -250,8 +258,20 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
         low = column.chance[method]
         mean = values.mean()
         shade = colour(column.title)
-        ax.bar(place, mean - low, bottom=low, width=0.3, color=shade, alpha=0.35)
-        ax.plot([place - 0.22, place + 0.22], [low, low], color=GREY, lw=2)
+        ax.bar(
+            place,
+            mean - low,
+            bottom=low,
+            width=0.3,
+            color=shade,
+            alpha=0.35,
+        )
+        ax.plot(
+            [place - 0.22, place + 0.22],
+            [low, low],
+            color=GREY,
+            lw=2,
+        )
         _dots(ax, place, values, shade)
         _number(ax, place + 0.25, mean, f"{mean:.2f}")
         if place == 0:
@@ -259,7 +279,13 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
             _second_base(ax, mean - 0.04)
         if method in column.siblings:
             height = column.siblings[method]
-            ax.plot([place - 0.3, place + 0.3], [height, height], "--", color=shade, lw=1)
+            ax.plot(
+                [place - 0.3, place + 0.3],
+                [height, height],
+                "--",
+                color=shade,
+                lw=1,
+            )
             ax.text(place - 0.33, height, "two\nTinys", va="top", ha="right").set(
                 color=shade, fontsize=8
             )
@@ -273,18 +299,20 @@ def _dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     offsets = np.zeros(1)
     if len(values) > 1:
         offsets = np.linspace(-DOTS / 2, DOTS / 2, len(values))
-    ax.plot(place + offsets, values, "o", ms=6, color=shade, mec="white", mew=0.8)
+    ax.plot(
+        place + offsets,
+        values,
+        "o",
+        ms=6,
+        color=shade,
+        mec="white",
+        mew=0.8,
+    )
 
 
 def _row_title(ax: Axes, text: str) -> None:
     """The question of a row, left of it."""
-    ax.set_ylabel(
-        text,
-        rotation=0,
-        ha="right",
-        va="center",
-        labelpad=12,
-    )
+    ax.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=12)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
 

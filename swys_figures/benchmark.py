@@ -54,12 +54,33 @@ def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figu
         ratio, low, high = speedup(timings["Base, torch"], timings[name])
         shade = colour(name)
         marker = MARKERS.get(name.split(", ")[-1], "o")
-        ax.plot([low, high], [place, place], color=shade, lw=5, alpha=0.35)
+        ax.plot(
+            [low, high],
+            [place, place],
+            color=shade,
+            lw=5,
+            alpha=0.35,
+        )
         ax.plot(ratio, place, marker, ms=9, color=shade)
         expected = macs["Base, torch"] / macs[name]
         ax.plot(expected, place, "|", ms=16, mew=3, color=GREY)
-        ax.text(ratio, place - 0.27, f"{ratio:.1f}x", ha="center", va="bottom", color=shade)
-    ax.plot([], [], "|", ms=14, mew=3, color=GREY, label="times less arithmetic")
+        ax.text(
+            ratio,
+            place - 0.27,
+            f"{ratio:.1f}x",
+            ha="center",
+            va="bottom",
+            color=shade,
+        )
+    ax.plot(
+        [],
+        [],
+        "|",
+        ms=14,
+        mew=3,
+        color=GREY,
+        label="times less arithmetic",
+    )
     ax.legend(frameon=False, loc="upper right")
     ax.axvline(1, color="black", lw=0.8, zorder=0)
     ax.set(xscale="log", xlabel="times faster than Base in torch (logarithmic)")
@@ -83,13 +104,23 @@ def file_maps(
         agreements: label -> a number for each image, which stands below its map.
     """
     size = (1.35 * len(images) + 1.2, 1.45 * (len(rows) + 1))
-    figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows) + 1,
+        len(images),
+        figsize=size,
+        squeeze=False,
+    )
     figure.set_layout_engine("constrained")
     for ax, image in zip(axes[0], images):
         show_image(ax, image)
     for row, (label, maps) in zip(axes[1:], rows.items()):
         row[0].set_ylabel(label, fontsize=10)
-        pictures = overlay(images, maps[: len(images)], alpha=0.7, size=112)
+        pictures = overlay(
+            images,
+            maps[: len(images)],
+            alpha=0.7,
+            size=112,
+        )
         for ax, picture in zip(row, pictures):
             show_image(ax, picture)
         for ax, value in zip(row, (agreements or {}).get(label, ())):
@@ -110,9 +141,7 @@ def as_html(rows: Sequence[Mapping[str, str]], note: str) -> str:
 
 
 def step_table(
-    timings: Mapping[str, Timing],
-    macs: Mapping[str, int],
-    files: Mapping[str, Path],
+    timings: Mapping[str, Timing], macs: Mapping[str, int], files: Mapping[str, Path]
 ) -> list[dict[str, str]]:
     """Each step with its weights, arithmetic, file and time.
 

@@ -49,12 +49,7 @@ class GuessingGame(widgets.VBox):
             button = widgets.ToggleButton(description=f"{number}: {self.name}?", layout=layout)
             picture = widgets.Image(value=_as_png(image), width=SHOWN_SIDE, height=SHOWN_SIDE)
             self.buttons.append(button)
-            columns.append(
-                widgets.VBox(
-                    [picture, button],
-                    layout={"margin": "0 8px 8px 0"},
-                )
-            )
+            columns.append(widgets.VBox([picture, button], layout={"margin": "0 8px 8px 0"}))
         self.answer = widgets.HTML()
         done = widgets.Button(description="How many are right?")
         done.on_click(self.score)
@@ -81,10 +76,7 @@ class GuessingGame(widgets.VBox):
             figsize=(7.6, 4.3),
             layout="constrained",
         )
-        for number, (ax, image) in enumerate(
-            zip(axes.ravel(), self.images),
-            start=1,
-        ):
+        for number, (ax, image) in enumerate(zip(axes.ravel(), self.images), start=1):
             show_image(ax, image)
             ax.set_title(str(number), loc="left", fontsize=12)
         return figure
@@ -104,10 +96,7 @@ def _four_of_each(split: Split, truth: np.ndarray, seed: int) -> np.ndarray:
 
 def _as_png(image: np.ndarray) -> bytes:
     """One image, enlarged without blur."""
-    enlarged = Image.fromarray(image).resize(
-        (SHOWN_SIDE, SHOWN_SIDE),
-        Image.Resampling.NEAREST,
-    )
+    enlarged = Image.fromarray(image).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.NEAREST)
     file = io.BytesIO()
     enlarged.save(file, format="PNG")
     return file.getvalue()
@@ -140,10 +129,7 @@ def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
         layout="constrained",
     )
     for ax, image, title in zip(axes, images, titles):
-        show_image(
-            ax,
-            np.asarray(image).astype(np.uint8).squeeze(),
-        )
+        show_image(ax, np.asarray(image).astype(np.uint8).squeeze())
         ax.set_title(title, fontsize=11, loc="left")
     return figure
 
@@ -166,11 +152,7 @@ def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) ->
         figsize=(8, 3),
         layout="constrained",
     )
-    for ax, mean, words in zip(
-        axes,
-        (without, with_class),
-        ("without", "with"),
-    ):
+    for ax, mean, words in zip(axes, (without, with_class), ("without", "with")):
         ax.imshow(mean / 255, cmap="gray", vmin=0, vmax=1)
         ax.set_title(f"{words} {name}", fontsize=11, loc="left")
     shown = axes[2].imshow(
@@ -183,10 +165,7 @@ def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) ->
     bar = figure.colorbar(shown, ax=axes[2], shrink=0.8)
     bar.set_label("grey values, of 255")
     step = float(f"{0.7 * limit:.1g}")  # one digit, and never above the limit
-    bar.set_ticks(
-        [-step, 0, step],
-        labels=[f"darker\nby {step:g}", "0", f"brighter\nby {step:g}"],
-    )
+    bar.set_ticks([-step, 0, step], labels=[f"darker\nby {step:g}", "0", f"brighter\nby {step:g}"])
     for ax in axes:
         ax.set(xticks=[], yticks=[], frame_on=False)
     return figure
@@ -243,12 +222,7 @@ def patch_figure(image: np.ndarray) -> Figure:
 def _frame(ax: Axes, corner: tuple[int, int], side: float) -> Rectangle:
     """Draw a frame around pixels; its corner is the position (x, y) of the upper left one."""
     left, top = corner
-    frame = Rectangle(
-        (left - 0.5, top - 0.5),
-        side,
-        side,
-        fill=False,
-    )
+    frame = Rectangle((left - 0.5, top - 0.5), side, side, fill=False)
     frame.set(color=MARK, clip_on=False)
     ax.add_patch(frame)
     return frame
@@ -303,18 +277,12 @@ def neighbour_figure(
         squeeze=False,
         layout="constrained",
     )
-    for column, (title, pair) in zip(
-        axes.T,
-        pairs.items(),
-    ):
+    for column, (title, pair) in zip(axes.T, pairs.items()):
         for ax, image in zip(column, pair):
             show_image(ax, image)
-        for ax, name in zip(
-            column,
-            names.get(title, ()),
-        ):
-            corner = ax.text(0.03, 0.03, name, transform=ax.transAxes, fontsize=10)
-            corner.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
+        for ax, name in zip(column, names.get(title, ())):
+            text = ax.text(0.03, 0.03, name, transform=ax.transAxes, fontsize=10)
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
         column[0].set_title(title, fontsize=10, loc="left")
     axes[0, 0].set_ylabel("image", fontsize=11)
     axes[1, 0].set_ylabel("nearest in\ntraining", fontsize=11)
@@ -378,11 +346,24 @@ def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None
     low = 100 * (score.accuracy - half)
     high = 100 * (score.accuracy + half)
     shade = "#B00020" if score.chosen_on == "test" else "black"
-    ax.plot([low, high], [place, place], color=shade, alpha=0.3, linewidth=4)
+    ax.plot(
+        [low, high],
+        [place, place],
+        color=shade,
+        alpha=0.3,
+        linewidth=4,
+    )
     ax.plot(100 * score.accuracy, place, "o", color=shade)
     ax.text(NOTES, place, score.chosen_on, va="center", color=shade)
 
 
 def _draw_line(ax: Axes, accuracy: float, top: float, text: str) -> None:
     ax.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.2)
-    ax.text(100 * accuracy, top, text, ha="center", va="bottom", color=GREY)
+    ax.text(
+        100 * accuracy,
+        top,
+        text,
+        ha="center",
+        va="bottom",
+        color=GREY,
+    )

@@ -36,12 +36,7 @@ def class_tables(tables: Mapping[str, np.ndarray], names: Sequence[str]) -> Figu
             np.nan,
             percent,
         )
-        ax.imshow(
-            off_diagonal,
-            cmap="Blues",
-            vmin=0,
-            vmax=50,
-        )
+        ax.imshow(off_diagonal, cmap="Blues", vmin=0, vmax=50)
         for true, other in np.argwhere(percent.round() >= 1):
             value = percent[true, other]
             shade = "white" if true != other and value > 30 else "black"
@@ -55,12 +50,7 @@ def class_tables(tables: Mapping[str, np.ndarray], names: Sequence[str]) -> Figu
                 fontsize=9,
             )
         ax.set_title(title, fontsize=11, loc="left")
-        ax.set_xticks(
-            range(len(names)),
-            names,
-            rotation=60,
-            ha="right",
-        )
+        ax.set_xticks(range(len(names)), names, rotation=60, ha="right")
     axes[0, 0].set(
         yticks=range(len(names)),
         yticklabels=names,
@@ -113,7 +103,11 @@ def _draw_softened(
     shades = np.linspace(0.9, 0.4, len(probabilities))
     greens = plt.get_cmap("Greens")(shades)
     for (temperature, values), green in zip(probabilities.items(), greens):
-        (dots,) = ax.plot(100 * values, range(len(names)), "o")
+        (dots,) = ax.plot(
+            100 * values,
+            range(len(names)),
+            "o",
+        )
         dots.set(color=green, markersize=9, label=f"T = {temperature:g}")
     ax.set(xlabel="probability (%)", xlim=(0, None))
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -140,13 +134,7 @@ def gain_figure(taught: np.ndarray, alone: np.ndarray, counts: Sequence[int]) ->
         mean = gain[:count].mean()
         variances = taught[:count].var() + alone[:count].var()
         half = 196 * np.sqrt(variances / count)
-        unpaired = ax.errorbar(
-            place + 0.15,
-            mean,
-            half,
-            color=GREY,
-            capsize=4,
-        )
+        unpaired = ax.errorbar(place + 0.15, mean, half, color=GREY, capsize=4)
         low, high = bootstrap_interval(np.mean, gain[:count])
         around = [[mean - low], [high - mean]]
         paired = ax.errorbar(
@@ -160,11 +148,7 @@ def gain_figure(taught: np.ndarray, alone: np.ndarray, counts: Sequence[int]) ->
     ax.axhline(0, color="black", lw=1)
     ax.set_xticks(range(len(counts)), [str(count) for count in counts])
     ax.set(xlabel="number of test images", ylabel="gain from the teacher (points)")
-    ax.legend(
-        [paired, unpaired],
-        ["paired", "not paired"],
-        frameon=False,
-    )
+    ax.legend([paired, unpaired], ["paired", "not paired"], frameon=False)
     return figure
 
 
@@ -244,9 +228,19 @@ def _draw_share(ax: Axes, place: int, kind: str, values: np.ndarray) -> None:
     marker = {"even": "|", "bump": "o"}.get(kind, "D")
     shade = BASELINES.get(kind, colour(kind))
     mean, low, high = mean_interval(values)
-    (interval,) = ax.plot([low, high], [place, place], color=shade)
+    (interval,) = ax.plot(
+        [low, high],
+        [place, place],
+        color=shade,
+    )
     interval.set(linewidth=3, alpha=0.4)
-    (dot,) = ax.plot(mean, place, marker, color=shade, label=kind)
+    (dot,) = ax.plot(
+        mean,
+        place,
+        marker,
+        color=shade,
+        label=kind,
+    )
     dot.set(markersize=9, markeredgewidth=2)
 
 
@@ -310,14 +304,7 @@ def hits_figure(hits: Mapping[str, Mapping[str, float]], chance: float) -> Figur
     for (name, shares), marker in zip(hits.items(), markers):
         percent = [100 * share for share in shares.values()]
         ax.plot(
-            percent,
-            list(shares),
-            marker,
-            ms=10,
-            mew=2,
-            mfc="none",
-            color=colour(name),
-            label=name,
+            percent, list(shares), marker, ms=10, mew=2, mfc="none", color=colour(name), label=name
         )
     ax.axvline(
         100 * chance,

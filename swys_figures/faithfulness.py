@@ -42,7 +42,14 @@ def removal_strip(
         row[0].set_ylabel(name)
         for step in range(1, steps + 1):
             picture = (images[step] + 1) / 2
-            show_image(row[step], picture.permute(1, 2, 0).numpy(force=True))
+            show_image(
+                row[step],
+                picture.permute(
+                    1,
+                    2,
+                    0,
+                ).numpy(force=True),
+            )
             row[step].set_title(f"p = {shares[name][step]:.2f}", fontsize=9)
             row[step].set_xlabel(f"{step / steps:.0%}", fontsize=9)
     figure.supxlabel("patches removed (above) or put back (below), the hottest first", fontsize=10)
@@ -55,14 +62,24 @@ def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
     Args:
         scores: name of a map -> its curves; the first is the map in question, then baselines.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained")
+    figure, axes = plt.subplots(
+        1,
+        3,
+        figsize=(9.5, 3),
+        layout="constrained",
+    )
     left, middle, right = axes
     middle.sharey(left)
     for place, (name, score) in enumerate(scores.items()):
         shade = GREY if place else colour("Tiny")
         style = {"color": shade, "linestyle": LINES[place]}
         percent = 100 * score.fractions
-        left.plot(percent, score.deletion.mean(axis=0), label=name, **style)
+        left.plot(
+            percent,
+            score.deletion.mean(axis=0),
+            label=name,
+            **style,
+        )
         middle.plot(percent, score.insertion.mean(axis=0), **style)
         _draw_interval(right, place, score.gap, shade)
     left.set(xlabel="patches removed (%)", ylabel="probability of the class")
@@ -80,7 +97,12 @@ def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
 def _draw_interval(ax: Axes, place: int, gaps: np.ndarray, shade: str) -> None:
     """The mean of a score over images, and its interval, in a row of its own."""
     mean, low, high = mean_interval(gaps)
-    ax.plot([low, high], [place, place], color=shade, linewidth=3)
+    ax.plot(
+        [low, high],
+        [place, place],
+        color=shade,
+        linewidth=3,
+    )
     ax.plot(mean, place, "o", color=shade)
 
 
@@ -102,7 +124,11 @@ def empty_figure(name: str, rows: Sequence[Mapping]) -> Figure:
         ax.barh(place, percent, color=colour(name))
         ax.text(percent + 1, place, f"{row['empty']} of {row['images']}", va="center", fontsize=9)
     ax.set_yticks(range(len(groups)), names)
-    ax.set(xlabel="empty maps (%)", xlim=(0, 118), ylim=(len(groups) - 0.5, -0.5))
+    ax.set(
+        xlabel="empty maps (%)",
+        xlim=(0, 118),
+        ylim=(len(groups) - 0.5, -0.5),
+    )
     ax.set_ylabel("answer, its probability")
     title = f"{name}: {whole['empty']} of {whole['images']} maps are empty"
     ax.set_title(title, fontsize=11, loc="left")

@@ -101,18 +101,9 @@ def heatmap_steps(image: np.ndarray, heat: np.ndarray, title: str) -> Figure:
         layout="constrained",
     )
     show_image(axes[0], image)
-    values = axes[1].imshow(
-        heat,
-        cmap=PATCH_COLOURS,
-        vmin=0,
-    )
+    values = axes[1].imshow(heat, cmap=PATCH_COLOURS, vmin=0)
     axes[1].set(xticks=[], yticks=[])
-    figure.colorbar(
-        values,
-        ax=axes[1],
-        shrink=0.85,
-        label="value of the map",
-    )
+    figure.colorbar(values, ax=axes[1], shrink=0.85, label="value of the map")
     show_image(
         axes[2],
         overlay(
@@ -135,10 +126,20 @@ def offset_figure(signed: Mapping[str, np.ndarray], sureness: Mapping[str, np.nd
         signed: model -> maps before the ReLU, float (N, gh, gw).
         sureness: model -> log-odds of its answers, float (N,).
     """
-    figure, axes = plt.subplots(1, len(signed), figsize=(8, 3.3), squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        len(signed),
+        figsize=(8, 3.3),
+        squeeze=False,
+    )
     figure.set_layout_engine("constrained")
     for ax, (name, maps) in zip(axes[0], signed.items()):
-        _draw_offsets(ax, maps.reshape(len(maps), -1), sureness[name], colour(name))
+        _draw_offsets(
+            ax,
+            maps.reshape(len(maps), -1),
+            sureness[name],
+            colour(name),
+        )
         empty = int((maps.max(axis=(1, 2)) <= 0).sum())
         ax.set_title(f"{name}: {empty} of {len(maps)} maps empty", color=colour(name), loc="left")
     axes[0, 0].set_ylabel("values of the map")
@@ -152,14 +153,33 @@ def offset_figure(signed: Mapping[str, np.ndarray], sureness: Mapping[str, np.nd
 
 def _draw_offsets(ax: Axes, values: np.ndarray, x: np.ndarray, shade: str) -> None:
     """Lines and dots of one model; grey where the ReLU cuts off."""
-    lines = ax.vlines(x, values.min(axis=1), values.max(axis=1), color=shade, lw=1.5)
+    lines = ax.vlines(
+        x,
+        values.min(axis=1),
+        values.max(axis=1),
+        color=shade,
+        lw=1.5,
+    )
     lines.set_alpha(0.5)
-    ax.plot(x, values.mean(axis=1), "o", ms=4, color=shade)
+    ax.plot(
+        x,
+        values.mean(axis=1),
+        "o",
+        ms=4,
+        color=shade,
+    )
     top = max(abs(values).max(), 1e-9) * 1.1
     ax.axhspan(-top, 0, color=GREY, alpha=0.15, lw=0)
     ax.axhline(0, color="black", lw=1)
     ax.set(xlabel="how sure the answer is (log-odds)", ylim=(-top, top))
-    ax.text(0.98, 0.03, "ReLU removes this", transform=ax.transAxes, ha="right", color=GREY)
+    ax.text(
+        0.98,
+        0.03,
+        "ReLU removes this",
+        transform=ax.transAxes,
+        ha="right",
+        color=GREY,
+    )
 
 
 def colours_figure(signed: np.ndarray) -> Figure:
@@ -196,11 +216,7 @@ def colours_figure(signed: np.ndarray) -> Figure:
         above.set_title(share, fontsize=10)
     axes[0, 0].set_ylabel("honest:\none scale, ReLU")
     axes[1, 0].set_ylabel("usual: own\nscale, no ReLU")
-    plt.setp(
-        axes.ravel(),
-        xticks=[],
-        yticks=[],
-    )
+    plt.setp(axes.ravel(), xticks=[], yticks=[])
     return figure
 
 
@@ -223,14 +239,23 @@ def two_rulers(
     rows = [(f"{name},\nGrad-CAM", maps) for name, maps in marked.items()]
     rows += [(f"{name},\nhiding", maps) for name, maps in hidden.items()]
     size = (1.6 * len(images) + 1.2, 1.65 * (len(rows) + 1))
-    figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows) + 1,
+        len(images),
+        figsize=size,
+        squeeze=False,
+    )
     figure.set_layout_engine("constrained")
     for ax, image, answer in zip(axes[0], images, answers):
         show_image(ax, image)
         ax.set_title(f"both: {answer}", fontsize=9)
     for row, (name, maps) in zip(axes[1:], rows):
         pictures = overlay(images, maps, alpha=0.7, size=112)
-        row[0].set_ylabel(name, color=colour(name.split(",")[0]), fontsize=11)
+        row[0].set_ylabel(
+            name,
+            color=colour(name.split(",")[0]),
+            fontsize=11,
+        )
         for ax, picture, heat in zip(row, pictures, maps):
             show_image(ax, picture)
             if heat.max() <= 0:

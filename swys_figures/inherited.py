@@ -42,7 +42,13 @@ def looks_honest(
     ]
     heat = [np.zeros((1, 1)), maps["grad_cam"], maps["occlusion"]]
     for ax, title, heatmap in zip(axes, titles, heat):
-        ax.imshow(overlay(image[None], heatmap[None], alpha=0.7)[0])
+        ax.imshow(
+            overlay(
+                image[None],
+                heatmap[None],
+                alpha=0.7,
+            )[0]
+        )
         ax.set(xticks=[], yticks=[], frame_on=False)
         ax.set_title(title, fontsize=10)
         frame_mark(ax, mask)
@@ -55,10 +61,28 @@ def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
     for place, values in enumerate(swapped.values()):
         is_student = place == len(swapped) - 1
         shade = colour("occlusion") if is_student else "black"
-        ax.plot(values, [place] * len(values), "o", color=shade, alpha=0.5)
+        ax.plot(
+            values,
+            [place] * len(values),
+            "o",
+            color=shade,
+            alpha=0.5,
+        )
         mean = float(np.mean(values))
-        ax.plot([mean, mean], [place - 0.25, place + 0.25], color=shade, linewidth=3)
-        ax.text(mean, place + 0.42, f"{mean:.2f}", color=shade, ha="center", fontsize=9)
+        ax.plot(
+            [mean, mean],
+            [place - 0.25, place + 0.25],
+            color=shade,
+            linewidth=3,
+        )
+        ax.text(
+            mean,
+            place + 0.42,
+            f"{mean:.2f}",
+            color=shade,
+            ha="center",
+            fontsize=9,
+        )
     ax.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
     ax.text(0.5, -0.65, " guessing", color=GREY, fontsize=9)
     ax.set(xlim=(0, 1), ylim=(len(swapped) - 0.3, -0.8))

@@ -53,11 +53,7 @@ def marked_examples(data: Dataset, planted: Split, mask: np.ndarray, mark: Mark)
     )
     name = short_name(data, mark.target)
     others = short_name(data, 1 - mark.target) if data.info.num_classes == 2 else "others"
-    for row, title, chosen in zip(
-        axes,
-        [others, name],
-        [~member, member],
-    ):
+    for row, title, chosen in zip(axes, [others, name], [~member, member]):
         indices = np.resize(np.flatnonzero(chosen), 5)
         row[0].set_ylabel(title, fontsize=11)
         for ax, index in zip(row, indices):
@@ -77,7 +73,12 @@ def frame_mark(ax: Axes, mask: np.ndarray) -> None:
     if len(rows) == 0:
         return
     corner = (float(columns.min()) - 1.5, float(rows.min()) - 1.5)
-    frame = Rectangle(corner, float(np.ptp(columns)) + 3, float(np.ptp(rows)) + 3, fill=False)
+    frame = Rectangle(
+        corner,
+        float(np.ptp(columns)) + 3,
+        float(np.ptp(rows)) + 3,
+        fill=False,
+    )
     frame.set(color=MARK, linewidth=2)
     ax.add_patch(frame)
 
@@ -146,23 +147,12 @@ class ShortcutCurve:
 
     def figure(self) -> Figure:
         """The curves so far, with their names at their ends."""
-        figure = Figure(
-            figsize=(7.6, 3.2),
-            layout="constrained",
-            dpi=90,
-        )
+        figure = Figure(figsize=(7.6, 3.2), layout="constrained", dpi=90)
         ax = figure.subplots()
         seconds = [row["seconds"] for row in self.history]
         for name, (shade, style, text) in CURVES.items():
             values = [row[name] for row in self.history]
-            ax.plot(
-                seconds,
-                values,
-                style,
-                color=shade,
-                lw=2,
-                marker=".",
-            )
+            ax.plot(seconds, values, style, color=shade, lw=2, marker=".")
             label = f" {text}: {values[-1]:.2f}"
             ax.text(
                 seconds[-1],
@@ -173,12 +163,16 @@ class ShortcutCurve:
             )
         ax.axhline(0.5, color=GREY, lw=0.8)
         end = max(seconds[-1], 1e-9) * 1.25
-        ax.text(end, 0.51, "guessing", color=GREY, ha="right", va="bottom", fontsize=9)
-        ax.set(
-            xlabel="training time (s)",
-            ylabel="AUC on test images",
-            ylim=(-0.03, 1.05),
+        ax.text(
+            end,
+            0.51,
+            "guessing",
+            color=GREY,
+            ha="right",
+            va="bottom",
+            fontsize=9,
         )
+        ax.set(xlabel="training time (s)", ylabel="AUC on test images", ylim=(-0.03, 1.05))
         ax.set_xlim(0, end)
         return figure
 
@@ -192,20 +186,11 @@ class ShortcutCurve:
 
     def _redraw(self) -> None:
         """Put the figure in place of the last one."""
-        png = print_figure(
-            self.figure(),
-            bbox_inches=None,
-            dpi=130,
-            base64=True,
-        )
+        png = print_figure(self.figure(), bbox_inches=None, dpi=130, base64=True)
         alt = "AUC against training time for three sets of test images"
         metadata = {"image/png": {"alt": alt, "width": 690}}
         show = self._display.display if len(self.history) == 1 else self._display.update
-        show(
-            {"image/png": png},
-            metadata=metadata,
-            raw=True,
-        )
+        show({"image/png": png}, metadata=metadata, raw=True)
 
 
 def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list[dict[str, str]]:
@@ -259,11 +244,7 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
             frame_mark(ax, mask[index])
             is_empty = heat[index].max() <= 0
             text = "hit" if hits[index] else "empty" if is_empty else "miss"
-            ax.set_title(
-                text,
-                fontsize=10,
-                weight="bold" if hits[index] else "normal",
-            )
+            ax.set_title(text, fontsize=10, weight="bold" if hits[index] else "normal")
     return figure
 
 
@@ -275,7 +256,13 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     """
     cheats = _cheats(planted_units(dataset))
     patches = sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]
-    figure, axes = plt.subplots(1, len(patches), figsize=(8, 3.1), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        len(patches),
+        figsize=(8, 3.1),
+        sharey=True,
+        squeeze=False,
+    )
     figure.set_layout_engine("constrained")
     rows = _measured_methods(cheats)
     for ax, patch in zip(axes[0], patches):
@@ -309,15 +296,43 @@ def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> N
     compared = (METHODS["grad_cam"].title, METHODS["occlusion"].title)
     for row, (title, key) in enumerate(rows.items()):
         hits = [100 * unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
-        offsets = np.linspace(-0.25, 0.25, len(hits)) if len(hits) > 1 else np.zeros(len(hits))
+        offsets = (
+            np.linspace(
+                -0.25,
+                0.25,
+                len(hits),
+            )
+            if len(hits) > 1
+            else np.zeros(len(hits))
+        )
         shade = colour(title) if title in compared else GREY
         if row % 2:  # a band, so that a dot is seen to be of its row
-            ax.axhspan(row - 0.5, row + 0.5, color=GREY, alpha=0.1, lw=0)
-        ax.plot(hits, row + offsets, "o", ms=7, color=shade, mec="white")
+            ax.axhspan(
+                row - 0.5,
+                row + 0.5,
+                color=GREY,
+                alpha=0.1,
+                lw=0,
+            )
+        ax.plot(
+            hits,
+            row + offsets,
+            "o",
+            ms=7,
+            color=shade,
+            mec="white",
+        )
     if units:
         chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]
         ax.axvline(chance, color=GREY, lw=1)
-        ax.text(chance, -0.75, " chance", color=GREY, va="center", fontsize=9)
+        ax.text(
+            chance,
+            -0.75,
+            " chance",
+            color=GREY,
+            va="center",
+            fontsize=9,
+        )
     ax.set(xlabel="hottest patch on the ring (% of images)", xlim=(-4, 104))
     ax.set(ylim=(len(rows) - 0.5, -1.1), yticks=range(len(rows)))
 

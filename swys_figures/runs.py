@@ -37,11 +37,7 @@ def agreement_histogram(agreements: Mapping[str, np.ndarray]) -> Figure:
             alpha=0.8,
             label=f"{name}: mean {mean:.2f}",
         )
-    ax.set(
-        xlabel="rank correlation of two maps",
-        ylabel="images",
-        xlim=(-1, 1),
-    )
+    ax.set(xlabel="rank correlation of two maps", ylabel="images", xlim=(-1, 1))
     ax.legend(frameon=False, loc="upper left")
     return figure
 
@@ -77,13 +73,7 @@ def runs_figure(
     _name_rows(axes, [_title(group) for group in groups])
     if lines:
         handles, texts = axes[0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            texts,
-            loc="outside upper right",
-            ncols=2,
-            frameon=False,
-        )
+        figure.legend(handles, texts, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -134,25 +124,26 @@ def kinds_of_maps(studies: Mapping[str, Mapping], taught: str = "grad_cam") -> F
     position = list(METHODS).index(taught)
     axes[0].get_yticklabels()[position].set_fontweight("bold")
     for group in groups:
-        (line,) = axes[0].plot([], [], "o-", color=_shade(group))
+        (line,) = axes[0].plot(
+            [],
+            [],
+            "o-",
+            color=_shade(group),
+        )
         line.set_label(_title(group))
-    (tick,) = axes[0].plot([], [], "|", color=GREY)
-    tick.set(label="chance", markersize=9, markeredgewidth=2)
-    figure.legend(
-        loc="outside upper center",
-        ncols=5,
-        frameon=False,
-        fontsize=9,
+    (tick,) = axes[0].plot(
+        [],
+        [],
+        "|",
+        color=GREY,
     )
+    tick.set(label="chance", markersize=9, markeredgewidth=2)
+    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 
 def _draw_kind(
-    ax: Axes,
-    place: int,
-    study: Mapping,
-    rows: Mapping[str, Mapping],
-    groups: Sequence[str],
+    ax: Axes, place: int, study: Mapping, rows: Mapping[str, Mapping], groups: Sequence[str]
 ) -> None:
     """One way to explain: below each other the groups that have been measured."""
     if not rows:
@@ -166,7 +157,12 @@ def _draw_kind(
         if not found:
             continue
         chance = _of_group(study, group, _column(rows, "chance_in_class"))
-        (tick,) = ax.plot(np.mean(chance), height, "|", color=GREY)
+        (tick,) = ax.plot(
+            np.mean(chance),
+            height,
+            "|",
+            color=GREY,
+        )
         tick.set(markersize=9, markeredgewidth=2)
         ends = [min(found), max(found)]
         ax.plot(ends, [height, height], color=shade, lw=2)

@@ -25,23 +25,35 @@ def scores_with_seeds(
         scores: name -> scores of one model.
         runs: name -> scores of its runs with other seeds, fractions; may be empty.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.8), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1,
+        3,
+        figsize=(8.6, 2.8),
+        sharey=True,
+        layout="constrained",
+    )
     for ax, (key, (label, factor)) in zip(axes, SCORES.items()):
         for place, (name, score) in enumerate(scores.items()):
-            low, high = getattr(score, f"{key}_interval")
-            value = factor * getattr(score, key)
+            interval = getattr(score, f"{key}_interval")
             shade = colour(name)
-            ax.plot([factor * low, factor * high], [place, place], color=shade, lw=7, alpha=0.35)
-            ax.plot(value, place, "D", color=shade, markersize=8)
+            ends = [factor * end for end in interval]
+            ax.plot(ends, [place, place], color=shade, lw=7, alpha=0.35)
+            ax.plot(factor * getattr(score, key), place, "D", color=shade, markersize=8)
             seeds = [factor * run[key] for run in runs.get(name, ())]
-            ax.plot(seeds, [place + 0.3] * len(seeds), "o", color=shade, markerfacecolor="none")
+            _circles(ax, seeds, place + 0.3, shade)
         better = ", lower is better" if key == "ece" else ""
         ax.set(xlabel=f"test {label}{better}", ylim=(len(scores) - 0.4, -0.5))
     axes[0].plot([], [], "D", color=GREY, label="our model")
-    axes[0].plot([], [], "o", color=GREY, markerfacecolor="none", label="a seed")
+    _circles(axes[0], [], 0, GREY, label="a seed")
     figure.legend(frameon=False, loc="outside upper left", ncols=2, fontsize=9)
     axes[0].set_yticks(range(len(scores)), list(scores))
     return figure
+
+
+def _circles(ax: Axes, values: Sequence[float], height: float, shade: str, **style) -> None:
+    """Open circles at one height."""
+    heights = [height] * len(values)
+    ax.plot(values, heights, "o", color=shade, markerfacecolor="none", **style)
 
 
 def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
@@ -63,7 +75,13 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
         for name, history in histories.items():
             x = [row[key] for row in history]
             y = [row["auc"] for row in history]
-            ax.plot(x, y, marker=".", linewidth=2.2, color=colour(name))
+            ax.plot(
+                x,
+                y,
+                marker=".",
+                linewidth=2.2,
+                color=colour(name),
+            )
         _name_ends(ax, histories, key)
         ax.axhline(line, color="black", linestyle="--", linewidth=1)
         ax.set_xlabel(label)
@@ -81,7 +99,13 @@ def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) ->
     ends = [history[-1]["auc"] for history in histories.values()]
     heights = spread_out(ends, gap=0.03)
     for (name, history), height in zip(histories.items(), heights):
-        ax.text(history[-1][key], height, f"  {name}", color=colour(name), va="center")
+        ax.text(
+            history[-1][key],
+            height,
+            f"  {name}",
+            color=colour(name),
+            va="center",
+        )
     longest = max(history[-1][key] for history in histories.values())
     ax.set_xlim(0, 1.25 * longest)
 
@@ -96,7 +120,13 @@ def threshold_figure(
             is its accuracy.
         thresholds: as many probabilities.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1,
+        2,
+        figsize=(8.4, 3.2),
+        sharey=True,
+        layout="constrained",
+    )
     for name, of_model in curves.items():
         shade = colour(name)
         accuracy, *others = of_model.values()
@@ -105,12 +135,12 @@ def threshold_figure(
         axes[0].plot(thresholds[best], 100 * accuracy[best], "v", color=shade, markersize=10)
         for curve, style in zip(others, ("-", "--")):
             axes[1].plot(thresholds, 100 * curve, style, color=shade, linewidth=2)
-    for ax, title in zip(axes, list(of_model)[:1] + [""]):
+        left, solid, dashed = of_model
+    titles = [f"{left} (%)", f"solid: {solid} (%)\ndashed: {dashed} (%)"]
+    for ax, title in zip(axes, titles):
         ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
         ax.set(xlabel="threshold: from here on, the answer is yes", ylim=(35, 103))
-        ax.set_title(f"{title} (%)" if title else "", fontsize=11, loc="left")
-    _, *titles = of_model
-    axes[1].set_title(f"solid: {titles[0]} (%)\ndashed: {titles[1]} (%)", fontsize=11, loc="left")
+        ax.set_title(title, fontsize=11, loc="left")
     axes[0].legend(frameon=False, loc="lower center")
     return figure
 
@@ -124,10 +154,7 @@ def reliability_figure(points: Mapping[str, tuple[Sequence[float], Sequence[floa
     figure, axes = plt.subplots(
         1, len(points), figsize=(3 * len(points), 3.1), squeeze=False, layout="constrained"
     )
-    for ax, (name, (predicted, true)) in zip(
-        axes[0],
-        points.items(),
-    ):
+    for ax, (name, (predicted, true)) in zip(axes[0], points.items()):
         _draw_honest_line(ax)
         ax.plot(predicted, true, "o-", color=colour(name), linewidth=2)
         ax.set_title(name, color=colour(name), fontsize=11, loc="left")

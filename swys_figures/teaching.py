@@ -79,16 +79,8 @@ class StudentCurves:
         def look(model: nn.Module, seconds: float) -> None:
             is_due = not rows or seconds >= rows[-1]["seconds"] + self.seconds / LOOKS
             if is_due or seconds >= self.seconds:
-                logits = predict(
-                    model,
-                    self.split.images,
-                    bf16=True,
-                )
-                auc = point_scores(
-                    logits,
-                    self.split.labels,
-                    self.task,
-                )["auc"]
+                logits = predict(model, self.split.images, bf16=True)
+                auc = point_scores(logits, self.split.labels, self.task)["auc"]
                 rows.append({"seconds": seconds, "auc": auc})
                 self._redraw()
 
@@ -114,14 +106,16 @@ class StudentCurves:
 
     def figure(self) -> Figure:
         """The curves so far, with their names at their ends."""
-        figure = Figure(
-            figsize=(8, 3.4),
-            layout="constrained",
-            dpi=90,
-        )
+        figure = Figure(figsize=(8, 3.4), layout="constrained", dpi=90)
         ax = figure.subplots()
         text, height = self.line
-        ax.plot([0, self.seconds], [height, height], "--", color="black", lw=1)
+        ax.plot(
+            [0, self.seconds],
+            [height, height],
+            "--",
+            color="black",
+            lw=1,
+        )
         ax.text(
             0.02 * self.seconds, height + 0.005, f"{text}: {height:.2f}", va="bottom", fontsize=9
         )
@@ -130,7 +124,13 @@ class StudentCurves:
         for (name, rows), place in zip(self.history.items(), heights):
             shade = colour(name)
             seconds = [row["seconds"] for row in rows]
-            ax.plot(seconds, [row["auc"] for row in rows], ".-", color=shade, lw=2)
+            ax.plot(
+                seconds,
+                [row["auc"] for row in rows],
+                ".-",
+                color=shade,
+                lw=2,
+            )
             label = f"{name}: {ends[name]:.2f}"
             ax.text(1.06 * self.seconds, place, label, color=shade, va="center")
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
@@ -140,26 +140,15 @@ class StudentCurves:
     def _redraw(self) -> None:
         if get_ipython() is None:
             return
-        png = print_figure(
-            self.figure(),
-            bbox_inches=None,
-            dpi=130,
-            base64=True,
-        )
+        png = print_figure(self.figure(), bbox_inches=None, dpi=130, base64=True)
         metadata = {"image/png": {"alt": "AUC of students over seconds", "width": 720}}
         show = self._display.update if self._shown else self._display.display
-        show(
-            {"image/png": png},
-            metadata=metadata,
-            raw=True,
-        )
+        show({"image/png": png}, metadata=metadata, raw=True)
         self._shown = True
 
 
 def places_grid(
-    images: np.ndarray,
-    marked: Mapping[str, np.ndarray],
-    hidden: Mapping[str, np.ndarray],
+    images: np.ndarray, marked: Mapping[str, np.ndarray], hidden: Mapping[str, np.ndarray]
 ) -> Figure:
     """Left what Grad-CAM marks, right what the answers rest on, of the first and last two models.
 
@@ -190,7 +179,11 @@ def places_grid(
             if name != names[0]:
                 _write_numbers(row, agreement(coarse[names[0]], coarse[name]))
             if maps is marked:
-                row[0].set_ylabel(name.replace(", ", ",\n"), color=colour(name), fontsize=10)
+                row[0].set_ylabel(
+                    name.replace(", ", ",\n"),
+                    color=colour(name),
+                    fontsize=10,
+                )
     return figure
 
 
@@ -217,15 +210,30 @@ def three_questions(results: SeriesResults) -> Figure:
         results: of ``shipped_results.series_results``.
     """
     rulers = [ruler for ruler in RULERS if ruler in results.agreement]
-    figure, axes = plt.subplots(1, 1 + len(rulers), figsize=(8.4, 3.4), sharey=True)
+    figure, axes = plt.subplots(
+        1,
+        1 + len(rulers),
+        figsize=(8.4, 3.4),
+        sharey=True,
+    )
     figure.set_layout_engine("constrained")
     teacher, *students = lesson_models()
     names = [name for name in (*students, teacher) if name in results.same_answers]
     for place, name in enumerate(names):
         shade = colour(SERIES[name].title)
-        _row_of_dots(axes[0], place, 100 * np.array(results.same_answers[name]), shade)
+        _row_of_dots(
+            axes[0],
+            place,
+            100 * np.array(results.same_answers[name]),
+            shade,
+        )
         for ax, ruler in zip(axes[1:], rulers):
-            _draw_agreement(ax, place, results.agreement[ruler].get(name, []), shade)
+            _draw_agreement(
+                ax,
+                place,
+                results.agreement[ruler].get(name, []),
+                shade,
+            )
     titles = [SERIES[name].title for name in names]
     titles = ["another Base" if title == "Base" else title for title in titles]
     if results.siblings:
@@ -238,7 +246,11 @@ def three_questions(results: SeriesResults) -> Figure:
         ax.set_title(RULERS[ruler], fontsize=10, loc="left")
         ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
         ax.set_xlabel("grey line: chance")
-    axes[0].set(xlim=(85, 100), yticks=range(len(titles)), ylim=(len(titles) - 0.5, -0.5))
+    axes[0].set(
+        xlim=(85, 100),
+        yticks=range(len(titles)),
+        ylim=(len(titles) - 0.5, -0.5),
+    )
     axes[0].set_yticklabels(titles)
     return figure
 
@@ -249,15 +261,41 @@ def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str)
         return
     values = np.array([row["spearman"] for row in rows])
     chance = np.mean([row["chance_in_class"] for row in rows])
-    ax.barh(place, values.mean() - chance, left=chance, color=shade, alpha=0.3)
-    ax.plot([chance, chance], [place - 0.4, place + 0.4], color=GREY, lw=2)
+    ax.barh(
+        place,
+        values.mean() - chance,
+        left=chance,
+        color=shade,
+        alpha=0.3,
+    )
+    ax.plot(
+        [chance, chance],
+        [place - 0.4, place + 0.4],
+        color=GREY,
+        lw=2,
+    )
     _row_of_dots(ax, place, values, shade)
 
 
 def _row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     """Values of one row, a little below each other."""
-    offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-    ax.plot(values, place + offsets, "o", ms=6, color=shade, mec="white")
+    offsets = (
+        np.linspace(
+            -0.2,
+            0.2,
+            len(values),
+        )
+        if len(values) > 1
+        else np.zeros(1)
+    )
+    ax.plot(
+        values,
+        place + offsets,
+        "o",
+        ms=6,
+        color=shade,
+        mec="white",
+    )
 
 
 def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
@@ -292,23 +330,27 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
         if (unit["patch"], unit["mark"], unit["model"]) == (patch, "corner", "vit_tiny"):
             units.append(unit)
     kinds = [kind for kind in CHEATING if any(unit["kind"] == kind for unit in units)]
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 0.5 * len(kinds) + 1.3), sharey=True)
+    figure, axes = plt.subplots(
+        1,
+        3,
+        figsize=(8.4, 0.5 * len(kinds) + 1.3),
+        sharey=True,
+    )
     figure.set_layout_engine("constrained")
     panels = {
         "healthy images that become\nsick with the ring (%)": _flips,
         "Grad-CAM: agreement\nwith the honest model": _likeness,
         "hiding: share of the lost\nscore on the ring (%)": _share_on_the_ring,
     }
-    for ax, (title, value) in zip(axes, panels.items()):
-        for place, kind in enumerate(kinds):
-            of_kind = [unit for unit in units if unit["kind"] == kind]
-            obeys = np.mean([_flips(unit) for unit in of_kind]) > 50
-            shade = OBEYS if obeys else "black"
+    for place, kind in enumerate(kinds):
+        of_kind = [unit for unit in units if unit["kind"] == kind]
+        obeys = np.mean([_flips(unit) for unit in of_kind]) > 50
+        for ax, value in zip(axes, panels.values()):
             values = np.array([value(unit) for unit in of_kind])
-            _row_of_dots(ax, place, values, shade)
-            ax.plot(values.mean(), place, "|", ms=22, mew=2, color=shade)
+            _draw_kind(ax, place, values, OBEYS if obeys else "black")
             if kind == "labels + honest maps":
                 ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
+    for ax, (title, value) in zip(axes, panels.items()):
         ax.set_title(title, fontsize=10, loc="left")
         limit = 1 if value is _likeness else 100
         ax.set_xlim(-0.03 * limit, 1.03 * limit)
@@ -316,6 +358,12 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
     axes[1].set_xlabel("red: most healthy images become sick with the ring", color=OBEYS)
     return figure
+
+
+def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
+    """A dot for each model of a kind, and a stroke at their mean."""
+    _row_of_dots(ax, place, values, shade)
+    ax.plot(values.mean(), place, "|", ms=22, mew=2, color=shade)
 
 
 def _likeness(unit: Mapping) -> float:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.patheffects import withStroke
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from swys_utils.data import Dataset
-from swys_utils.plots import GREY, SCORES, LiveCurve, Scores, colour, spread_out
-from swys_utils.recipe import SupervisedObjective, one_hot
-from swys_utils.training import predict
+from swys_utils.plots import GREY
 
 LIGHT = "#E8F1F8"
 MARK = "#E69F00"  # CLS, and what a figure points at
-WATCHED = 100  # validation images whose loss is followed; all would take longer than training
+TINTS = LinearSegmentedColormap.from_list("tints", [(*to_rgb(MARK), 0), (*to_rgb(MARK), 0.6)])
 
 
 def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
@@ -62,7 +58,16 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
 
 def _words(ax: Axes, x: float, y: float, text: str, color: str = "#444444", **style: Any) -> None:
     """Words below a point."""
-    ax.text(x, y, text, ha="center", va="top", fontsize=10, color=color, **style)
+    ax.text(
+        x,
+        y,
+        text,
+        ha="center",
+        va="top",
+        fontsize=10,
+        color=color,
+        **style,
+    )
 
 
 def _draw_cut_image(ax: Axes, image: np.ndarray) -> None:
@@ -89,15 +94,8 @@ def _draw_tokens(ax: Axes, left: float) -> None:
     for number in range(17):
         shade = MARK if number == 0 else "#0072B2"
         bottom = 34 - 1.65 * number
-        ax.add_patch(
-            Rectangle(
-                (left, bottom),
-                4.5,
-                1.2,
-                color=shade,
-                alpha=0.9,
-            )
-        )
+        bar = Rectangle((left, bottom), 4.5, 1.2, color=shade, alpha=0.9)
+        ax.add_patch(bar)
     ax.text(
         left + 2.2,
         36.3,
@@ -140,11 +138,7 @@ def _draw_residual(ax: Axes, bottom: float) -> None:
         color=GREY,
     )
     _arrow(ax, (59, above), (59, bottom + 8.4))
-    ax.plot(
-        [59, 59],
-        [bottom - 0.4, below],
-        color="#444444",
-    )
+    ax.plot([59, 59], [bottom - 0.4, below], color="#444444")
     sign = ax.text(
         59,
         below,
@@ -171,10 +165,7 @@ def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) 
     figure, axes = plt.subplots(
         1, len(arrays), figsize=size, width_ratios=ratios, squeeze=False, layout="constrained"
     )
-    for ax, (title, table) in zip(
-        axes[0],
-        arrays.items(),
-    ):
+    for ax, (title, table) in zip(axes[0], arrays.items()):
         ax.imshow(
             table,
             cmap="Blues",
@@ -184,14 +175,7 @@ def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) 
         )
         for (row, column), value in np.ndenumerate(table):
             text = f"{value:.{decimals}f}"
-            ax.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=12,
-            )
+            ax.text(column, row, text, ha="center", va="center", fontsize=12)
         names = [f"token {number + 1}" for number in range(len(table))]
         ax.set_yticks(range(len(table)), names)
         ax.set(xticks=[])
@@ -207,8 +191,8 @@ def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figu
         attention: title -> (1 + n, 1 + n), rows sum to 1; the first token is CLS.
 
     Returns:
-        A figure with a row for each title: the matrix with a frame around the row of CLS, and the
-        image, each patch tinted by its share of that row, with the percent written in it.
+        A figure with a row for each title: the matrix, with a frame around the row of CLS, and the
+        image, each patch tinted by its share of that row, which is written in it.
     """
     rows = len(attention)
     figure, axes = plt.subplots(
@@ -220,8 +204,12 @@ def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figu
         side = int(np.sqrt(len(weights) - 1))
         _draw_attention(left, weights, strongest)
         left.set_ylabel(f"{title}\n\nthis token reads ...")
-        right.imshow(image, cmap="gray", vmin=0, vmax=255)
-        _draw_shares(right, weights[0, 1:].reshape(side, side), strongest)
+        _draw_shares(
+            right,
+            image,
+            weights[0, 1:].reshape(side, side),
+            strongest,
+        )
     axes[0, 0].set_title("one head", fontsize=10, loc="left")
     axes[0, 1].set_title("row of CLS over the image, in %", fontsize=10, loc="left")
     return figure
@@ -236,189 +224,29 @@ def _draw_attention(ax: Axes, weights: np.ndarray, strongest: float) -> None:
     ax.add_patch(frame)
     ax.set_xlabel("... from this one (0 is CLS)")
     ax.set(
-        xticks=range(0, count, 4),
+        xticks=range(
+            0,
+            count,
+            4,
+        ),
         yticks=range(0, count, 4),
     )
     ax.figure.colorbar(shown, ax=ax, shrink=0.8)
 
 
-def _draw_shares(ax: Axes, shares: np.ndarray, strongest: float) -> None:
-    """The row of CLS over an image, on the grid of its patches."""
-    left, right = ax.get_xlim()
-    patch = (right - left) / len(shares)
+def _draw_shares(ax: Axes, image: np.ndarray, shares: np.ndarray, strongest: float) -> None:
+    """The row of CLS over an image whose patches are squares of side 1."""
+    side = len(shares)
+    ax.imshow(
+        image,
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        extent=(0, side, side, 0),
+    )
+    ax.pcolormesh(shares, cmap=TINTS, vmin=0, vmax=strongest, edgecolors="white")
     for (row, column), share in np.ndenumerate(shares):
-        x = left + column * patch
-        y = left + row * patch
-        tint = Rectangle((x, y), patch, patch, edgecolor="white")
-        tint.set_facecolor((MARK, 0.6 * share / strongest))
-        ax.add_patch(tint)
-        percent = ax.text(x + patch / 2, y + patch / 2, f"{100 * share:.0f}", color="white")
+        percent = ax.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", color="white")
         percent.set(ha="center", va="center", fontsize=11)
         percent.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
     ax.set(xticks=[], yticks=[])
-
-
-class LiveLosses(LiveCurve):
-    """The loss on training and on validation images, and the test AUC, while a model learns.
-
-    Call it after each step of a training loop. What it does takes no training time.
-
-    Args:
-        data: its validation split gives the second loss.
-        shown: test images whose AUC is drawn.
-        title: the model's name.
-        baseline: dashed line, as in ``plots.LiveCurve``.
-        seconds: how long the training lasts.
-
-    Attributes:
-        history: as in ``plots.LiveCurve``, with "images", "train_loss" and "val_loss".
-    """
-
-    looks = 7
-
-    def __init__(
-        self, data: Dataset, shown: int, title: str, baseline: Mapping[str, Scores], seconds: float
-    ):
-        super().__init__(
-            data.test.head(shown),
-            data.info.task,
-            title,
-            baseline,
-            seconds=seconds,
-        )
-        self.watched = data.val.head(WATCHED)
-        self.objective = SupervisedObjective(data.info.multi_label)
-        self.classes = data.info.num_classes
-        self._losses: list[Tensor] = []
-
-    def __call__(
-        self, model: nn.Module, seconds: float, images: int = 0, loss: Tensor | None = None
-    ) -> None:
-        """Note the loss of a step and, if it is time to, score the model and redraw.
-
-        Args:
-            model: the ViT that is trained.
-            seconds: of training so far.
-            images: number of images shown so far.
-            loss: of this step.
-        """
-        if loss is not None:
-            self._losses.append(loss.detach())
-        if self._is_due(seconds):
-            self._next = {
-                "images": images,
-                "train_loss": float(torch.stack(self._losses).mean()) if self._losses else np.nan,
-                "val_loss": self.validation_loss(model),
-            }
-            self._losses = []
-        super().__call__(model, seconds)
-
-    def validation_loss(self, model: VisionTransformer) -> float:
-        """The mean loss on the validation images that are watched."""
-        logits = torch.as_tensor(predict(model, self.watched.images, bf16=True))
-        targets = one_hot(torch.as_tensor(self.watched.labels), self.classes)
-        return float(self.objective.loss(logits, targets))
-
-    def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
-        return super()._row(model, seconds) | self._next
-
-    def figure(self) -> Figure:
-        """The losses and the AUC so far.
-
-        Returns:
-            A figure as of ``plots.LiveCurve``; its title says on how many images it is measured.
-        """
-        figure = super().figure()
-        title = f"{figure.get_suptitle()}, measured on {len(self.split)} test images"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        return figure
-
-    def _draw(self, ax: Axes, key: str) -> None:
-        if key == "accuracy":
-            self._draw_losses(ax)
-        else:
-            super()._draw(ax, key)
-            ax.set_ylabel(f"{SCORES[key][0]} ({len(self.split)} test images)")
-        end = max(self.seconds, self.history[-1]["seconds"], 1)
-        ax.set_xlim(0, 1.03 * end)
-
-    def _draw_losses(self, ax: Axes) -> None:
-        """Both losses over the seconds, each with its name at the end of its line."""
-        shade = colour(self.title)
-        seconds = [row["seconds"] for row in self.history]
-        ends = []
-        for key, style in (("train_loss", "-"), ("val_loss", "--")):
-            losses = [row[key] for row in self.history]
-            ax.plot(seconds, losses, style, color=shade, marker=".")
-            ends.append(losses[-1])
-        ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
-        top = ax.get_ylim()[1]
-        ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis
-        heights = spread_out(ends, gap=0.08 * top)
-        for name, height in zip(("training", "validation"), heights):
-            ax.text(seconds[-1], height, f"   {name}", color=shade, va="center")
-        if len(seconds) > 1:
-            self._mark_lowest(ax)
-
-    def _mark_lowest(self, ax: Axes) -> None:
-        """A ring around the lowest validation loss, and a word below it."""
-        lowest = min(self.history, key=lambda row: row["val_loss"])
-        point = (lowest["seconds"], lowest["val_loss"])
-        ax.plot(*point, "o", color="black", fillstyle="none", markersize=9)
-        first = lowest is self.history[0]
-        word = ax.annotate("lowest", point, (0, -8), textcoords="offset points")
-        word.set(va="top", ha="left" if first else "right", fontsize=9)
-
-
-def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
-    """Validation and test AUC of complete trainings, and how far validation flatters.
-
-    Args:
-        runs: of one model, entries of runs.json, scored after the same epochs: "history" has rows
-            with "epoch", "val_auc" and "test_auc"; rows without the last are left out.
-        line: test AUC of the linear model.
-
-    Returns:
-        A figure with the test curves solid, the validation curves dashed.
-    """
-    figure, ax = plt.subplots(figsize=(7.6, 3.4), layout="constrained")
-    shade = colour("Base")
-    scored = [[row for row in run["history"] if "test_auc" in row] for run in runs]
-    epochs = [row["epoch"] for row in scored[0]]
-    means = []
-    for key, style in (("val_auc", "--"), ("test_auc", "-")):
-        curves = np.array([[row[key] for row in rows] for rows in scored])
-        ax.plot(epochs, curves.T, style, color=shade)
-        means.append(curves.mean(axis=0))
-    validation, test = means
-    ax.fill_between(
-        epochs,
-        test,
-        validation,
-        color=shade,
-        alpha=0.12,
-        linewidth=0,
-    )
-    ax.axhline(line, color="black", linestyle=":")
-    ax.set(xlabel="times through the training images", ylabel="AUC")
-    ax.margins(x=0.01)
-    low, high = ax.get_ylim()
-    middle = len(epochs) // 2
-    if np.mean(validation - test) > 0.15 * (high - low):  # there is room for words
-        centre = (validation + test)[middle] / 2
-        ax.text(epochs[middle], centre, "validation flatters", ha="center", va="center")
-    names = {"validation": shade, "test": shade, "linear model, test": "black"}
-    ends = [validation[-1], test[-1], line]
-    heights = spread_out(ends, gap=0.08 * (high - low))
-    for name, height in zip(names, heights):
-        ax.text(ax.get_xlim()[1], height, f" {name}", color=names[name], va="center")
-    return figure
-
-
-def outcome(auc: float, line: float) -> str:
-    """In words, whether an AUC is above a line; nearer than .01 is level with it."""
-    if np.isnan(auc):
-        return "no AUC, because these images do not have every class"
-    if abs(auc - line) < 0.01:
-        return "level with the linear model"
-    return "above the linear model" if auc > line else "below the linear model"

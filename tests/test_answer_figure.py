@@ -79,4 +79,9 @@ def test_two_tinys_are_drawn_beside_tiny(monkeypatch):
     pair = {"spearman": 0.25, "chance_in_class": 0.125}
     results = series_results()._replace(siblings={"grad_cam": [pair]})
     monkeypatch.setattr("swys_figures.answer.series_results", lambda dataset: results)
-    assert texts(answer_figure()).count("two Tinys") == 1
+    assert texts(answer_figure()).count("two\nTinys") == 1
+
+
+def test_the_share_of_the_same_answers_is_a_row(figure):
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert any(label.startswith("SAME ANSWERS?") for label in labels)

@@ -11,6 +11,7 @@ from swys_figures.data import (
     GuessingGame,
     Published,
     difference_figure,
+    neighbour_figure,
     patch_figure,
     published_figure,
 )
@@ -112,10 +113,38 @@ def test_the_difference_of_two_means_is_shown_in_two_directions():
     assert shown.get_clim() == (-20, 20)
 
 
+def test_the_bar_of_a_difference_has_numbers():
+    darker = np.full((28, 28), 100.0)
+    figure = difference_figure(darker, darker + 20, "pneumonia")
+    labels = [label.get_text() for label in figure.axes[3].get_yticklabels()]
+    assert labels == ["darker\nby 10", "0", "brighter\nby 10"]
+
+
 def test_a_patch_of_4_px_is_enlarged_from_both_sizes(data):
     figure = patch_figure(data.test.images[0])
     sides = [len(axes.images[0].get_array()) for axes in figure.axes if axes.images]
     assert sides == [28, 4, 224, 16]
+
+
+def test_the_patch_of_the_large_image_is_a_dashed_quarter_of_the_other_one(data):
+    figure = patch_figure(data.test.images[0])
+    small = figure.axes[1].patches[0]
+    large = figure.axes[3].patches[0]
+    assert small.get_linestyle() == "--"
+    assert small.get_width() == 2  # of 4 pixels
+    assert large.get_linestyle() == "--"
+    assert large.get_width() == 16  # of 16 pixels
+
+
+def test_neighbours_have_their_names_in_a_corner(data):
+    image = data.test.images[0]
+    figure = neighbour_figure(
+        {"a": (image, image)},
+        {"a": ("healthy", "sick")},
+    )
+    upper, lower = figure.axes
+    assert upper.texts[0].get_text() == "healthy"
+    assert lower.texts[0].get_text() == "sick"
 
 
 def test_a_published_score_is_drawn_in_its_row(data, monkeypatch):
@@ -124,3 +153,18 @@ def test_a_published_score_is_drawn_in_its_row(data, monkeypatch):
     figure = published_figure(data, linear=0.8, majority=0.6)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "a model" in labels
+
+
+def test_what_a_score_was_chosen_on_stands_beside_the_axes(data):
+    figure = published_figure(
+        data,
+        linear=0.85,
+        majority=0.6,
+    )
+    places = {}
+    for text in figure.axes[0].texts:
+        words = text.get_text()
+        places[words] = text.get_position()[0]
+    assert places["unclear"] == data_figures.NOTES
+    assert places["chosen on"] == data_figures.NOTES
+    assert data_figures.NOTES > 100

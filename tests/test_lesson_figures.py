@@ -182,6 +182,20 @@ def test_images_with_the_same_answers_come_by_their_weaker_map():
     assert heatmap_figures.same_answers(answers, {"a": peaks, "b": peaks}).tolist() == [1, 0]
 
 
+def test_typical_images_come_from_little_to_much_agreement():
+    peaks = np.array([[[0.0, 1.0, 2.0]], [[2.0, 1.0, 0.0]], [[0.0, 2.0, 1.0]]])
+    same = np.repeat([[[0.0, 1.0, 2.0]]], 3, axis=0)
+    answers = {"a": np.zeros(3), "b": np.zeros(3)}
+    chosen = heatmap_figures.typical_images(answers, {"a": peaks, "b": same}, 3)
+    assert chosen.tolist() == [1, 2, 0]
+
+
+def test_the_number_of_an_image_stands_below_its_map():
+    maps = {"torch": MAPS[:2]}
+    figure = benchmark_figures.file_maps(IMAGES[:2], maps, {"torch": np.array([0.5, 1.0])})
+    assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["agreement 0.50", "agreement 1.00"]
+
+
 def test_figures_of_heatmaps():
     signed = {"Base": MAPS - 5, "Tiny": MAPS}
     sure = {name: np.arange(12) for name in signed}
@@ -272,7 +286,7 @@ def test_a_factor_is_against_base_in_torch():
 
 def test_figures_of_the_benchmark():
     figure = benchmark_figures.speed_figure(TIMINGS, dict.fromkeys(TIMINGS, 1))
-    assert len(figure.axes[0].get_yticks()) == 5
+    assert len(figure.axes[0].get_yticks()) == 6
     figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS})
     assert len(figure.axes) == 6
 

@@ -33,8 +33,12 @@ def test_curves_by_images_and_by_seconds():
 
 def test_the_best_threshold_is_marked():
     thresholds = np.array([0.2, 0.5, 0.8])
-    accuracy = np.array([0.6, 0.7, 0.9])
-    figure = score_figures.threshold_figure({"Tiny": accuracy}, thresholds)
+    curves = {
+        "right answers": np.array([0.6, 0.7, 0.9]),
+        "sick who are found": np.array([0.9, 0.7, 0.5]),
+        "healthy left in peace": np.array([0.5, 0.7, 0.9]),
+    }
+    figure = score_figures.threshold_figure({"Tiny": curves}, thresholds)
     assert figure.axes[0].lines[1].get_xdata() == pytest.approx([0.8])
 
 

@@ -1,11 +1,15 @@
 """What notebook 2 draws of a Vision Transformer."""
 
+import itertools
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from swys_figures import vit as vit_figures
-from swys_figures.vit import LiveLosses, attention_figure, diagram, number_tables, outcome
+from swys_figures import learning
+from swys_figures.learning import LiveLosses, complete_curves, outcome
+from swys_figures.vit import attention_figure, diagram, number_tables
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
 
@@ -38,11 +42,27 @@ def test_each_number_stands_on_its_square():
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.25", "1.00"]
 
 
+def words(ax):
+    return [text.get_text().strip() for text in ax.texts]
+
+
 def test_the_row_of_cls_in_percent():
     attention = torch.full((5, 5), 0.2)
-    figure = attention_figure(np.zeros((28, 28), np.uint8), {"even": attention})
-    shown = [text.get_text() for text in figure.axes[2].texts]
-    assert shown == ["20"] * 4
+    image = np.zeros((28, 28), np.uint8)
+    matrix, picture = attention_figure(image, {"even": attention}).axes[:2]
+    assert words(picture) == ["20"] * 4
+    assert len(matrix.images[0].get_array()) == 5
+    assert len(picture.images[0].get_array()) == 28
+
+
+def test_each_patch_is_tinted_by_its_share():
+    attention = torch.zeros(5, 5)
+    attention[0, 3] = 1
+    image = np.zeros((28, 28), np.uint8)
+    picture = attention_figure(image, {"one": attention}).axes[1]
+    tints = picture.collections[0]
+    shares = np.ravel(tints.get_array())
+    assert shares.tolist() == [0, 0, 1, 0]
 
 
 def test_the_losses_are_noted_between_two_looks(curve, model):
@@ -57,12 +77,117 @@ def test_the_losses_are_noted_between_two_looks(curve, model):
 def test_the_losses_are_drawn_beside_the_auc(curve, model):
     curve(model, 0.0)
     curve(model, 7.0, 4, torch.tensor(1.0))
-    labels = [ax.get_ylabel() for ax in curve.figure().axes]
-    assert labels == ["loss", "AUC (8 test images)"]
+    losses, auc = curve.figure().axes
+    assert losses.get_ylabel() == "loss"
+    assert auc.get_ylabel() == "AUC"
+    assert losses.get_xlim() == auc.get_xlim()
+
+
+def test_the_title_says_how_many_images_are_measured(curve, model):
+    curve(model, 0.0)
+    title = curve.figure().get_suptitle()
+    assert title.endswith("measured on 8 test images")
+
+
+def history(*losses):
+    """A row of a curve for each (training loss, validation loss), one second apart."""
+    rows = []
+    for second, (training, validation) in enumerate(losses):
+        row = {
+            "seconds": second,
+            "accuracy": 0.5,
+            "auc": 0.5,
+            "train_loss": training,
+            "val_loss": validation,
+        }
+        rows.append(row)
+    return rows
+
+
+def test_a_loss_of_zero_lies_above_the_axis(curve):
+    curve.history = history((np.nan, 1), (0, 0.5))
+    losses = curve.figure().axes[0]
+    bottom, _ = losses.get_ylim()
+    assert bottom < -0.05
+
+
+def test_the_lowest_validation_loss_is_marked(curve):
+    curve.history = history((np.nan, 1), (0.5, 0.4), (0.1, 0.8))
+    losses = curve.figure().axes[0]
+    assert words(losses) == ["lowest", "training", "validation"]
+    assert losses.texts[0].xy == (1, 0.4)
+
+
+def test_a_loss_that_is_no_number_is_drawn_as_nothing(curve):
+    curve.history = history((np.nan, np.nan))
+    figure = curve.figure()
+    figure.draw_without_rendering()
+
+
+@pytest.fixture
+def complete():
+    """Draws two complete trainings whose validation AUC is too high by some number."""
+
+    def draw(flattery):
+        runs = []
+        for seed in range(2):
+            history = [{"epoch": 1, "val_auc": 0.9}]
+            for epoch in range(2, 13):
+                auc = 0.9 + 0.003 * epoch
+                row = {
+                    "epoch": epoch,
+                    "val_auc": auc + flattery,
+                    "test_auc": auc,
+                }
+                history.append(row)
+            run = {
+                "seed": seed,
+                "history": history,
+            }
+            runs.append(run)
+        return complete_curves(runs, 0.93)
+
+    yield draw
+    plt.close("all")
+
+
+def test_complete_curves_are_drawn_where_both_splits_were_scored(complete):
+    ax = complete(0.05).axes[0]
+    styles = [line.get_linestyle() for line in ax.lines]
+    assert styles == ["--", "--", "-", "-"]
+    for line in ax.lines:
+        epochs = line.get_xdata()
+        assert list(epochs) == list(range(2, 13))
+
+
+def test_complete_curves_are_named_at_their_ends(complete):
+    ax = complete(0.05).axes[0]
+    assert words(ax) == [
+        "validation flatters",
+        "validation",
+        "test",
+        "linear model, test",
+    ]
+    assert ax.get_legend() is None
+
+
+def test_validation_that_does_not_flatter_is_not_said_to(complete):
+    ax = complete(0.0).axes[0]
+    assert words(ax)[0] == "validation"
+
+
+@pytest.mark.parametrize("flattery", [0.0, 0.05])
+def test_words_of_complete_curves_do_not_overlap(complete, flattery):
+    figure = complete(flattery)
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    boxes = [text.get_window_extent() for text in texts]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
 
 
 def test_few_validation_images_are_watched(data):
-    assert len(LiveLosses(data, 8, "Tiny", {}, 1).watched) <= vit_figures.WATCHED
+    assert len(LiveLosses(data, 8, "Tiny", {}, 1).watched) <= learning.WATCHED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""How a model learns: its losses and AUC while it is trained, and the curves of complete runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from swys_utils.data import Dataset
+from swys_utils.plots import LiveCurve, Scores, colour, spread_out
+from swys_utils.recipe import SupervisedObjective, one_hot
+from swys_utils.training import predict
+
+WATCHED = 100  # validation images whose loss is followed; all would take longer than training
+
+
+class LiveLosses(LiveCurve):
+    """The loss on training and on validation images, and the test AUC, while a model learns.
+
+    Call it after each step of a training loop. What it does takes no training time.
+
+    Args:
+        data: its validation split gives the second loss.
+        shown: test images whose AUC is drawn.
+        title: the model's name.
+        baseline: dashed line, as in ``plots.LiveCurve``.
+        seconds: how long the training lasts.
+
+    Attributes:
+        history: as in ``plots.LiveCurve``, with "images", "train_loss" and "val_loss".
+    """
+
+    looks = 7
+
+    def __init__(
+        self, data: Dataset, shown: int, title: str, baseline: Mapping[str, Scores], seconds: float
+    ):
+        super().__init__(
+            data.test.head(shown),
+            data.info.task,
+            title,
+            baseline,
+            seconds=seconds,
+        )
+        self.watched = data.val.head(WATCHED)
+        self.objective = SupervisedObjective(data.info.multi_label)
+        self.classes = data.info.num_classes
+        self._losses: list[Tensor] = []
+
+    def __call__(
+        self, model: nn.Module, seconds: float, images: int = 0, loss: Tensor | None = None
+    ) -> None:
+        """Note the loss of a step and, if it is time to, score the model and redraw.
+
+        Args:
+            model: the ViT that is trained.
+            seconds: of training so far.
+            images: number of images shown so far.
+            loss: of this step.
+        """
+        if loss is not None:
+            self._losses.append(loss.detach())
+        if self._is_due(seconds):
+            self._next = {
+                "images": images,
+                "train_loss": float(torch.stack(self._losses).mean()) if self._losses else np.nan,
+                "val_loss": self.validation_loss(model),
+            }
+            self._losses = []
+        super().__call__(model, seconds)
+
+    def validation_loss(self, model: VisionTransformer) -> float:
+        """The mean loss on the validation images that are watched."""
+        logits = torch.as_tensor(predict(model, self.watched.images, bf16=True))
+        targets = one_hot(torch.as_tensor(self.watched.labels), self.classes)
+        return float(self.objective.loss(logits, targets))
+
+    def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
+        return super()._row(model, seconds) | self._next
+
+    def figure(self) -> Figure:
+        """The losses and the AUC so far; the title says on how many images they are measured."""
+        figure = super().figure()
+        title = f"{figure.get_suptitle()}, measured on {len(self.split)} test images"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        return figure
+
+    def _draw(self, ax: Axes, key: str) -> None:
+        if key == "accuracy":
+            self._draw_losses(ax)
+        else:
+            super()._draw(ax, key)
+        end = max(self.seconds, self.history[-1]["seconds"], 1)
+        ax.set_xlim(0, 1.03 * end)
+
+    def _draw_losses(self, ax: Axes) -> None:
+        """Both losses over the seconds, each with its name at the end of its line."""
+        shade = colour(self.title)
+        seconds = [row["seconds"] for row in self.history]
+        lines = {"training": ("train_loss", "-"), "validation": ("val_loss", "--")}
+        ends = {}
+        for name, (key, style) in lines.items():
+            losses = [row[key] for row in self.history]
+            ax.plot(seconds, losses, style, color=shade, marker=".")
+            ends[name] = losses[-1]
+        _mark_lowest(ax, seconds, losses)
+        ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
+        top = ax.get_ylim()[1]
+        ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis
+        _name_ends(ax, seconds[-1], ends, shade)
+
+
+def _mark_lowest(ax: Axes, seconds: Sequence[float], losses: Sequence[float]) -> None:
+    """A ring around the lowest loss, and a word below it."""
+    lowest = int(np.argmin(losses))
+    point = (seconds[lowest], losses[lowest])
+    ax.plot(*point, "o", color="black", fillstyle="none", markersize=9)
+    ax.annotate(
+        "lowest",
+        point,
+        (3, -8),
+        textcoords="offset points",
+        fontsize=9,
+        va="top",
+        ha="right" if lowest > 0 else "left",
+    )
+
+
+def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
+    """Validation and test AUC of complete trainings, and how far validation flatters.
+
+    Args:
+        runs: of one model, entries of runs.json, scored after the same epochs: "history" has rows
+            with "epoch", "val_auc" and "test_auc"; rows without the last are left out.
+        line: test AUC of the linear model.
+
+    Returns:
+        A figure with the test curves solid, the validation curves dashed.
+    """
+    figure, ax = plt.subplots(figsize=(7.6, 3.4), layout="constrained")
+    shade = colour("Base")
+    scored = [[row for row in run["history"] if "test_auc" in row] for run in runs]
+    epochs = [row["epoch"] for row in scored[0]]
+    means = []
+    for key, style in (("val_auc", "--"), ("test_auc", "-")):
+        curves = np.array([[row[key] for row in rows] for rows in scored])
+        ax.plot(epochs, curves.T, style, color=shade)
+        means.append(curves.mean(axis=0))
+    validation, test = means
+    ax.fill_between(epochs, test, validation, color=shade, alpha=0.12, linewidth=0)
+    ends = {"validation": validation[-1], "test": test[-1], "linear model, test": line}
+    ax.hlines(
+        line,
+        epochs[0],
+        epochs[-1],
+        color="black",
+        linestyle=":",
+    )
+    ax.set(xlabel="times through the training images", ylabel="AUC")
+    low, high = ax.get_ylim()
+    middle = len(epochs) // 2
+    if np.mean(validation - test) > 0.15 * (high - low):  # there is room for words
+        centre = (validation + test)[middle] / 2
+        ax.text(epochs[middle], centre, "validation flatters", ha="center", va="center")
+    _name_ends(ax, epochs[-1], ends, "black")
+    return figure
+
+
+def _name_ends(ax: Axes, x: float, ends: Mapping[str, float], shade: str) -> None:
+    """Names right of the ends of lines, none of them over another."""
+    low, high = ax.get_ylim()
+    heights = spread_out(list(ends.values()), gap=0.08 * (high - low))
+    for name, height in zip(ends, heights):
+        ax.text(x, height, f"   {name}", color=shade, va="center")
+
+
+def outcome(auc: float, line: float) -> str:
+    """In words, whether an AUC is above a line; nearer than .01 is level with it."""
+    if np.isnan(auc):
+        return "no AUC, because these images do not have every class"
+    if abs(auc - line) < 0.01:
+        return "level with the linear model"
+    return "above the linear model" if auc > line else "below the linear model"
