@@ -15,6 +15,7 @@ PASSED = 0
 FAILED = 1
 NOT_MADE = 2
 CODES = {KEPT: PASSED, LOST: FAILED, CANNOT_TELL: NOT_MADE}
+HOPELESS = 50  # times as many images
 # the option, and the measure that it looks at
 GATES = {
     "max_drop": "accuracy",
@@ -83,6 +84,8 @@ def _advice(row: Row) -> str:
     if not margin or not row.images or math.isnan(reach):
         return text
     wanted = row.images * (reach / margin) ** 2
+    if wanted > HOPELESS * row.images:
+        return "the figure lies at the bound itself: no number of images in reach would tell"
     return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays)"
 
 

@@ -1,17 +1,21 @@
 """Draw the README's picture: what three models mark in X-rays, and what their answers rest on.
 
-Run from the repository's root, with the images in SWYS_DATA_DIR. The images are those of the test
-split to which all three models give the same answer, the strongest maps first.
+Run from the repository's root, with the images in SWYS_DATA_DIR. Of the test images to which all
+three models give the same answer and no map is empty or weak it takes one with little, one with
+medium and one with much agreement between the Grad-CAM maps of Base and Tiny.
 """
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from swys_figures.data import show_image
-from swys_figures.heatmaps import same_answers
+from swys_figures.heatmaps import same_answers, typical_images
 from swys_utils.data import load_dataset
+from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps, overlay
 from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.training import predict
@@ -20,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "notebooks" / "images" / "where_it_looks.png"
 NAMES = ("vit_base", "vit_tiny", "vit_tiny_maps")
 SHOWN = 3
-LOOKED_AT = 48
-METHODS = {"grad_cam": "Grad-CAM marks", "occlusion": "rests on"}
+LOOKED_AT = 96
+EMPTY = 0.1  # of a model's highest value; a map whose peak is lower is weak
+METHODS = {"grad_cam": "what Grad-CAM marks", "occlusion": "what the answer rests on"}
 
 
 def main() -> None:
@@ -31,30 +36,50 @@ def main() -> None:
     models = {name: load_checkpoint(f"pneumoniamnist/{name}")[0] for name in NAMES}
     answers = {name: predict(model, test.images).argmax(axis=1) for name, model in models.items()}
     signed = {name: heatmaps(model, test.images, signed=True) for name, model in models.items()}
-    chosen = same_answers(answers, signed)[:SHOWN]
+    agreed = same_answers(answers, signed)
+    peaks = np.stack([maps.max(axis=(1, 2)) / maps.max() for maps in signed.values()])
+    strong = agreed[(peaks[:, agreed] > EMPTY).all(axis=0)]
+    compared = {name: signed[name][strong] for name in NAMES[:2]}
+    some_answers = {name: given[strong] for name, given in answers.items()}
+    chosen = strong[typical_images(some_answers, compared, SHOWN)]
     images = test.images[chosen]
-    figure, axes = plt.subplots(SHOWN, 7, figsize=(10.5, 5.4), layout="constrained")
-    for ax, image in zip(axes[:, 0], images):
+    figure = Figure(figsize=(10.5, 5.2), layout="constrained")
+    parts: Any = figure.subfigures(1, 3, width_ratios=[1.15, 3, 3], wspace=0.02)
+    first, *halves = parts
+    axes = first.subplots(SHOWN, 1)
+    first.suptitle("X-ray", fontsize=12)
+    axes[0].set_title(" ", fontsize=10)
+    for ax, image in zip(axes, images):
         show_image(ax, image)
-    axes[0, 0].set_title("X-ray", fontsize=11)
-    column = 1
-    for name, model in models.items():
-        for method, words in METHODS.items():
-            maps = heatmaps(model, images, method, answers[name][chosen])
-            model_title = SERIES[name].title.replace(", ", ",\n").replace(" + ", "\n+ ")
-            title = f"{model_title}:\n{words}"
-            _draw(axes[:, column], images, maps, title, SERIES[name].colour)
-            column += 1
+    for half, (method, words) in zip(halves, METHODS.items()):
+        half.suptitle(words, fontsize=12)
+        axes = half.subplots(SHOWN, len(models))
+        maps = {}
+        for name, model in models.items():
+            maps[name] = heatmaps(model, images, method, answers[name][chosen], signed=True)
+        for column, name in zip(axes.T, models):
+            _draw(column, images, maps[name], maps[NAMES[0]], name)
     figure.savefig(PATH, dpi=110)
 
 
 def _draw(
-    column: np.ndarray, images: np.ndarray, maps: np.ndarray, title: str, colour: str
+    column: np.ndarray, images: np.ndarray, maps: np.ndarray, base: np.ndarray, name: str
 ) -> None:
-    """Draw one method of one model over all images."""
-    column[0].set_title(title, color=colour, fontsize=10)
+    """Draw the maps of one model over all images, with their agreement with Base's."""
+    title = SERIES[name].title.replace("Tiny, answers + maps", "Tiny, taught both")
+    column[0].set_title(title, color=SERIES[name].colour, fontsize=10)
     for ax, picture in zip(column, overlay(images, maps, alpha=0.7, size=112)):
         show_image(ax, picture)
+    if name == NAMES[0]:
+        return
+    for ax, value in zip(column, agreement(base, maps)):
+        _number(ax, value)
+
+
+def _number(ax: Axes, value: float) -> None:
+    """An agreement, in the corner of a picture."""
+    label = ax.text(0.03, 0.97, f"{value:.2f}", transform=ax.transAxes, va="top", fontsize=10)
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 
 if __name__ == "__main__":
