@@ -18,6 +18,7 @@ from swys_utils.saved_models import SavedModel
 from .data import show_image
 
 PATCH_COLOURS = "inferno"
+WEAK = 0.1  # of the highest value of a model's maps
 MIN_AUC = 0.6  # a model below it knows hardly more than the shares of the classes
 
 
@@ -66,20 +67,26 @@ def same_answers(answers: Mapping[str, np.ndarray], signed: Mapping[str, np.ndar
 def typical_images(
     answers: Mapping[str, np.ndarray], signed: Mapping[str, np.ndarray], count: int
 ) -> np.ndarray:
-    """Of the images with the same answer those at evenly spaced ranks of the maps' agreement.
+    """Images with the same answer and no weak map, at evenly spaced ranks of the maps' agreement.
 
-    With three images these are the lower quartile (nearly), the median and the upper one.
+    With three images these are nearly the lower quartile, the median and the upper quartile.
 
     Args:
         answers: model -> classes, int (N,).
-        signed: model -> maps before the ReLU, float (N, gh, gw).
+        signed: model -> maps before the ReLU, float (N, gh, gw); the first two models count for
+            the agreement. A map is weak whose peak is below a tenth of the model's highest one;
+            where fewer than ``count`` images are left, weak maps are allowed.
         count: how many.
 
     Returns:
         Positions, int (count,), the least alike first.
     """
     agreed = np.sort(same_answers(answers, signed))
-    first, *_, second = signed.values()
+    peaks = [maps[agreed].max(axis=(1, 2)) / max(maps.max(), 1e-30) for maps in signed.values()]
+    strong = agreed[np.min(peaks, axis=0) > WEAK]
+    if len(strong) >= count:
+        agreed = strong
+    first, second, *_ = signed.values()
     alike = np.nan_to_num(agreement(first[agreed], second[agreed]))
     order = agreed[np.argsort(alike, kind="stable")]
     ranks = (np.arange(count) + 0.5) / count * len(order)

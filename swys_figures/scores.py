@@ -90,14 +90,15 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
     axes[0].set_ylabel("test AUC")
     if np.isfinite(line):  # some images have only one class, and no AUC
         axes[0].set_ylim(LOWEST_AUC, max(line + 0.04, axes[0].get_ylim()[1]))
-        axes[0].text(0, line + 0.004, " linear model", va="bottom")
+        right = axes[0].get_xlim()[1]
+        axes[0].text(right, line - 0.004, "linear model", ha="right", va="top")
     return figure
 
 
 def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) -> None:
     """The name of each model at the end of its curve."""
     ends = [history[-1]["auc"] for history in histories.values()]
-    heights = spread_out(ends, gap=0.03)
+    heights = spread_out(ends, gap=0.016)
     for (name, history), height in zip(histories.items(), heights):
         ax.text(
             history[-1][key],

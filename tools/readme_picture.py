@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from swys_figures.data import show_image
-from swys_figures.heatmaps import same_answers, typical_images
+from swys_figures.heatmaps import typical_images
 from swys_utils.data import load_dataset
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps, overlay
@@ -25,7 +25,6 @@ PATH = ROOT / "notebooks" / "images" / "where_it_looks.png"
 NAMES = ("vit_base", "vit_tiny", "vit_tiny_maps")
 SHOWN = 3
 LOOKED_AT = 96
-EMPTY = 0.1  # of a model's highest value; a map whose peak is lower is weak
 METHODS = {"grad_cam": "what Grad-CAM marks", "occlusion": "what the answer rests on"}
 
 
@@ -36,12 +35,7 @@ def main() -> None:
     models = {name: load_checkpoint(f"pneumoniamnist/{name}")[0] for name in NAMES}
     answers = {name: predict(model, test.images).argmax(axis=1) for name, model in models.items()}
     signed = {name: heatmaps(model, test.images, signed=True) for name, model in models.items()}
-    agreed = same_answers(answers, signed)
-    peaks = np.stack([maps.max(axis=(1, 2)) / maps.max() for maps in signed.values()])
-    strong = agreed[(peaks[:, agreed] > EMPTY).all(axis=0)]
-    compared = {name: signed[name][strong] for name in NAMES[:2]}
-    some_answers = {name: given[strong] for name, given in answers.items()}
-    chosen = strong[typical_images(some_answers, compared, SHOWN)]
+    chosen = typical_images(answers, signed, SHOWN)
     images = test.images[chosen]
     figure = Figure(figsize=(10.5, 5.2), layout="constrained")
     parts: Any = figure.subfigures(1, 3, width_ratios=[1.15, 3, 3], wspace=0.02)
