@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -56,6 +57,7 @@ def answer_figure(
     dataset: str = DEFAULT_DATASET,
     milliseconds: Mapping[str, float] | None = None,
     more: Sequence[Column] = (),
+    small: bool = False,
 ) -> Figure:
     """What is kept: accuracy, calibration, cost, the answers, and where a model looks.
 
@@ -69,6 +71,7 @@ def answer_figure(
         milliseconds: title of a model -> measured time of one image.
         more: further columns of the same data, such as a file of int8 weights; left out where
             another data set is shown.
+        small: leave out the rows of calibration and cost.
 
     Returns:
         A figure that pyplot does not know.
@@ -79,19 +82,19 @@ def answer_figure(
     for column in columns:
         column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)
     places = [method for method in PLACES if method in results.agreement]
-    heights = [1, 0.9, 1, 0.9, *[1.25] * len(places)]
-    figure = Figure(
-        figsize=(8.4, 1.25 * sum(heights) + 0.6),
-        layout="constrained",
-        dpi=90,
-    )
-    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    _draw_scores(axes[0], columns, "accuracy", results.images)
-    _draw_scores(axes[1], columns, "ece", results.images)
-    _draw_cost(axes[2], columns)
-    _draw_same_answers(axes[3], columns)
-    for ax, method in zip(axes[4:], places):
-        _draw_places(ax, columns, method)
+    rows: list[tuple[float, Callable[[Axes], None]]] = []
+    rows.append((1, lambda ax: _draw_scores(ax, columns, "accuracy", results.images)))
+    if not small:
+        rows.append((0.9, lambda ax: _draw_scores(ax, columns, "ece", results.images)))
+        rows.append((1, lambda ax: _draw_cost(ax, columns)))
+    rows.append((0.9, lambda ax: _draw_same_answers(ax, columns)))
+    for method in places:
+        rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
+    heights = [height for height, _ in rows]
+    figure = Figure(figsize=(8.4, 1.25 * sum(heights) + 0.6), layout="constrained", dpi=90)
+    axes = figure.subplots(len(rows), 1, sharex=True, height_ratios=heights)
+    for ax, (_, draw) in zip(axes, rows):
+        draw(ax)
     axes[0].set_xlim(-0.5, len(columns) - 0.3)
     _draw_headings(axes[0], columns)
     _draw_title(figure, results)

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.explain import agreement
@@ -235,7 +236,8 @@ def two_rulers(
 ) -> Figure:
     """Images, below each what two models mark, and below that what their answers rest on.
 
-    Below the second model of each ruler stands how much its maps agree with the first one's.
+    A frame is around the hottest patch of each map. Below the second model of each ruler stands how
+    much its maps agree with the first one's.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -265,11 +267,21 @@ def two_rulers(
         )
         for ax, picture, heat in zip(row, pictures, maps):
             show_image(ax, picture)
-            if heat.max() <= 0:
-                ax.text(56, 56, "empty", color="white", ha="center", va="center")
+            _frame_hottest(ax, heat, len(picture))
     last = len(marked)
     for by_model, row in ((marked, axes[last]), (hidden, axes[last + len(hidden)])):
         first, *_, second = by_model.values()
         for ax, value in zip(row, agreement(first, second)):
             ax.set_xlabel(f"agreement {value:.2f}", fontsize=11, weight="bold")
     return figure
+
+
+def _frame_hottest(ax: Axes, heat: np.ndarray, side: int) -> None:
+    """A frame around the hottest patch of a map, or the word that there is none."""
+    if heat.max() <= 0:
+        ax.text(side / 2, side / 2, "empty", color="white", ha="center", va="center")
+        return
+    patch = side / len(heat)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    corner = (column * patch - 0.5, row * patch - 0.5)
+    ax.add_patch(Rectangle(corner, patch, patch, fill=False, edgecolor="cyan", linewidth=1.5))

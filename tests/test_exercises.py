@@ -10,7 +10,6 @@ from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.exercises import check, register
 from swys_utils.metrics import probabilities
-from swys_utils.models import count_parameters
 from swys_utils.training import predict
 
 
@@ -100,12 +99,17 @@ def test_shuffled(said):
     assert "went in" in said("shuffled", tokens[:, 1:], tokens)
 
 
-def test_share_in_mlps(said):
-    model = vit()
-    share = sum(count_parameters(block.mlp) for block in model.blocks) / count_parameters(model)
-    assert "right" in said("share in MLPs", share, model)
-    assert "between 0 and 1" in said("share in MLPs", 100 * share, model)
-    assert "Add up" in said("share in MLPs", share / 2, model)
+def test_forward_pass(said):
+    model = vit().eval()
+    images = torch.zeros(2, 3, *model.patch_embed.img_size)
+    images[1] += 1
+    with torch.no_grad():
+        tokens = model.blocks(model._pos_embed(model.patch_embed(images)))
+        given = (model, images)
+        assert "right" in said("forward pass", model(images), *given)
+        assert "shape" in said("forward pass", tokens, *given)
+        assert "normalisation" in said("forward pass", model.head(tokens[:, 0]), *given)
+        assert "A block" in said("forward pass", -model(images), *given)
 
 
 def test_true_alarms(said):
