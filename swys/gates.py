@@ -91,7 +91,7 @@ def _advice(row: Row) -> str:
 
 def _left_out(option: str) -> str:
     """Why a measure is not there at all."""
-    return "no labels" if option == "max_drop" else "not asked for"
+    return "no labels" if option == "max_drop" else "not measured, its number of images is 0"
 
 
 def _gate(option: str, row: Row | None, asked: bool) -> Gate:
