@@ -15,7 +15,7 @@ from swys_utils.gradcam import overlay
 from swys_utils.models import count_parameters, create_model
 from swys_utils.plots import GREY, colour
 
-from .data import show_image
+from .data import images_above, show_image
 
 RUNTIMES = ("torch", "ONNX", "int8")
 MARKERS = {"torch": "o", "ONNX": "s", "int8": "^"}
@@ -104,15 +104,7 @@ def file_maps(
         agreements: label -> a number for each image, which stands below its map.
     """
     size = (1.35 * len(images) + 1.2, 1.45 * (len(rows) + 1))
-    figure, axes = plt.subplots(
-        len(rows) + 1,
-        len(images),
-        figsize=size,
-        squeeze=False,
-    )
-    figure.set_layout_engine("constrained")
-    for ax, image in zip(axes[0], images):
-        show_image(ax, image)
+    figure, axes = images_above(images, len(rows), size)
     for row, (label, maps) in zip(axes[1:], rows.items()):
         row[0].set_ylabel(label, fontsize=10)
         pictures = overlay(

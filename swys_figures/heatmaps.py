@@ -16,7 +16,7 @@ from swys_utils.gradcam import overlay
 from swys_utils.plots import GREY, colour
 from swys_utils.saved_models import SavedModel
 
-from .data import show_image
+from .data import images_above, show_image
 
 PATCH_COLOURS = "inferno"
 WEAK = 0.1  # of the highest value of a model's maps
@@ -248,15 +248,8 @@ def two_rulers(
     rows = [(f"{name},\nGrad-CAM", maps) for name, maps in marked.items()]
     rows += [(f"{name},\nhiding", maps) for name, maps in hidden.items()]
     size = (1.6 * len(images) + 1.2, 1.65 * (len(rows) + 1))
-    figure, axes = plt.subplots(
-        len(rows) + 1,
-        len(images),
-        figsize=size,
-        squeeze=False,
-    )
-    figure.set_layout_engine("constrained")
-    for ax, image, answer in zip(axes[0], images, answers):
-        show_image(ax, image)
+    figure, axes = images_above(images, len(rows), size)
+    for ax, answer in zip(axes[0], answers):
         ax.set_title(f"both: {answer}", fontsize=9)
     for row, (name, maps) in zip(axes[1:], rows):
         pictures = overlay(images, maps, alpha=0.7, size=112)

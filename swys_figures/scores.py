@@ -177,20 +177,8 @@ def _draw_honest_line(ax: Axes) -> None:
         color=GREY,
         linewidth=1,
     )
-    ax.fill_between(
-        [0.5, 1],
-        [0.5, 1],
-        [0, 0],
-        color="#F3D9D9",
-        linewidth=0,
-    )
-    ax.fill_between(
-        [0, 0.5],
-        [0, 0.5],
-        [1, 1],
-        color="#F3D9D9",
-        linewidth=0,
-    )
+    for half, edge in (([0.5, 1], [0, 0]), ([0, 0.5], [1, 1])):
+        ax.fill_between(half, half, edge, color="#F3D9D9", linewidth=0)
     for x, y in ((0.76, 0.1), (0.24, 0.9)):
         ax.text(
             x,
