@@ -47,7 +47,7 @@ class GuessingGame(widgets.VBox):
         for number, image in enumerate(self.images, start=1):
             layout = {"width": f"{SHOWN_SIDE}px"}
             button = widgets.ToggleButton(description=f"{number}: {self.name}?", layout=layout)
-            picture = widgets.Image(value=_as_png(image), width=SHOWN_SIDE, height=SHOWN_SIDE)
+            picture = widgets.Image(value=as_png(image), width=SHOWN_SIDE, height=SHOWN_SIDE)
             self.buttons.append(button)
             columns.append(widgets.VBox([picture, button], layout={"margin": "0 8px 8px 0"}))
         self.answer = widgets.HTML()
@@ -94,7 +94,7 @@ def _four_of_each(split: Split, truth: np.ndarray, seed: int) -> np.ndarray:
     return indices
 
 
-def _as_png(image: np.ndarray) -> bytes:
+def as_png(image: np.ndarray) -> bytes:
     """One image, enlarged without blur."""
     enlarged = Image.fromarray(image).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.NEAREST)
     file = io.BytesIO()
@@ -255,58 +255,43 @@ def _draw_grid(ax: Axes, side: int, patch: float) -> None:
         ax.axvline(edge, color="white", linewidth=0.5)
 
 
-def share_figure(shares: Mapping[str, float], name: str) -> Figure:
-    """A bar for each split: the share of its images that have a class.
-
-    Args:
-        shares: split -> fraction.
-        name: of the class.
-    """
-    figure, ax = plt.subplots(figsize=(7.6, 1.9), layout="constrained")
-    shades = ["#BBBBBB", "#BBBBBB", MARK]
-    bars = ax.barh(
-        list(shares),
-        [100 * share for share in shares.values()],
-        color=shades,
-    )
-    ax.bar_label(bars, fmt="%.1f %%", padding=4, fontsize=11)
-    ax.set(xlim=(0, 100), xlabel=f"images with {name} (%)")
-    ax.invert_yaxis()
-    return figure
-
-
 def neighbour_figure(
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    names: Mapping[str, tuple[str, str]] | None = None,
+    shown: Mapping[str, tuple[str, int]],
+    splits: Mapping[str, Split],
+    train: Split,
+    nearest: Mapping[str, np.ndarray],
+    asked: int,
 ) -> Figure:
     """Images above the training image that is nearest to each.
 
     Args:
-        pairs: title -> (image, its neighbour).
-        names: title -> what the two show, such as ("healthy", "sick"), written in their corners.
+        shown: title -> (name of a split, position of an image in it).
+        splits: name -> images.
+        train: the training images.
+        nearest: name of a split -> int (N,), position of each image's neighbour in ``train``.
+        asked: an image of this class is called "sick" in its corner, any other "healthy".
 
     Returns:
-        A figure with a column for each pair.
+        A figure with a column for each image.
     """
-    names = names or {}
-    columns = len(pairs)
     figure, axes = plt.subplots(
-        2,
-        columns,
-        figsize=(8, 4.2),
-        squeeze=False,
-        layout="constrained",
+        2, len(shown), figsize=(6.4, 4.4), squeeze=False, layout="constrained"
     )
-    for column, (title, pair) in zip(axes.T, pairs.items()):
-        for ax, image in zip(column, pair):
-            show_image(ax, image)
-        for ax, name in zip(column, names.get(title, ())):
-            text = ax.text(0.03, 0.03, name, transform=ax.transAxes, fontsize=10)
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
+    for column, (title, (name, place)) in zip(axes.T, shown.items()):
+        _show_named(column[0], splits[name], place, asked)
+        _show_named(column[1], train, int(nearest[name][place]), asked)
         column[0].set_title(title, fontsize=10, loc="left")
     axes[0, 0].set_ylabel("image", fontsize=11)
     axes[1, 0].set_ylabel("nearest in\ntraining", fontsize=11)
     return figure
+
+
+def _show_named(ax: Axes, split: Split, place: int, asked: int) -> None:
+    """An image of a split; in its corner whether it has a class."""
+    show_image(ax, split.images[place])
+    name = "sick" if has_class(split, asked)[place] else "healthy"
+    text = ax.text(0.03, 0.03, name, transform=ax.transAxes, fontsize=10)
+    text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
 
 
 class Published(NamedTuple):

@@ -13,10 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.explain import agreement
 from swys_utils.gradcam import overlay
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import colour
 from swys_utils.saved_models import SavedModel
 
-from .data import images_above, show_image
+from .data import show_image
 
 PATCH_COLOURS = "inferno"
 WEAK = 0.1  # of the highest value of a model's maps
@@ -127,69 +127,6 @@ def heatmap_steps(image: np.ndarray, heat: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def offset_figure(signed: Mapping[str, np.ndarray], sureness: Mapping[str, np.ndarray]) -> Figure:
-    """For each image a line from the lowest to the highest value of its map, a dot at the mean.
-
-    Args:
-        signed: model -> maps before the ReLU, float (N, gh, gw).
-        sureness: model -> log-odds of its answers, float (N,).
-    """
-    figure, axes = plt.subplots(
-        1,
-        len(signed),
-        figsize=(8, 3.3),
-        squeeze=False,
-    )
-    figure.set_layout_engine("constrained")
-    for ax, (name, maps) in zip(axes[0], signed.items()):
-        _draw_offsets(
-            ax,
-            maps.reshape(len(maps), -1),
-            sureness[name],
-            colour(name),
-        )
-        empty = int((maps.max(axis=(1, 2)) <= 0).sum())
-        ax.set_title(f"{name}: {empty} of {len(maps)} maps empty", color=colour(name), loc="left")
-    axes[0, 0].set_ylabel("values of the map")
-    heights = [ax.get_ylim()[1] for ax in axes[0]]
-    for ax, height in zip(axes[0], heights):
-        if max(heights) > 2 * height:
-            text = f"(scale {max(heights) / height:.0f} times finer)"
-            ax.text(0.02, 0.94, text, transform=ax.transAxes, color=GREY)
-    return figure
-
-
-def _draw_offsets(ax: Axes, values: np.ndarray, x: np.ndarray, shade: str) -> None:
-    """Lines and dots of one model; grey where the ReLU cuts off."""
-    lines = ax.vlines(
-        x,
-        values.min(axis=1),
-        values.max(axis=1),
-        color=shade,
-        lw=1.5,
-    )
-    lines.set_alpha(0.5)
-    ax.plot(
-        x,
-        values.mean(axis=1),
-        "o",
-        ms=4,
-        color=shade,
-    )
-    top = max(abs(values).max(), 1e-9) * 1.1
-    ax.axhspan(-top, 0, color=GREY, alpha=0.15, lw=0)
-    ax.axhline(0, color="black", lw=1)
-    ax.set(xlabel="how sure the answer is (log-odds)", ylim=(-top, top))
-    ax.text(
-        0.98,
-        0.03,
-        "ReLU removes this",
-        transform=ax.transAxes,
-        ha="right",
-        color=GREY,
-    )
-
-
 def colours_figure(signed: np.ndarray) -> Figure:
     """Five maps, the strongest first: on one scale, then each on its own and without ReLU.
 
@@ -234,10 +171,10 @@ def two_rulers(
     hidden: Mapping[str, np.ndarray],
     answers: Sequence[str],
 ) -> Figure:
-    """Images, below each what two models mark, and below that what their answers rest on.
+    """A row for each image: what two models mark in it, and what their answers rest on.
 
-    A frame is around the hottest patch of each map. Below the second model of each ruler stands how
-    much its maps agree with the first one's.
+    A frame is around the hottest patch of each map. Between the maps of both models by one ruler
+    stands how much they agree.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -245,36 +182,51 @@ def two_rulers(
         hidden: model -> occlusion, float (N, gh, gw).
         answers: the answer to each image, which both models give.
     """
-    rows = [(f"{name},\nGrad-CAM", maps) for name, maps in marked.items()]
-    rows += [(f"{name},\nhiding", maps) for name, maps in hidden.items()]
-    size = (1.6 * len(images) + 1.2, 1.65 * (len(rows) + 1))
-    figure, axes = images_above(images, len(rows), size)
-    for ax, answer in zip(axes[0], answers):
-        ax.set_title(f"both: {answer}", fontsize=9)
-    for row, (name, maps) in zip(axes[1:], rows):
-        pictures = overlay(images, maps, alpha=0.7, size=112)
-        row[0].set_ylabel(
-            name,
-            color=colour(name.split(",")[0]),
-            fontsize=11,
-        )
-        for ax, picture, heat in zip(row, pictures, maps):
-            show_image(ax, picture)
-            _frame_hottest(ax, heat, len(picture))
-    last = len(marked)
-    for by_model, row in ((marked, axes[last]), (hidden, axes[last + len(hidden)])):
-        first, *_, second = by_model.values()
-        for ax, value in zip(row, agreement(first, second)):
-            ax.set_xlabel(f"agreement {value:.2f}", fontsize=11, weight="bold")
+    rulers = {"Grad-CAM marks": marked, "the answer rests on": hidden}
+    columns = 1 + sum(len(maps) for maps in rulers.values())
+    figure, axes = plt.subplots(
+        len(images), columns, figsize=(9, 2 * len(images) + 0.6), squeeze=False
+    )
+    figure.set_layout_engine("constrained")
+    for ax, image, answer in zip(axes[:, 0], images, answers):
+        show_image(ax, image)
+        ax.set_xlabel(f"both: {answer}", fontsize=9)
+    axes[0, 0].set_title("X-ray", fontsize=10)
+    place = 1
+    for ruler, maps in rulers.items():
+        for name, of_model in maps.items():
+            axes[0, place].set_title(f"{name}:\n{ruler}", color=colour(name), fontsize=10)
+            for ax, image, heat in zip(axes[:, place], images, of_model):
+                draw_patches(ax, image, heat)
+            place += 1
+        first, *_, second = maps.values()
+        for ax, value in zip(axes[:, place - 1], agreement(first, second)):
+            ax.set_xlabel(f"agreement {value:.2f}", fontsize=10, weight="bold")
     return figure
 
 
-def _frame_hottest(ax: Axes, heat: np.ndarray, side: int) -> None:
-    """A frame around the hottest patch of a map, or the word that there is none."""
-    if heat.max() <= 0:
-        ax.text(side / 2, side / 2, "empty", color="white", ha="center", va="center")
+def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray) -> None:
+    """A map over its image, a square for each patch, and a frame around the hottest one.
+
+    Patches that are not positive are left clear; the hottest one is opaque.
+
+    Args:
+        ax: is drawn on.
+        image: uint8 (H, W) or (H, W, 3).
+        heat: float (gh, gw).
+    """
+    show_image(ax, image)
+    height, width = image.shape[:2]
+    box = (-0.5, width - 0.5, height - 0.5, -0.5)
+    top = heat.max()
+    if top <= 0:
+        ax.text(width / 2, height / 2, "empty", color="white", ha="center", va="center")
         return
-    patch = side / len(heat)
+    share = (heat / top).clip(0)
+    ax.imshow(share, cmap=PATCH_COLOURS, vmin=0, vmax=1, alpha=0.85 * share, extent=box)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
-    corner = (column * patch - 0.5, row * patch - 0.5)
-    ax.add_patch(Rectangle(corner, patch, patch, fill=False, edgecolor="cyan", linewidth=1.5))
+    down = height / len(heat)
+    across = width / len(heat[0])
+    frame = Rectangle((column * across - 0.5, row * down - 0.5), across, down, fill=False)
+    frame.set(edgecolor="cyan", linewidth=2)
+    ax.add_patch(frame)

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from swys_utils.data import Dataset
+from swys_utils.metrics import probabilities
 from swys_utils.plots import LiveCurve, Scores, colour, spread_out
 from swys_utils.recipe import SupervisedObjective, one_hot
 from swys_utils.training import predict
@@ -22,33 +23,45 @@ WATCHED = 100  # validation images whose loss is followed; all would take longer
 
 
 class LiveLosses(LiveCurve):
-    """The loss on training and on validation images, and the test AUC, while a model learns.
+    """The loss on training and on validation images, and an AUC, while a model learns.
 
     Call it after each step of a training loop. What it does takes no training time.
 
     Args:
         data: its validation split gives the second loss.
-        shown: test images whose AUC is drawn.
+        shown: number of images whose AUC is drawn.
         title: the model's name.
         baseline: dashed line, as in ``plots.LiveCurve``.
         seconds: how long the training lasts.
+        scored: "test" or "val", the split whose AUC is drawn.
 
     Attributes:
-        history: as in ``plots.LiveCurve``, with "images", "train_loss" and "val_loss".
+        history: as in ``plots.LiveCurve``, with "images", "train_loss", "val_loss", and of the
+            validation images that are watched "right" (share), "certainty" (mean of the
+            probability of the answer) and "certainty_wrong" (the same of wrong answers alone).
     """
 
     looks = 7
 
     def __init__(
-        self, data: Dataset, shown: int, title: str, baseline: Mapping[str, Scores], seconds: float
+        self,
+        data: Dataset,
+        shown: int,
+        title: str,
+        baseline: Mapping[str, Scores],
+        seconds: float,
+        scored: str = "test",
     ):
+        split = data.test if scored == "test" else data.val
         super().__init__(
-            data.test.head(shown),
+            split.head(shown),
             data.info.task,
             title,
             baseline,
             seconds=seconds,
         )
+        self.scored = {"test": "test", "val": "validation"}[scored]
+        self.multi_label = data.info.multi_label
         self.watched = data.val.head(WATCHED)
         self.objective = SupervisedObjective(data.info.multi_label)
         self.classes = data.info.num_classes
@@ -71,16 +84,43 @@ class LiveLosses(LiveCurve):
             self._next = {
                 "images": images,
                 "train_loss": float(torch.stack(self._losses).mean()) if self._losses else np.nan,
-                "val_loss": self.validation_loss(model),
+                **self.on_validation(model),
             }
             self._losses = []
         super().__call__(model, seconds)
 
-    def validation_loss(self, model: VisionTransformer) -> float:
-        """The mean loss on the validation images that are watched."""
-        logits = torch.as_tensor(predict(model, self.watched.images, bf16=True))
+    def on_validation(self, model: VisionTransformer) -> dict[str, float]:
+        """Loss, right answers and certainty on the validation images that are watched."""
+        logits = predict(model, self.watched.images, bf16=True)
         targets = one_hot(torch.as_tensor(self.watched.labels), self.classes)
-        return float(self.objective.loss(logits, targets))
+        p = probabilities(logits, self.task)
+        if self.multi_label:
+            certainty = np.maximum(p, 1 - p)
+            right = (p > 0.5) == (self.watched.labels == 1)
+        else:
+            certainty = p.max(axis=1)
+            right = p.argmax(axis=1) == self.watched.labels.ravel()
+        return {
+            "val_loss": float(self.objective.loss(torch.as_tensor(logits), targets)),
+            "right": float(right.mean()),
+            "certainty": float(certainty.mean()),
+            "certainty_wrong": float(certainty[~right].mean()) if not right.all() else np.nan,
+        }
+
+    def lowest_and_last(self) -> list[dict[str, str]]:
+        """What changed on the validation images since their loss was lowest, as a table."""
+        lowest = min(self.history, key=lambda row: row["val_loss"])
+        rows = []
+        for when, row in (("lowest", lowest), ("end", self.history[-1])):
+            cells = {
+                "validation loss": f"{when}: {row['val_loss']:.2f}",
+                "after": f"{row['seconds']:.0f} s",
+                "right answers": f"{row['right']:.0%}",
+                "mean certainty": f"{row['certainty']:.0%}",
+                "certainty of the wrong answers": f"{row['certainty_wrong']:.0%}",
+            }
+            rows.append(cells)
+        return rows
 
     def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
         return super()._row(model, seconds) | self._next
@@ -88,7 +128,7 @@ class LiveLosses(LiveCurve):
     def figure(self) -> Figure:
         """The losses and the AUC so far; the title says on how many images they are measured."""
         figure = super().figure()
-        title = f"{figure.get_suptitle()}, measured on {len(self.split)} test images"
+        title = f"{figure.get_suptitle()}, measured on {len(self.split)} {self.scored} images"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         return figure
 

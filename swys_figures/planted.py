@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from swys_utils.data import DEFAULT_DATASET, Dataset
-from swys_utils.gradcam import METHODS, overlay
+from swys_utils.gradcam import METHODS
 from swys_utils.metrics import probabilities
 from swys_utils.planted import Mark, found, plant
 from swys_utils.plots import GREY, colour
@@ -26,6 +26,7 @@ from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
 from .data import MARK, short_name, show_image
+from .heatmaps import draw_patches
 
 CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "as trained": ("black", "-", "as trained"),
@@ -221,26 +222,22 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
 def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     """Maps over marked images, a row for each way to explain, each map on its own scale.
 
+    An orange frame is around the mark, one in cyan around the hottest patch.
+
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3), all marked.
         mask: the pixels of the mark, bool (N, H, W).
         maps: name of a way to explain -> float (N, gh, gw).
     """
     count = len(images)
-    size = (1.25 * count + 0.8, 1.55 * len(maps) + 0.2)
-    figure, axes = plt.subplots(
-        len(maps),
-        count,
-        figsize=size,
-        squeeze=False,
-    )
+    size = (1.25 * count + 0.8, 1.6 * len(maps) + 0.2)
+    figure, axes = plt.subplots(len(maps), count, figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
     for row, (name, heat) in zip(axes, maps.items()):
         row[0].set_ylabel(name, fontsize=11)
         hits = found(heat, mask).hits
-        pictures = overlay(images, heat, alpha=0.7)
         for index, ax in enumerate(row):
-            show_image(ax, pictures[index])
+            draw_patches(ax, images[index], heat[index])
             frame_mark(ax, mask[index])
             is_empty = heat[index].max() <= 0
             text = "hit" if hits[index] else "empty" if is_empty else "miss"

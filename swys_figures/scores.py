@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -111,39 +112,88 @@ def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) ->
     ax.set_xlim(0, 1.25 * longest)
 
 
-def threshold_figure(
-    curves: Mapping[str, Mapping[str, np.ndarray]], thresholds: np.ndarray
+def roc_figure(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    at_half: Mapping[str, Sequence[float]],
+    seeds: Mapping[str, Sequence[Sequence[float]]],
 ) -> Figure:
-    """Left the accuracy at each threshold, its best marked; right what becomes of each class.
+    """Sensitivity against false alarms at all thresholds, and where 0.5 lies for each run.
 
     Args:
-        curves: model -> title of a curve -> fraction at each threshold; the first curve of a model
-            is its accuracy.
-        thresholds: as many probabilities.
+        curves: name -> sensitivity and specificity at each threshold, fractions.
+        at_half: name -> (sensitivity, specificity) of that model at the threshold of 0.5.
+        seeds: name -> the same of its runs with other seeds; may be empty.
     """
-    figure, axes = plt.subplots(
-        1,
-        2,
-        figsize=(8.4, 3.2),
-        sharey=True,
-        layout="constrained",
-    )
-    for name, of_model in curves.items():
+    figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for name, (sensitivity, specificity) in curves.items():
         shade = colour(name)
-        accuracy, *others = of_model.values()
-        best = accuracy.argmax()
-        axes[0].plot(thresholds, 100 * accuracy, color=shade, linewidth=2, label=name)
-        axes[0].plot(thresholds[best], 100 * accuracy[best], "v", color=shade, markersize=10)
-        for curve, style in zip(others, ("-", "--")):
-            axes[1].plot(thresholds, 100 * curve, style, color=shade, linewidth=2)
-        left, solid, dashed = of_model
-    titles = [f"{left} (%)", f"solid: {solid} (%)\ndashed: {dashed} (%)"]
-    for ax, title in zip(axes, titles):
-        ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
-        ax.set(xlabel="threshold: from here on, the answer is yes", ylim=(35, 103))
-        ax.set_title(title, fontsize=11, loc="left")
-    axes[0].legend(frameon=False, loc="lower center")
+        ax.plot(100 * (1 - specificity), 100 * sensitivity, color=shade, linewidth=2)
+        for found, cleared in seeds.get(name, ()):
+            ax.plot(100 * (1 - cleared), 100 * found, "o", color=shade, markerfacecolor="white")
+        found, cleared = at_half[name]
+        x = 100 * (1 - cleared)
+        ax.plot(x, 100 * found, "o", color=shade, markersize=11)
+        words = f"{name} at 0.5: finds {found:.1%}, clears {cleared:.1%}"
+        ax.annotate(
+            words,
+            (x, 100 * found),
+            (10, -14),
+            textcoords="offset points",
+            color=shade,
+            va="top",
+        )
+    ax.set(
+        xlabel="healthy who are called sick (%): 100 - specificity",
+        ylabel="sick who are found (%): sensitivity",
+        xlim=(0, 60),
+        ylim=(60, 101),
+    )
     return figure
+
+
+def recall_of_runs(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, list[tuple[float, float]]]:
+    """Sensitivity and specificity of runs with two classes, at the threshold of 0.5.
+
+    Args:
+        runs: name -> entries of runs.json; those of more classes are left out.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for name, entries in runs.items():
+        pairs[name] = []
+        for entry in entries:
+            shares = entry.get("recall") or []
+            if len(shares) == 2:
+                specificity, sensitivity = shares
+                pairs[name].append((sensitivity, specificity))
+    return pairs
+
+
+def fit_table(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, str]]:
+    """How well models fit their training images after equally many passes, and at their end.
+
+    Args:
+        runs: name -> entries of runs.json, whose history has a row for each pass.
+
+    Returns:
+        Rows for ``results.as_table``, means over the runs.
+    """
+    shortest = min(len(run["history"]) for entries in runs.values() for run in entries)
+    rows = []
+    for name, entries in runs.items():
+        for passes in sorted({shortest, len(entries[0]["history"])}):
+            moments = [run["history"][passes - 1] for run in entries]
+            loss = np.mean([moment["train_loss"] for moment in moments])
+            auc = np.mean([moment.get("test_auc", np.nan) for moment in moments])
+            cells = {
+                "model": name,
+                "passes": str(passes),
+                "training loss": f"{loss:.2f}",
+                "test AUC": f"{auc:.3f}",
+            }
+            rows.append(cells)
+    return rows
 
 
 def reliability_figure(points: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.patheffects import withStroke
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from swys_utils.plots import GREY
 
+STREAM = 12.5  # height of the line of tokens in the diagram
 LIGHT = "#E8F1F8"
 MARK = "#E69F00"  # CLS, and what a figure points at
 TINTS = LinearSegmentedColormap.from_list("tints", [(*to_rgb(MARK), 0), (*to_rgb(MARK), 0.6)])
@@ -33,26 +36,23 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.axis("off")
     _draw_cut_image(ax, image)
-    _draw_tokens(ax, 27)
-    _box(ax, (41, 6, 32, 33), "")
-    ax.text(57, 40.2, "12 blocks, one after the other", ha="center", fontsize=11)
-    _box(ax, (48, 26, 22, 8), "attention:\ntokens read each other")
-    _box(ax, (48, 11, 22, 8), "MLP: each token\nis changed by itself")
-    _draw_residual(ax, 26)
-    _draw_residual(ax, 11)
-    _words(ax, 43.4, 25.5, "residual", rotation=90, color=GREY)
-    _draw_tokens(ax, 77)
-    _box(ax, (87, 19, 9, 8), "head")
-    _arrow(ax, (20, 22), (25, 22))
-    _arrow(ax, (32, 22), (40, 22))
-    _arrow(ax, (73, 22), (76, 22))
-    _arrow(ax, (81.5, 34.3), (91, 28), MARK)
-    _arrow(ax, (91.5, 18.5), (91.5, 13))
-    _words(ax, 91.5, 11.5, f"{classes} logits", color="black")
+    _arrow(ax, (20, 22), (24, 22))
+    _draw_tokens(ax, 25)
+    _box(ax, (35, 6.5, 41, 32.5), "")
+    ax.text(55.5, 41, "one of 12 blocks, one after the other", ha="center", fontsize=11)
+    _draw_branch(ax, 38.5, "attention:\ntokens read\neach other")
+    _draw_branch(ax, 57.5, "MLP:\neach token is\nchanged by itself")
+    _arrow(ax, (30.5, STREAM), (79, STREAM))
+    _words(ax, 55.5, 9.6, "this line is the residual connection", color=GREY)
+    _draw_tokens(ax, 80)
+    _arrow(ax, (85, 34.6), (91.5, 30.8), MARK)
+    _box(ax, (87.5, 21, 9, 8), "norm,\nhead")
+    _arrow(ax, (92, 20.5), (92, 14.5))
+    _words(ax, 92, 13, f"{classes} logits", color="black")
     _words(ax, 10, 4.5, "image\n(3, 28, 28)\n16 patches of 7 x 7")
-    _words(ax, 29, 4.5, f"16 patches and CLS,\neach plus its place\n(17, {width})")
-    _words(ax, 57, 4.5, f"the shape stays (17, {width})")
-    _words(ax, 79, 4.5, f"17 tokens\n(17, {width})")
+    _words(ax, 27.5, 4.5, f"16 patches and CLS,\neach plus its place\n(17, {width})")
+    _words(ax, 55.5, 4.5, f"the shape stays (17, {width})")
+    _words(ax, 82, 4.5, f"17 tokens\n(17, {width})")
     return figure
 
 
@@ -128,26 +128,16 @@ def _arrow(
     ax.annotate("", end, start, arrowprops=style)
 
 
-def _draw_residual(ax: Axes, bottom: float) -> None:
-    """The way around a box, which adds what went in to what comes out."""
-    above = bottom + 10.2
-    below = bottom - 2.2
-    ax.plot(
-        [59, 45, 45, 59],
-        [above, above, below, below],
-        color=GREY,
-    )
-    _arrow(ax, (59, above), (59, bottom + 8.4))
-    ax.plot([59, 59], [bottom - 0.4, below], color="#444444")
-    sign = ax.text(
-        59,
-        below,
-        "+",
-        ha="center",
-        va="center",
-        fontsize=13,
-        color="#444444",
-    )
+def _draw_branch(ax: Axes, left: float, text: str) -> None:
+    """A way that leaves the stream of tokens, through norm and a box, and is added to it again."""
+    out = left + 2
+    back = left + 15
+    _box(ax, (left, 26, 16.5, 9), text)
+    _box(ax, (left - 0.5, 17.5, 5, 3.5), "norm")
+    _arrow(ax, (out, STREAM), (out, 17.3))
+    _arrow(ax, (out, 21.3), (out, 25.7))
+    _arrow(ax, (back, 25.7), (back, STREAM + 1.2))
+    sign = ax.text(back, STREAM, "+", ha="center", va="center", fontsize=13, color="#444444")
     sign.set_bbox({"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#444444"})
 
 
@@ -250,3 +240,29 @@ def _draw_shares(ax: Axes, image: np.ndarray, shares: np.ndarray, strongest: flo
         percent.set(ha="center", va="center", fontsize=11)
         percent.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
     ax.set(xticks=[], yticks=[])
+
+
+@torch.no_grad()
+def bag_of_patches(
+    vit: VisionTransformer, images: Tensor, reorder: Callable[[Tensor], Tensor]
+) -> list[dict[str, str]]:
+    """Logits of an image with its patch tokens in order and in another one, as a table.
+
+    Args:
+        vit: with a CLS token.
+        images: float (1, 3, S, S).
+        reorder: tokens (1, 1 + n, width) -> the same in another order.
+
+    Returns:
+        A row with positions, and one as if the position embedding were zero.
+    """
+    patches = vit.patch_embed(images)
+    tokens = torch.cat([vit.cls_token, patches], dim=1)
+    rows = []
+    for title, start in {"with": tokens + vit.pos_embed, "without": tokens}.items():
+        row = {"positions": title}
+        for order, changed in {"in order": start, "shuffled": reorder(start)}.items():
+            logits = vit.head(vit.norm(vit.blocks(changed))[:, 0])
+            row[order] = ", ".join(f"{value:.4f}" for value in logits[0].tolist())
+        rows.append(row)
+    return rows

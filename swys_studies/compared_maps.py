@@ -17,14 +17,11 @@ from swys_utils.metrics import mean_interval
 from swys_utils.models import load_checkpoint
 from swys_utils.training import predict
 
-# one of how many test images is explained: hiding patches costs a forward pass for each of them
-EVERY = {"occlusion": 10}
-
 
 def signed_maps(
     model: VisionTransformer, images: np.ndarray, targets: np.ndarray, method: str
 ) -> np.ndarray:
-    """Signed maps by a method, of the images that it is asked about.
+    """Signed maps by a method.
 
     Args:
         model: a model.
@@ -33,19 +30,9 @@ def signed_maps(
         method: an id of ``gradcam.METHODS``.
 
     Returns:
-        float (n, gh, gw) of n of the images.
+        float (N, gh, gw).
     """
-    part = part_of(method)
-    return heatmaps(model, images[part], method, targets[part], signed=True)
-
-
-def part_of(method: str) -> slice:
-    """Which images a method is asked about.
-
-    Args:
-        method: an id of ``gradcam.METHODS``.
-    """
-    return slice(None, None, EVERY.get(method, 1))
+    return heatmaps(model, images, method, targets, signed=True)
 
 
 def compare(
@@ -61,11 +48,14 @@ def compare(
     Returns:
         ``spearman`` with its 95 % interval ``low``, ``high``; ``chance``: the agreement with the
         map of another image; ``chance_in_class``: of another image with the same prediction;
+        ``same_top``: share of the images in which both maps have the same highest patch, and
+        ``same_top_chance``: the same with the map of another image with the same prediction;
         ``undefined``: number of images where a map is constant; ``images``: number of all.
     """
     same_image = agreement(teacher_maps, student_maps)
     other_image = agreement(teacher_maps, shuffled(student_maps))
-    other_in_class = agreement(teacher_maps, shuffled(student_maps, predictions))
+    in_class = shuffled(student_maps, predictions)
+    other_in_class = agreement(teacher_maps, in_class)
     mean, low, high = mean_interval(same_image)
     return {
         "spearman": mean,
@@ -73,9 +63,25 @@ def compare(
         "high": high,
         "chance": float(np.nanmean(other_image)),
         "chance_in_class": float(np.nanmean(other_in_class)),
+        "same_top": same_top(teacher_maps, student_maps),
+        "same_top_chance": same_top(teacher_maps, in_class),
         "undefined": int(np.isnan(same_image).sum()),
         "images": len(same_image),
     }
+
+
+def same_top(maps_a: np.ndarray, maps_b: np.ndarray) -> float:
+    """Share of the images in which two maps have the same highest patch.
+
+    Args:
+        maps_a: float (N, gh, gw).
+        maps_b: float (N, gh, gw), of the same grid; images with nan are left out.
+    """
+    rows_a = maps_a.reshape(len(maps_a), -1)
+    rows_b = maps_b.reshape(len(maps_b), -1)
+    known = ~np.isnan(rows_a).any(axis=1) & ~np.isnan(rows_b).any(axis=1)
+    same = rows_a[known].argmax(axis=1) == rows_b[known].argmax(axis=1)
+    return float(same.mean())
 
 
 def own_measures(
@@ -137,6 +143,6 @@ def compare_siblings(
         own = signed_maps(models[first], images, predictions, method)
         for run_id in missing:
             maps = signed_maps(models[run_id], images, predictions, method)
-            row = compare(own, maps, predictions[part_of(method)])
+            row = compare(own, maps, predictions)
             rows[method][f"{first} and {run_id}"] = row
     return rows

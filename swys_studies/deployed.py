@@ -16,6 +16,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from swys_figures.tables import deployed_table
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import heatmaps
@@ -30,10 +31,9 @@ from swys_utils.onnx_export import (
     run_onnx,
 )
 from swys_utils.results import as_table
-from swys_utils.shipped_results import deployed_table
 from swys_utils.training import predict
 
-from .compared_maps import compare, part_of
+from .compared_maps import compare
 from .reference import study_data
 
 PATCH = 4  # side of what is hidden, px: the patches of Base, whatever a model's own are
@@ -90,7 +90,7 @@ def compare_deployed(weights: Path, data: Dataset) -> dict:
 
     Args:
         weights: folder with ``vit_base`` and others.
-        data: all test images are explained, every tenth with hidden patches; none chose anything.
+        data: all test images are explained; none chose anything.
 
     Returns:
         ``dataset``, ``source``, ``images``, ``device``, and ``models``: a row for each, Base first,
@@ -98,7 +98,6 @@ def compare_deployed(weights: Path, data: Dataset) -> dict:
         way to explain ``compared_maps.compare``; no Grad-CAM where the map has other patches.
     """
     images = data.test.images
-    few = part_of("occlusion")
     answers = None
     base_maps: dict[str, np.ndarray] = {}
     rows = []
@@ -109,15 +108,14 @@ def compare_deployed(weights: Path, data: Dataset) -> dict:
             answers = predictions
         maps = {
             "grad_cam": model.maps(images, answers),
-            "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
+            "occlusion": occlusion(model.scorer, images, answers, patch=PATCH),
         }
         base_maps = base_maps or maps
         compared = {}
         for method, own in maps.items():
             theirs = base_maps[method]
             if own.shape == theirs.shape:
-                explained = answers if len(own) == len(answers) else answers[few]
-                compared[method] = compare(theirs, own, explained)
+                compared[method] = compare(theirs, own, answers)
         measured = point_scores(scores, data.test.labels, data.info.task)
         row = {
             "title": model.title,

@@ -92,7 +92,7 @@ def grouped_folds(data: Dataset, groups: int = GROUPS, folds: int = FOLDS) -> li
         folds: number of folds.
 
     Raises:
-        SwysError: images with several labels, or too few images.
+        SwysError: images with several labels, too few images, or a fold without one of the classes.
     """
     if data.info.multi_label:
         raise SwysError(f"'{data.info.name}' has several labels an image; folds need one")
@@ -118,6 +118,11 @@ def grouped_folds(data: Dataset, groups: int = GROUPS, folds: int = FOLDS) -> li
                 random=pool.take(np.flatnonzero(is_kept & ~official_train)),
                 grouped=pool.take(held_out),
             )
+        )
+    if any(len(np.unique(fold.grouped.labels)) < data.info.num_classes for fold in found):
+        raise SwysError(
+            "a fold has not every class; scikit-learn before 1.8 does not stratify shuffled groups:"
+            " update it, or give more images"
         )
     return found
 

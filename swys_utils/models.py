@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,19 +179,23 @@ def save_checkpoint(
     card = _described(model, card)
     unwritten = [{"name": name, "sha256": 64 * "0"} for name in shards]
     read_card(card_path, card | {"files": unwritten})
+    # New weights are named *.new until the card, renamed in one step, makes them current.
+    parts = {name: folder / f"{name}.new" for name in shards}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # New weights are named *.new until the card, renamed in one step, makes them current.
-        for name, shard in shards.items():
-            save_file(shard, folder / f"{name}.new", metadata={"format": "pt"})
-        card["files"] = [file_entry(folder / f"{name}.new", name) for name in shards]
+        for name, part in parts.items():
+            save_file(shards[name], part, metadata={"format": "pt"})
+        card["files"] = [file_entry(part, name) for name, part in parts.items()]
         write_json(card_path, card)
-        for name in shards:
-            (folder / f"{name}.new").replace(folder / name)
     except (OSError, SafetensorError) as error:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink()
         raise SwysError(
             f"cannot write checkpoint '{path}' ({error}); choose another folder"
         ) from None
+    for name, part in parts.items():
+        part.replace(folder / name)
     return card
 
 

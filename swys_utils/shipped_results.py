@@ -6,10 +6,7 @@ They lie in ``checkpoints/<dataset>/``. Files of earlier versions are read under
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from .config import CHECKPOINTS
 from .data import DEFAULT_DATASET
@@ -132,53 +129,6 @@ def series_id(run_id: str) -> str | None:
     return None
 
 
-def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
-    """How much each model agrees with Base by each ruler, and two different images by chance.
-
-    Args:
-        results: of ``series_results``.
-
-    Returns:
-        Rows for ``results.as_table``; a ruler that was not measured has no column, and where it was
-        not measured for a model stands a dash.
-    """
-    rulers = {"grad_cam": "Grad-CAM", "occlusion": "hiding"}
-    measured_rulers = {key: ruler for key, ruler in rulers.items() if key in results.agreement}
-    rows = []
-    for name, entry in SERIES.items():
-        if name not in results.agreement.get("grad_cam", {}):
-            continue
-        title = f"another {entry.title}" if name == "vit_base" else entry.title
-        runs = {key: results.agreement[key].get(name, []) for key in measured_rulers}
-        row = {"compared": f"{title} with Base"}
-        row |= _agreement_cells(runs, measured_rulers)
-        row["empty maps"] = f"{np.mean(results.empty[name]):.0%}"
-        rows.append(row)
-    if results.siblings:
-        row = {"compared": "two Tinys with each other"}
-        row |= _agreement_cells(results.siblings, measured_rulers)
-        rows.append(row | {"empty maps": ""})
-    return rows
-
-
-def _agreement_cells(
-    runs: Mapping[str, Sequence[Mapping]], rulers: Mapping[str, str]
-) -> dict[str, str]:
-    """Agreement, chance and number of runs by each ruler, as text."""
-    cells = {}
-    for method, ruler in rulers.items():
-        measured = runs.get(method, [])
-        cells[ruler] = _mean_text([run["spearman"] for run in measured])
-        cells[f"{ruler}, by chance"] = _mean_text([run["chance_in_class"] for run in measured])
-        cells[f"{ruler}, runs"] = str(len(measured))
-    return cells
-
-
-def _mean_text(values: Sequence[float]) -> str:
-    """The mean as text; a dash where there is no value."""
-    return f"{np.mean(values):.2f}" if values else "-"
-
-
 def deployed_models(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
     """What int8 weights and coarser patches keep of Base, on a data set or else the default one.
 
@@ -190,31 +140,6 @@ def deployed_models(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
     """
     content = read_results(dataset, "deployed") or read_results(DEFAULT_DATASET, "deployed")
     return content["models"] if content else []
-
-
-def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
-    """A row for each model, for ``results.as_table``.
-
-    Args:
-        models: of ``deployed_models``.
-    """
-    rows = []
-    for model in models:
-        row = {
-            "model": model["title"],
-            "MB": f"{model['megabytes']:.1f}",
-            "accuracy": f"{model['accuracy']:.1%}",
-            "AUC": f"{model['auc']:.3f}",
-            "Base's answer": f"{model['same_answer']:.1%}",
-        }
-        for method, ruler in (("grad_cam", "Grad-CAM"), ("occlusion", "hiding")):
-            found = model.get(method)
-            text = "other patches"
-            if found is not None:
-                text = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
-            row[f"{ruler} (chance)"] = text
-        rows.append(row)
-    return rows
 
 
 def planted_units(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swys_studies.compared_maps import compare, part_of
+from swys_studies.compared_maps import compare
 
 
 @pytest.fixture
@@ -36,6 +36,22 @@ def test_constant_maps_are_counted(rng):
     assert compared["undefined"] == 2
 
 
-def test_hiding_is_asked_about_every_tenth_image():
-    assert part_of("occlusion") == slice(None, None, 10)
-    assert part_of("grad_cam") == slice(None, None, 1)
+def test_the_share_of_the_same_highest_patch(rng):
+    maps = rng.random((10, 4, 4))
+    others = maps.copy()
+    others[:3] = -others[:3]  # the highest patch becomes the lowest
+    compared = compare(maps, others, np.zeros(10, int))
+    assert compared["same_top"] == pytest.approx(0.7)
+
+
+def test_by_chance_the_highest_patch_is_that_of_another_image(rng):
+    maps = rng.random((400, 4, 4))
+    compared = compare(maps, maps, np.zeros(400, int))
+    assert compared["same_top_chance"] == pytest.approx(1 / 16, abs=0.04)
+
+
+def test_an_image_without_another_of_its_class_does_not_count_for_chance(rng):
+    maps = rng.random((3, 4, 4))
+    maps[1] = maps[0]
+    compared = compare(maps, maps, np.array([0, 0, 1]))
+    assert compared["same_top_chance"] == 1

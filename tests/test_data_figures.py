@@ -86,12 +86,6 @@ def test_a_figure_of_the_data(draw, data):
 def test_figures_of_images(data):
     image = data.test.images[0]
     assert len(data_figures.image_row([image, image], ["a", "b"]).axes) == 2
-    assert len(data_figures.neighbour_figure({"a": (image, image)}).axes) == 2
-
-
-def test_a_bar_for_each_split():
-    figure = data_figures.share_figure({"train": 0.7, "test": 0.6}, "pneumonia")
-    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([70, 60])
 
 
 def test_a_class_name_fits_on_a_button(data):
@@ -136,15 +130,16 @@ def test_the_patch_of_the_large_image_is_a_dashed_quarter_of_the_other_one(data)
     assert large.get_width() == 16  # of 16 pixels
 
 
-def test_neighbours_have_their_names_in_a_corner(data):
-    image = data.test.images[0]
+def test_an_image_stands_above_its_neighbour_with_what_both_are(data):
+    healthy = int(np.flatnonzero(~has_class(data.test, 1))[0])
+    sick = int(np.flatnonzero(has_class(data.train, 1))[0])
+    nearest = {"test": np.full(len(data.test), sick)}
     figure = neighbour_figure(
-        {"a": (image, image)},
-        {"a": ("healthy", "sick")},
+        {"a": ("test", healthy)}, {"test": data.test}, data.train, nearest, asked=1
     )
     upper, lower = figure.axes
-    assert upper.texts[0].get_text() == "healthy"
-    assert lower.texts[0].get_text() == "sick"
+    assert np.array_equal(lower.images[0].get_array(), data.train.images[sick])
+    assert [upper.texts[0].get_text(), lower.texts[0].get_text()] == ["healthy", "sick"]
 
 
 def test_a_published_score_is_drawn_in_its_row(data, monkeypatch):

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -108,10 +109,10 @@ def test_examples_of_marked_images(data):
 
 
 def test_a_frame_only_where_a_mark_is():
-    figure = planted_figures.found_figure(IMAGES[:1], np.zeros((1, 28, 28), bool), {"a": MAPS[:1]})
-    ax = figure.axes[0]
+    figure, ax = plt.subplots()
     planted_figures.frame_mark(ax, np.zeros((28, 28), bool))
     assert not ax.patches
+    plt.close(figure)
 
 
 def test_the_curve_of_a_shortcut_looks_at_three_sets(data, model):
@@ -198,15 +199,38 @@ def test_the_number_of_an_image_stands_below_its_map():
 
 def test_figures_of_heatmaps():
     signed = {"Base": MAPS - 5, "Tiny": MAPS}
-    sure = {name: np.arange(12) for name in signed}
     figures = [
         heatmap_figures.heatmap_steps(IMAGES[0], MAPS[0].clip(0), "pneumonia"),
-        heatmap_figures.offset_figure(signed, sure),
         heatmap_figures.colours_figure(MAPS),
-        heatmap_figures.two_rulers(IMAGES, signed, signed, ["yes"] * len(IMAGES)),
+        heatmap_figures.two_rulers(IMAGES[:3], signed, signed, ["yes"] * 3),
     ]
-    assert "Base: 12 of 12 maps empty" in figures[1].axes[0].get_title(loc="left")
-    assert [len(figure.axes) for figure in figures] == [4, 2, 10, 60]
+    assert [len(figure.axes) for figure in figures] == [4, 10, 15]
+
+
+def test_the_agreement_of_an_image_stands_below_the_second_model():
+    one = {"Base": MAPS[:1], "Tiny": MAPS[:1]}
+    other = {"Base": MAPS[:1], "Tiny": -MAPS[:1]}
+    figure = heatmap_figures.two_rulers(IMAGES[:1], one, other, ["yes"])
+    words = [ax.get_xlabel() for ax in figure.axes]
+    assert words == ["both: yes", "", "agreement 1.00", "", "agreement -1.00"]
+
+
+def test_the_hottest_patch_has_a_frame():
+    heat = np.zeros((4, 4))
+    heat[1, 2] = 3
+    figure, ax = plt.subplots()
+    heatmap_figures.draw_patches(ax, IMAGES[0], heat)
+    (frame,) = ax.patches
+    assert frame.get_xy() == (13.5, 6.5)  # patches of 7 px; pixel 0 begins at -0.5
+    assert ax.images[1].get_alpha()[0, 0] == 0
+    plt.close(figure)
+
+
+def test_an_empty_map_is_called_so():
+    figure, ax = plt.subplots()
+    heatmap_figures.draw_patches(ax, IMAGES[0], np.full((4, 4), -1.0))
+    assert ax.texts[0].get_text() == "empty"
+    plt.close(figure)
 
 
 def test_at_least_twenty_images_keep_their_label(data):

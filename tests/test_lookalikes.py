@@ -10,6 +10,8 @@ from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.splits import Split
 
+pytest.importorskip("sklearn", minversion="1.8", reason="older ones do not stratify groups")
+
 FAMILIES = 20
 MEMBERS = 12
 
@@ -98,3 +100,17 @@ def test_fewer_images_than_groups_are_refused(data):
     few = replace(data, train=data.train.head(10), val=data.val.head(10))
     with pytest.raises(SwysError, match="images for 50 groups"):
         lookalikes.grouped_folds(few, groups=50)
+
+
+def test_a_fold_without_a_class_is_refused(data, monkeypatch):
+    class Unstratified:
+        def __init__(self, folds, **options):
+            pass
+
+        def split(self, images, labels, groups):
+            order = np.argsort(labels)
+            yield order[100:], order[:100]
+
+    monkeypatch.setattr(lookalikes, "StratifiedGroupKFold", Unstratified)
+    with pytest.raises(SwysError, match="1.8"):
+        lookalikes.grouped_folds(data, groups=4, folds=2)

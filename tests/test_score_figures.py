@@ -31,15 +31,18 @@ def test_curves_by_images_and_by_seconds():
     assert [ax.lines[0].get_xdata()[-1] for ax in figure.axes] == [8, 2]
 
 
-def test_the_best_threshold_is_marked():
-    thresholds = np.array([0.2, 0.5, 0.8])
-    curves = {
-        "right answers": np.array([0.6, 0.7, 0.9]),
-        "sick who are found": np.array([0.9, 0.7, 0.5]),
-        "healthy left in peace": np.array([0.5, 0.7, 0.9]),
-    }
-    figure = score_figures.threshold_figure({"Tiny": curves}, thresholds)
-    assert figure.axes[0].lines[1].get_xdata() == pytest.approx([0.8])
+def test_the_place_of_one_half_is_marked_for_each_run():
+    sensitivity = np.array([1.0, 0.9, 0.5])
+    specificity = np.array([0.2, 0.8, 1.0])
+    figure = score_figures.roc_figure(
+        {"Tiny": (sensitivity, specificity)},
+        {"Tiny": (0.9, 0.8)},
+        {"Tiny": [(0.95, 0.7)]},
+    )
+    curve, seed, ours = figure.axes[0].lines
+    assert curve.get_xdata() == pytest.approx([80, 20, 0])
+    assert seed.get_xdata() == pytest.approx([30])
+    assert ours.get_xdata() == pytest.approx([20])
 
 
 def test_a_panel_of_certainty_for_each_model():
@@ -52,3 +55,19 @@ def test_curves_without_a_line_where_there_is_no_auc():
     history = [{"images": 8, "seconds": 2, "auc": 0.7}]
     figure = score_figures.curves_by({"Tiny": history}, np.nan)
     assert len(figure.axes[0].texts) == 1
+
+
+def run(losses: list[float]) -> dict:
+    return {"history": [{"train_loss": loss, "test_auc": 0.9} for loss in losses]}
+
+
+def test_the_fit_is_compared_after_equally_many_passes_and_at_the_end():
+    runs = {"Base": [run([0.3, 0.2])], "Tiny": [run([0.6, 0.4, 0.1]), run([0.6, 0.2, 0.1])]}
+    rows = score_figures.fit_table(runs)
+    cells = [(row["model"], row["passes"], row["training loss"]) for row in rows]
+    assert cells == [("Base", "2", "0.20"), ("Tiny", "2", "0.30"), ("Tiny", "3", "0.10")]
+
+
+def test_runs_of_more_than_two_classes_have_no_sensitivity():
+    runs = {"Tiny": [{"recall": [0.8, 0.9]}, {"recall": [0.1, 0.2, 0.3]}, {"recall": None}]}
+    assert score_figures.recall_of_runs(runs) == {"Tiny": [(0.9, 0.8)]}

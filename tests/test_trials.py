@@ -11,6 +11,8 @@ from swys_studies.trials import Trial
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 
+pytest.importorskip("sklearn", minversion="1.8", reason="older ones do not stratify groups")
+
 TWO = [Trial("plain", "as good"), Trial("slow", "worse", {"lr": 1e-6})]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from swys_figures import learning
 from swys_figures.learning import LiveLosses, complete_curves, outcome
-from swys_figures.vit import attention_figure, diagram, number_tables
+from swys_figures.vit import attention_figure, bag_of_patches, diagram, number_tables
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
 
@@ -71,7 +71,7 @@ def test_the_losses_are_noted_between_two_looks(curve, model):
     curve(model, 1.5, 8, torch.tensor(4.0))
     assert [row["images"] for row in curve.history] == [0, 8]
     assert curve.history[1]["train_loss"] == 3
-    assert curve.history[1]["val_loss"] == curve.validation_loss(model)
+    assert curve.history[1]["val_loss"] == curve.on_validation(model)["val_loss"]
 
 
 def test_the_losses_are_drawn_beside_the_auc(curve, model):
@@ -190,9 +190,58 @@ def test_few_validation_images_are_watched(data):
     assert len(LiveLosses(data, 8, "Tiny", {}, 1).watched) <= learning.WATCHED
 
 
+def test_the_auc_can_be_that_of_validation_images(data, model):
+    curve = LiveLosses(data, 8, "Tiny", {}, 1, scored="val")
+    curve(model, 0.0)
+    assert "8 validation images" in curve.figure().get_suptitle()
+    assert np.array_equal(curve.split.images, data.val.head(8).images)
+
+
+def test_what_changed_since_the_lowest_validation_loss(data):
+    curve = LiveLosses(data, 8, "Tiny", {}, 1)
+    row = {"seconds": 1.0, "val_loss": 0.5, "right": 0.8, "certainty": 0.7, "certainty_wrong": 0.6}
+    worse = {"seconds": 9.0, "val_loss": 0.9, "right": 0.7, "certainty": 0.9}
+    curve.history = [row, worse | {"certainty_wrong": 0.85}]
+    lowest, last = curve.lowest_and_last()
+    assert lowest["certainty of the wrong answers"] == "60%"
+    assert last["validation loss"] == "end: 0.90"
+
+
+def test_a_model_without_a_wrong_answer_has_no_certainty_of_one(data, monkeypatch):
+    curve = LiveLosses(data, 8, "Tiny", {}, 1)
+    labels = curve.watched.labels.ravel()
+    logits = 9.0 * np.eye(2)[labels]
+    monkeypatch.setattr(learning, "predict", lambda *_, **__: logits)
+    measured = curve.on_validation(None)
+    assert measured["right"] == 1
+    assert np.isnan(measured["certainty_wrong"])
+
+
 @pytest.mark.parametrize(
     ("auc", "words"),
     [(0.95, "above"), (0.905, "level with"), (0.8, "below"), (np.nan, "no AUC")],
 )
 def test_the_outcome_in_words(auc, words):
     assert outcome(auc, 0.9).startswith(words)
+
+
+def test_without_positions_the_order_of_the_patches_does_not_matter():
+    torch.manual_seed(0)
+    vit = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
+    vit.pos_embed.data.mul_(50)
+    images = torch.rand(1, 3, 28, 28)
+    rows = bag_of_patches(vit, images, lambda tokens: tokens[:, [0, *range(16, 0, -1)]])
+    with_positions, without = rows
+    assert with_positions["in order"] != with_positions["shuffled"]
+    in_order = [float(value) for value in without["in order"].split(",")]
+    shuffled = [float(value) for value in without["shuffled"].split(",")]
+    assert in_order == pytest.approx(shuffled, abs=2e-4)
+
+
+def test_the_logits_in_order_are_those_of_the_model():
+    torch.manual_seed(0)
+    vit = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
+    images = torch.rand(1, 3, 28, 28)
+    rows = bag_of_patches(vit, images, lambda tokens: tokens)
+    shown = [float(value) for value in rows[0]["in order"].split(",")]
+    assert shown == pytest.approx(vit(images)[0].tolist(), abs=1e-4)

@@ -1,0 +1,165 @@
+"""Widgets to play with: a threshold that can be moved, patches that can be covered."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from timm.models.vision_transformer import VisionTransformer
+
+from swys_utils.data import Dataset
+from swys_utils.metrics import probabilities
+from swys_utils.results import as_table
+from swys_utils.training import predict
+
+from .data import as_png, short_name
+
+SIDE = 224  # px of a picture on a button's side
+
+
+class ThresholdDial(widgets.VBox):
+    """A threshold and a share of sick children to move, and what becomes of the alarms.
+
+    Args:
+        probability: name of a model -> its probability of the class, float (N,).
+        sick: which images have the class, bool (N,).
+
+    Attributes:
+        threshold: from here on the answer is "sick"; 0.5 at first.
+        share: how many of 100 children are sick; at first as many as of the images.
+        table: what it means for each model.
+    """
+
+    def __init__(self, probability: Mapping[str, np.ndarray], sick: np.ndarray):
+        self.probability = probability
+        self.sick = sick
+        self.threshold = widgets.FloatSlider(
+            0.5, min=0.02, max=0.98, step=0.02, description="threshold"
+        )
+        share = int(np.clip(round(100 * sick.mean()), 1, 90))
+        self.share = widgets.IntSlider(share, min=1, max=90, description="sick of 100")
+        self.table = widgets.HTML()
+        super().__init__([self.threshold, self.share, self.table])
+        for slider in (self.threshold, self.share):
+            slider.observe(self._show, "value")
+        self._show()
+
+    def rows(self) -> list[dict[str, str]]:
+        """A row for each model, at the threshold and the share that are set."""
+        share = self.share.value / 100
+        rows = []
+        for name, p in self.probability.items():
+            alarm = p > self.threshold.value
+            found = alarm[self.sick].mean()
+            false = alarm[~self.sick].mean()
+            alarms = share * found + (1 - share) * false
+            true = f"{10 * share * found / alarms:.1f}" if alarms > 0 else "no alarm"
+            cells = {
+                "model": name,
+                "of 100 sick it finds": f"{100 * found:.0f}",
+                "of 100 healthy it clears": f"{100 * (1 - false):.0f}",
+                "of 10 alarms are right": true,
+            }
+            rows.append(cells)
+        return rows
+
+    def _show(self, change: dict | None = None) -> None:
+        self.table.value = _html_table(self.rows())
+
+    def __repr__(self) -> str:
+        settings = f"threshold {self.threshold.value:.2f}, {self.share.value} of 100 are sick"
+        return f"{settings} (run the notebook to move both):\n{as_table(self.rows())}"
+
+
+class PatchCover(widgets.VBox):
+    """A picture whose patches can be covered one by one, and what a model then answers.
+
+    Args:
+        model: is asked after each press.
+        data: says what its classes are.
+        pictures: what to choose from, title -> image, uint8 (H, W) or (H, W, 3).
+        asked: the class whose probability is shown.
+
+    Attributes:
+        choice: which picture is shown.
+        buttons: one for each patch, row by row; pressed means covered.
+        answer: what the model says.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        data: Dataset,
+        pictures: Mapping[str, np.ndarray],
+        asked: int = 1,
+    ):
+        self.model = model
+        self.task = data.info.task
+        self.pictures = pictures
+        self.asked = asked
+        self.name = short_name(data, asked)
+        rows, columns = model.patch_embed.grid_size
+        self.grid = (rows, columns)
+        self.choice = widgets.Dropdown(options=list(pictures), description="picture")
+        self.buttons = []
+        for place in range(rows * columns):
+            words = f"cover row {place // columns + 1}, column {place % columns + 1}"
+            layout = {"width": f"{SIDE // columns - 4}px", "margin": "2px"}
+            self.buttons.append(widgets.ToggleButton(tooltip=words, layout=layout))
+        columns_of_buttons = f"repeat({columns}, {SIDE // columns}px)"
+        board = widgets.GridBox(self.buttons, layout={"grid_template_columns": columns_of_buttons})
+        self.shown = widgets.Image(width=SIDE, height=SIDE)
+        self.answer = widgets.HTML()
+        both = widgets.HBox([self.shown, board], layout={"flex_flow": "row wrap"})
+        super().__init__([self.choice, both, self.answer])
+        for control in (self.choice, *self.buttons):
+            control.observe(self._show, "value")
+        self._show()
+
+    def covered(self) -> np.ndarray:
+        """The picture as the model sees it: pressed patches have its mean colour."""
+        picture = self.pictures[self.choice.value].copy()
+        rows, columns = self.grid
+        down = picture.shape[0] // rows
+        across = picture.shape[1] // columns
+        mean = picture.mean(axis=(0, 1)).round().astype(np.uint8)
+        for place, button in enumerate(self.buttons):
+            if button.value:
+                top = place // columns * down
+                left = place % columns * across
+                picture[top : top + down, left : left + across] = mean
+        return picture
+
+    def probability(self, picture: np.ndarray) -> float:
+        """What the model gives the class that is asked about.
+
+        Args:
+            picture: uint8 (H, W) or (H, W, 3).
+        """
+        logits = predict(self.model, picture[None])
+        return float(probabilities(logits, self.task)[0, self.asked])
+
+    def _show(self, change: dict[str, Any] | None = None) -> None:
+        picture = self.covered()
+        self.shown.value = as_png(picture)
+        count = sum(button.value for button in self.buttons)
+        says = f"{self.name}: {self.probability(picture):.0%}"
+        self.answer.value = f"<b>{html.escape(says)}</b>, with {count} patches covered"
+
+    def __repr__(self) -> str:
+        lines = []
+        for title, picture in self.pictures.items():
+            lines.append(f"{title}: {self.name} {self.probability(picture):.0%}")
+        return "\n".join([*lines, "(run the notebook to cover patches)"])
+
+
+def _html_table(rows: list[dict[str, str]]) -> str:
+    head = "".join(f"<th scope='col'>{html.escape(key)}</th>" for key in rows[0])
+    lines = [f"<tr>{head}</tr>"]
+    for row in rows:
+        cells = "".join(f"<td>{html.escape(value)}</td>" for value in row.values())
+        lines.append(f"<tr>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"

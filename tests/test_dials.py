@@ -1,0 +1,76 @@
+"""Widgets to play with."""
+
+import numpy as np
+import pytest
+import torch
+
+from swys_figures.dials import PatchCover, ThresholdDial
+from swys_utils.data import load_dataset
+from swys_utils.models import create_model
+
+SICK = np.array([True, True, True, True, False, False, False, False])
+P = np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.2, 0.1, 0.1])
+
+
+@pytest.fixture
+def dial():
+    return ThresholdDial({"Tiny": P}, SICK)
+
+
+def test_at_first_the_share_is_that_of_the_images(dial):
+    assert dial.share.value == 50
+    (row,) = dial.rows()
+    assert row["of 100 sick it finds"] == "75"
+    assert row["of 100 healthy it clears"] == "75"
+    assert row["of 10 alarms are right"] == "7.5"
+
+
+def test_where_few_are_sick_most_alarms_are_false(dial):
+    dial.share.value = 5  # found 75 % of 5, false alarms 25 % of 95
+    (row,) = dial.rows()
+    assert row["of 10 alarms are right"] == "1.4"
+    assert "<td>1.4</td>" in dial.table.value
+
+
+def test_a_threshold_that_nobody_reaches_gives_no_alarm(dial):
+    dial.threshold.value = 0.98
+    assert dial.rows()[0]["of 10 alarms are right"] == "no alarm"
+
+
+def test_a_page_where_nothing_moves_has_the_table(dial):
+    assert "of 100 sick it finds" in repr(dial)
+
+
+@pytest.fixture
+def data(drawn_data_dir):
+    return load_dataset("pneumoniamnist", root=drawn_data_dir)
+
+
+@pytest.fixture
+def cover(data):
+    torch.manual_seed(0)
+    model = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
+    pictures = {"one": data.test.images[0], "another": data.test.images[1]}
+    return PatchCover(model, data, pictures)
+
+
+def test_there_is_a_button_for_each_patch(cover):
+    assert len(cover.buttons) == 16
+    assert cover.buttons[6].tooltip == "cover row 2, column 3"
+
+
+def test_a_pressed_patch_has_the_mean_of_the_picture(cover, data):
+    cover.buttons[6].value = True
+    expected = data.test.images[0].copy()
+    expected[7:14, 14:21] = round(data.test.images[0].mean())
+    assert np.array_equal(cover.covered(), expected)
+    assert "1 patches covered" in cover.answer.value
+
+
+def test_another_picture_can_be_chosen(cover, data):
+    cover.choice.value = "another"
+    assert np.array_equal(cover.covered(), data.test.images[1])
+
+
+def test_a_page_where_nothing_can_be_pressed_has_the_answers(cover):
+    assert repr(cover).startswith("one: pneumonia ")
