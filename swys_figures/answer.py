@@ -57,7 +57,6 @@ def answer_figure(
     dataset: str = DEFAULT_DATASET,
     milliseconds: Mapping[str, float] | None = None,
     more: Sequence[Column] = (),
-    small: bool = False,
 ) -> Figure:
     """What is kept: accuracy, calibration, cost, the answers, and where a model looks.
 
@@ -71,7 +70,6 @@ def answer_figure(
         milliseconds: title of a model -> measured time of one image.
         more: further columns of the same data, such as a file of int8 weights; left out where
             another data set is shown.
-        small: leave out the rows of calibration and cost.
 
     Returns:
         A figure that pyplot does not know.
@@ -84,9 +82,8 @@ def answer_figure(
     places = [method for method in PLACES if method in results.agreement]
     rows: list[tuple[float, Callable[[Axes], None]]] = []
     rows.append((1, lambda ax: _draw_scores(ax, columns, "accuracy", results.images)))
-    if not small:
-        rows.append((0.9, lambda ax: _draw_scores(ax, columns, "ece", results.images)))
-        rows.append((1, lambda ax: _draw_cost(ax, columns)))
+    rows.append((0.9, lambda ax: _draw_scores(ax, columns, "ece", results.images)))
+    rows.append((1, lambda ax: _draw_cost(ax, columns)))
     rows.append((0.9, lambda ax: _draw_same_answers(ax, columns)))
     for method in places:
         rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
@@ -210,7 +207,7 @@ def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
         values = 100 * np.asarray(column.same)
         lowest = min(lowest, values.min())
         _dots(ax, place, values, colour(column.title))
-        _number(ax, place + 0.2, values.mean(), f"{values.mean():.0f}")
+        _number(ax, place + 0.2, values.mean(), f"{values.mean():.1f}")
         if place == 0:
             ax.axhline(
                 values.mean(),

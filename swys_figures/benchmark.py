@@ -2,93 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.config import write_json
 from swys_utils.gradcam import overlay
 from swys_utils.models import count_parameters, create_model
 from swys_utils.plots import GREY, colour
+from swys_utils.splits import Split
+from swys_utils.training import predict
 
 from .data import images_above, show_image
 
 RUNTIMES = ("torch", "ONNX", "int8")
-MARKERS = {"torch": "o", "ONNX": "s", "int8": "^"}
 
 
-def time_table(timings: Mapping[str, Timing]) -> list[dict[str, str]]:
-    """Two models in three runtimes: milliseconds, and how many times faster than Base in torch.
+def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
+    """How much faster Tiny is than Base in each program: an arrow from one time to the other.
 
     Args:
         timings: "Base, torch", "Base, ONNX", ..., "Tiny, int8" -> timings of one call.
+        expected: how many times less Tiny calculates, the length of the grey arrows.
+    """
+    figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+    for place, runtime in enumerate(RUNTIMES):
+        base = timings[f"Base, {runtime}"]
+        tiny = timings[f"Tiny, {runtime}"]
+        _arrow(ax, base.median, base.median / expected, place - 0.2, GREY)
+        _arrow(ax, base.median, tiny.median, place, "black")
+        ratio, low, high = speedup(base, tiny)
+        ends = [base.median / low, base.median / high]
+        ax.plot(ends, [place, place], color=colour("Tiny"), lw=6, alpha=0.4, solid_capstyle="butt")
+        for name, timing in {"Base": base, "Tiny": tiny}.items():
+            ax.plot(timing.median, place, "o", ms=9, color=colour(name))
+            text = f"{name}\n{timing.median:.1f} ms"
+            ax.text(timing.median, place + 0.13, text, color=colour(name), ha="center", va="top")
+        middle = np.sqrt(base.median * tiny.median)
+        ax.text(middle, place + 0.1, f"{ratio:.1f} times faster", ha="center", va="top")
+    middle = timings["Base, torch"].median / np.sqrt(expected)
+    words = f"{expected:.1f} times, if only arithmetic took time"
+    ax.text(middle, -0.27, words, color=GREY, ha="center", va="bottom")
+    ax.set(xscale="log", xlabel="time for one image (ms, logarithmic)")
+    shortest = min(timings[f"Base, {runtime}"].median for runtime in RUNTIMES) / expected
+    longest = timings["Base, torch"].median
+    ticks = [ms for ms in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if shortest < ms < 2 * longest]
+    ax.set_xticks(ticks, [f"{ms:g}" for ms in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(0.85 * shortest, 1.3 * longest)
+    ax.set(yticks=range(len(RUNTIMES)), ylim=(len(RUNTIMES) - 0.3, -0.7))
+    ax.set_yticklabels(RUNTIMES)
+    return figure
+
+
+def _arrow(ax: Axes, start: float, end: float, height: float, shade: str) -> None:
+    style = {"arrowstyle": "-|>", "color": shade, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (end, height), (start, height), arrowprops=style)
+
+
+def answers_by_bits(
+    model: VisionTransformer, test: Split, rounded_to: Callable[[Tensor, int], Tensor]
+) -> list[dict[str, str]]:
+    """How many answers change when all matrices are rounded to fewer and fewer bits.
+
+    Args:
+        model: is left as it was.
+        test: the images that are asked about.
+        rounded_to: a matrix and a number of bits -> the matrix that is left.
 
     Returns:
         Rows for ``results.as_table``.
     """
+    answers = predict(model, test.images).argmax(axis=1)
     rows = []
-    for model in ("Base", "Tiny"):
-        row = {"one image": model}
-        for runtime in RUNTIMES:
-            timing = timings[f"{model}, {runtime}"]
-            ratio, _, _ = speedup(timings["Base, torch"], timing)
-            row[runtime] = f"{timing.median:.1f} ms, {ratio:.1f}x"
-        rows.append(row)
+    for bits in (8, 6, 5, 4, 3, 2):
+        small = deepcopy(model)
+        for weights in small.parameters():
+            if weights.ndim == 2:
+                weights.data = rounded_to(weights.data, bits)
+        changed = predict(small, test.images).argmax(axis=1) != answers
+        rows.append({"bits": str(bits), "answers that change": f"{changed.mean():.1%}"})
     return rows
-
-
-def speed_figure(timings: Mapping[str, Timing], macs: Mapping[str, int]) -> Figure:
-    """How many times faster than Base in torch each step is, and how much less it calculates.
-
-    Args:
-        timings: "Base, torch" and others, named "<model>, <runtime>", of one call.
-        macs: the same names -> multiply-accumulates of one image.
-    """
-    names = list(macs)
-    figure, ax = plt.subplots(figsize=(8, 0.52 * len(names) + 1.1), layout="constrained")
-    for place, name in enumerate(names):
-        ratio, low, high = speedup(timings["Base, torch"], timings[name])
-        shade = colour(name)
-        marker = MARKERS.get(name.split(", ")[-1], "o")
-        ax.plot(
-            [low, high],
-            [place, place],
-            color=shade,
-            lw=5,
-            alpha=0.35,
-        )
-        ax.plot(ratio, place, marker, ms=9, color=shade)
-        expected = macs["Base, torch"] / macs[name]
-        ax.plot(expected, place, "|", ms=16, mew=3, color=GREY)
-        ax.text(
-            ratio,
-            place - 0.27,
-            f"{ratio:.1f}x",
-            ha="center",
-            va="bottom",
-            color=shade,
-        )
-    ax.plot(
-        [],
-        [],
-        "|",
-        ms=14,
-        mew=3,
-        color=GREY,
-        label="times less arithmetic",
-    )
-    ax.legend(frameon=False, loc="upper right")
-    ax.axvline(1, color="black", lw=0.8, zorder=0)
-    ax.set(xscale="log", xlabel="times faster than Base in torch (logarithmic)")
-    ax.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
-    ax.minorticks_off()
-    ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.8))
-    ax.set_yticklabels(names)
-    return figure
 
 
 def file_maps(

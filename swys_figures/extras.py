@@ -161,7 +161,7 @@ def outlined(images: np.ndarray, regions: Mapping[str, np.ndarray]) -> Figure:
     """
     figure, axes = plt.subplots(
         1,
-        len(images),
+        max(len(images), 1),
         figsize=(9, 1.35),
         squeeze=False,
     )

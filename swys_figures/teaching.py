@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from swys_utils.data import DEFAULT_DATASET
-from swys_utils.explain import agreement
+from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.metrics import point_scores
 from swys_utils.models import SERIES, lesson_models
+from swys_utils.planted import Mark, plant
 from swys_utils.plots import GREY, colour, spread_out
 from swys_utils.shipped_results import FEW, SeriesResults, planted_units
-from swys_utils.splits import Split
+from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
-from .data import show_image
-from .heatmaps import MIN_AUC
+from .planted import MOST_NAMED
 
-Student = TypeVar("Student")
 LOOKS = 6  # how often a student is tested while it learns
 RULERS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
@@ -43,7 +39,8 @@ CHEATING = {  # kind of model in planted.json -> its name in the figure
 }
 
 
-OBEYS = "#B00020"  # colour of models that obey the ring
+# share of the healthy who become sick with the ring, % -> colour of such models
+OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
 class StudentCurves:
@@ -85,24 +82,6 @@ class StudentCurves:
                 self._redraw()
 
         return look
-
-    def that_learned(self, students: Mapping[str, Student]) -> dict[str, Student]:
-        """The students that know more than the shares of the classes; of others it prints the AUC.
-
-        Args:
-            students: name -> model.
-
-        Returns:
-            Those with an AUC of at least ``MIN_AUC``; all where there is none.
-        """
-        kept = {}
-        for name, model in students.items():
-            auc = self.history[name][-1]["auc"]
-            if auc >= MIN_AUC:
-                kept[name] = model
-            else:
-                print(f"{name}: AUC {auc:.2f}, nothing learned, so its maps are not compared")
-        return kept or dict(students)
 
     def figure(self) -> Figure:
         """The curves so far, with their names at their ends."""
@@ -147,62 +126,6 @@ class StudentCurves:
         self._shown = True
 
 
-def places_grid(
-    images: np.ndarray, marked: Mapping[str, np.ndarray], hidden: Mapping[str, np.ndarray]
-) -> Figure:
-    """Left what Grad-CAM marks, right what the answers rest on, of the first and last two models.
-
-    Finer maps are averaged down to the grid of the coarsest. In the corner of each map stands its
-    agreement with the map of the first model.
-
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3).
-        marked: model -> signed Grad-CAM of these images and perhaps more, float (M, gh, gw).
-        hidden: model -> occlusion, the same.
-    """
-    side = min(maps.shape[1] for maps in marked.values())
-    names = list(dict.fromkeys([*list(marked)[:1], *list(marked)[-2:]]))
-    figure = plt.figure(figsize=(8.2, 1.3 * (len(names) + 1) + 0.3), layout="constrained")
-    halves = figure.subfigures(1, 2, wspace=0.06)
-    titles = ["what Grad-CAM marks", "what the answer rests on"]
-    for half, title, maps in zip(halves, titles, [marked, hidden]):
-        axes = half.subplots(len(names) + 1, len(images), squeeze=False)
-        half.suptitle(title, fontsize=11)
-        for ax, image in zip(axes[0], images):
-            show_image(ax, image)
-        coarse = {}
-        for name in names:
-            shown = torch.as_tensor(maps[name][: len(images)])
-            coarse[name] = F.adaptive_avg_pool2d(shown, (side, side)).numpy()
-        for row, name in zip(axes[1:], names):
-            _draw_signed(row, coarse[name])
-            if name != names[0]:
-                _write_numbers(row, agreement(coarse[names[0]], coarse[name]))
-            if maps is marked:
-                row[0].set_ylabel(
-                    name.replace(", ", ",\n"),
-                    color=colour(name),
-                    fontsize=10,
-                )
-    return figure
-
-
-def _write_numbers(axes: Sequence[Axes], values: np.ndarray) -> None:
-    """A number in the upper corner of each map."""
-    for ax, value in zip(axes, values):
-        label = ax.text(0.03, 0.97, f"{value:.2f}", transform=ax.transAxes, va="top")
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
-
-
-def _draw_signed(axes: Sequence[Axes], maps: np.ndarray) -> None:
-    """Maps in two colours, above and below the mean of each, each on its own scale."""
-    for ax, heat in zip(axes, maps):
-        difference = heat - heat.mean()
-        limit = max(abs(difference).max(), 1e-30)
-        ax.imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit)
-        ax.set(xticks=[], yticks=[])
-
-
 def three_questions(results: SeriesResults) -> Figure:
     """Same answers, same maps, same reasons as Base: a dot for each complete run.
 
@@ -218,7 +141,7 @@ def three_questions(results: SeriesResults) -> Figure:
     )
     figure.set_layout_engine("constrained")
     teacher, *students = lesson_models()
-    names = [name for name in (*students, teacher) if name in results.same_answers]
+    names = [name for name in (teacher, *students) if name in results.same_answers]
     for place, name in enumerate(names):
         shade = colour(SERIES[name].title)
         _row_of_dots(
@@ -299,7 +222,7 @@ def _row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None
 
 
 def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
-    """Complete runs with 1 % of the labels: the AUC of each, and the mean.
+    """Complete runs with 1 % of the labels: the AUC of each draw of them, and the mean.
 
     Args:
         results: of ``shipped_results.series_results``.
@@ -309,11 +232,12 @@ def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
     """
     rows = []
     for method, title in FEW.items():
-        areas = [run["last"]["auc"] for run in results.few_labels.get(method, [])]
+        areas = {run["seed"]: run["last"]["auc"] for run in results.few_labels.get(method, [])}
         if areas:
             row = {"Tiny learned from": title}
-            row["AUC of each run"] = " ".join(f"{area:.3f}" for area in sorted(areas))
-            row["mean"] = f"{np.mean(areas):.3f}"
+            for seed in range(1 + max(areas)):
+                row[f"draw {seed + 1}"] = f"{areas[seed]:.3f}" if seed in areas else "-"
+            row["mean"] = f"{np.mean(list(areas.values())):.3f}"
             rows.append(row)
     return rows
 
@@ -338,16 +262,16 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     )
     figure.set_layout_engine("constrained")
     panels = {
-        "healthy images that become\nsick with the ring (%)": _flips,
-        "Grad-CAM: agreement\nwith the honest model": _likeness,
-        "hiding: share of the lost\nscore on the ring (%)": _share_on_the_ring,
+        "DOES IT CHEAT?\nhealthy made sick (%)": _flips,
+        "DOES GRAD-CAM SHOW IT?\nlike the honest model": _likeness,
+        "DOES HIDING SHOW IT?\nlost score on the ring (%)": _share_on_the_ring,
     }
     for place, kind in enumerate(kinds):
         of_kind = [unit for unit in units if unit["kind"] == kind]
-        obeys = np.mean([_flips(unit) for unit in of_kind]) > 50
+        shade = _by_obedience(np.mean([_flips(unit) for unit in of_kind]))
         for ax, value in zip(axes, panels.values()):
             values = np.array([value(unit) for unit in of_kind])
-            _draw_kind(ax, place, values, OBEYS if obeys else "black")
+            _draw_kind(ax, place, values, shade)
             if kind == "labels + honest maps":
                 ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
     for ax, (title, value) in zip(axes, panels.items()):
@@ -356,8 +280,34 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
         ax.set_xlim(-0.03 * limit, 1.03 * limit)
     axes[0].set(yticks=range(len(kinds)), ylim=(len(kinds) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
-    axes[1].set_xlabel("red: most healthy images become sick with the ring", color=OBEYS)
+    axes[2].axvline(100 * patch**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
+    axes[1].set_xlabel("red: most healthy become sick, orange: many, black: few")
     return figure
+
+
+def _by_obedience(percent: float) -> str:
+    """The colour of models of which so many healthy images become sick with the ring."""
+    return next(shade for limit, shade in OBEDIENCE.items() if percent >= limit)
+
+
+def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
+    """Of the test images without the marked class, how many are given it once the mark is added.
+
+    Args:
+        model: is asked with and without the mark.
+        data: its first test images are shown.
+        mark: what is planted.
+
+    Returns:
+        A percentage, as text.
+    """
+    shown = data.test.head(MOST_NAMED)
+    shown = shown.take(np.flatnonzero(~has_class(shown, mark.target)))
+    answers = {}
+    for where in ("clean", "everywhere"):
+        images = plant(shown, mark, where=where).split.images
+        answers[where] = predict(model, images, bf16=True).argmax(axis=1) == mark.target
+    return f"{np.mean(answers['everywhere'] & ~answers['clean']):.0%}"
 
 
 def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:

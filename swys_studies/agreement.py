@@ -28,7 +28,7 @@ from swys_utils.models import load_checkpoint
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .compared_maps import compare, compare_siblings, own_measures, signed_maps
+from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
 from .kinds import BASE, TINY, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
@@ -125,13 +125,14 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
             student_maps = signed_maps(model, images, predictions, method)
-            measured.maps[method][run_id] = compare(teacher_maps(method), student_maps, predictions)
+            measured.maps[method][run_id] = compare(
+                teacher_maps(method), student_maps, predictions[part_of(method)]
+            )
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
     measured.siblings = compare_siblings(tinys, images, predictions, measured.siblings)
-    result = _result(data, measured)
-    write_json(path, result)
-    return result
+    write_json(path, _result(data, measured))
+    return _result(data, measured)
 
 
 def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:

@@ -10,7 +10,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from .benchmark import vit_macs
 from .config import SwysError, unknown
 from .data import Dataset
 from .distillation import soft_target_loss
@@ -242,9 +241,12 @@ def _mixed_loss(answer: Tensor, logits: Tensor, targets: Tensor, teacher_logits:
     return "" if right else "Half of the cross-entropy plus half of the soft loss at T = 2."
 
 
-@register("enlarged images")
-def _enlarged_images(answer: float) -> str:
-    factor = vit_macs(196, 768, 12, 16, 2) / vit_macs(49, 768, 12, 4, 2)
-    if abs(answer - 64) < 1:
-        return "The pixels are 64 times as many, but what counts is the number of patches."
-    return "" if abs(answer - factor) < 0.1 else "There are 196 patches of 16 x 16 pixels."
+@register("bits")
+def _bits(answer: Tensor, weights: Tensor) -> str:
+    if answer.shape != weights.shape:
+        return f"The shape is {tuple(answer.shape)}, but {tuple(weights.shape)} went in."
+    scale = weights.abs().amax(dim=1, keepdim=True) / 7
+    if torch.allclose(answer, (weights / scale).round()):
+        return "These are the whole numbers: multiply them by the scale again."
+    right = torch.allclose(answer, (weights / scale).round() * scale)
+    return "" if right else "With 4 bits the largest weight of each row becomes 7."

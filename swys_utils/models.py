@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,24 +178,35 @@ def save_checkpoint(
     card = _described(model, card)
     unwritten = [{"name": name, "sha256": 64 * "0"} for name in shards]
     read_card(card_path, card | {"files": unwritten})
-    # New weights are named *.new until the card, renamed in one step, makes them current.
-    parts = {name: folder / f"{name}.new" for name in shards}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _write_files(shards, folder, card_path, card)
+    except (OSError, SafetensorError) as error:
+        raise SwysError(
+            f"cannot write checkpoint '{path}' ({error}); choose another folder"
+        ) from None
+    return card
+
+
+def _write_files(
+    shards: dict[str, dict[str, Tensor]], folder: Path, card_path: Path, card: dict[str, Any]
+) -> None:
+    """Write weights and their card; what was there stays until all of it is written.
+
+    New weights are named *.new until the card, renamed in one step, makes them current.
+    """
+    parts = {name: folder / f"{name}.new" for name in shards}
+    try:
         for name, part in parts.items():
             save_file(shards[name], part, metadata={"format": "pt"})
         card["files"] = [file_entry(part, name) for name, part in parts.items()]
         write_json(card_path, card)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError):
         for part in parts.values():
-            with suppress(OSError):
-                part.unlink()
-        raise SwysError(
-            f"cannot write checkpoint '{path}' ({error}); choose another folder"
-        ) from None
+            part.unlink(missing_ok=True)
+        raise
     for name, part in parts.items():
         part.replace(folder / name)
-    return card
 
 
 def load_checkpoint(

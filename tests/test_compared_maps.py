@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swys_studies.compared_maps import compare
+from swys_studies.compared_maps import compare, part_of
 
 
 @pytest.fixture
@@ -55,3 +55,8 @@ def test_an_image_without_another_of_its_class_does_not_count_for_chance(rng):
     maps[1] = maps[0]
     compared = compare(maps, maps, np.array([0, 0, 1]))
     assert compared["same_top_chance"] == 1
+
+
+def test_hiding_is_asked_about_every_fourth_image():
+    assert part_of("occlusion") == slice(None, None, 4)
+    assert part_of("grad_cam") == slice(None, None, 1)

@@ -130,3 +130,13 @@ def test_how_many_images(said):
     assert "right" in said("how many images", 2000)
     assert "twice" in said("how many images", 500)
     assert "Solve" in said("how many images", 50)
+
+
+def test_bits(said):
+    weights = torch.tensor([[1.0, -0.5], [0.2, 0.1]])
+    scale = weights.abs().amax(dim=1, keepdim=True) / 7
+    whole = (weights / scale).round()
+    assert "right" in said("bits", whole * scale, weights)
+    assert "multiply them by the scale" in said("bits", whole, weights)
+    assert "becomes 7" in said("bits", weights, weights)
+    assert "went in" in said("bits", weights[0], weights)

@@ -1,6 +1,5 @@
 """What notebooks 4 to 6 show: figures, tables, teachers; and the code on their pages."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from small import vit
 
-from swys_figures import benchmark as benchmark_figures
 from swys_figures import heatmaps as heatmap_figures
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
@@ -21,7 +19,7 @@ from swys_utils import (
     shipped_results,
     teachers,
 )
-from swys_utils.benchmark import OperationCounter, Timing, vit_macs
+from swys_utils.benchmark import OperationCounter, vit_macs
 from swys_utils.config import profile
 from swys_utils.data import Dataset, load_dataset, to_model_input
 from swys_utils.distillation import correlation, soft_target_loss
@@ -30,11 +28,15 @@ from swys_utils.gradcam import METHODS, grad_cam, hires_cam
 from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Mark, plant
-from swys_utils.saved_models import SavedModel
 from swys_utils.splits import Split
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(
+    0,
+    256,
+    (12, 28, 28),
+    dtype=np.uint8,
+)
 MAPS = np.random.default_rng(1).normal(size=(12, 7, 7))
 MARK = Mark()
 
@@ -85,13 +87,23 @@ def test_occlusion_of_the_page_is_that_of_the_package(model, data):
 
 def test_soft_loss_of_the_page_is_that_of_the_package():
     soft_loss = function_of_page("05_distillation", "soft_loss")
-    student, teacher = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
+    student, teacher = torch.randn(
+        2,
+        8,
+        3,
+        generator=torch.Generator().manual_seed(0),
+    )
     assert torch.allclose(soft_loss(student, teacher, 2.0), soft_target_loss(student, teacher, 2.0))
 
 
 def test_map_loss_of_the_page_is_one_minus_the_correlation():
     map_loss = function_of_page("05_distillation", "map_loss")
-    own, wanted = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(0))
+    own, wanted = torch.randn(
+        2,
+        8,
+        16,
+        generator=torch.Generator().manual_seed(0),
+    )
     assert torch.allclose(map_loss(own, wanted), 1 - correlation(own, wanted).mean())
 
 
@@ -131,7 +143,11 @@ def test_a_class_is_named_as_often_with_the_mark_by_a_model_that_knows_nothing(d
 
 
 def test_a_map_that_points_at_the_mark_is_a_hit():
-    planted = plant(Split(IMAGES[:1], np.array([1])), MARK, where="everywhere")
+    planted = plant(
+        Split(IMAGES[:1], np.array([1])),
+        MARK,
+        where="everywhere",
+    )
     points = np.zeros((1, 7, 7))
     points[0, 0, 0] = 1
     maps = {"right": points, "wrong": points[:, ::-1].copy(), "none": 0 * points}
@@ -163,76 +179,6 @@ def test_figures_of_the_planted_study_with_and_without_results(monkeypatch, unit
     assert len(teaching_figures.cheating_students().axes) == 3
 
 
-def saved(auc: float) -> SavedModel:
-    return SavedModel(vit(), {"history": [{"val_auc": auc}]}, "trained here")
-
-
-def test_a_model_that_has_learned_nothing_is_left_out(capsys):
-    models = heatmap_figures.knowing_models({"Base": saved(0.5), "Tiny": saved(0.9)})
-    assert list(models) == ["Tiny"]
-    assert "Base has AUC 0.50" in capsys.readouterr().out
-
-
-def test_where_no_model_has_learned_anything_all_stay():
-    assert list(heatmap_figures.knowing_models({"Base": saved(0.5)})) == ["Base"]
-
-
-def test_images_with_the_same_answers_come_by_their_weaker_map():
-    peaks = np.array([1.0, 3.0, 2.0])[:, None, None]
-    answers = {"a": np.array([0, 1, 1]), "b": np.array([0, 1, 0])}
-    assert heatmap_figures.same_answers(answers, {"a": peaks, "b": peaks}).tolist() == [1, 0]
-
-
-def test_typical_images_come_from_little_to_much_agreement():
-    peaks = np.array([[[0.0, 1.0, 2.0]], [[2.0, 1.0, 0.0]], [[0.0, 2.0, 1.0]]])
-    same = np.repeat([[[0.0, 1.0, 2.0]]], 3, axis=0)
-    answers = {"a": np.zeros(3), "b": np.zeros(3)}
-    chosen = heatmap_figures.typical_images(answers, {"a": peaks, "b": same}, 3)
-    assert chosen.tolist() == [1, 2, 0]
-
-
-def test_the_number_of_an_image_stands_below_its_map():
-    maps = {"torch": MAPS[:2]}
-    figure = benchmark_figures.file_maps(IMAGES[:2], maps, {"torch": np.array([0.5, 1.0])})
-    assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["agreement 0.50", "agreement 1.00"]
-
-
-def test_figures_of_heatmaps():
-    signed = {"Base": MAPS - 5, "Tiny": MAPS}
-    figures = [
-        heatmap_figures.heatmap_steps(IMAGES[0], MAPS[0].clip(0), "pneumonia"),
-        heatmap_figures.colours_figure(MAPS),
-        heatmap_figures.two_rulers(IMAGES[:3], signed, signed, ["yes"] * 3),
-    ]
-    assert [len(figure.axes) for figure in figures] == [4, 10, 15]
-
-
-def test_the_agreement_of_an_image_stands_below_the_second_model():
-    one = {"Base": MAPS[:1], "Tiny": MAPS[:1]}
-    other = {"Base": MAPS[:1], "Tiny": -MAPS[:1]}
-    figure = heatmap_figures.two_rulers(IMAGES[:1], one, other, ["yes"])
-    words = [ax.get_xlabel() for ax in figure.axes]
-    assert words == ["both: yes", "", "agreement 1.00", "", "agreement -1.00"]
-
-
-def test_the_hottest_patch_has_a_frame():
-    heat = np.zeros((4, 4))
-    heat[1, 2] = 3
-    figure, ax = plt.subplots()
-    heatmap_figures.draw_patches(ax, IMAGES[0], heat)
-    (frame,) = ax.patches
-    assert frame.get_xy() == (13.5, 6.5)  # patches of 7 px; pixel 0 begins at -0.5
-    assert ax.images[1].get_alpha()[0, 0] == 0
-    plt.close(figure)
-
-
-def test_an_empty_map_is_called_so():
-    figure, ax = plt.subplots()
-    heatmap_figures.draw_patches(ax, IMAGES[0], np.full((4, 4), -1.0))
-    assert ax.texts[0].get_text() == "empty"
-    plt.close(figure)
-
-
 def test_at_least_twenty_images_keep_their_label(data):
     few = teachers.few_labelled(data.train, share=0.001)
     assert 18 <= len(few) <= 22
@@ -259,14 +205,24 @@ def test_one_label_an_image_is_one_choice(data):
 
 def test_the_twin_has_a_small_teacher(data):
     assert not teachers.has_stored_answers("vit_base", data, IMAGES)
-    teacher = teachers.best_teacher(data, IMAGES, profile("smoke"), torch.device("cpu"))
+    teacher = teachers.best_teacher(
+        data,
+        IMAGES,
+        profile("smoke"),
+        torch.device("cpu"),
+    )
     assert isinstance(teacher, teachers.ChosenTeacher)
     assert teacher.title.startswith("Tiny")
     assert len(teacher.answers.logits) == len(IMAGES)
 
 
 def test_curves_of_students_have_their_names(data, model):
-    curves = teaching_figures.StudentCurves(data.test.head(30), data.info.task, 8, ("line", 0.9))
+    curves = teaching_figures.StudentCurves(
+        data.test.head(30),
+        data.info.task,
+        8,
+        ("line", 0.9),
+    )
     for name in ("Tiny, answers", "control"):
         watch = curves.watch(name)
         for seconds in (0, 0.1, 8):
@@ -276,60 +232,53 @@ def test_curves_of_students_have_their_names(data, model):
     assert any(text.startswith("control: ") for text in texts)
 
 
-def test_a_student_that_learned_nothing_is_not_compared(data, capsys):
-    curves = teaching_figures.StudentCurves(data.test, data.info.task, 8, ("line", 0.9))
-    curves.history = {"a": [{"auc": 0.5}], "b": [{"auc": 0.9}]}
-    assert curves.that_learned({"a": 1, "b": 2}) == {"b": 2}
-    assert "a: AUC 0.50, nothing learned" in capsys.readouterr().out
-
-
 def test_labels_are_moved_apart():
     assert plots.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
 
 
 def test_figures_of_teaching():
     results = shipped_results.series_results()
-    grid = teaching_figures.places_grid(IMAGES[:3], {"Tiny": MAPS[:3]}, {"Tiny": MAPS[:3]})
-    assert len(grid.axes) == 12
     assert len(teaching_figures.three_questions(results).axes) >= 2
     rows = teaching_figures.few_label_table(results)
     assert [row["Tiny learned from"] for row in rows][:2] == ["labels alone", "answers of Base"]
 
 
-TIMINGS = {
-    f"{model}, {runtime}": Timing(np.array([ms, ms, ms]))
-    for model, ms in {"Base": 100.0, "Tiny": 10.0}.items()
-    for runtime in benchmark_figures.RUNTIMES
-}
+def test_each_draw_of_the_few_labels_has_a_column():
+    runs = {"few_labels": [few_run(1, 0.9), few_run(0, 0.8)], "few_control": [few_run(1, 0.7)]}
+    results = shipped_results.series_results()._replace(few_labels=runs)
+    labels, control = teaching_figures.few_label_table(results)
+    assert [labels["draw 1"], labels["draw 2"], labels["mean"]] == ["0.800", "0.900", "0.850"]
+    assert [control["draw 1"], control["draw 2"]] == ["-", "0.700"]
 
 
-def test_a_factor_is_against_base_in_torch():
-    rows = benchmark_figures.time_table(TIMINGS)
-    assert rows[1]["int8"] == "10.0 ms, 10.0x"
+def few_run(seed: int, auc: float) -> dict:
+    return {"seed": seed, "last": {"auc": auc}}
 
 
-def test_figures_of_the_benchmark():
-    figure = benchmark_figures.speed_figure(TIMINGS, dict.fromkeys(TIMINGS, 1))
-    assert len(figure.axes[0].get_yticks()) == 6
-    figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS})
-    assert len(figure.axes) == 6
+class RingReader(torch.nn.Module):
+    """Answers 1 where the first pixels are very bright, else 0."""
+
+    def forward(self, images):
+        bright = images[:, 0, :7, :7].amax(dim=(1, 2)) > 0.99
+        return torch.stack([~bright, bright], dim=1).float()
 
 
-def test_the_table_of_steps_is_kept(tmp_path):
-    file = tmp_path / "tiny.onnx"
-    file.write_bytes(b"0" * 6_000_000)
-    counts = {"Base, torch": 4 * 10**9, "Tiny, ONNX": 3 * 10**8}
-    rows = benchmark_figures.step_table(TIMINGS, counts, {"Tiny, ONNX": file})
-    assert [row["size"] for row in rows] == ["341 MB", "6 MB"]
-    assert rows[1]["times faster [95 %]"] == "10.0 [10.0, 10.0]"
-    benchmark_figures.keep_table(rows, "a note", tmp_path)
-    assert json.loads((tmp_path / "benchmark_table.json").read_text())["note"] == "a note"
+def test_the_healthy_who_become_sick_with_the_ring(data, monkeypatch):
+    dark = replace(data, test=Split(data.test.images // 2, data.test.labels))
+    monkeypatch.setattr(teaching_figures, "predict", answers_of(RingReader()))
+    assert teaching_figures.caught(None, dark, MARK) == "100%"
 
 
-def test_a_table_of_html():
-    html = benchmark_figures.as_html([{"model": "Base", "ms": "3"}], "a note")
-    assert "<td>Base</td><td>3</td>" in html
-    assert html.endswith("<p>a note</p>")
+def answers_of(model):
+    def predict(_, images, **options):
+        return model(to_model_input(images, 28)).numpy()
+
+    return predict
+
+
+@pytest.mark.parametrize(("percent", "shade"), [(88, "#B00020"), (45, "#B36B00"), (3, "black")])
+def test_models_that_obey_are_red(percent, shade):
+    assert teaching_figures._by_obedience(percent) == shade
 
 
 def test_operations_are_counted():
@@ -365,7 +314,11 @@ def test_the_exercise_on_hires_cam(capsys, model):
 
 
 def test_the_exercise_on_rounding(capsys):
-    weights = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(
+        4,
+        6,
+        generator=torch.Generator().manual_seed(0),
+    )
     scale = weights.abs().max() / 64
     check("one scale", (weights / scale).round() * scale, weights)
     assert "right" in capsys.readouterr().out
@@ -396,15 +349,12 @@ def test_the_exercise_on_random_weights(capsys, model):
     assert "below 0.5" in capsys.readouterr().out
 
 
-def test_the_exercise_on_enlarged_images(capsys):
-    check("enlarged images", 4.1)
-    assert "right" in capsys.readouterr().out
-    check("enlarged images", 64)
-    assert "number of patches" in capsys.readouterr().out
-
-
 def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
-    monkeypatch.setitem(METHODS, "new", replace(METHODS["legrad"], id="new", title="a new way"))
+    monkeypatch.setitem(
+        METHODS,
+        "new",
+        replace(METHODS["legrad"], id="new", title="a new way"),
+    )
     measured = unit("cheat")
     measured["methods"]["new, block 11"] = {"hits": 0.5, "chance": 0.06}
     monkeypatch.setattr(planted_figures, "planted_units", lambda dataset: [measured])

@@ -27,7 +27,11 @@ def data(drawn_data_dir):
     pool = Split(images, family % 2)
     order = rng.permutation(len(pool))
     drawn = load_dataset("pneumoniamnist", root=drawn_data_dir)
-    return replace(drawn, train=pool.take(order[48:]), val=pool.take(order[:48]))
+    return replace(
+        drawn,
+        train=pool.take(order[48:]),
+        val=pool.take(order[:48]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +60,18 @@ def test_a_group_has_images_of_one_class(data):
 
 def test_brightness_does_not_make_another_group():
     rng = np.random.default_rng(0)
-    dark = rng.integers(0, 100, (40, 28, 28), dtype=np.uint8)
+    dark = rng.integers(
+        0,
+        100,
+        (40, 28, 28),
+        dtype=np.uint8,
+    )
     positions = lookalikes.embed(np.concatenate([dark, dark * 2]))
-    np.testing.assert_allclose(positions[:40], positions[40:], atol=1e-3)
+    np.testing.assert_allclose(
+        positions[:40],
+        positions[40:],
+        atol=1e-3,
+    )
 
 
 def test_each_image_is_held_out_once(data, folds):
@@ -97,7 +110,11 @@ def test_several_labels_an_image_are_refused(drawn_data_dir):
 
 
 def test_fewer_images_than_groups_are_refused(data):
-    few = replace(data, train=data.train.head(10), val=data.val.head(10))
+    few = replace(
+        data,
+        train=data.train.head(10),
+        val=data.val.head(10),
+    )
     with pytest.raises(SwysError, match="images for 50 groups"):
         lookalikes.grouped_folds(few, groups=50)
 

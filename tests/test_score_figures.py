@@ -10,7 +10,12 @@ from swys_utils.metrics import evaluate
 @pytest.fixture
 def score():
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 0.0], [1.0, 0.0]])
-    return evaluate(logits, np.array([0, 1, 0, 1]), "binary-class", n_resamples=20)
+    return evaluate(
+        logits,
+        np.array([0, 1, 0, 1]),
+        "binary-class",
+        n_resamples=20,
+    )
 
 
 def test_a_circle_for_each_run(score):

@@ -29,7 +29,12 @@ def data(drawn_data_dir) -> Dataset:
 @pytest.fixture
 def images() -> np.ndarray:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (6, 28, 28, 3), dtype=np.uint8)
+    return rng.integers(
+        0,
+        256,
+        (6, 28, 28, 3),
+        dtype=np.uint8,
+    )
 
 
 @pytest.fixture
@@ -176,7 +181,12 @@ def test_a_crop_of_a_quarter_shows_half_of_each_side(middle):
 
 
 def test_a_crop_stays_inside_the_image(middle):
-    ramp = torch.linspace(-1, 1, 8).expand(6, 1, 8, 8)
+    ramp = torch.linspace(-1, 1, 8).expand(
+        6,
+        1,
+        8,
+        8,
+    )
     draws = middle._replace(scale=torch.zeros(6), shift_x=torch.zeros(6))
     views = augment(ramp, 8, Augmentation(crop=0.25), draws)
     left_half = ramp[..., 0:4]
@@ -191,11 +201,21 @@ def test_a_crop_of_everything_is_the_whole_image(planes, middle):
 
 
 def test_a_crop_can_be_wider_than_high(middle):
-    columns = torch.linspace(-1, 1, 8).expand(6, 1, 8, 8)
+    columns = torch.linspace(-1, 1, 8).expand(
+        6,
+        1,
+        8,
+        8,
+    )
     quarter = Augmentation(crop=0.25)
     draws = middle._replace(scale=torch.zeros(6), ratio=torch.ones(6))
     wide = augment(columns, 8, quarter, draws)
-    square = augment(columns, 8, quarter, draws._replace(ratio=torch.full((6,), 0.5)))
+    square = augment(
+        columns,
+        8,
+        quarter,
+        draws._replace(ratio=torch.full((6,), 0.5)),
+    )
     assert wide[0].max() - wide[0].min() > square[0].max() - square[0].min()
 
 
@@ -354,10 +374,21 @@ def test_fewer_images_than_a_batch_are_one_batch():
 
 def test_an_image_and_its_label_are_mixed_by_the_same_share(data):
     plain = next(batches(data, 0, RECIPE, seed=0))
-    mixed = next(batches(data, 0, replace(RECIPE, mixup=1.0), seed=0))
+    mixed = next(
+        batches(
+            data,
+            0,
+            replace(RECIPE, mixup=1.0),
+            seed=0,
+        )
+    )
     change = plain.targets.roll(1, 0) - plain.targets
     share = ((mixed.targets - plain.targets) * change).sum() / change.square().sum()
-    expected = torch.lerp(plain.inputs, plain.inputs.roll(1, 0), share)
+    expected = torch.lerp(
+        plain.inputs,
+        plain.inputs.roll(1, 0),
+        share,
+    )
     assert_close(mixed.inputs, expected)
 
 

@@ -32,7 +32,16 @@ def model():
 
 
 def test_the_diagram_says_the_shapes(data):
-    texts = [text.get_text() for text in diagram(data.test.images[0], 192, 3).axes[0].texts]
+    texts = [
+        text.get_text()
+        for text in diagram(
+            data.test.images[0],
+            192,
+            3,
+        )
+        .axes[0]
+        .texts
+    ]
     assert "3 logits" in texts
     assert any("(17, 192)" in text for text in texts)
 
@@ -112,7 +121,11 @@ def test_a_loss_of_zero_lies_above_the_axis(curve):
 
 
 def test_the_lowest_validation_loss_is_marked(curve):
-    curve.history = history((np.nan, 1), (0.5, 0.4), (0.1, 0.8))
+    curve.history = history(
+        (np.nan, 1),
+        (0.5, 0.4),
+        (0.1, 0.8),
+    )
     losses = curve.figure().axes[0]
     assert words(losses) == ["lowest", "training", "validation"]
     assert losses.texts[0].xy == (1, 0.4)
@@ -230,7 +243,11 @@ def test_without_positions_the_order_of_the_patches_does_not_matter():
     vit = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
     vit.pos_embed.data.mul_(50)
     images = torch.rand(1, 3, 28, 28)
-    rows = bag_of_patches(vit, images, lambda tokens: tokens[:, [0, *range(16, 0, -1)]])
+    rows = bag_of_patches(
+        vit,
+        images,
+        lambda tokens: tokens[:, [0, *range(16, 0, -1)]],
+    )
     with_positions, without = rows
     assert with_positions["in order"] != with_positions["shuffled"]
     in_order = [float(value) for value in without["in order"].split(",")]

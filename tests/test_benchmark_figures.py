@@ -1,0 +1,95 @@
+"""Figures and tables of notebook 6."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from small import vit
+
+from swys_figures import benchmark as benchmark_figures
+from swys_utils.benchmark import Timing
+from swys_utils.data import Dataset, load_dataset
+
+IMAGES = np.random.default_rng(0).integers(
+    0,
+    256,
+    (2, 28, 28),
+    np.uint8,
+)
+MAPS = np.random.default_rng(1).normal(size=(2, 7, 7))
+
+
+@pytest.fixture
+def data(drawn_data_dir) -> Dataset:
+    return load_dataset(root=drawn_data_dir)
+
+
+@pytest.fixture
+def model():
+    return vit().eval()
+
+
+TIMINGS = {
+    f"{model}, {runtime}": Timing(np.array([ms, ms, ms]))
+    for model, ms in {"Base": 100.0, "Tiny": 10.0}.items()
+    for runtime in benchmark_figures.RUNTIMES
+}
+
+
+def test_the_factor_of_each_program_is_written():
+    figure = benchmark_figures.width_figure(TIMINGS, 15.5)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("10.0 times faster") == 3
+    assert "15.5 times, if only arithmetic took time" in texts
+
+
+def test_maps_of_a_file_stand_below_the_images():
+    figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS})
+    assert len(figure.axes) == 6
+
+
+def test_no_rounding_changes_no_answer(data, model):
+    before = model.head.weight.clone()
+    rows = benchmark_figures.answers_by_bits(
+        model,
+        data.test.head(8),
+        lambda matrix, bits: matrix,
+    )
+    assert {row["answers that change"] for row in rows} == {"0.0%"}
+    assert torch.equal(model.head.weight, before)
+
+
+def test_other_matrices_change_answers(data, model):
+    rows = benchmark_figures.answers_by_bits(
+        model, data.test.head(40), lambda matrix, bits: -matrix if bits == 2 else matrix
+    )
+    assert rows[0]["answers that change"] == "0.0%"
+    assert rows[-1]["answers that change"] != "0.0%"
+
+
+def test_the_table_of_steps_is_kept(tmp_path):
+    file = tmp_path / "tiny.onnx"
+    file.write_bytes(b"0" * 6_000_000)
+    counts = {"Base, torch": 4 * 10**9, "Tiny, ONNX": 3 * 10**8}
+    rows = benchmark_figures.step_table(TIMINGS, counts, {"Tiny, ONNX": file})
+    assert [row["size"] for row in rows] == ["341 MB", "6 MB"]
+    assert rows[1]["times faster [95 %]"] == "10.0 [10.0, 10.0]"
+    benchmark_figures.keep_table(rows, "a note", tmp_path)
+    assert json.loads((tmp_path / "benchmark_table.json").read_text())["note"] == "a note"
+
+
+def test_a_table_of_html():
+    html = benchmark_figures.as_html([{"model": "Base", "ms": "3"}], "a note")
+    assert "<td>Base</td><td>3</td>" in html
+    assert html.endswith("<p>a note</p>")
+
+
+def test_the_number_of_an_image_stands_below_its_map():
+    maps = {"torch": MAPS[:2]}
+    figure = benchmark_figures.file_maps(
+        IMAGES[:2],
+        maps,
+        {"torch": np.array([0.5, 1.0])},
+    )
+    assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["agreement 0.50", "agreement 1.00"]

@@ -1,0 +1,88 @@
+"""Figures of heatmaps in notebook 4."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from small import vit
+
+from swys_figures import heatmaps as heatmap_figures
+from swys_utils.saved_models import SavedModel
+
+IMAGES = np.random.default_rng(0).integers(
+    0,
+    256,
+    (3, 28, 28),
+    np.uint8,
+)
+MAPS = np.random.default_rng(1).normal(size=(12, 7, 7))
+
+
+def test_figures_of_heatmaps():
+    signed = {"Base": MAPS - 5, "Tiny": MAPS}
+    figures = [
+        heatmap_figures.heatmap_steps(IMAGES[0], MAPS[0].clip(0), "pneumonia"),
+        heatmap_figures.colours_figure(MAPS),
+        heatmap_figures.two_rulers(IMAGES[:3], signed, signed, ["yes"] * 3),
+    ]
+    assert [len(figure.axes) for figure in figures] == [4, 10, 15]
+
+
+def test_the_agreement_of_an_image_stands_below_the_second_model():
+    one = {"Base": MAPS[:1], "Tiny": MAPS[:1]}
+    other = {"Base": MAPS[:1], "Tiny": -MAPS[:1]}
+    figure = heatmap_figures.two_rulers(IMAGES[:1], one, other, ["yes"])
+    words = [ax.get_xlabel() for ax in figure.axes]
+    assert words == ["both: yes", "", "agreement 1.00", "", "agreement -1.00"]
+
+
+def test_the_hottest_patch_has_a_frame():
+    heat = np.zeros((4, 4))
+    heat[1, 2] = 3
+    figure, ax = plt.subplots()
+    heatmap_figures.draw_patches(ax, IMAGES[0], heat)
+    (frame,) = ax.patches
+    assert frame.get_xy() == (13.5, 6.5)  # patches of 7 px; pixel 0 begins at -0.5
+    assert ax.images[1].get_alpha()[0, 0] == 0
+    plt.close(figure)
+
+
+def test_an_empty_map_is_called_so():
+    figure, ax = plt.subplots()
+    heatmap_figures.draw_patches(
+        ax,
+        IMAGES[0],
+        np.full((4, 4), -1.0),
+    )
+    assert ax.texts[0].get_text() == "empty"
+    plt.close(figure)
+
+
+def saved(auc: float) -> SavedModel:
+    return SavedModel(vit(), {"history": [{"val_auc": auc}]}, "trained here")
+
+
+def test_a_model_that_has_learned_nothing_is_left_out(capsys):
+    models = heatmap_figures.knowing_models({"Base": saved(0.5), "Tiny": saved(0.9)})
+    assert list(models) == ["Tiny"]
+    assert "Base has AUC 0.50" in capsys.readouterr().out
+
+
+def test_where_no_model_has_learned_anything_all_stay():
+    assert list(heatmap_figures.knowing_models({"Base": saved(0.5)})) == ["Base"]
+
+
+def test_images_with_the_same_answers_come_by_their_weaker_map():
+    peaks = np.array([1.0, 3.0, 2.0])[:, None, None]
+    answers = {"a": np.array([0, 1, 1]), "b": np.array([0, 1, 0])}
+    assert heatmap_figures.same_answers(answers, {"a": peaks, "b": peaks}).tolist() == [1, 0]
+
+
+def test_typical_images_come_from_little_to_much_agreement():
+    peaks = np.array([[[0.0, 1.0, 2.0]], [[2.0, 1.0, 0.0]], [[0.0, 2.0, 1.0]]])
+    same = np.repeat(
+        [[[0.0, 1.0, 2.0]]],
+        3,
+        axis=0,
+    )
+    answers = {"a": np.zeros(3), "b": np.zeros(3)}
+    chosen = heatmap_figures.typical_images(answers, {"a": peaks, "b": same}, 3)
+    assert chosen.tolist() == [1, 2, 0]
