@@ -246,7 +246,7 @@ def _draw_shares(ax: Axes, image: np.ndarray, shares: np.ndarray, strongest: flo
 def bag_of_patches(
     vit: VisionTransformer, images: Tensor, reorder: Callable[[Tensor], Tensor]
 ) -> list[dict[str, str]]:
-    """Logits of an image with its patch tokens in order and in another one, as a table.
+    """Logits of an image with its patches in order and in another one, as a table.
 
     Args:
         vit: with a CLS token.
@@ -254,15 +254,16 @@ def bag_of_patches(
         reorder: tokens (1, 1 + n, width) -> the same in another order.
 
     Returns:
-        A row with positions, and one as if the position embedding were zero.
+        A row in which each place has its position embedding, and one as if that were zero.
     """
-    patches = vit.patch_embed(images)
-    tokens = torch.cat([vit.cls_token, patches], dim=1)
+    tokens = torch.cat([vit.cls_token, vit.patch_embed(images)], dim=1)
+    orders = {"in order": tokens, "shuffled": reorder(tokens)}
     rows = []
-    for title, start in {"with": tokens + vit.pos_embed, "without": tokens}.items():
+    for title, positions in {"with": vit.pos_embed, "without": torch.zeros(1)}.items():
         row = {"positions": title}
-        for order, changed in {"in order": start, "shuffled": reorder(start)}.items():
-            logits = vit.head(vit.norm(vit.blocks(changed))[:, 0])
-            row[order] = ", ".join(f"{value:.4f}" for value in logits[0].tolist())
+        for order, changed in orders.items():
+            placed = changed + positions.to(changed.device)
+            logits = vit.head(vit.norm(vit.blocks(placed))[:, 0])
+            row[order] = ", ".join(f"{value:.3f}" for value in logits[0].tolist())
         rows.append(row)
     return rows
