@@ -33,8 +33,8 @@ def looks_honest(
     Returns:
         A figure of four panels.
     """
-    figure = plt.figure(figsize=(10.5, 3.1), layout="constrained")
-    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.6])
+    figure = plt.figure(figsize=(10.5, 2.7), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.3])
     titles = [
         "the planted ring",
         "what the student marks\n(Grad-CAM)",
