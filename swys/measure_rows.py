@@ -54,7 +54,7 @@ MEANINGS = {
     ),
     "size": (
         "Size",
-        "The bytes of B's weights, as a multiple of A's.",
+        "The bytes of B's weights as they are stored, as a multiple of A's.",
         "06_benchmark.ipynb",
     ),
 }
