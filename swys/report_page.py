@@ -221,9 +221,10 @@ def notebook_title(name: str) -> str:
         name: such as ``extras/07_is_the_map_true.ipynb``.
 
     Returns:
-        Such as ``notebook 7``.
+        Such as ``extra 7``.
     """
-    return f"notebook {int(Path(name).stem[:2])}"
+    kind = "extra" if name.startswith("extras/") else "notebook"
+    return f"{kind} {int(Path(name).stem[:2])}"
 
 
 def _environment() -> Environment:
