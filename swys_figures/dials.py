@@ -12,7 +12,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.data import Dataset
 from swys_utils.metrics import probabilities
-from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .data import as_png, short_name
@@ -71,7 +70,9 @@ class ThresholdDial(widgets.VBox):
 
     def __repr__(self) -> str:
         settings = f"threshold {self.threshold.value:.2f}, {self.share.value} of 100 are sick"
-        return f"{settings} (run the notebook to move both):\n{as_table(self.rows())}"
+        return (
+            f"Sliders: {settings} (run it to move them)"  # ipywidgets shows 110 letters
+        )
 
 
 class PatchCover(widgets.VBox):
@@ -153,7 +154,7 @@ class PatchCover(widgets.VBox):
         lines = []
         for title, picture in self.pictures.items():
             lines.append(f"{title}: {self.name} {self.probability(picture):.0%}")
-        return "\n".join([*lines, "(run the notebook to cover patches)"])
+        return "\n".join([*lines, "(run it to cover patches)"])  # ipywidgets shows 110 letters
 
 
 def _html_table(rows: list[dict[str, str]]) -> str:

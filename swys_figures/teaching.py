@@ -231,11 +231,13 @@ def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
         Rows for ``results.as_table``, one for each way to teach.
     """
     rows = []
+    runs = [run for entries in results.few_labels.values() for run in entries]
+    draws = 1 + max((run["seed"] for run in runs), default=0)
     for method, title in FEW.items():
         areas = {run["seed"]: run["last"]["auc"] for run in results.few_labels.get(method, [])}
         if areas:
             row = {"Tiny learned from": title}
-            for seed in range(1 + max(areas)):
+            for seed in range(draws):
                 row[f"draw {seed + 1}"] = f"{areas[seed]:.3f}" if seed in areas else "-"
             row["mean"] = f"{np.mean(list(areas.values())):.3f}"
             rows.append(row)
@@ -268,7 +270,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     }
     for place, kind in enumerate(kinds):
         of_kind = [unit for unit in units if unit["kind"] == kind]
-        shade = _by_obedience(np.mean([_flips(unit) for unit in of_kind]))
+        shade = _by_obedience(float(np.mean([_flips(unit) for unit in of_kind])))
         for ax, value in zip(axes, panels.values()):
             values = np.array([value(unit) for unit in of_kind])
             _draw_kind(ax, place, values, shade)
