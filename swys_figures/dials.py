@@ -70,9 +70,7 @@ class ThresholdDial(widgets.VBox):
 
     def __repr__(self) -> str:
         settings = f"threshold {self.threshold.value:.2f}, {self.share.value} of 100 are sick"
-        return (
-            f"Sliders: {settings} (run it to move them)"  # ipywidgets shows 110 letters
-        )
+        return f"Sliders: {settings} (run it to move them)"  # ipywidgets shows 110 letters
 
 
 class PatchCover(widgets.VBox):
