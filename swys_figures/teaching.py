@@ -280,7 +280,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
         ax.set_title(title, fontsize=10, loc="left")
         limit = 1 if value is _likeness else 100
         ax.set_xlim(-0.03 * limit, 1.03 * limit)
-    axes[0].set(yticks=range(len(kinds)), ylim=(len(kinds) - 0.5, -0.5))
+    axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
     axes[2].axvline(100 * patch**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
     axes[1].set_xlabel("red: most healthy become sick, orange: many, black: few")
