@@ -12,14 +12,11 @@ from swys_utils.shipped_results import SeriesResults
 RULERS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
 
 
-def agreement_table(
-    results: SeriesResults, names: Sequence[str] = ("vit_base", "vit_tiny")
-) -> list[dict[str, str]]:
-    """How much the maps of models agree with those of Base, and those of two Tinys with each other.
+def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
+    """How much maps agree: those of another Base and of Tiny with Base's, and those of two Tinys.
 
     Args:
-        results: of a data set.
-        names: ids in ``models.SERIES``; those that were not measured are left out.
+        results: of a data set; what was not measured on it is left out.
 
     Returns:
         Rows for ``results.as_table``: mean agreement and, in brackets, chance; in how many images
@@ -27,7 +24,7 @@ def agreement_table(
         was not measured.
     """
     rows = []
-    for name in names:
+    for name in ("vit_base", "vit_tiny"):
         if name not in results.agreement.get("grad_cam", {}):
             continue
         title = SERIES[name].title

@@ -125,14 +125,14 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
             student_maps = signed_maps(model, images, predictions, method)
-            measured.maps[method][run_id] = compare(
-                teacher_maps(method), student_maps, predictions[part_of(method)]
-            )
+            row = compare(teacher_maps(method), student_maps, predictions[part_of(method)])
+            measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
     measured.siblings = compare_siblings(tinys, images, predictions, measured.siblings)
-    write_json(path, _result(data, measured))
-    return _result(data, measured)
+    result = _result(data, measured)
+    write_json(path, result)
+    return result
 
 
 def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
