@@ -35,8 +35,8 @@ class Column:
         milliseconds: of one image; None where it was not measured.
         places: way to explain -> agreement with Base of each run.
         chance: way to explain -> agreement by chance, of two images with the same answer.
-        siblings: way to explain -> agreement of two runs of this model with each other, where that
-            was measured.
+        siblings: "same", or a way to explain -> the same answers, or the agreement, of two runs of
+            this model with each other, where that was measured.
         remarks: "same", or a way to explain -> a text in the place of its dots.
         same: share of the images with Base's answer, of each run.
     """
@@ -62,8 +62,8 @@ def answer_figure(
 
     A dot is a run with another seed. The bars of the last rows begin at chance, the agreement of
     two different images with the same answer, and end at the mean; the dashed line is a second
-    Base, trained from other random weights, and the short one in Tiny's column how much two Tinys
-    agree with each other.
+    Base, trained from other random weights, and the short one in Tiny's column how alike two Tinys
+    are.
 
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
@@ -126,6 +126,8 @@ def _column(results: SeriesResults, name: str) -> Column:
             chance[method] = float(np.mean([row["chance_in_class"] for row in rows[name]]))
     siblings = {}
     if name == "vit_tiny":
+        if results.siblings_answers:
+            siblings["same"] = 100 * float(np.mean(results.siblings_answers))
         for method, pairs in results.siblings.items():
             siblings[method] = float(np.mean([pair["spearman"] for pair in pairs]))
     return Column(
@@ -217,6 +219,7 @@ def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
                 zorder=0,
             )
             _second_base(ax, values.mean() - 0.5)
+        _draw_siblings(ax, place, column, "same")
     ax.set_ylim(lowest - 3, 101)
     _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
 
@@ -277,21 +280,21 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
         if place == 0:
             ax.axhline(mean, color=shade, ls="--", lw=1, zorder=0)
             _second_base(ax, mean - 0.04)
-        if method in column.siblings:
-            height = column.siblings[method]
-            ax.plot(
-                [place - 0.3, place + 0.3],
-                [height, height],
-                "--",
-                color=shade,
-                lw=1,
-            )
-            ax.text(place - 0.33, height, "two\nTinys", va="top", ha="right").set(
-                color=shade, fontsize=8
-            )
+        _draw_siblings(ax, place, column, method)
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
     _row_title(ax, PLACES[method])
     _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")
+
+
+def _draw_siblings(ax: Axes, place: float, column: Column, row: str) -> None:
+    """A short line where two runs of a model stand that differ in their random weights only."""
+    if row not in column.siblings:
+        return
+    height = column.siblings[row]
+    shade = colour(column.title)
+    ax.plot([place - 0.3, place + 0.3], [height, height], "--", color=shade, lw=1)
+    words = ax.text(place - 0.33, height, "two\nTinys", va="top", ha="right")
+    words.set(color=shade, fontsize=8)
 
 
 def _dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:

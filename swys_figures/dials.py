@@ -74,10 +74,10 @@ class ThresholdDial(widgets.VBox):
 
 
 class PatchCover(widgets.VBox):
-    """A picture whose patches can be covered one by one, and what a model then answers.
+    """A picture whose patches can be covered one by one, and what models then answer.
 
     Args:
-        model: is asked after each press.
+        models: name -> model; all are asked after each press. Their patches are of one size.
         data: says what its classes are.
         pictures: what to choose from, title -> image, uint8 (H, W) or (H, W, 3).
         asked: the class whose probability is shown.
@@ -85,22 +85,22 @@ class PatchCover(widgets.VBox):
     Attributes:
         choice: which picture is shown.
         buttons: one for each patch, row by row; pressed means covered.
-        answer: what the model says.
+        answer: what the models say.
     """
 
     def __init__(
         self,
-        model: VisionTransformer,
+        models: Mapping[str, VisionTransformer],
         data: Dataset,
         pictures: Mapping[str, np.ndarray],
         asked: int = 1,
     ):
-        self.model = model
+        self.models = models
         self.task = data.info.task
         self.pictures = pictures
         self.asked = asked
         self.name = short_name(data, asked)
-        rows, columns = model.patch_embed.grid_size
+        rows, columns = next(iter(models.values())).patch_embed.grid_size
         self.grid = (rows, columns)
         self.choice = widgets.Dropdown(options=list(pictures), description="picture")
         self.buttons = []
@@ -132,26 +132,29 @@ class PatchCover(widgets.VBox):
                 picture[top : top + down, left : left + across] = mean
         return picture
 
-    def probability(self, picture: np.ndarray) -> float:
-        """What the model gives the class that is asked about.
+    def says(self, picture: np.ndarray) -> str:
+        """How probable the class that is asked about is to each model.
 
         Args:
             picture: uint8 (H, W) or (H, W, 3).
         """
-        logits = predict(self.model, picture[None])
-        return float(probabilities(logits, self.task)[0, self.asked])
+        words = []
+        for name, model in self.models.items():
+            shares = probabilities(predict(model, picture[None]), self.task)
+            words.append(f"{name} {shares[0, self.asked]:.0%}")
+        return ", ".join(words)
 
     def _show(self, change: dict[str, Any] | None = None) -> None:
         picture = self.covered()
         self.shown.value = as_png(picture)
         count = sum(button.value for button in self.buttons)
-        says = f"{self.name}: {self.probability(picture):.0%}"
+        says = f"{self.name}: {self.says(picture)}"
         self.answer.value = f"<b>{html.escape(says)}</b>, with {count} patches covered"
 
     def __repr__(self) -> str:
         lines = []
         for title, picture in self.pictures.items():
-            lines.append(f"{title}: {self.name} {self.probability(picture):.0%}")
+            lines.append(f"{title}: {self.says(picture)}")
         return "\n".join([*lines, "(run it to cover patches)"])  # ipywidgets shows 110 letters
 
 

@@ -173,8 +173,8 @@ def two_rulers(
 ) -> Figure:
     """A row for each image: what two models mark in it, and what their answers rest on.
 
-    A frame is around the hottest patch of each map. Between the maps of both models by one ruler
-    stands how much they agree.
+    A frame is around the hottest patch of each map, whose value stands below it. Below the second
+    map of each ruler stands how much the maps of both models agree.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -198,10 +198,11 @@ def two_rulers(
             axes[0, place].set_title(f"{name}:\n{ruler}", color=colour(name), fontsize=10)
             for ax, image, heat in zip(axes[:, place], images, of_model):
                 draw_patches(ax, image, heat)
+                ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=9)
             place += 1
         first, *_, second = maps.values()
         for ax, value in zip(axes[:, place - 1], agreement(first, second)):
-            ax.set_xlabel(f"agreement {value:.2f}", fontsize=10, weight="bold")
+            ax.set_xlabel(f"{ax.get_xlabel()}\nagreement {value:.2f}", fontsize=9)
     return figure
 
 

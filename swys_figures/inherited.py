@@ -83,9 +83,10 @@ def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
             ha="center",
             fontsize=9,
         )
-    ax.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
-    ax.text(0.5, -0.65, " guessing", color=GREY, fontsize=9)
+    ax.axvspan(0, 0.5, color=GREY, alpha=0.15, linewidth=0)
+    ax.text(0.25, -0.55, "obeys the ring", ha="center", fontsize=9)
+    ax.text(0.75, -0.55, "reads the image", ha="center", fontsize=9)
     ax.set(xlim=(0, 1), ylim=(len(swapped) - 0.3, -0.8))
     ax.set_yticks(range(len(swapped)), list(swapped))
-    ax.set_xlabel("AUC")
-    ax.set_title("with the ring on the wrong images", fontsize=10)
+    ax.set_xlabel("AUC (0.5: guessing)")
+    ax.set_title("the ring moved to images\nof the other class", fontsize=10)

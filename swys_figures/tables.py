@@ -13,7 +13,7 @@ RULERS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
 
 
 def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
-    """How much maps agree: those of another Base and of Tiny with Base's, and those of two Tinys.
+    """How much maps agree: Tiny's and another Base's with Base's, and those of two Tinys.
 
     Args:
         results: of a data set; what was not measured on it is left out.
@@ -24,7 +24,7 @@ def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
         was not measured.
     """
     rows = []
-    for name in ("vit_base", "vit_tiny"):
+    for name in ("vit_tiny", "vit_base"):
         if name not in results.agreement.get("grad_cam", {}):
             continue
         title = SERIES[name].title
@@ -41,7 +41,7 @@ def _agreement_row(compared: str, runs: Mapping[str, Sequence[Mapping]]) -> dict
     for method, title in RULERS.items():
         row[title] = _with_chance(runs.get(method, []), "spearman", "chance_in_class", "{:.2f}")
     hidden = runs.get("occlusion", [])
-    row["same hottest patch (chance)"] = _with_chance(
+    row["same hottest patch by hiding (chance)"] = _with_chance(
         hidden, "same_top", "same_top_chance", "{:.0%}"
     )
     counts = [str(len(runs.get(method, []))) for method in RULERS]

@@ -39,7 +39,7 @@ CHEATING = {  # kind of model in planted.json -> its name in the figure
 }
 
 
-# share of the healthy who become sick with the ring, % -> colour of such models
+# share of the healthy who are called sick with the ring, % -> colour of such models
 OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
@@ -160,9 +160,7 @@ def three_questions(results: SeriesResults) -> Figure:
     titles = [SERIES[name].title for name in names]
     titles = ["another Base" if title == "Base" else title for title in titles]
     if results.siblings:
-        for ax, ruler in zip(axes[1:], rulers):
-            pairs = results.siblings.get(ruler, [])
-            _draw_agreement(ax, len(titles), pairs, colour("Tiny"))
+        _draw_siblings(axes, len(titles), results, rulers)
         titles.append("(two Tinys)")
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     for ax, ruler in zip(axes[1:], rulers):
@@ -176,6 +174,16 @@ def three_questions(results: SeriesResults) -> Figure:
     )
     axes[0].set_yticklabels(titles)
     return figure
+
+
+def _draw_siblings(
+    axes: Sequence[Axes], place: float, results: SeriesResults, rulers: Sequence[str]
+) -> None:
+    """The row of two Tinys that differ in their random weights only."""
+    shade = colour("Tiny")
+    _row_of_dots(axes[0], place, 100 * np.array(results.siblings_answers), shade)
+    for ax, ruler in zip(axes[1:], rulers):
+        _draw_agreement(ax, place, results.siblings.get(ruler, []), shade)
 
 
 def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str) -> None:
@@ -222,7 +230,7 @@ def _row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None
 
 
 def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
-    """Complete runs with 1 % of the labels: the AUC of each draw of them, and the mean.
+    """Complete runs with 1 % of the labels: the AUC of each draw of them.
 
     Args:
         results: of ``shipped_results.series_results``.
@@ -239,7 +247,6 @@ def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
             row = {"Tiny learned from": title}
             for seed in range(draws):
                 row[f"draw {seed + 1}"] = f"{areas[seed]:.3f}" if seed in areas else "-"
-            row["mean"] = f"{np.mean(list(areas.values())):.3f}"
             rows.append(row)
     return rows
 
@@ -259,14 +266,14 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     figure, axes = plt.subplots(
         1,
         3,
-        figsize=(8.4, 0.5 * len(kinds) + 1.3),
+        figsize=(8.4, 0.5 * len(kinds) + 1.5),
         sharey=True,
     )
     figure.set_layout_engine("constrained")
     panels = {
-        "DOES IT CHEAT?\nhealthy made sick (%)": _flips,
-        "DOES GRAD-CAM SHOW IT?\nlike the honest model": _likeness,
-        "DOES HIDING SHOW IT?\nlost score on the ring (%)": _share_on_the_ring,
+        "DOES IT CHEAT?\nhealthy called sick,\nwith the ring (%)": _flips,
+        "DOES GRAD-CAM SHOW IT?\nagreement with the\nhonest model's map": _likeness,
+        "DOES HIDING SHOW IT?\nshare of the lost score\non the ring (%)": _share_on_the_ring,
     }
     for place, kind in enumerate(kinds):
         of_kind = [unit for unit in units if unit["kind"] == kind]
@@ -283,12 +290,12 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
     axes[2].axvline(100 * patch**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
-    axes[1].set_xlabel("red: most healthy become sick, orange: many, black: few")
+    axes[1].set_xlabel("red: most of the healthy are called sick, orange: many, black: few")
     return figure
 
 
 def _by_obedience(percent: float) -> str:
-    """The colour of models of which so many healthy images become sick with the ring."""
+    """The colour of models that call so many healthy images sick when they have the ring."""
     return next(shade for limit, shade in OBEDIENCE.items() if percent >= limit)
 
 

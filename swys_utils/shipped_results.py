@@ -6,6 +6,7 @@ They lie in ``checkpoints/<dataset>/``. Files of earlier versions are read under
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from .config import CHECKPOINTS
@@ -44,6 +45,8 @@ class SeriesResults(NamedTuple):
             differ in nothing but their random weights.
         same_answers: id in ``SERIES`` -> for each run the share of the test images with the answer
             of that first Base.
+        siblings_answers: for each pair of Tinys on their own, the share of the images with the same
+            answer.
         empty: the same -> the share of its Grad-CAM maps without a positive value.
         few_labels: a way to teach, key of ``FEW`` -> its finished runs with 1 % of the labels.
     """
@@ -54,6 +57,7 @@ class SeriesResults(NamedTuple):
     agreement: dict[str, dict[str, list[dict]]]
     siblings: dict[str, list[dict]]
     same_answers: dict[str, list[float]]
+    siblings_answers: list[float]
     empty: dict[str, list[float]]
     few_labels: dict[str, list[dict]]
 
@@ -87,6 +91,7 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         agreement=_agreement(dataset),
         siblings=_siblings(dataset),
         same_answers=_shares(dataset, "same_prediction"),
+        siblings_answers=_same_answers_of_pairs(runs["vit_tiny"]),
         empty=_shares(dataset, "empty"),
         few_labels=few,
     )
@@ -158,6 +163,15 @@ def planted_units(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
         content = read_results(DEFAULT_DATASET, "planted")
         units = content["units"] if content else []
     return units
+
+
+def _same_answers_of_pairs(runs: list[dict]) -> list[float]:
+    """Of each pair of runs, the share of the test images to which both give the same answer."""
+    shares = []
+    for one, other in combinations(runs, 2):
+        same = [a == b for a, b in zip(one["predicted"], other["predicted"])]
+        shares.append(sum(same) / len(same))
+    return shares
 
 
 def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:

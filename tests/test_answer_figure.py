@@ -77,9 +77,9 @@ def test_the_second_base_is_drawn_as_the_ceiling(figure):
 
 def test_two_tinys_are_drawn_beside_tiny(monkeypatch):
     pair = {"spearman": 0.25, "chance_in_class": 0.125}
-    results = series_results()._replace(siblings={"grad_cam": [pair]})
+    results = series_results()._replace(siblings={"grad_cam": [pair]}, siblings_answers=[0.9])
     monkeypatch.setattr("swys_figures.answer.series_results", lambda dataset: results)
-    assert texts(answer_figure()).count("two\nTinys") == 1
+    assert texts(answer_figure()).count("two\nTinys") == 2
 
 
 def test_the_share_of_the_same_answers_is_a_row(figure):

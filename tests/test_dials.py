@@ -52,7 +52,7 @@ def cover(data):
     torch.manual_seed(0)
     model = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
     pictures = {"one": data.test.images[0], "another": data.test.images[1]}
-    return PatchCover(model, data, pictures)
+    return PatchCover({"Tiny": model}, data, pictures)
 
 
 def test_there_is_a_button_for_each_patch(cover):
@@ -74,4 +74,10 @@ def test_another_picture_can_be_chosen(cover, data):
 
 
 def test_a_page_where_nothing_can_be_pressed_has_the_answers(cover):
-    assert repr(cover).startswith("one: pneumonia ")
+    assert repr(cover).startswith("one: Tiny ")
+
+
+def test_each_model_is_asked(cover, data):
+    cover.models = {"Base": cover.models["Tiny"], "Tiny": cover.models["Tiny"]}
+    base, tiny = cover.says(data.test.images[0]).split(", ")
+    assert base.removeprefix("Base ") == tiny.removeprefix("Tiny ")

@@ -1,5 +1,7 @@
 """What notebooks read of the shipped measurements."""
 
+import json
+
 from swys_utils import shipped_results
 
 
@@ -20,3 +22,15 @@ def test_base_is_the_first_of_the_deployed_models():
 
 def test_a_data_set_without_deployed_models_has_those_of_the_default_one():
     assert shipped_results.deployed_models("octmnist") == shipped_results.deployed_models()
+
+
+def test_pairs_of_tinys_are_compared_answer_by_answer(tmp_path, monkeypatch):
+    runs = []
+    for seed, predicted in enumerate(["0011", "0010", "1111"]):
+        runs.append(
+            {"id": f"vit_tiny/labels/seed{seed}", "method": "labels", "predicted": predicted}
+        )
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "runs.json").write_text(json.dumps({"runs": runs}))
+    monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
+    assert shipped_results.series_results("small").siblings_answers == [0.75, 0.5, 0.25]

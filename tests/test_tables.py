@@ -13,9 +13,9 @@ def results():
     return series_results()
 
 
-def test_the_first_row_is_another_base(results):
+def test_the_first_row_is_tiny_and_the_next_a_yardstick(results):
     titles = [row["compared"] for row in agreement_table(results)]
-    assert titles[:2] == ["another Base with Base", "Tiny with Base"]
+    assert titles[:2] == ["Tiny with Base", "another Base with Base"]
 
 
 def test_the_last_row_is_what_other_random_weights_change(results):
@@ -29,7 +29,7 @@ def test_the_last_row_is_what_other_random_weights_change(results):
 def test_the_share_of_the_same_hottest_patch_is_that_of_runs_that_have_it(results):
     measured = PAIR | {"same_top": 0.5, "same_top_chance": 0.1}
     last = agreement_table(results._replace(siblings={"occlusion": [PAIR, measured]}))[-1]
-    assert last["same hottest patch (chance)"] == "50% (10%)"
+    assert last["same hottest patch by hiding (chance)"] == "50% (10%)"
 
 
 def test_a_model_that_was_not_measured_has_no_row(results):
