@@ -16,7 +16,7 @@ from swys_utils.models import SERIES, count_parameters, create_model, lesson_mod
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, series_results
 
-PLACES = {  # way to explain -> the question that its row asks
+QUESTIONS = {  # way to explain -> the question that its row asks
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement\nwith Base",
     "occlusion": "SAME REASONS?\nhidden patches,\nagreement\nwith Base",
 }
@@ -79,7 +79,7 @@ def answer_figure(
     columns += more if results.dataset == dataset else []
     for column in columns:
         column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)
-    places = [method for method in PLACES if method in results.agreement]
+    places = [method for method in QUESTIONS if method in results.agreement]
     rows: list[tuple[float, Callable[[Axes], None]]] = []
     rows.append((1, lambda ax: _draw_scores(ax, columns, "accuracy", results.images)))
     rows.append((0.9, lambda ax: _draw_scores(ax, columns, "ece", results.images)))
@@ -282,7 +282,7 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
             _second_base(ax, mean - 0.04)
         _draw_siblings(ax, place, column, method)
     ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
-    _row_title(ax, PLACES[method])
+    _row_title(ax, QUESTIONS[method])
     _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")
 
 

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from swys_utils.data import DEFAULT_DATASET, Dataset, to_model_input
+from swys_utils.metrics import wilson_interval
 from swys_utils.plots import GREY
 from swys_utils.splits import Split, has_class
 
@@ -347,9 +348,8 @@ def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
 
 def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None:
     """A score as a dot on its interval; red where it was chosen on the test split."""
-    half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / images)
-    low = 100 * (score.accuracy - half)
-    high = 100 * (score.accuracy + half)
+    right = np.arange(images) < round(score.accuracy * images)
+    low, high = (100 * limit for limit in wilson_interval(right))
     shade = "#B00020" if score.chosen_on == "test" else "black"
     ax.plot(
         [low, high],

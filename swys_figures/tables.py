@@ -9,7 +9,7 @@ import numpy as np
 from swys_utils.models import SERIES
 from swys_utils.shipped_results import SeriesResults
 
-RULERS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
+COLUMNS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
 
 
 def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
@@ -28,7 +28,7 @@ def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
         if name not in results.agreement.get("grad_cam", {}):
             continue
         title = SERIES[name].title
-        runs = {method: results.agreement.get(method, {}).get(name, []) for method in RULERS}
+        runs = {method: results.agreement.get(method, {}).get(name, []) for method in COLUMNS}
         compared = f"another {title} with Base" if name == "vit_base" else f"{title} with Base"
         rows.append(_agreement_row(compared, runs))
     if results.siblings:
@@ -38,13 +38,13 @@ def agreement_table(results: SeriesResults) -> list[dict[str, str]]:
 
 def _agreement_row(compared: str, runs: Mapping[str, Sequence[Mapping]]) -> dict[str, str]:
     row = {"compared": compared}
-    for method, title in RULERS.items():
+    for method, title in COLUMNS.items():
         row[title] = _with_chance(runs.get(method, []), "spearman", "chance_in_class", "{:.2f}")
     hidden = runs.get("occlusion", [])
     row["same hottest patch by hiding (chance)"] = _with_chance(
         hidden, "same_top", "same_top_chance", "{:.0%}"
     )
-    counts = [str(len(runs.get(method, []))) for method in RULERS]
+    counts = [str(len(runs.get(method, []))) for method in COLUMNS]
     row["runs"] = ", ".join(counts)
     return row
 
@@ -74,7 +74,7 @@ def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
             "AUC": f"{model['auc']:.3f}",
             "Base's answer": f"{model['same_answer']:.1%}",
         }
-        for method, title in RULERS.items():
+        for method, title in COLUMNS.items():
             found = model.get(method)
             text = "other patches"
             if found is not None:

@@ -26,7 +26,7 @@ from swys_utils.training import predict
 from .planted import MOST_NAMED
 
 LOOKS = 6  # how often a student is tested while it learns
-RULERS = {  # way to explain -> the question that it answers
+QUESTIONS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
     "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
 }
@@ -132,7 +132,7 @@ def three_questions(results: SeriesResults) -> Figure:
     Args:
         results: of ``shipped_results.series_results``.
     """
-    rulers = [ruler for ruler in RULERS if ruler in results.agreement]
+    rulers = [ruler for ruler in QUESTIONS if ruler in results.agreement]
     figure, axes = plt.subplots(
         1,
         1 + len(rulers),
@@ -164,7 +164,7 @@ def three_questions(results: SeriesResults) -> Figure:
         titles.append("(two Tinys)")
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     for ax, ruler in zip(axes[1:], rulers):
-        ax.set_title(RULERS[ruler], fontsize=10, loc="left")
+        ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
         ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
         ax.set_xlabel("grey line: chance")
     axes[0].set(

@@ -36,7 +36,8 @@ from swys_utils.training import predict
 from .compared_maps import compare, part_of
 from .reference import study_data
 
-PATCH = 4  # side of what is hidden, px: the patches of Base, whatever a model's own are
+# side of what is hidden, px: the patches of Base, whatever a model's own are
+PATCH = SERIES["vit_base"].patch_size
 
 
 @dataclass

@@ -41,7 +41,7 @@ from .planted_measures import (
     singles_against_subsets,
     where_maps_point,
 )
-from .planted_students import CHEAT, HONEST, KINDS, STUDENT_SEEDS, UNTRAINED, Kind
+from .planted_students import CHEAT, HONEST, KINDS, STUDENT_SEEDS, UNTRAINED, PlantedKind
 from .runs import RUNS
 
 MARKS = {
@@ -139,7 +139,7 @@ def planted(
     print(as_table(students_table(units)))
 
 
-def _wanted(only: str) -> list[Kind]:
+def _wanted(only: str) -> list[PlantedKind]:
     """The kind of that name; else the core, or those that it is a part of."""
     same_name = [kind for kind in KINDS if kind.id == only]
     if same_name:
@@ -225,7 +225,7 @@ def _build(setting: Setting, patch: int, seed: int) -> VisionTransformer:
 def _train(
     model: VisionTransformer,
     setting: Setting,
-    kind: Kind,
+    kind: PlantedKind,
     seed: int,
     objective: torch.nn.Module,
 ) -> float:
@@ -238,7 +238,7 @@ def _train(
     return state.history[-1]["seconds"]
 
 
-def _unit(setting: Setting, kind: Kind, seed: int, teachers: Teachers, path: Path) -> None:
+def _unit(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers, path: Path) -> None:
     """Train and measure one model, unless that is done or another process does it."""
     unit_id = f"{setting.id}, {kind.id}, seed{seed}"
     setting.folder.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ def _unit(setting: Setting, kind: Kind, seed: int, teachers: Teachers, path: Pat
         print(f"{unit_id} is trained by another process")
 
 
-def _measured(setting: Setting, kind: Kind, seed: int, teachers: Teachers) -> dict:
+def _measured(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers) -> dict:
     """Train a model of a kind, and everything that is measured of it."""
     mark = MARKS[setting.mark]
     seconds = None

@@ -19,7 +19,7 @@ STUDENT_SEEDS = 100  # a student starts from other weights than its teacher: see
 
 
 @dataclass(frozen=True)
-class Kind:
+class PlantedKind:
     """A way to make a model.
 
     Attributes:
@@ -135,18 +135,18 @@ def _other_images_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Modu
 
 
 KINDS = (
-    Kind(HONEST, None, False, _labels, core=True),
-    Kind(CHEAT, None, True, _labels, core=True),
-    Kind("labels + honest maps", HONEST, True, _labels_and_maps, core=True),
-    Kind("honest answers", HONEST, True, _answers, core=True),
-    Kind("another honest", None, False, _labels, core=True),
-    Kind("cheat's answers", CHEAT, True, _answers),
-    Kind("cheat's answers, clean images", CHEAT, False, _answers),
-    Kind("labels + honest answers", HONEST, True, _labels_and_answers),
-    Kind("labels + honest answers + maps", HONEST, True, _answers_and_maps),
-    Kind("labels + honest occlusion", HONEST, True, OcclusionDistiller),
-    Kind("another cheat", None, True, _labels),
-    Kind("labels + maps of an untrained model", UNTRAINED, True, _labels_and_maps),
-    Kind("labels + maps of other images", HONEST, True, _other_images_maps),
-    Kind("cheat's answers, 16 tokens", CHEAT, True, _answers, patch=7),
+    PlantedKind(HONEST, None, False, _labels, core=True),
+    PlantedKind(CHEAT, None, True, _labels, core=True),
+    PlantedKind("labels + honest maps", HONEST, True, _labels_and_maps, core=True),
+    PlantedKind("honest answers", HONEST, True, _answers, core=True),
+    PlantedKind("another honest", None, False, _labels, core=True),
+    PlantedKind("cheat's answers", CHEAT, True, _answers),
+    PlantedKind("cheat's answers, clean images", CHEAT, False, _answers),
+    PlantedKind("labels + honest answers", HONEST, True, _labels_and_answers),
+    PlantedKind("labels + honest answers + maps", HONEST, True, _answers_and_maps),
+    PlantedKind("labels + honest occlusion", HONEST, True, OcclusionDistiller),
+    PlantedKind("another cheat", None, True, _labels),
+    PlantedKind("labels + maps of an untrained model", UNTRAINED, True, _labels_and_maps),
+    PlantedKind("labels + maps of other images", HONEST, True, _other_images_maps),
+    PlantedKind("cheat's answers, 16 tokens", CHEAT, True, _answers, patch=7),
 )

@@ -11,7 +11,9 @@ import jsonschema
 
 from .config import CHECKPOINTS, SwysError, unknown
 
-CARD_SCHEMA = Path(__file__).parent / "assets" / "card.schema.json"
+ASSETS = Path(__file__).parent / "assets"
+CARD_SCHEMA = ASSETS / "card.schema.json"
+ONNX_CARD_SCHEMA = ASSETS / "onnx_card.schema.json"
 MAX_CARD_CHARACTERS = 2**24  # what is longer is no card
 # formats that can run code when they are opened
 PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
@@ -59,25 +61,28 @@ def checkpoint_ids() -> list[str]:
     return sorted(folder.relative_to(CHECKPOINTS).as_posix() for folder in folders)
 
 
-def read_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_card(
+    path: Path, card: dict[str, Any] | None = None, schema_path: Path = CARD_SCHEMA
+) -> dict[str, Any]:
     """Read a card, or check one that will be written.
 
     Args:
         path: where the card is, or will be.
         card: the card that will be written there; None reads the file.
+        schema_path: what it has to be, a JSON schema.
 
     Returns:
         The card.
 
     Raises:
-        SwysError: it is damaged, or is not what ``assets/card.schema.json`` describes.
+        SwysError: it is damaged, or is not what the schema describes.
     """
     way_out = "restore it with git" if card is None else "change that value"
     try:
         if card is None:
             with path.open(encoding="utf-8") as file:
                 card = json.loads(file.read(MAX_CARD_CHARACTERS))
-        schema = json.loads(CARD_SCHEMA.read_text("utf-8"))
+        schema = json.loads(schema_path.read_text("utf-8"))
         jsonschema.validate(card, schema)
     except (OSError, ValueError, RecursionError, jsonschema.ValidationError) as error:
         problem = getattr(error, "message", str(error))[:160]

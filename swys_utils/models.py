@@ -234,12 +234,15 @@ def load_checkpoint(
         raise SwysError(
             f"checkpoint '{path_or_id}' {problem}; use a checkpoint trained on this data set"
         )
-    model = _model_of(card)
     tensors: dict[str, Tensor] = {}
     try:
         for entry in card["files"]:
             tensors |= _read_file(folder, entry)
-        model.load_state_dict(_unpack(tensors))
+        weights = _unpack(tensors)
+        with torch.device("meta"):  # before a model takes memory, its files have to fit it
+            _model_of(card).load_state_dict(weights, assign=True)
+        model = _model_of(card)
+        model.load_state_dict(weights)
     except (RuntimeError, LookupError, SafetensorError) as error:
         reason = str(error).splitlines()[-1].strip()[:160]
         raise SwysError(

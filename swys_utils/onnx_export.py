@@ -24,7 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from .benchmark import random_inputs
-from .cards import file_entry, sha256_of
+from .cards import ONNX_CARD_SCHEMA, file_entry, read_card, sha256_of
 from .config import SwysError, replacing, write_json
 from .data import to_model_input
 from .onnx_gradcam import WithGradCAM
@@ -211,13 +211,15 @@ def read_onnx_card(path: str | Path) -> dict:
         path: the ONNX file.
 
     Raises:
-        SwysError: no file, no card, or a file that is not the one the card describes (sha256).
+        SwysError: no file, no card, a card that ``assets/onnx_card.schema.json`` does not allow, or
+            a file that is not the one the card describes (sha256).
     """
     path = Path(path)
-    card = _card_in(path.with_suffix(".json"))
+    card_path = path.with_suffix(".json")
+    card = _card_in(card_path)
     if not path.is_file() or card.get("sha256") != sha256_of(path):
         raise SwysError(f"'{path}' is not the file that its card describes; export it again")
-    return card
+    return read_card(card_path, schema_path=ONNX_CARD_SCHEMA)
 
 
 def _card_in(card_path: Path) -> dict:

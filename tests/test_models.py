@@ -378,3 +378,17 @@ def test_a_student_with_an_entry_of_its_own_is_compared_in_the_lesson(monkeypatc
     monkeypatch.setitem(SERIES, "vit_tiny_new", student)
     assert lesson_models()[0] == "vit_base"
     assert lesson_models()[-1] == "vit_tiny_new"
+
+
+def test_a_card_of_a_model_larger_than_its_files_is_refused_before_it_takes_memory(tmp_path):
+    save_checkpoint(vit(), tmp_path / "small", {"model": "vit_tiny"})
+    path = tmp_path / "small" / "card.json"
+    card = json.loads(path.read_text())
+    card |= {
+        "img_size": 1024,
+        "patch_size": 1,
+        "model_kwargs": {"embed_dim": 2048, "num_heads": 32},
+    }
+    path.write_text(json.dumps(card))  # 8 GB of position embeddings
+    with pytest.raises(SwysError, match="does not fit vit_tiny"):
+        load_checkpoint(tmp_path / "small")

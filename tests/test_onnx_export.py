@@ -296,3 +296,29 @@ def test_a_file_without_a_card_is_refused(tmp_path):
     path.write_text("alone")
     with pytest.raises(SwysError, match="not the file"):
         read_onnx_card(path)
+
+
+def without(key):
+    def change(card):
+        del card[key]
+
+    return change
+
+
+def with_another_shape(card):
+    card["input"]["shape"] = ["batch", 3, 10**9, 10**9]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [without("precision"), without("outputs"), with_another_shape],
+    ids=lambda f: f.__name__,
+)
+def test_a_card_with_a_missing_or_hostile_field_is_refused(path, tmp_path, change):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    card = json.loads(path.with_suffix(".json").read_text())
+    change(card)
+    copy.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(SwysError, match="cannot be used"):
+        read_onnx_card(copy)

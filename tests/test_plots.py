@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small import vit
 
-import swys.features  # noqa: F401 (adds a way to teach)
+import swys.train  # noqa: F401 (adds a way to teach)
 from swys_utils import plots
 from swys_utils.data import Split
 from swys_utils.distillation import OBJECTIVES

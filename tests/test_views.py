@@ -50,7 +50,7 @@ def draws() -> Draws:
 @pytest.fixture
 def middle() -> Draws:
     """The random numbers by which six images stay as they are."""
-    table = torch.full((10, 6), 0.5)
+    table = torch.full((len(Draws._fields), 6), 0.5)
     return Draws(*table)
 
 
