@@ -145,8 +145,8 @@ def roc_figure(
     ax.set(
         xlabel="healthy who are called sick (%): 100 - specificity",
         ylabel="sick who are found (%): sensitivity",
-        xlim=(0, 60),
-        ylim=(60, 101),
+        xlim=(0, 45),
+        ylim=(70, 101),
     )
     return figure
 

@@ -294,6 +294,41 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     return figure
 
 
+def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, str]]:
+    """Does teaching an honest map hide a mark from Grad-CAM that does find it in the cheat?
+
+    Args:
+        dataset: MedMNIST's name; where nothing was measured, the default one is shown.
+        patch: side of the models' patches, px.
+
+    Returns:
+        Rows for ``results.as_table``, one for each seed with all three models: in how many images
+        the hottest patch of Grad-CAM is on the ring, and how many healthy images the student of
+        labels + honest maps calls sick once they have it.
+    """
+    kinds = ("cheat", "honest", "labels + honest maps")
+    found: dict[int, dict[str, dict]] = {}
+    for unit in planted_units(dataset):
+        is_shown = (unit["patch"], unit["mark"], unit["model"]) == (patch, "corner", "vit_tiny")
+        if is_shown and unit["kind"] in kinds:
+            found.setdefault(unit["seed"], {})[unit["kind"]] = unit
+    rows = []
+    for seed, units in sorted(found.items()):
+        if len(units) < len(kinds):
+            continue
+        hits = {kind: f"{unit['maps']['grad_cam']['hits']:.0%}" for kind, unit in units.items()}
+        student = units["labels + honest maps"]
+        row = {
+            "start": str(seed + 1),
+            "cheat": hits["cheat"],
+            "its student of honest maps": hits["labels + honest maps"],
+            "the honest teacher": hits["honest"],
+            "the student calls healthy sick": f"{student['scores']['flips']:.0%}",
+        }
+        rows.append(row)
+    return rows
+
+
 def _by_obedience(percent: float) -> str:
     """The colour of models that call so many healthy images sick when they have the ring."""
     return next(shade for limit, shade in OBEDIENCE.items() if percent >= limit)

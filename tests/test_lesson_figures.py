@@ -370,3 +370,14 @@ def test_the_last_block_stands_for_a_method():
 def test_the_first_fill_stands_for_occlusion():
     rows = planted_figures._measured_methods([unit("cheat")])
     assert rows["occlusion"] == "occlusion, mean"
+
+
+def test_worn_maps_has_a_row_for_each_seed_with_all_three_models(monkeypatch):
+    units = []
+    for kind, hits in (("cheat", 0.8), ("honest", 0.5), ("labels + honest maps", 0.4)):
+        unit = {"patch": 4, "mark": "corner", "model": "vit_tiny", "kind": kind, "seed": 0}
+        units.append(unit | {"maps": {"grad_cam": {"hits": hits}}, "scores": {"flips": 0.9}})
+    units.append(units[0] | {"seed": 1})  # a seed without its student
+    monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: units)
+    (row,) = teaching_figures.worn_maps()
+    assert list(row.values()) == ["1", "80%", "40%", "50%", "90%"]
