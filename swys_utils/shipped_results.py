@@ -147,21 +147,23 @@ def deployed_models(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
     return content["models"] if content else []
 
 
-def planted_units(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
+def planted_units(dataset: str = DEFAULT_DATASET, model: str = "vit_tiny") -> list[dict[str, Any]]:
     """What was measured of models with planted marks, on a data set or else the default one.
 
     Args:
         dataset: MedMNIST's name.
+        model: the architecture.
 
     Returns:
         One entry for each trained model, as ``swys study planted`` wrote it. A data set on which no
         model obeys the mark has nothing to show, and those of the default one are returned.
     """
-    content = read_results(dataset, "planted")
-    units = content["units"] if content else []
-    if not any(unit["kind"] == "cheat" and unit["scores"]["flips"] > 0.5 for unit in units):
-        content = read_results(DEFAULT_DATASET, "planted")
-        units = content["units"] if content else []
+    units: list[dict[str, Any]] = []
+    for name in (dataset, DEFAULT_DATASET):
+        content = read_results(name, "planted") or {"units": []}
+        units = [unit for unit in content["units"] if unit["model"] == model]
+        if any(unit["kind"] == "cheat" and unit["scores"]["flips"] > 0.5 for unit in units):
+            break
     return units
 
 

@@ -34,3 +34,7 @@ def test_pairs_of_tinys_are_compared_answer_by_answer(tmp_path, monkeypatch):
     (tmp_path / "small" / "runs.json").write_text(json.dumps({"runs": runs}))
     monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
     assert shipped_results.series_results("small").siblings_answers == [0.75, 0.5, 0.25]
+
+
+def test_planted_units_are_of_one_architecture():
+    assert {unit["model"] for unit in shipped_results.planted_units()} == {"vit_tiny"}
