@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from swys_utils.config import default_device, fast_bf16
+from swys_utils.config import SwysError, default_device, fast_bf16
 from swys_utils.explain import agreement, shuffled
 from swys_utils.faithfulness import deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, heatmaps
@@ -19,6 +19,21 @@ from swys_utils.training import predict
 
 # one of how many test images is explained: hiding patches costs a forward pass for each of them
 EVERY = {"occlusion": 4}
+
+
+def weights_beside_base(folder: str | Path) -> Path:
+    """A folder of shipped checkpoints, once Base is known to be among them.
+
+    Args:
+        folder: it has a subfolder for each model.
+
+    Raises:
+        SwysError: there is no ``vit_base``.
+    """
+    folder = Path(folder)
+    if not (folder / "vit_base").is_dir():
+        raise SwysError(f"'{folder}' has no vit_base; name a folder of shipped checkpoints")
+    return folder
 
 
 def signed_maps(

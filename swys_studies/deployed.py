@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from swys_figures.tables import deployed_table
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import heatmaps
 from swys_utils.metrics import point_scores
@@ -33,7 +33,7 @@ from swys_utils.onnx_export import (
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .compared_maps import compare, part_of
+from .compared_maps import compare, part_of, weights_beside_base
 from .reference import study_data
 
 # side of what is hidden, px: the patches of Base, whatever a model's own are
@@ -76,9 +76,7 @@ def deployed(
         SwysError: no real data, or no checkpoint of Base.
     """
     data = study_data(dataset)
-    weights = Path(folder or CHECKPOINTS / data.info.results_name)
-    if not (weights / "vit_base").is_dir():
-        raise SwysError(f"'{weights}' has no vit_base; name a folder of shipped checkpoints")
+    weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
     result = compare_deployed(weights, data)
     write_json(save_path or CHECKPOINTS / data.info.results_name / "deployed.json", result)
     rows = deployed_table(result["models"])

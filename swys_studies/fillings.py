@@ -6,19 +6,17 @@ A grey square is itself something in a picture. So the shipped models are asked 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.models import SERIES, lesson_models, load_checkpoint
 from swys_utils.occlusion import FILLS, occlusion
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .compared_maps import compare
+from .compared_maps import compare, weights_beside_base
 from .reference import study_data
 
 EVERY = 13  # one of how many test images is asked about, with each filling
@@ -41,9 +39,7 @@ def fillings(
         SwysError: no real data, or no checkpoint of Base.
     """
     data = study_data(dataset)
-    weights = Path(folder or CHECKPOINTS / data.info.results_name)
-    if not (weights / "vit_base").is_dir():
-        raise SwysError(f"'{weights}' has no vit_base; name a folder of shipped checkpoints")
+    weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
     models = {}
     for name in lesson_models():
         if (weights / name).is_dir():

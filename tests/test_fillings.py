@@ -4,6 +4,7 @@ import pytest
 from small import some, vit
 
 from swys_studies import fillings
+from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.occlusion import FILLS
 
@@ -33,5 +34,5 @@ def test_there_is_a_row_for_each_model_and_filling(found):
 
 def test_a_folder_without_base_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(fillings, "study_data", lambda dataset: load_dataset(download=False))
-    with pytest.raises(fillings.SwysError, match="has no vit_base"):
+    with pytest.raises(SwysError, match="has no vit_base"):
         fillings.fillings(folder=str(tmp_path))
