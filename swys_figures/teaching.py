@@ -1,8 +1,8 @@
-"""Figures of notebook 5: students that learn side by side, and what their teacher handed on."""
+"""Figures of notebook 5: students that learn side by side, and what they got from a cheat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,20 +16,16 @@ from torch import nn
 
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.metrics import point_scores
-from swys_utils.models import SERIES, lesson_models
 from swys_utils.planted import Mark, plant
 from swys_utils.plots import GREY, colour, spread_out
 from swys_utils.shipped_results import FEW, SeriesResults, planted_units
 from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
+from .agreement import row_of_dots
 from .planted import MOST_NAMED
 
 LOOKS = 6  # how often a student is tested while it learns
-QUESTIONS = {  # way to explain -> the question that it answers
-    "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
-    "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
-}
 CHEATING = {  # kind of model in planted.json -> its name in the figure
     "another honest": "another honest model",
     "cheat": "the cheat (labels alone)",
@@ -124,109 +120,6 @@ class StudentCurves:
         show = self._display.update if self._shown else self._display.display
         show({"image/png": png}, metadata=metadata, raw=True)
         self._shown = True
-
-
-def three_questions(results: SeriesResults) -> Figure:
-    """Same answers, same maps, same reasons as Base: a dot for each complete run.
-
-    Args:
-        results: of ``shipped_results.series_results``.
-    """
-    rulers = [ruler for ruler in QUESTIONS if ruler in results.agreement]
-    figure, axes = plt.subplots(
-        1,
-        1 + len(rulers),
-        figsize=(8.4, 3.4),
-        sharey=True,
-    )
-    figure.set_layout_engine("constrained")
-    teacher, *students = lesson_models()
-    names = [name for name in (teacher, *students) if name in results.same_answers]
-    for place, name in enumerate(names):
-        shade = colour(SERIES[name].title)
-        _row_of_dots(
-            axes[0],
-            place,
-            100 * np.array(results.same_answers[name]),
-            shade,
-        )
-        for ax, ruler in zip(axes[1:], rulers):
-            _draw_agreement(
-                ax,
-                place,
-                results.agreement[ruler].get(name, []),
-                shade,
-            )
-    titles = [SERIES[name].title for name in names]
-    titles = ["another Base" if title == "Base" else title for title in titles]
-    if results.siblings:
-        _draw_siblings(axes, len(titles), results, rulers)
-        titles.append("(two Tinys)")
-    axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
-    for ax, ruler in zip(axes[1:], rulers):
-        ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
-        ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
-        ax.set_xlabel("grey line: chance")
-    axes[0].set(
-        xlim=(85, 100),
-        yticks=range(len(titles)),
-        ylim=(len(titles) - 0.5, -0.5),
-    )
-    axes[0].set_yticklabels(titles)
-    return figure
-
-
-def _draw_siblings(
-    axes: Sequence[Axes], place: float, results: SeriesResults, rulers: Sequence[str]
-) -> None:
-    """The row of two Tinys that differ in their random weights only."""
-    shade = colour("Tiny")
-    _row_of_dots(axes[0], place, 100 * np.array(results.siblings_answers), shade)
-    for ax, ruler in zip(axes[1:], rulers):
-        _draw_agreement(ax, place, results.siblings.get(ruler, []), shade)
-
-
-def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str) -> None:
-    """A bar from chance to the mean, and a dot for each run."""
-    if not rows:
-        return
-    values = np.array([row["spearman"] for row in rows])
-    chance = np.mean([row["chance_in_class"] for row in rows])
-    ax.barh(
-        place,
-        values.mean() - chance,
-        left=chance,
-        color=shade,
-        alpha=0.3,
-    )
-    ax.plot(
-        [chance, chance],
-        [place - 0.4, place + 0.4],
-        color=GREY,
-        lw=2,
-    )
-    _row_of_dots(ax, place, values, shade)
-
-
-def _row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
-    """Values of one row, a little below each other."""
-    offsets = (
-        np.linspace(
-            -0.2,
-            0.2,
-            len(values),
-        )
-        if len(values) > 1
-        else np.zeros(1)
-    )
-    ax.plot(
-        values,
-        place + offsets,
-        "o",
-        ms=6,
-        color=shade,
-        mec="white",
-    )
 
 
 def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
@@ -356,7 +249,7 @@ def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
 
 def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     """A dot for each model of a kind, and a stroke at their mean."""
-    _row_of_dots(ax, place, values, shade)
+    row_of_dots(ax, place, values, shade)
     ax.plot(values.mean(), place, "|", ms=22, mew=2, color=shade)
 
 

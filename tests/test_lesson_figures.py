@@ -11,6 +11,7 @@ import pytest
 import torch
 from small import vit
 
+from swys_figures import agreement as agreement_figures
 from swys_figures import heatmaps as heatmap_figures
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
@@ -236,9 +237,37 @@ def test_labels_are_moved_apart():
     assert plots.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
 
 
+PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
+
+
+def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
+    results = shipped_results.series_results()
+    grad_cam, hiding = agreement_figures.agreement_figure(results).axes
+    assert grad_cam.get_title(loc="left") == "Grad-CAM"
+    assert hiding.get_title(loc="left") == "hiding"
+    titles = [label.get_text() for label in grad_cam.get_yticklabels()]
+    assert titles == ["Tiny with Base", "another Base\nwith Base", "two Tinys with\neach other"]
+
+
+def test_agreement_says_the_mean_and_chance():
+    results = shipped_results.series_results()
+    other = {"spearman": 0.75, "chance_in_class": 0.375}
+    results = results._replace(agreement={"grad_cam": {"vit_tiny": [PAIR, other]}}, siblings={})
+    (ax,) = agreement_figures.agreement_figure(results).axes
+    assert [text.get_text() for text in ax.texts] == ["0.50 (0.25)"]
+    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    assert [list(values) for values in dots] == [[0.25, 0.75]]
+
+
+def test_agreement_that_was_not_measured_is_an_empty_panel():
+    results = shipped_results.series_results()._replace(agreement={}, siblings={})
+    (ax,) = agreement_figures.agreement_figure(results).axes
+    assert not ax.texts
+
+
 def test_figures_of_teaching():
     results = shipped_results.series_results()
-    assert len(teaching_figures.three_questions(results).axes) >= 2
+    assert len(agreement_figures.three_questions(results).axes) >= 2
     rows = teaching_figures.few_label_table(results)
     assert [row["Tiny learned from"] for row in rows][:2] == ["labels alone", "answers of Base"]
 

@@ -1,0 +1,160 @@
+"""How much two models agree, by two rulers: the figures of notebooks 4 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from swys_utils.models import SERIES, lesson_models
+from swys_utils.plots import GREY, colour
+from swys_utils.shipped_results import SeriesResults
+
+QUESTIONS = {  # way to explain -> the question that it answers
+    "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
+    "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
+}
+RULERS = {  # way to explain -> its name in notebook 4
+    "grad_cam": "Grad-CAM",
+    "occlusion": "hiding",
+}
+
+
+def agreement_figure(results: SeriesResults) -> Figure:
+    """Tiny's and another Base's maps with Base's, and those of two Tinys: a dot for each run.
+
+    Args:
+        results: of ``shipped_results.series_results``; what was not measured is left out.
+    """
+    rulers = [ruler for ruler in RULERS if ruler in results.agreement]
+    figure, axes = plt.subplots(
+        1,
+        max(1, len(rulers)),
+        figsize=(8.4, 2.8),
+        sharey=True,
+        squeeze=False,
+    )
+    figure.set_layout_engine("constrained")
+    for ax, ruler in zip(axes[0], rulers):
+        rows = {
+            "Tiny with Base": results.agreement[ruler].get("vit_tiny", []),
+            "another Base\nwith Base": results.agreement[ruler].get("vit_base", []),
+            "two Tinys with\neach other": results.siblings.get(ruler, []),
+        }
+        for place, (title, runs) in enumerate(rows.items()):
+            _draw_agreement(ax, place, runs, colour("Base" if "Base\n" in title else "Tiny"))
+            _write_agreement(ax, place, runs)
+        ax.set_title(RULERS[ruler], loc="left")
+        ax.set(xlim=(-0.1, 1.35), xticks=np.linspace(0, 1, 6))
+        ax.set_xlabel("agreement (grey line: chance)")
+        ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.4, -0.6))
+    return figure
+
+
+def _write_agreement(ax: Axes, place: float, runs: Sequence[Mapping]) -> None:
+    """The mean of the runs and, in brackets, chance, at the right end of their row."""
+    if not runs:
+        return
+    mean = np.mean([run["spearman"] for run in runs])
+    chance = np.mean([run["chance_in_class"] for run in runs])
+    ax.text(1.35, place, f"{mean:.2f} ({chance:.2f})", ha="right", va="center")
+
+
+def three_questions(results: SeriesResults) -> Figure:
+    """Same answers, same maps, same reasons as Base: a dot for each complete run.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+    """
+    rulers = [ruler for ruler in QUESTIONS if ruler in results.agreement]
+    figure, axes = plt.subplots(
+        1,
+        1 + len(rulers),
+        figsize=(8.4, 3.4),
+        sharey=True,
+    )
+    figure.set_layout_engine("constrained")
+    teacher, *students = lesson_models()
+    names = [name for name in (teacher, *students) if name in results.same_answers]
+    for place, name in enumerate(names):
+        shade = colour(SERIES[name].title)
+        row_of_dots(
+            axes[0],
+            place,
+            100 * np.array(results.same_answers[name]),
+            shade,
+        )
+        for ax, ruler in zip(axes[1:], rulers):
+            _draw_agreement(
+                ax,
+                place,
+                results.agreement[ruler].get(name, []),
+                shade,
+            )
+    titles = [SERIES[name].title for name in names]
+    titles = ["another Base" if title == "Base" else title for title in titles]
+    if results.siblings:
+        _draw_siblings(axes, len(titles), results, rulers)
+        titles.append("(two Tinys)")
+    axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
+    for ax, ruler in zip(axes[1:], rulers):
+        ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
+        ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
+        ax.set_xlabel("grey line: chance")
+    axes[0].set(
+        xlim=(85, 100),
+        yticks=range(len(titles)),
+        ylim=(len(titles) - 0.5, -0.5),
+    )
+    axes[0].set_yticklabels(titles)
+    return figure
+
+
+def _draw_siblings(
+    axes: Sequence[Axes], place: float, results: SeriesResults, rulers: Sequence[str]
+) -> None:
+    """The row of two Tinys that differ in their random weights only."""
+    shade = colour("Tiny")
+    row_of_dots(axes[0], place, 100 * np.array(results.siblings_answers), shade)
+    for ax, ruler in zip(axes[1:], rulers):
+        _draw_agreement(ax, place, results.siblings.get(ruler, []), shade)
+
+
+def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str) -> None:
+    """A bar from chance to the mean, and a dot for each run."""
+    if not rows:
+        return
+    values = np.array([row["spearman"] for row in rows])
+    chance = np.mean([row["chance_in_class"] for row in rows])
+    ax.barh(
+        place,
+        values.mean() - chance,
+        left=chance,
+        color=shade,
+        alpha=0.3,
+    )
+    ax.plot(
+        [chance, chance],
+        [place - 0.4, place + 0.4],
+        color=GREY,
+        lw=2,
+    )
+    row_of_dots(ax, place, values, shade)
+
+
+def row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
+    """Values of one row, a little below each other.
+
+    Args:
+        ax: where they are drawn.
+        place: of the row on the vertical axis.
+        values: float (N,), on the horizontal axis.
+        shade: colour of the dots.
+    """
+    offsets = np.zeros(1)
+    if len(values) > 1:
+        offsets = np.linspace(-0.2, 0.2, len(values))
+    ax.plot(values, place + offsets, "o", ms=6, color=shade, mec="white")
