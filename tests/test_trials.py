@@ -80,6 +80,14 @@ def test_the_test_split_is_not_shown_unless_asked_for(study, capsys):
     assert "test AUC" not in capsys.readouterr().out
 
 
+def test_trials_of_another_fold_are_not_compared(study, capsys):
+    run(study, fold=0, only="plain")
+    run(study, fold=1, only="slow")
+    shown = capsys.readouterr().out.split("slow/fold1/seed0 ...")[1]
+    assert "slow" in shown
+    assert "plain" not in shown
+
+
 def test_a_fold_that_does_not_exist_is_refused(study):
     with pytest.raises(SwysError, match="fold 2 does not exist; choose 0 to 1"):
         run(study, fold=2)
