@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,10 +18,31 @@ QUESTIONS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
     "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
 }
-RULERS = {  # way to explain -> its name in notebook 4
-    "grad_cam": "Grad-CAM",
-    "occlusion": "hiding",
-}
+
+
+class Measure(NamedTuple):
+    """What a panel of notebook 4 shows of each pair of models.
+
+    Attributes:
+        title: of the panel.
+        ruler: way to explain.
+        value: field of a row of agreement.json.
+        chance: its field for the maps of two different images.
+        form: how a value is written.
+    """
+
+    title: str
+    ruler: str
+    value: str
+    chance: str
+    form: str
+
+
+MEASURES = (
+    Measure("Grad-CAM:\nsame order of patches", "grad_cam", "spearman", "chance_in_class", ".2f"),
+    Measure("hiding:\nsame order of patches", "occlusion", "spearman", "chance_in_class", ".2f"),
+    Measure("hiding:\nsame hottest patch", "occlusion", "same_top", "same_top_chance", ".0%"),
+)
 
 
 def agreement_figure(results: SeriesResults) -> Figure:
@@ -29,38 +51,41 @@ def agreement_figure(results: SeriesResults) -> Figure:
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
     """
-    rulers = [ruler for ruler in RULERS if ruler in results.agreement]
+    measures = [measure for measure in MEASURES if measure.ruler in results.agreement]
     figure, axes = plt.subplots(
         1,
-        max(1, len(rulers)),
-        figsize=(8.4, 2.8),
+        max(1, len(measures)),
+        figsize=(8.4, 2.9),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
-    for ax, ruler in zip(axes[0], rulers):
+    for ax, measure in zip(axes[0], measures):
+        compared = results.agreement[measure.ruler]
         rows = {
-            "Tiny with Base": results.agreement[ruler].get("vit_tiny", []),
-            "another Base\nwith Base": results.agreement[ruler].get("vit_base", []),
-            "two Tinys with\neach other": results.siblings.get(ruler, []),
+            "Tiny\nwith Base": compared.get("vit_tiny", []),
+            "another Base\nwith Base": compared.get("vit_base", []),
+            "two Tinys": results.siblings.get(measure.ruler, []),
         }
         for place, (title, runs) in enumerate(rows.items()):
-            _draw_agreement(ax, place, runs, colour("Base" if "Base\n" in title else "Tiny"))
-            _write_agreement(ax, place, runs)
-        ax.set_title(RULERS[ruler], loc="left")
-        ax.set(xlim=(-0.1, 1.35), xticks=np.linspace(0, 1, 6))
-        ax.set_xlabel("agreement (grey line: chance)")
+            shade = colour("Base" if title.startswith("another") else "Tiny")
+            _draw_agreement(ax, place, runs, shade, measure)
+            _write_agreement(ax, place, runs, measure)
+        ax.set_title(measure.title, loc="left", fontsize=10)
+        ax.set(xlim=(-0.1, 1.7), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
         ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.4, -0.6))
+    axes[0, 0].set_xlabel("grey line and brackets: chance")
     return figure
 
 
-def _write_agreement(ax: Axes, place: float, runs: Sequence[Mapping]) -> None:
+def _write_agreement(ax: Axes, place: float, runs: Sequence[Mapping], measure: Measure) -> None:
     """The mean of the runs and, in brackets, chance, at the right end of their row."""
-    if not runs:
-        return
-    mean = np.mean([run["spearman"] for run in runs])
-    chance = np.mean([run["chance_in_class"] for run in runs])
-    ax.text(1.35, place, f"{mean:.2f} ({chance:.2f})", ha="right", va="center")
+    measured = [run for run in runs if measure.value in run]
+    if measured:
+        mean = np.mean([run[measure.value] for run in measured])
+        chance = np.mean([run[measure.chance] for run in measured])
+        text = f"{mean:{measure.form}} ({chance:{measure.form}})"
+        ax.text(1.7, place, text, ha="right", va="center", fontsize=9)
 
 
 def three_questions(results: SeriesResults) -> Figure:
@@ -123,25 +148,21 @@ def _draw_siblings(
         _draw_agreement(ax, place, results.siblings.get(ruler, []), shade)
 
 
-def _draw_agreement(ax: Axes, place: float, rows: Sequence[Mapping], shade: str) -> None:
+def _draw_agreement(
+    ax: Axes,
+    place: float,
+    rows: Sequence[Mapping],
+    shade: str,
+    measure: Measure = MEASURES[0],
+) -> None:
     """A bar from chance to the mean, and a dot for each run."""
-    if not rows:
+    measured = [row for row in rows if measure.value in row]
+    if not measured:
         return
-    values = np.array([row["spearman"] for row in rows])
-    chance = np.mean([row["chance_in_class"] for row in rows])
-    ax.barh(
-        place,
-        values.mean() - chance,
-        left=chance,
-        color=shade,
-        alpha=0.3,
-    )
-    ax.plot(
-        [chance, chance],
-        [place - 0.4, place + 0.4],
-        color=GREY,
-        lw=2,
-    )
+    values = np.array([row[measure.value] for row in measured])
+    chance = np.mean([row[measure.chance] for row in measured])
+    ax.barh(place, values.mean() - chance, left=chance, color=shade, alpha=0.3)
+    ax.plot([chance, chance], [place - 0.4, place + 0.4], color=GREY, lw=2)
     row_of_dots(ax, place, values, shade)
 
 

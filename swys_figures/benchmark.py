@@ -63,6 +63,45 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
     return figure
 
 
+def fixed_part_figure(
+    lines: Mapping[str, tuple[float, float]],
+    billions: Mapping[str, float],
+    check: tuple[str, float, float],
+) -> Figure:
+    """Time against arithmetic, a line for each program; on the right the lower left corner.
+
+    Args:
+        lines: program -> the time at no arithmetic, ms, and the ms for each billion
+            multiply-accumulates.
+        billions: model -> its multiply-accumulates, in billions; the lines go through them.
+        check: a third model that the line of torch has not seen: its name, billions, and ms.
+    """
+    figure, (whole, corner) = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
+    smallest = min(billions.values())
+    title, foretold_at, measured = check
+    for ax in (whole, corner):
+        for (program, (fixed, growing)), style in zip(lines.items(), ("-", "--", ":")):
+            ends = np.array([0, max(billions.values())])
+            ax.plot(ends, fixed + growing * ends, style, color="black", lw=1, label=program)
+            for model, count in billions.items():
+                ax.plot(count, fixed + growing * count, "o", color=colour(model))
+            ax.plot(0, fixed, "_", color="black", ms=12, mew=2, clip_on=False)
+        ax.plot(foretold_at, measured, "o", color=colour(title), mfc="white")
+        ax.set_xlabel("billion multiply-accumulates")
+    whole.set(xlim=(0, None), ylim=(0, None), ylabel="ms for one image")
+    whole.set_title("Base (blue) and Tiny (orange)", loc="left", fontsize=11)
+    whole.legend(frameon=False)
+    highest = max(fixed + growing * smallest for fixed, growing in lines.values())
+    corner.set(xlim=(0, 2 * smallest), ylim=(0, 1.4 * highest))
+    corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
+    below = 0.05 * highest
+    for program, (fixed, growing) in lines.items():
+        text = f"{program}: {fixed:.1f} ms fixed"
+        corner.text(smallest, fixed + growing * smallest - below, text, va="top")
+    corner.text(foretold_at, measured - below, title, va="top")
+    return figure
+
+
 def _arrow(ax: Axes, start: float, end: float, height: float, shade: str) -> None:
     style = {"arrowstyle": "-|>", "color": shade, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (end, height), (start, height), arrowprops=style)

@@ -120,7 +120,7 @@ def planted(
     Raises:
         SwysError: no such mark or kind, or several labels an image.
     """
-    data = _data(dataset)
+    data = planted_data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
     wanted = _wanted(only)
@@ -147,8 +147,15 @@ def _wanted(only: str) -> list[PlantedKind]:
     return [kind for kind in KINDS if only in kind.id or (only == "core" and kind.core)]
 
 
-def _data(dataset: str) -> Dataset:
-    """The images; "twin" takes the embedded ones even where real ones are."""
+def planted_data(dataset: str) -> Dataset:
+    """The images; "twin" takes the embedded ones even where real ones are.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image, or "twin".
+
+    Raises:
+        SwysError: several labels an image.
+    """
     if dataset == "twin":
         data = Dataset.from_npz(TWIN)
         info = replace(data.info, name=DEFAULT_DATASET, source=TWIN_SOURCE)
@@ -200,6 +207,20 @@ class Teachers:
             target = MARKS[self.setting.mark].target
             self._maps[name] = ruler_maps(self.model(name), self.explained, target)
         return self._maps[name]
+
+    def student(self, kind: PlantedKind) -> tuple[VisionTransformer, float]:
+        """A student of one of them, trained now, and the seconds that it took.
+
+        Args:
+            kind: how it is taught; its weights begin from another seed than its teacher's.
+        """
+        setting = self.setting
+        seed = STUDENT_SEEDS + self.seed
+        model = _build(setting, kind.patch or setting.patch, seed)
+        labels = SupervisedObjective()
+        teacher = Teacher(self.model(kind.teacher or HONEST))
+        seconds = _train(model, setting, kind, seed, kind.make(teacher, labels))
+        return model, seconds
 
     def _load_or_train(self, name: str) -> VisionTransformer:
         setting = self.setting
@@ -257,25 +278,21 @@ def _unit(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers, pa
                 "seed": seed,
                 "epochs": setting.epochs,
             }
-            unit = facts | _measured(setting, kind, seed, teachers)
+            unit = facts | _measured(setting, kind, teachers)
             with FileLock(RUNS / "planted.lock"):
                 write_json(path, {"units": [*read_units(path), unit]})
     except Timeout:
         print(f"{unit_id} is trained by another process")
 
 
-def _measured(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers) -> dict:
+def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     """Train a model of a kind, and everything that is measured of it."""
     mark = MARKS[setting.mark]
     seconds = None
     if kind.is_teacher:
         model = teachers.model(kind.id)
     else:
-        student_seed = STUDENT_SEEDS + seed
-        model = _build(setting, kind.patch or setting.patch, student_seed)
-        labels = SupervisedObjective()
-        teacher = Teacher(teachers.model(kind.teacher or HONEST))
-        seconds = _train(model, setting, kind, student_seed, kind.make(teacher, labels))
+        model, seconds = teachers.student(kind)
     maps = ruler_maps(model, teachers.explained, mark.target)
     measured = {
         "scores": _scores(setting, _answers(model)),

@@ -44,6 +44,18 @@ def test_the_factor_of_each_program_is_written():
     assert "15.5 times, if only arithmetic took time" in texts
 
 
+def test_the_fixed_part_stands_where_a_line_begins():
+    lines = {"torch": (5.0, 10.0), "ONNX": (2.0, 8.0)}
+    check = ("Tiny, 16 patches", 0.1, 6.0)
+    whole, corner = benchmark_figures.fixed_part_figure(
+        lines, {"Base": 4.0, "Tiny": 0.3}, check
+    ).axes
+    drawn = {line.get_label(): line.get_ydata() for line in whole.lines}
+    assert list(drawn["torch"]) == [5.0, 45.0]
+    texts = [text.get_text() for text in corner.texts]
+    assert texts == ["torch: 5.0 ms fixed", "ONNX: 2.0 ms fixed", "Tiny, 16 patches"]
+
+
 def test_maps_of_a_file_stand_below_the_images():
     figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS})
     assert len(figure.axes) == 6

@@ -240,22 +240,25 @@ def test_labels_are_moved_apart():
 PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
 
 
-def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
+def test_agreement_has_a_panel_for_each_measure_and_a_row_for_each_yardstick():
     results = shipped_results.series_results()
-    grad_cam, hiding = agreement_figures.agreement_figure(results).axes
-    assert grad_cam.get_title(loc="left") == "Grad-CAM"
-    assert hiding.get_title(loc="left") == "hiding"
-    titles = [label.get_text() for label in grad_cam.get_yticklabels()]
-    assert titles == ["Tiny with Base", "another Base\nwith Base", "two Tinys with\neach other"]
+    panels = agreement_figures.agreement_figure(results).axes
+    titles = [ax.get_title(loc="left") for ax in panels]
+    assert titles == [measure.title for measure in agreement_figures.MEASURES]
+    rows = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert rows == ["Tiny\nwith Base", "another Base\nwith Base", "two Tinys"]
 
 
 def test_agreement_says_the_mean_and_chance():
     results = shipped_results.series_results()
-    other = {"spearman": 0.75, "chance_in_class": 0.375}
-    results = results._replace(agreement={"grad_cam": {"vit_tiny": [PAIR, other]}}, siblings={})
-    (ax,) = agreement_figures.agreement_figure(results).axes
-    assert [text.get_text() for text in ax.texts] == ["0.50 (0.25)"]
-    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    other = {"spearman": 0.75, "chance_in_class": 0.375, "same_top": 0.5, "same_top_chance": 0.1}
+    found = {"occlusion": {"vit_tiny": [PAIR, other]}}
+    order, hottest = agreement_figures.agreement_figure(
+        results._replace(agreement=found, siblings={})
+    ).axes
+    assert [text.get_text() for text in order.texts] == ["0.50 (0.25)"]
+    assert [text.get_text() for text in hottest.texts] == ["50% (10%)"]
+    dots = [line.get_xdata() for line in order.lines if line.get_marker() == "o"]
     assert [list(values) for values in dots] == [[0.25, 0.75]]
 
 

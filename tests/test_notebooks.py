@@ -31,6 +31,8 @@ PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|tmp|root|home|Users|content)/")
 PROGRESS_BAR = re.compile(r"\d+%\|| \[\d\d:\d\d")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
+LATER = "(second reading)"
 
 
 @pytest.fixture(params=CORE + EXTRAS, ids=lambda path: path.stem)
@@ -147,6 +149,45 @@ def test_each_exercise_of_the_six_has_a_starter_cell_with_a_check(code, solution
 def test_it_was_run_from_top_to_bottom(code):
     counts = [cell.execution_count for cell in code]
     assert counts == list(range(1, len(code) + 1)), "run all cells in a fresh kernel, then save"
+
+
+def first_reading(notebook) -> list[str]:
+    """The code of the sections that are not marked for a second reading, without the first cell."""
+    depth_left_out = 0  # of the heading whose section is left out; 0: none is
+    kept = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for marks, title in HEADING.findall(FOLDED.sub("", cell.source)):
+                if not depth_left_out or len(marks) <= depth_left_out:
+                    depth_left_out = len(marks) if title.endswith(LATER) else 0
+        elif cell.cell_type == "code" and not depth_left_out:
+            lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
+            kept.append("\n".join(lines))
+    return kept[1:]
+
+
+def undefined_names(source: str) -> str:
+    """What ruff says of names that are used and never bound; empty where there are none."""
+    options = ["--isolated", "--quiet", "--select", "F821", "--output-format", "concise", "-"]
+    command = [sys.executable, "-m", "ruff", "check", *options]
+    result = subprocess.run(command, input=source, capture_output=True, text=True)
+    assert not result.stderr
+    return result.stdout
+
+
+def test_what_is_marked_for_a_second_reading_can_be_left_out(notebook):
+    source = "import os, sys\ndata = P = device = DATASET = None\n"
+    for cell in first_reading(notebook):
+        source += cell + "\n"
+        assert not undefined_names(source)
+
+
+def test_a_name_that_only_a_left_out_section_binds_is_found():
+    heading = nbformat.v4.new_markdown_cell(f"## A {LATER}\n\n### Its part")
+    cells = [nbformat.v4.new_code_cell("setup"), heading, nbformat.v4.new_code_cell("a = 1")]
+    cells += [nbformat.v4.new_markdown_cell("## B"), nbformat.v4.new_code_cell("print(a)")]
+    assert first_reading(nbformat.v4.new_notebook(cells=cells)) == ["print(a)"]
+    assert "Undefined name `a`" in undefined_names("print(a)\n")
 
 
 def test_it_names_the_usual_kernel(notebook):
