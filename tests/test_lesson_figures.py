@@ -11,7 +11,6 @@ import pytest
 import torch
 from small import vit
 
-from swys_figures import agreement as agreement_figures
 from swys_figures import heatmaps as heatmap_figures
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
@@ -237,40 +236,8 @@ def test_labels_are_moved_apart():
     assert plots.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
 
 
-PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
-
-
-def test_agreement_has_a_panel_for_each_measure_and_a_row_for_each_yardstick():
-    results = shipped_results.series_results()
-    panels = agreement_figures.agreement_figure(results).axes
-    titles = [ax.get_title(loc="left") for ax in panels]
-    assert titles == [measure.title for measure in agreement_figures.MEASURES]
-    rows = [label.get_text() for label in panels[0].get_yticklabels()]
-    assert rows == ["Tiny\nwith Base", "another Base\nwith Base", "two Tinys"]
-
-
-def test_agreement_says_the_mean_and_chance():
-    results = shipped_results.series_results()
-    other = {"spearman": 0.75, "chance_in_class": 0.375, "same_top": 0.5, "same_top_chance": 0.1}
-    found = {"occlusion": {"vit_tiny": [PAIR, other]}}
-    order, hottest = agreement_figures.agreement_figure(
-        results._replace(agreement=found, siblings={})
-    ).axes
-    assert [text.get_text() for text in order.texts] == ["0.50 (0.25)"]
-    assert [text.get_text() for text in hottest.texts] == ["50% (10%)"]
-    dots = [line.get_xdata() for line in order.lines if line.get_marker() == "o"]
-    assert [list(values) for values in dots] == [[0.25, 0.75]]
-
-
-def test_agreement_that_was_not_measured_is_an_empty_panel():
-    results = shipped_results.series_results()._replace(agreement={}, siblings={})
-    (ax,) = agreement_figures.agreement_figure(results).axes
-    assert not ax.texts
-
-
 def test_figures_of_teaching():
     results = shipped_results.series_results()
-    assert len(agreement_figures.three_questions(results).axes) >= 2
     rows = teaching_figures.few_label_table(results)
     assert [row["Tiny learned from"] for row in rows][:2] == ["labels alone", "answers of Base"]
 
