@@ -41,11 +41,26 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
         _arrow(ax, base.median, tiny.median, place, "black")
         ratio, low, high = speedup(base, tiny)
         ends = [base.median / low, base.median / high]
-        ax.plot(ends, [place, place], color=colour("Tiny"), lw=6, alpha=0.4, solid_capstyle="butt")
+        ax.plot(
+            ends,
+            [place, place],
+            color=colour("Tiny"),
+            lw=6,
+            alpha=0.4,
+            solid_capstyle="butt",
+        )
         for name, timing in {"Base": base, "Tiny": tiny}.items():
-            ax.plot(timing.median, place, "o", ms=9, color=colour(name))
+            shade = colour(name)
+            ax.plot(timing.median, place, "o", ms=9, color=shade)
             text = f"{name}\n{timing.median:.1f} ms"
-            ax.text(timing.median, place + 0.13, text, color=colour(name), ha="center", va="top")
+            ax.text(
+                timing.median,
+                place + 0.13,
+                text,
+                color=shade,
+                ha="center",
+                va="top",
+            )
         middle = np.sqrt(base.median * tiny.median)
         ax.text(middle, place + 0.1, f"{ratio:.1f} times faster", ha="center", va="top")
     middle = timings["Base, torch"].median / np.sqrt(expected)
@@ -54,7 +69,9 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
     ax.set(xscale="log", xlabel="time for one image (ms, logarithmic)")
     shortest = min(timings[f"Base, {runtime}"].median for runtime in RUNTIMES) / expected
     longest = timings["Base, torch"].median
-    ticks = [ms for ms in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if shortest < ms < 2 * longest]
+    round_times = np.array([0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500])
+    is_shown = (round_times > shortest) & (round_times < 2 * longest)
+    ticks = round_times[is_shown]
     ax.set_xticks(ticks, [f"{ms:g}" for ms in ticks])
     ax.minorticks_off()
     ax.set_xlim(0.85 * shortest, 1.3 * longest)
@@ -76,30 +93,50 @@ def fixed_part_figure(
         billions: model -> its multiply-accumulates, in billions; the lines go through them.
         check: a third model that the line of torch has not seen: its name, billions, and ms.
     """
-    figure, (whole, corner) = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
-    smallest = min(billions.values())
+    figure, (whole, corner) = plt.subplots(1, 2, figsize=(8, 3.1))
+    figure.set_layout_engine("constrained")
     title, foretold_at, measured = check
     for ax in (whole, corner):
-        for (program, (fixed, growing)), style in zip(lines.items(), ("-", "--", ":")):
-            ends = np.array([0, max(billions.values())])
-            ax.plot(ends, fixed + growing * ends, style, color="black", lw=1, label=program)
-            for model, count in billions.items():
-                ax.plot(count, fixed + growing * count, "o", color=colour(model))
-            ax.plot(0, fixed, "_", color="black", ms=12, mew=2, clip_on=False)
+        for program, style in zip(lines, ("-", "--", ":")):
+            _draw_program(ax, program, lines[program], billions, style)
         ax.plot(foretold_at, measured, "o", color=colour(title), mfc="white")
         ax.set_xlabel("billion multiply-accumulates")
-    whole.set(xlim=(0, None), ylim=(0, None), ylabel="ms for one image")
+        ax.set_xlim(left=0)
+        ax.set_ylim(bottom=0)
+    whole.set_ylabel("ms for one image")
     whole.set_title("Base (blue) and Tiny (orange)", loc="left", fontsize=11)
     whole.legend(frameon=False)
-    highest = max(fixed + growing * smallest for fixed, growing in lines.values())
-    corner.set(xlim=(0, 2 * smallest), ylim=(0, 1.4 * highest))
-    corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
-    below = 0.05 * highest
+
+    smallest = min(billions.values())
+    times = {}
     for program, (fixed, growing) in lines.items():
+        times[program] = fixed + growing * smallest
+    highest = max(times.values())
+    below = 0.05 * highest
+    for program, (fixed, _) in lines.items():
         text = f"{program}: {fixed:.1f} ms fixed"
-        corner.text(smallest, fixed + growing * smallest - below, text, va="top")
+        corner.text(smallest, times[program] - below, text, va="top")
     corner.text(foretold_at, measured - below, title, va="top")
+    corner.set_xlim(0, 2 * smallest)
+    corner.set_ylim(0, 1.4 * highest)
+    corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
     return figure
+
+
+def _draw_program(
+    ax: Axes,
+    program: str,
+    line: tuple[float, float],
+    billions: Mapping[str, float],
+    style: str,
+) -> None:
+    """The line of a program, its beginning, and the models that it goes through."""
+    fixed, growing = line
+    ends = np.array([0, max(billions.values())])
+    ax.plot(ends, fixed + growing * ends, style, color="black", lw=1, label=program)
+    ax.plot(0, fixed, "_", color="black", ms=12, mew=2, clip_on=False)
+    for model, count in billions.items():
+        ax.plot(count, fixed + growing * count, "o", color=colour(model))
 
 
 def _arrow(ax: Axes, start: float, end: float, height: float, shade: str) -> None:

@@ -83,7 +83,10 @@ def typical_images(
         Positions, int (count,), the least alike first.
     """
     agreed = np.sort(same_answers(answers, signed))
-    peaks = [maps[agreed].max(axis=(1, 2)) / max(maps.max(), 1e-30) for maps in signed.values()]
+    peaks = []
+    for maps in signed.values():
+        highest = max(maps.max(), 1e-30)
+        peaks.append(maps[agreed].max(axis=(1, 2)) / highest)
     strong = agreed[np.min(peaks, axis=0) > WEAK]
     if len(strong) >= count:
         agreed = strong
