@@ -69,15 +69,20 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
     ax.set(xscale="log", xlabel="time for one image (ms, logarithmic)")
     shortest = min(timings[f"Base, {runtime}"].median for runtime in RUNTIMES) / expected
     longest = timings["Base, torch"].median
+    _label_times(ax, shortest, longest)
+    ax.set(yticks=range(len(RUNTIMES)), ylim=(len(RUNTIMES) - 0.3, -0.7))
+    ax.set_yticklabels(RUNTIMES)
+    return figure
+
+
+def _label_times(ax: Axes, shortest: float, longest: float) -> None:
+    """Round times at a logarithmic axis from the shortest to the longest, ms."""
     round_times = np.array([0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500])
     is_shown = (round_times > shortest) & (round_times < 2 * longest)
     ticks = round_times[is_shown]
     ax.set_xticks(ticks, [f"{ms:g}" for ms in ticks])
     ax.minorticks_off()
     ax.set_xlim(0.85 * shortest, 1.3 * longest)
-    ax.set(yticks=range(len(RUNTIMES)), ylim=(len(RUNTIMES) - 0.3, -0.7))
-    ax.set_yticklabels(RUNTIMES)
-    return figure
 
 
 def fixed_part_figure(
