@@ -62,10 +62,18 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
                 va="top",
             )
         middle = np.sqrt(base.median * tiny.median)
-        ax.text(middle, place + 0.1, f"{ratio:.1f} times faster", ha="center", va="top")
+        words = f"{ratio:.1f} times faster"
+        ax.text(middle, place + 0.1, words, ha="center", va="top")
     middle = timings["Base, torch"].median / np.sqrt(expected)
     words = f"{expected:.1f} times, if only arithmetic took time"
-    ax.text(middle, -0.27, words, color=GREY, ha="center", va="bottom")
+    ax.text(
+        middle,
+        -0.27,
+        words,
+        color=GREY,
+        ha="center",
+        va="bottom",
+    )
     ax.set(xscale="log", xlabel="time for one image (ms, logarithmic)")
     shortest = min(timings[f"Base, {runtime}"].median for runtime in RUNTIMES) / expected
     longest = timings["Base, torch"].median
