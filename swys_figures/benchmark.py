@@ -37,33 +37,7 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
     for place, runtime in enumerate(RUNTIMES):
         base = timings[f"Base, {runtime}"]
         tiny = timings[f"Tiny, {runtime}"]
-        _arrow(ax, base.median, base.median / expected, place - 0.2, GREY)
-        _arrow(ax, base.median, tiny.median, place, "black")
-        ratio, low, high = speedup(base, tiny)
-        ends = [base.median / low, base.median / high]
-        ax.plot(
-            ends,
-            [place, place],
-            color=colour("Tiny"),
-            lw=6,
-            alpha=0.4,
-            solid_capstyle="butt",
-        )
-        for name, timing in {"Base": base, "Tiny": tiny}.items():
-            shade = colour(name)
-            ax.plot(timing.median, place, "o", ms=9, color=shade)
-            text = f"{name}\n{timing.median:.1f} ms"
-            ax.text(
-                timing.median,
-                place + 0.13,
-                text,
-                color=shade,
-                ha="center",
-                va="top",
-            )
-        middle = np.sqrt(base.median * tiny.median)
-        words = f"{ratio:.1f} times faster"
-        ax.text(middle, place + 0.1, words, ha="center", va="top")
+        _draw_runtime(ax, place, base, tiny, expected)
     middle = timings["Base, torch"].median / np.sqrt(expected)
     words = f"{expected:.1f} times, if only arithmetic took time"
     ax.text(
@@ -81,6 +55,37 @@ def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
     ax.set(yticks=range(len(RUNTIMES)), ylim=(len(RUNTIMES) - 0.3, -0.7))
     ax.set_yticklabels(RUNTIMES)
     return figure
+
+
+def _draw_runtime(ax: Axes, place: float, base: Timing, tiny: Timing, expected: float) -> None:
+    """The row of a program: an arrow from Base's time to Tiny's, above it the one in grey."""
+    _arrow(ax, base.median, base.median / expected, place - 0.2, GREY)
+    _arrow(ax, base.median, tiny.median, place, "black")
+    ratio, low, high = speedup(base, tiny)
+    ends = [base.median / low, base.median / high]
+    ax.plot(
+        ends,
+        [place, place],
+        color=colour("Tiny"),
+        lw=6,
+        alpha=0.4,
+        solid_capstyle="butt",
+    )
+    for name, timing in {"Base": base, "Tiny": tiny}.items():
+        shade = colour(name)
+        ax.plot(timing.median, place, "o", ms=9, color=shade)
+        text = f"{name}\n{timing.median:.1f} ms"
+        ax.text(
+            timing.median,
+            place + 0.13,
+            text,
+            color=shade,
+            ha="center",
+            va="top",
+        )
+    middle = np.sqrt(base.median * tiny.median)
+    words = f"{ratio:.1f} times faster"
+    ax.text(middle, place + 0.1, words, ha="center", va="top")
 
 
 def _label_times(ax: Axes, shortest: float, longest: float) -> None:
