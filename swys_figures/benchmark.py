@@ -192,14 +192,14 @@ def file_maps(
     rows: Mapping[str, np.ndarray],
     agreements: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
-    """Images, and below them the maps of a model and of a file.
+    """Images, and below them the maps of a model and of a file, each on its own scale.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
         rows: label -> maps of these images and perhaps of more, float (M, gh, gw).
         agreements: label -> a number for each image, which stands below its map.
     """
-    size = (1.35 * len(images) + 1.2, 1.45 * (len(rows) + 1))
+    size = (1.35 * len(images) + 1.2, 1.6 * (len(rows) + 1))
     figure, axes = images_above(images, len(rows), size)
     for row, (label, maps) in zip(axes[1:], rows.items()):
         row[0].set_ylabel(label, fontsize=10)
@@ -209,10 +209,13 @@ def file_maps(
             alpha=0.7,
             size=112,
         )
-        for ax, picture in zip(row, pictures):
+        values = (agreements or {}).get(label)
+        for number, (ax, picture) in enumerate(zip(row, pictures)):
             show_image(ax, picture)
-        for ax, value in zip(row, (agreements or {}).get(label, ())):
-            ax.set_xlabel(f"agreement {value:.2f}", fontsize=9)
+            text = f"highest {maps[number].max():.2g}"
+            if values is not None:
+                text += f"\nagreement {values[number]:.2f}"
+            ax.set_xlabel(text, fontsize=9)
     return figure
 
 

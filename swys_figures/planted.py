@@ -12,6 +12,7 @@ from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -81,6 +82,7 @@ def frame_mark(ax: Axes, mask: np.ndarray) -> None:
         fill=False,
     )
     frame.set(color=MARK, linewidth=2)
+    frame.set_path_effects([withStroke(linewidth=3.5, foreground="black")])  # to be seen on yellow
     ax.add_patch(frame)
 
 

@@ -13,7 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour, spread_out
+from swys_utils.shipped_results import SeriesResults, read_results
 
+AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
 LOWEST_AUC = 0.78  # of the curves by images and seconds: below it all models look alike
 
 
@@ -170,30 +172,38 @@ def recall_of_runs(
     return pairs
 
 
-def fit_table(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, str]]:
-    """How well models fit their training images after equally many passes, and at their end.
+def fit_table(results: SeriesResults) -> list[dict[str, str]]:
+    """How well complete runs fit their training images, and how they score on the test images.
 
     Args:
-        runs: name -> entries of runs.json, whose history has a row for each pass.
+        results: of ``shipped_results.series_results``.
 
     Returns:
-        Rows for ``results.as_table``, means over the runs.
+        Rows for ``results.as_table``: Base, Tiny after a schedule of as many passes where that was
+        trained, and Tiny; means over the runs and, in brackets, the lowest and the highest.
     """
-    shortest = min(len(run["history"]) for entries in runs.values() for run in entries)
+    content = read_results(results.dataset, "runs") or {"runs": []}
+    short = [run for run in content["runs"] if run["id"].startswith(AS_LONG_AS_BASE)]
     rows = []
-    for name, entries in runs.items():
-        for passes in sorted({shortest, len(entries[0]["history"])}):
-            moments = [run["history"][passes - 1] for run in entries]
-            loss = np.mean([moment["train_loss"] for moment in moments])
-            auc = np.mean([moment.get("test_auc", np.nan) for moment in moments])
-            cells = {
-                "model": name,
-                "passes": str(passes),
-                "training loss": f"{loss:.2f}",
-                "test AUC": f"{auc:.3f}",
-            }
-            rows.append(cells)
+    for runs in (results.runs["vit_base"], short, results.runs["vit_tiny"]):
+        if not runs:
+            continue
+        losses = [run["history"][-1]["train_loss"] for run in runs]
+        cells = {
+            "model": "Base" if "base" in runs[0]["model"] else "Tiny",
+            "passes": str(len(runs[0]["history"])),
+            "runs": str(len(runs)),
+            "training loss": f"{np.mean(losses):.2f}",
+            "test AUC": _with_range([run["last"]["auc"] for run in runs], ".3f"),
+            "test accuracy": _with_range([run["last"]["accuracy"] for run in runs], ".1%"),
+        }
+        rows.append(cells)
     return rows
+
+
+def _with_range(values: Sequence[float], form: str) -> str:
+    """The mean and, in brackets, the lowest and the highest value."""
+    return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def reliability_figure(points: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:

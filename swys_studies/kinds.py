@@ -33,6 +33,7 @@ class Kind:
             answers is taught. ``{seed}`` stands for the run's own seed.
         seeds: number of its runs in the reference set of PneumoniaMNIST.
         seeds_elsewhere: number of its runs in the reference set of another data set.
+        epochs: length of its schedule; None for that of its recipe.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Kind:
     teachers: tuple[str, ...] = ("vit_base/labels/seed0",)
     seeds: int = 4
     seeds_elsewhere: int = 3
+    epochs: int | None = None
 
     def run_id(self, seed: int) -> str:
         """``<model>/<method>/seed<k>``: also the path of its files in a folder of runs.
@@ -77,6 +79,14 @@ TINY = Kind(
     method="labels",
     objective="labels",
     patch_size=SERIES["vit_tiny"].patch_size,
+)
+# Is it the size, or that Base sees each image twelve times? A whole schedule as long as Base's.
+AS_LONG_AS_BASE = replace(
+    TINY,
+    title=f"{TINY.title}, as many passes as Base",
+    method="labels_12",
+    seeds_elsewhere=0,
+    epochs=reference_recipe(BASE.model).epochs,
 )
 ANSWERS_16_TOKENS = Kind(
     title=SERIES["vit_tiny_answers_p7"].title,
@@ -138,7 +148,7 @@ def studied_kinds() -> list[Kind]:
 
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
-    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS]
+    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
 
@@ -244,4 +254,6 @@ def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
     recipe = replace(recipe, **changes)
     if kind.label_share < 1:
         recipe = replace(recipe, epochs=10, warmup_epochs=1)
+    if kind.epochs is not None:
+        recipe = replace(recipe, epochs=kind.epochs)
     return RunSpec(kind, seed, recipe)

@@ -58,11 +58,19 @@ def test_the_titles_of_the_kinds():
         "Tiny, answers + maps",
         "Tiny, answers of two Bases",
         "Tiny, answers, 16 tokens",
+        "Tiny, as many passes as Base",
         "Tiny, 1 % of the labels",
         "Tiny, answers, 1 % of the labels",
         "Tiny, answers of a Tiny with the same 1 % of the labels",
         "Tiny, the earlier project's recipe",
     ]
+
+
+def test_tiny_is_also_trained_for_as_many_passes_as_base():
+    assert (
+        spec("vit_tiny/labels_12/seed0").recipe.epochs
+        == spec("vit_base/labels/seed0").recipe.epochs
+    )
 
 
 def test_students_are_compared_with_tiny_first():
@@ -88,7 +96,7 @@ def test_short_runs_come_before_more_seeds():
     assert ids[14:16] == ["vit_base/labels/seed1", "vit_tiny/labels/seed1"]
 
 
-@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 31), ("bloodmnist", 23)])
+@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 35), ("bloodmnist", 23)])
 def test_every_run_of_the_set_has_its_own_id(dataset, count):
     ids = {run.id for run in kinds.reference_runs(dataset)}
     assert len(ids) == len(kinds.reference_runs(dataset)) == count

@@ -5,6 +5,7 @@ import pytest
 
 from swys_figures import scores as score_figures
 from swys_utils.metrics import evaluate
+from swys_utils.shipped_results import series_results
 
 
 @pytest.fixture
@@ -62,15 +63,27 @@ def test_curves_without_a_line_where_there_is_no_auc():
     assert len(figure.axes[0].texts) == 1
 
 
-def run(losses: list[float]) -> dict:
-    return {"history": [{"train_loss": loss, "test_auc": 0.9} for loss in losses]}
+def run(losses: list[float], auc: float, run_id: str = "vit_tiny/labels/seed0") -> dict:
+    history = [{"train_loss": loss} for loss in losses]
+    scores = {"auc": auc, "accuracy": 0.5}
+    return {"id": run_id, "model": run_id.split("/")[0], "history": history, "last": scores}
 
 
-def test_the_fit_is_compared_after_equally_many_passes_and_at_the_end():
-    runs = {"Base": [run([0.3, 0.2])], "Tiny": [run([0.6, 0.4, 0.1]), run([0.6, 0.2, 0.1])]}
-    rows = score_figures.fit_table(runs)
+def test_the_fit_of_equally_long_schedules_is_compared(monkeypatch):
+    base = [run([0.3, 0.2], 0.9, "vit_base/labels/seed0")]
+    tiny = [run([0.6, 0.2, 0.1], 0.7), run([0.6, 0.2, 0.3], 0.8)]
+    short = run([0.6, 0.4], 0.6, "vit_tiny/labels_12/seed0")
+    monkeypatch.setattr(score_figures, "read_results", lambda *names: {"runs": [*tiny, short]})
+    results = series_results()._replace(runs={"vit_base": base, "vit_tiny": tiny})
+    rows = score_figures.fit_table(results)
     cells = [(row["model"], row["passes"], row["training loss"]) for row in rows]
-    assert cells == [("Base", "2", "0.20"), ("Tiny", "2", "0.30"), ("Tiny", "3", "0.10")]
+    assert cells == [("Base", "2", "0.20"), ("Tiny", "2", "0.40"), ("Tiny", "3", "0.20")]
+    assert rows[-1]["test AUC"] == "0.750 (0.700 to 0.800)"
+
+
+def test_where_no_short_schedule_was_trained_two_rows_are_left(monkeypatch):
+    monkeypatch.setattr(score_figures, "read_results", lambda *names: None)
+    assert [row["model"] for row in score_figures.fit_table(series_results())] == ["Base", "Tiny"]
 
 
 def test_runs_of_more_than_two_classes_have_no_sensitivity():
