@@ -104,4 +104,6 @@ def test_the_number_of_an_image_stands_below_its_map():
         maps,
         {"torch": np.array([0.5, 1.0])},
     )
-    assert [ax.get_xlabel() for ax in figure.axes[2:]] == ["agreement 0.50", "agreement 1.00"]
+    below = [ax.get_xlabel() for ax in figure.axes[2:]]
+    assert [text.split("\n")[1] for text in below] == ["agreement 0.50", "agreement 1.00"]
+    assert below[0].startswith(f"highest {MAPS[0].max():.2g}")
