@@ -60,14 +60,14 @@ def check(name: str, answer: Any, *given: Any) -> None:
         print(f"{name}: right.")
 
 
-@register("always pneumonia")
-def _always(answer: float, data: Dataset) -> str:
-    share = has_class(data.val, 1).mean()
-    if abs(answer - 100 * share) < 0.1:
+@register("other shares")
+def _shares(answer: float, healthy: float, sick: float, share: float) -> str:
+    expected = share * sick + (1 - share) * healthy
+    if abs(answer - 100 * expected) < 0.1:
         return "Give a fraction from 0 to 1, not a percentage."
-    if abs(answer - has_class(data.test, 1).mean()) < 1e-3 < abs(answer - share):
-        return "That is the test split's number; the question is about data.val."
-    return "" if abs(answer - share) < 1e-3 else "Which share of data.val has the class?"
+    if abs(answer - share * healthy - (1 - share) * sick) < 1e-3:
+        return "You have exchanged the sick and the healthy."
+    return "" if abs(answer - expected) < 1e-3 else "Weight each rate by the share of its group."
 
 
 @register("moved")

@@ -58,11 +58,12 @@ def said(capsys):
     return run
 
 
-def test_always_pneumonia(said, data):
-    share = float(np.mean(data.val.labels == 1))
-    assert "right" in said("always pneumonia", share, data)
-    assert "not a percentage" in said("always pneumonia", 100 * share, data)
-    assert "Which share" in said("always pneumonia", share / 2, data)
+def test_other_shares(said):
+    rates = (0.9, 0.7, 0.25)  # of the healthy, of the sick, and the share of the sick
+    assert "right" in said("other shares", 0.85, *rates)
+    assert "not a percentage" in said("other shares", 85, *rates)
+    assert "exchanged" in said("other shares", 0.75, *rates)
+    assert "Weight each" in said("other shares", 0.9, *rates)
 
 
 def test_moved(said, data):
