@@ -19,6 +19,7 @@ from swys_utils.config import BUILD, PROJECT_ROOT
 TARGET = BUILD / "tutorial"
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\d)", re.DOTALL)
+FOLD = re.compile(r"^(<details>.*|</details>)$", re.MULTILINE)
 NOTEBOOK_LINK = re.compile(r"\]\((?:[^)\s]*/)?(\d\d_\w+)\.ipynb")
 README_LINK = re.compile(r"\]\([./]*README\.md(#[^)\s]*)?\)")
 SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)  # for what these pages do not have
@@ -71,10 +72,11 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
     Args:
         notebook: changed in place: widgets go, links lead to the pages, a word stands for each
-            formula, which Markdown would change.
+            formula, which Markdown would change, and for the beginning and end of each fold, which
+            nbconvert would close at once where it embeds images.
 
     Returns:
-        Word -> MathML.
+        Word -> MathML, and paragraph of one word -> HTML.
     """
     formulas: dict[str, str] = {}
 
@@ -82,6 +84,11 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
         word = f"FORMULA{len(formulas)}X"
         formulas[word] = as_mathml(formula)
         return word
+
+    def keep_fold(tag: re.Match) -> str:
+        word = f"FOLD{len(formulas)}X"
+        formulas[f"<p>{word}</p>"] = tag.group()
+        return f"\n\n{word}\n\n"
 
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -91,7 +98,7 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
             linked = README_LINK.sub("](index.html)", linked)
             parts = CODE.split(linked)
             parts[::2] = [MATH.sub(keep, text) for text in parts[::2]]
-            cell.source = "".join(parts)
+            cell.source = FOLD.sub(keep_fold, "".join(parts))
     return formulas
 
 

@@ -1,0 +1,47 @@
+"""The pages of `make tutorial`."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+from tutorial_pages import as_page  # noqa: E402
+
+TEXT = """Guess.
+<details><summary><b>Which?</b></summary>
+
+The **second**, because $x = 1$.
+</details>
+
+Go on."""
+
+
+def page_of(text: str) -> BeautifulSoup:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    return BeautifulSoup(as_page(notebook, ROOT, "a page"), "html.parser")
+
+
+def test_an_answer_stays_in_its_fold():
+    page = page_of(TEXT)
+    (fold,) = page.select("details")
+    assert fold.summary.get_text() == "Which?"
+    assert "The second" in fold.get_text()
+    assert fold.math is not None
+    assert "Go on." not in fold.get_text()
+    assert "FOLD" not in page.get_text()
+
+
+def test_a_fold_in_code_is_code():
+    page = page_of("```html\n<details>\n</details>\n```")
+    assert not page.select("details")
+
+
+def test_the_first_answers_of_notebook_1_are_folded():
+    notebook = nbformat.read(ROOT / "notebooks" / "01_data.ipynb", as_version=4)
+    html = as_page(notebook, ROOT / "notebooks", "1")
+    folds = BeautifulSoup(html, "html.parser").select("details")
+    texts = [fold.get_text() for fold in folds]
+    assert any("Which four?" in text and "2, 3, 7 and 8" in text for text in texts)
