@@ -15,7 +15,11 @@ from swys_utils.recipe import Batch, SupervisedObjective
 HONEST = "honest"  # trained on the labels of clean images
 CHEAT = "cheat"  # trained on the labels of marked images
 UNTRAINED = "untrained"
+MAP_WEIGHT = 2.0  # of the maps beside labels; others are tried in kinds of their own
 STUDENT_SEEDS = 100  # a student starts from other weights than its teacher: seed + 100
+
+# how an objective is made: make(teacher, labels)
+Make = Callable[[Teacher, SupervisedObjective], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class PlantedKind:
         id: its name in results and tables.
         teacher: ``HONEST``, ``CHEAT`` or ``UNTRAINED``; None for labels alone.
         marked: whether its training images have the mark.
-        make: ``make(teacher, labels)`` returns the objective.
+        make: how its objective is made.
         core: whether it belongs to the few that every seed has first.
         patch: side of its patches, px; None for that of the study.
     """
@@ -34,7 +38,7 @@ class PlantedKind:
     id: str
     teacher: str | None
     marked: bool
-    make: Callable[[Teacher, SupervisedObjective], nn.Module]
+    make: Make
     core: bool = False
     patch: int | None = None
 
@@ -114,16 +118,22 @@ def _labels(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
     return labels
 
 
-def _answers(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
-    return SoftTargets(teacher, labels, alpha=1.0)
+def _with_answers(share: float) -> Make:
+    """Labels and the teacher's answers; the answers have this share of the loss."""
+
+    def make(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+        return SoftTargets(teacher, labels, alpha=share)
+
+    return make
 
 
-def _labels_and_answers(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
-    return SoftTargets(teacher, labels, alpha=0.5)
+def _with_maps(weight: float) -> Make:
+    """The loss on the labels + this weight times the loss on the teacher's maps."""
 
+    def make(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+        return MapDistiller(teacher, labels, alpha=0.0, gamma=weight)
 
-def _labels_and_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
-    return MapDistiller(teacher, labels, alpha=0.0, gamma=2.0)
+    return make
 
 
 def _answers_and_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
@@ -131,22 +141,28 @@ def _answers_and_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Modul
 
 
 def _other_images_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
-    return MapDistiller(OtherImagesMaps(teacher.model), labels, alpha=0.0, gamma=2.0)
+    return MapDistiller(OtherImagesMaps(teacher.model), labels, alpha=0.0, gamma=MAP_WEIGHT)
 
 
 KINDS = (
     PlantedKind(HONEST, None, False, _labels, core=True),
     PlantedKind(CHEAT, None, True, _labels, core=True),
-    PlantedKind("labels + honest maps", HONEST, True, _labels_and_maps, core=True),
-    PlantedKind("honest answers", HONEST, True, _answers, core=True),
+    PlantedKind("labels + honest maps", HONEST, True, _with_maps(MAP_WEIGHT), core=True),
+    PlantedKind("honest answers", HONEST, True, _with_answers(1.0), core=True),
     PlantedKind("another honest", None, False, _labels, core=True),
-    PlantedKind("cheat's answers", CHEAT, True, _answers),
-    PlantedKind("cheat's answers, clean images", CHEAT, False, _answers),
-    PlantedKind("labels + honest answers", HONEST, True, _labels_and_answers),
+    PlantedKind("cheat's answers", CHEAT, True, _with_answers(1.0)),
+    PlantedKind("cheat's answers, clean images", CHEAT, False, _with_answers(1.0)),
+    PlantedKind("labels + honest answers", HONEST, True, _with_answers(0.5)),
     PlantedKind("labels + honest answers + maps", HONEST, True, _answers_and_maps),
     PlantedKind("labels + honest occlusion", HONEST, True, OcclusionDistiller),
     PlantedKind("another cheat", None, True, _labels),
-    PlantedKind("labels + maps of an untrained model", UNTRAINED, True, _labels_and_maps),
+    PlantedKind("labels + maps of an untrained model", UNTRAINED, True, _with_maps(MAP_WEIGHT)),
     PlantedKind("labels + maps of other images", HONEST, True, _other_images_maps),
-    PlantedKind("cheat's answers, 16 tokens", CHEAT, True, _answers, patch=7),
+    PlantedKind("cheat's answers, 16 tokens", CHEAT, True, _with_answers(1.0), patch=7),
+    # does the weight of what the teacher hands on decide it?
+    PlantedKind("labels + honest maps, weight 0.5", HONEST, True, _with_maps(0.5)),
+    PlantedKind("labels + honest maps, weight 8", HONEST, True, _with_maps(8.0)),
+    PlantedKind("labels + honest maps, weight 32", HONEST, True, _with_maps(32.0)),
+    PlantedKind("labels + honest answers, share 0.2", HONEST, True, _with_answers(0.2)),
+    PlantedKind("labels + honest answers, share 0.8", HONEST, True, _with_answers(0.8)),
 )

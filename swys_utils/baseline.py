@@ -26,13 +26,27 @@ def linear_line(data: Dataset, shown: Split) -> dict[str, dict[str, float]]:
     Returns:
         The model's name -> "accuracy", "auc" and "ece" as fractions in [0, 1].
     """
-    probabilities = _linear_model(data.train).predict_proba(shown.images)
+    logits = linear_logits(data, shown.images)
+    scores = point_scores(logits, shown.labels, data.info.task)
+    return {"linear model on pixels": scores}
+
+
+def linear_logits(data: Dataset, images: np.ndarray) -> np.ndarray:
+    """Answers of notebook 1's linear model on pixels.
+
+    Args:
+        data: the model is trained on images of ``data.train``, once in a process.
+        images: uint8, (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        Float (N, C), one logit a class, as a network would give them.
+    """
+    probabilities = _linear_model(data.train).predict_proba(images)
     probabilities = probabilities.clip(1e-6, 1 - 1e-6)
     logits = np.log(probabilities)
     if data.info.multi_label:
         logits = logits - np.log(1 - probabilities)
-    scores = point_scores(logits, shown.labels, data.info.task)
-    return {"linear model on pixels": scores}
+    return logits
 
 
 @lru_cache(maxsize=1)

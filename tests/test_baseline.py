@@ -1,8 +1,9 @@
 """The linear model on pixels, which a network has to beat."""
 
+import numpy as np
 import pytest
 
-from swys_utils.baseline import linear_line
+from swys_utils.baseline import linear_line, linear_logits
 from swys_utils.data import load_dataset
 
 
@@ -20,6 +21,13 @@ def test_the_linear_model_tells_drawn_classes_apart(scores):
 
 def test_the_linear_model_has_every_score_of_a_figure(scores):
     assert set(scores) == {"accuracy", "auc", "ece"}
+
+
+def test_its_logits_have_the_scores_of_the_line(drawn_data_dir):
+    data = load_dataset("pneumoniamnist", root=drawn_data_dir)
+    right = linear_logits(data, data.test.images).argmax(axis=1) == data.test.labels
+    line = linear_line(data, data.test)["linear model on pixels"]
+    assert np.mean(right) == pytest.approx(line["accuracy"])
 
 
 def test_the_linear_model_is_trained_once_for_a_data_set(drawn_data_dir, monkeypatch):

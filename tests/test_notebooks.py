@@ -32,7 +32,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(work|tmp|root|home|Users|content)/")
 PROGRESS_BAR = re.compile(r"\d+%\|| \[\d\d:\d\d")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
-LATER = "(second reading)"
+LATER = "Second reading"  # the section that can be left out
 
 
 @pytest.fixture(params=CORE + EXTRAS, ids=lambda path: path.stem)
@@ -152,14 +152,14 @@ def test_it_was_run_from_top_to_bottom(code):
 
 
 def first_reading(notebook) -> list[str]:
-    """The code of the sections that are not marked for a second reading, without the first cell."""
+    """The code outside of the section "Second reading", without the first cell."""
     depth_left_out = 0  # of the heading whose section is left out; 0: none is
     kept = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             for marks, title in HEADING.findall(FOLDED.sub("", cell.source)):
                 if not depth_left_out or len(marks) <= depth_left_out:
-                    depth_left_out = len(marks) if title.endswith(LATER) else 0
+                    depth_left_out = len(marks) if title == LATER else 0
         elif cell.cell_type == "code" and not depth_left_out:
             lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
             kept.append("\n".join(lines))
@@ -175,15 +175,21 @@ def undefined_names(source: str) -> str:
     return result.stdout
 
 
-def test_what_is_marked_for_a_second_reading_can_be_left_out(notebook):
+def test_the_second_reading_can_be_left_out(notebook):
     source = "import os, sys\ndata = P = device = DATASET = None\n"
     for cell in first_reading(notebook):
         source += cell + "\n"
         assert not undefined_names(source)
 
 
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_the_second_reading_stands_between_the_summary_and_the_exercises(text):
+    titles = [title for marks, title in HEADING.findall(FOLDED.sub("", text)) if marks == "##"]
+    assert titles[-3:] == ["What you saw", LATER, "Exercises"]
+
+
 def test_a_name_that_only_a_left_out_section_binds_is_found():
-    heading = nbformat.v4.new_markdown_cell(f"## A {LATER}\n\n### Its part")
+    heading = nbformat.v4.new_markdown_cell(f"## {LATER}\n\n### A part of it")
     cells = [nbformat.v4.new_code_cell("setup"), heading, nbformat.v4.new_code_cell("a = 1")]
     cells += [nbformat.v4.new_markdown_cell("## B"), nbformat.v4.new_code_cell("print(a)")]
     assert first_reading(nbformat.v4.new_notebook(cells=cells)) == ["print(a)"]

@@ -149,6 +149,18 @@ def test_the_control_gives_each_image_the_map_of_another(batch):
     torch.testing.assert_close(others[1], own[0])
 
 
+@pytest.mark.parametrize("weight, name", [(8, "weight 8"), (0.5, "weight 0.5")])
+def test_the_weight_of_the_maps_is_that_of_its_name(batch, weight, name):
+    teacher = Teacher(vit(noise=0.1, patch_size=7, seed=1))
+    student = vit(noise=0.1, patch_size=7)
+    labels = SupervisedObjective()
+    losses = {}
+    for kind in KINDS:
+        losses[kind.id] = kind.make(teacher, labels)(student, batch) - labels(student, batch)
+    usual = losses["labels + honest maps"] / 2
+    torch.testing.assert_close(losses[f"labels + honest maps, {name}"], weight * usual)
+
+
 def test_a_student_never_starts_as_its_teacher():
     students = [kind for kind in KINDS if kind.teacher]
     assert not any(kind.is_teacher for kind in students)
