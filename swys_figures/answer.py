@@ -39,6 +39,8 @@ class Column:
             this model with each other, where that was measured.
         remarks: "same", or a way to explain -> a text in the place of its dots.
         same: share of the images with Base's answer, of each run.
+        cleared: of two classes, share of the images of the first (the healthy) that are named so,
+            of each run.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Column:
     siblings: dict[str, float] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
     same: Sequence[float] = ()
+    cleared: Sequence[float] = ()
 
 
 def answer_figure(
@@ -82,6 +85,8 @@ def answer_figure(
     places = [method for method in QUESTIONS if method in results.agreement]
     rows: list[tuple[float, Callable[[Axes], None]]] = []
     rows.append((1, lambda ax: _draw_scores(ax, columns, "accuracy", results.images)))
+    if any(len(column.cleared) for column in columns):
+        rows.append((0.9, lambda ax: _draw_cleared(ax, columns)))
     rows.append((0.9, lambda ax: _draw_scores(ax, columns, "ece", results.images)))
     rows.append((1, lambda ax: _draw_cost(ax, columns)))
     rows.append((0.9, lambda ax: _draw_same_answers(ax, columns)))
@@ -136,6 +141,7 @@ def _column(results: SeriesResults, name: str) -> Column:
         ece=[run["last"]["ece"] for run in runs],
         megabytes=4 * count_parameters(model) / 1e6,
         same=results.same_answers.get(name, ()),
+        cleared=[run["recall"][0] for run in runs if len(run["recall"]) == 2],
         places=places,
         chance=chance,
         siblings=siblings,
@@ -175,6 +181,18 @@ def _draw_scores(ax: Axes, columns: Sequence[Column], key: str, images: int) -> 
         highest = max(max(column.ece) for column in columns)
         ax.set_ylim(0, 100 * highest + 2)
         _row_title(ax, "CALIBRATION\nerror, points\n(0 is perfect)")
+
+
+def _draw_cleared(ax: Axes, columns: Sequence[Column]) -> None:
+    """Of the images of the first class, how many each run names so."""
+    for place, column in enumerate(columns):
+        if len(column.cleared):
+            values = 100 * np.asarray(column.cleared)
+            _dots(ax, place, values, colour(column.title))
+            _number(ax, place + 0.2, values.mean(), f"{values.mean():.0f}")
+    every = 100 * np.concatenate([column.cleared for column in columns])
+    ax.set_ylim(every.min() - 2, every.max() + 2)
+    _row_title(ax, "HEALTHY CLEARED\n% of the images\nwithout disease")
 
 
 def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:

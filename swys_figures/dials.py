@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.data import Dataset
 from swys_utils.metrics import probabilities
+from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
 
 from .data import as_png, short_name
@@ -120,17 +123,58 @@ class PatchCover(widgets.VBox):
 
     def covered(self) -> np.ndarray:
         """The picture as the model sees it: pressed patches have its mean colour."""
-        picture = self.pictures[self.choice.value].copy()
+        pressed = [place for place, button in enumerate(self.buttons) if button.value]
+        return self.without(self.pictures[self.choice.value], pressed)
+
+    def without(self, picture: np.ndarray, places: Sequence[int]) -> np.ndarray:
+        """A picture in which patches have its mean colour.
+
+        Args:
+            picture: uint8 (H, W) or (H, W, 3).
+            places: numbers of the patches, row by row.
+        """
+        shown = picture.copy()
         rows, columns = self.grid
         down = picture.shape[0] // rows
         across = picture.shape[1] // columns
         mean = picture.mean(axis=(0, 1)).round().astype(np.uint8)
-        for place, button in enumerate(self.buttons):
-            if button.value:
-                top = place // columns * down
-                left = place % columns * across
-                picture[top : top + down, left : left + across] = mean
-        return picture
+        for place in places:
+            top = place // columns * down
+            left = place % columns * across
+            shown[top : top + down, left : left + across] = mean
+        return shown
+
+    def figure(self) -> Figure:
+        """Each picture as it is, then without the patch that counts most for each model.
+
+        It counts most whose covering takes most of the score of the class that is asked about.
+        """
+        rows = []
+        for title, picture in self.pictures.items():
+            places = []
+            for model in self.models.values():
+                lost = occlusion(model, picture[None], self.asked)[0]
+                if lost.argmax() not in places:
+                    places.append(int(lost.argmax()))
+            rows.append([(title, picture)])
+            for place in places:
+                row, column = divmod(place, self.grid[1])
+                words = f"row {row + 1}, column {column + 1} covered"
+                rows[-1].append((words, self.without(picture, [place])))
+        count = max(len(row) for row in rows)
+        size = (2.4 * count, 2.7 * len(rows))
+        figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False)
+        figure.set_layout_engine("constrained")
+        figure.suptitle(f"probability of {self.name}", fontsize=11)
+        for ax in axes.flat:
+            ax.axis("off")
+        for row, panels in zip(axes, rows):
+            for ax, (title, picture) in zip(row, panels):
+                ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
+                ax.set_title(title, fontsize=10)
+                says = self.says(picture).replace(", ", "\n")
+                ax.text(0.5, -0.03, says, transform=ax.transAxes, ha="center", va="top")
+        return figure
 
     def says(self, picture: np.ndarray) -> str:
         """How probable the class that is asked about is to each model.

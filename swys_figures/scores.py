@@ -206,46 +206,51 @@ def _with_range(values: Sequence[float], form: str) -> str:
     return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
-def reliability_figure(points: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Predicted probability against what came true, a panel for each model.
+def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """How sure a model is of its answers against how often they are right, a panel for each.
 
     Args:
-        points: name -> (mean probability of each group of images, share of the group that is it).
+        points: name -> (mean certainty of each group of answers, share of them that is right, share
+            of all answers that the group is); the area of a dot goes with the last.
     """
     figure, axes = plt.subplots(
         1, len(points), figsize=(3 * len(points), 3.1), squeeze=False, layout="constrained"
     )
-    for ax, (name, (predicted, true)) in zip(axes[0], points.items()):
-        _draw_honest_line(ax)
-        ax.plot(predicted, true, "o-", color=colour(name), linewidth=2)
-        ax.set_title(name, color=colour(name), fontsize=11, loc="left")
-        ax.set(
-            xlabel="probability that was predicted",
-            xlim=(0, 1),
-            ylim=(0, 1),
-            aspect="equal",
+    lowest = min(np.min(group[:2]) for group in points.values())
+    low = min(0.5, np.floor(10 * lowest) / 10)
+    for ax, (name, (sure, right, size)) in zip(axes[0], points.items()):
+        diagonal = [low, 1]
+        ax.plot(diagonal, diagonal, color=GREY, linewidth=1)
+        ax.fill_between(
+            diagonal,
+            diagonal,
+            low,
+            color="#F3D9D9",
+            linewidth=0,
         )
-    axes[0, 0].set_ylabel("share that came true")
-    return figure
-
-
-def _draw_honest_line(ax: Axes) -> None:
-    """The diagonal, and where a model is surer than it may be."""
-    ax.plot(
-        [0, 1],
-        [0, 1],
-        color=GREY,
-        linewidth=1,
-    )
-    for half, edge in (([0.5, 1], [0, 0]), ([0, 0.5], [1, 1])):
-        ax.fill_between(half, half, edge, color="#F3D9D9", linewidth=0)
-    for x, y in ((0.76, 0.1), (0.24, 0.9)):
         ax.text(
-            x,
-            y,
+            0.98,
+            low + 0.03,
             "too sure",
-            ha="center",
-            va="center",
+            ha="right",
             fontsize=10,
             color="#9A4A4A",
         )
+        ax.plot(sure, right, color=colour(name), linewidth=1)
+        ax.scatter(
+            sure,
+            right,
+            30 + 600 * np.asarray(size),
+            color=colour(name),
+            edgecolor="white",
+            zorder=3,
+        )
+        ax.set_title(name, color=colour(name), fontsize=11, loc="left")
+        ax.set(
+            xlabel="how sure",
+            xlim=(low, 1.03),
+            ylim=(low, 1.03),
+            aspect="equal",
+        )
+    axes[0, 0].set_ylabel("share that is right")
+    return figure

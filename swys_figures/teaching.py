@@ -137,7 +137,7 @@ def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
     for method, title in FEW.items():
         areas = {run["seed"]: run["last"]["auc"] for run in results.few_labels.get(method, [])}
         if areas:
-            row = {"Tiny learned from": title}
+            row = {"student": title}
             for seed in range(draws):
                 row[f"draw {seed + 1}"] = f"{areas[seed]:.3f}" if seed in areas else "-"
             rows.append(row)

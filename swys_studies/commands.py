@@ -10,6 +10,7 @@ from . import (
     inheritance,
     original,
     planted,
+    planted_cnn,
     reference,
     report,
     ship,
@@ -31,4 +32,5 @@ COMMANDS = {
     "twin": twin.make,
     "trials": trials.trials,
     "planted": planted.planted,
+    "planted_cnn": planted_cnn.planted_cnn,
 }

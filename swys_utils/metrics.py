@@ -177,6 +177,22 @@ def area_under_roc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
     return float(getAUC(labels, scores, task))
 
 
+def certainty(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How sure each answer is, and whether it is right; what calibration compares.
+
+    Args:
+        scores: probabilities (N, C).
+        labels: int (N,), or 0/1 (N, C) of several labels.
+
+    Returns:
+        Float and bool (N,); of several labels (N x C,), the probability of each and whether it is
+        true.
+    """
+    if labels.ndim == 2:
+        return scores.ravel(), labels.ravel() == 1
+    return scores.max(axis=1), is_correct(scores, labels)
+
+
 def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error (Guo et al. 2017), 15 equal bins of confidence, by torchmetrics.
 

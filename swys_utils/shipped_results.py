@@ -25,9 +25,9 @@ OLD_METHODS = {  # ways to teach, as earlier versions called them -> today's nam
     "few_soft": "few_answers",
 }
 FEW = {  # ways to teach where 1 % of the images have a label -> what a table calls them
-    "few_labels": "labels alone",
-    "few_answers": "answers of Base",
-    "few_control": "answers of a Tiny with the same labels",
+    "few_labels": "Tiny, few labels",
+    "few_answers": "Tiny, answers",
+    "few_control": "control",
 }
 
 

@@ -82,6 +82,13 @@ def test_two_tinys_are_drawn_beside_tiny(monkeypatch):
     assert texts(answer_figure()).count("two\nTinys") == 2
 
 
+def test_how_many_healthy_are_cleared_is_a_row_where_there_are_two_classes(figure):
+    titles = [ax.get_ylabel().split("\n")[0] for ax in figure.axes]
+    assert titles[1] == "HEALTHY CLEARED"
+    of_eight = answer_figure("bloodmnist")
+    assert not any(ax.get_ylabel().startswith("HEALTHY") for ax in of_eight.axes)
+
+
 def test_the_share_of_the_same_answers_is_a_row(figure):
     labels = [ax.get_ylabel() for ax in figure.axes]
     assert any(label.startswith("SAME ANSWERS?") for label in labels)

@@ -7,6 +7,7 @@ import torch
 from swys_figures.dials import PatchCover, ThresholdDial
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
+from swys_utils.occlusion import occlusion
 
 SICK = np.array([True, True, True, True, False, False, False, False])
 P = np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.2, 0.1, 0.1])
@@ -75,6 +76,19 @@ def test_another_picture_can_be_chosen(cover, data):
 
 def test_a_page_where_nothing_can_be_pressed_has_the_answers(cover):
     assert repr(cover).startswith("one: Tiny ")
+
+
+def test_its_figure_covers_the_patch_that_counts_most(cover, data):
+    figure = cover.figure()
+    pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    lost = occlusion(cover.models["Tiny"], data.test.images[:1], 1)[0]
+    assert len(pictures) == 4
+    assert np.array_equal(pictures[1], cover.without(data.test.images[0], [lost.argmax()]))
+
+
+def test_a_patch_that_counts_most_for_two_models_is_covered_once(cover):
+    cover.models = {"Base": cover.models["Tiny"], "Tiny": cover.models["Tiny"]}
+    assert len([ax for ax in cover.figure().axes if ax.images]) == 4
 
 
 def test_each_model_is_asked(cover, data):

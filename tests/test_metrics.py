@@ -15,6 +15,7 @@ from swys_utils.metrics import (
     area_under_roc,
     bootstrap_interval,
     calibration_error,
+    certainty,
     evaluate,
     is_correct,
     mcnemar,
@@ -293,3 +294,16 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_answers():
 def test_mcnemar_of_equal_answers_is_one():
     right = np.repeat([True, False], [8, 2])
     assert mcnemar(right, right) == 1.0
+
+
+def test_the_certainty_of_an_answer_is_that_of_the_class_it_names():
+    scores = np.array([[0.3, 0.7], [0.6, 0.4]])
+    sure, right = certainty(scores, np.array([1, 1]))
+    assert sure.tolist() == [0.7, 0.6]
+    assert right.tolist() == [True, False]
+
+
+def test_of_several_labels_each_has_its_own_certainty():
+    sure, right = certainty(np.array([[0.3, 0.7]]), np.array([[1, 0]]))
+    assert sure.tolist() == [0.3, 0.7]
+    assert right.tolist() == [True, False]

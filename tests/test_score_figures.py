@@ -52,9 +52,11 @@ def test_the_place_of_one_half_is_marked_for_each_run():
 
 
 def test_a_panel_of_certainty_for_each_model():
-    points = {"Base": ([0.1, 0.9], [0.2, 0.8]), "Tiny": ([0.1, 0.9], [0.1, 0.9])}
-    figure = score_figures.reliability_figure(points)
+    groups = np.array([[0.55, 0.9], [0.6, 0.8], [0.25, 0.75]])
+    figure = score_figures.reliability_figure({"Base": groups, "Tiny": groups})
     assert [ax.get_title("left") for ax in figure.axes] == ["Base", "Tiny"]
+    (dots,) = figure.axes[0].collections[1:]
+    assert dots.get_offsets().tolist() == [[0.55, 0.6], [0.9, 0.8]]
 
 
 def test_curves_without_a_line_where_there_is_no_auc():
