@@ -29,7 +29,7 @@ from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
-from .kinds import BASE, TINY, kind_of, studied_kinds, taught_pairs
+from .kinds import AS_LONG_AS_BASE, BASE, TINY, kind_of, studied_kinds, taught_pairs
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
@@ -162,7 +162,7 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
     Raises:
         SwysError: the runs have no teacher, or several, or the teacher is not among them.
     """
-    compared_kinds = [BASE, *studied_kinds()]
+    compared_kinds = [BASE, *studied_kinds(), AS_LONG_AS_BASE]
     compared = {}
     titles = {}
     for entry in entries:
