@@ -34,6 +34,8 @@ CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "clean": (GREY, "--", "no mark"),
     "swapped": ("#B00020", "-", "swapped"),
 }
+CNN = "resnet18"  # of swys study planted_cnn
+DEPTHS = ("block", "layer")  # how the keys of a method that was asked at several depths go on
 MOST_NAMED = 300  # test images that are shown with and without the mark
 
 
@@ -254,34 +256,42 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
     """
     cheats = _cheats(planted_units(dataset))
-    patches = sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]
+    panels = {}
+    for patch in sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]:
+        units = [unit for unit in cheats if unit["patch"] == patch]
+        panels[f"ViT, {(28 // patch) ** 2} patches, {len(units)} models"] = units
+    cnns = _cheats(planted_units(dataset, CNN))
+    if cnns:
+        panels[f"ResNet-18, {len(cnns)} models"] = cnns
     figure, axes = plt.subplots(
         1,
-        len(patches),
-        figsize=(8, 3.1),
+        len(panels),
+        figsize=(3 + 2.5 * len(panels), 3.1),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
     rows = _measured_methods(cheats)
-    for ax, patch in zip(axes[0], patches):
-        units = [unit for unit in cheats if unit["patch"] == patch]
-        _draw_hits(ax, units, rows)
-        ax.set_title(f"{(28 // patch) ** 2} patches, {len(units)} models", loc="left", fontsize=11)
+    last_layer = _measured_methods(cnns)
+    for ax, (title, units) in zip(axes[0], panels.items()):
+        _draw_hits(ax, units, rows | last_layer if units is cnns else rows)
+        ax.set_title(title, loc="left", fontsize=11)
     axes[0, 0].set_yticks(range(len(rows)), list(rows))
+    figure.supxlabel("hottest patch on the ring (% of images)", fontsize=10)
     return figure
 
 
 def _measured_methods(units: Sequence[Mapping]) -> dict[str, str]:
     """Title of each way to explain that was measured -> its key in planted.json.
 
-    Of a method that was measured at several blocks the last block counts, else its first variant.
+    Of a method that was measured at several blocks or layers the last one counts, else its first
+    variant.
     """
     keys: dict[str, str] = {}
     for unit in units:
         for key in unit["methods"]:
             method, _, variant = key.partition(", ")
-            if method not in keys or variant.startswith("block"):
+            if method not in keys or variant.startswith(DEPTHS):
                 keys[method] = key
     rows = {}
     for method, key in keys.items():
@@ -332,14 +342,10 @@ def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> N
             va="center",
             fontsize=9,
         )
-    ax.set(xlabel="hottest patch on the ring (% of images)", xlim=(-4, 104))
+    ax.set(xlim=(-4, 104))
     ax.set(ylim=(len(rows) - 0.5, -1.1), yticks=range(len(rows)))
 
 
 def _cheats(units: Sequence[Mapping]) -> list[Mapping]:
-    """Of the measured models the small ones that were trained on marks in a corner."""
-    return [
-        unit
-        for unit in units
-        if unit["kind"] == "cheat" and unit["mark"] == "corner" and unit["model"] == "vit_tiny"
-    ]
+    """Of the measured models those that were trained on marks in a corner."""
+    return [unit for unit in units if unit["kind"] == "cheat" and unit["mark"] == "corner"]

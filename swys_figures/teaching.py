@@ -33,6 +33,17 @@ CHEATING = {  # kind of model in planted.json -> its name in the figure
     "labels + honest answers": "labels + honest answers",
     "honest answers": "honest answers alone",
 }
+WEIGHTS = {  # kind of model in planted.json -> its name in the table
+    "another cheat": "nothing",
+    "labels + honest maps, weight 0.5": "honest maps, weight 0.5",
+    "labels + honest maps": "honest maps, weight 2",
+    "labels + honest maps, weight 8": "honest maps, weight 8",
+    "labels + honest maps, weight 32": "honest maps, weight 32",
+    "labels + honest answers, share 0.2": "honest answers, a fifth of the loss",
+    "labels + honest answers": "honest answers, half of it",
+    "labels + honest answers, share 0.8": "honest answers, four fifths",
+    "honest answers": "honest answers alone",
+}
 
 
 # share of the healthy who are called sick with the ring, % -> colour of such models
@@ -219,6 +230,38 @@ def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, 
             "the student calls healthy sick": f"{student['scores']['flips']:.0%}",
         }
         rows.append(row)
+    return rows
+
+
+def weights_table(dataset: str = DEFAULT_DATASET, patch: int = 7) -> list[dict[str, str]]:
+    """Does the weight of what an honest teacher hands on decide whether a student cheats?
+
+    Args:
+        dataset: MedMNIST's name; where nothing was measured, the default one is shown.
+        patch: side of the models' patches, px.
+
+    Returns:
+        Rows for ``results.as_table``, one for each weight that was tried: means over its runs, and
+        in brackets the lowest and the highest.
+    """
+    rows = []
+    for kind, title in WEIGHTS.items():
+        flips = []
+        likeness = []
+        for unit in planted_units(dataset):
+            if (unit["kind"], unit["patch"], unit["mark"]) == (kind, patch, "corner"):
+                flips.append(_flips(unit))
+                likeness.append(_likeness(unit))
+        if flips:
+            row = {
+                "beside the labels": title,
+                "runs": str(len(flips)),
+                "healthy called sick": (
+                    f"{np.mean(flips):.0f}% ({min(flips):.0f} to {max(flips):.0f})"
+                ),
+                "map like the honest one's": f"{np.mean(likeness):.2f}",
+            }
+            rows.append(row)
     return rows
 
 

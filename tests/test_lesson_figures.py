@@ -24,7 +24,7 @@ from swys_utils.config import profile
 from swys_utils.data import Dataset, load_dataset, to_model_input
 from swys_utils.distillation import correlation, soft_target_loss
 from swys_utils.exercises import check
-from swys_utils.gradcam import METHODS, grad_cam, hires_cam
+from swys_utils.gradcam import grad_cam, hires_cam
 from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Mark, plant
@@ -153,30 +153,6 @@ def test_a_map_that_points_at_the_mark_is_a_hit():
     maps = {"right": points, "wrong": points[:, ::-1].copy(), "none": 0 * points}
     figure = planted_figures.found_figure(planted.split.images, planted.mask, maps)
     assert [ax.get_title() for ax in figure.axes] == ["hit", "miss", "empty"]
-
-
-def unit(kind: str, patch: int = 7) -> dict:
-    """An entry of planted.json, as far as figures read it."""
-    keys = ("grad_cam, block 10", "grad_cam, block 11", "occlusion, mean", "occlusion, blur")
-    alike = {"agreement": 0.5}
-    return {
-        "kind": kind,
-        "patch": patch,
-        "mark": "corner",
-        "model": "vit_tiny",
-        "methods": {key: {"hits": 0.5, "chance": 0.06} for key in keys},
-        "scores": {"flips": 0.4},
-        "like_honest": {"grad_cam": alike, "occlusion": alike},
-        "maps": {"occlusion": {"heat": 0.9}},
-    }
-
-
-@pytest.mark.parametrize("units", [[], [unit("cheat"), unit("cheat", 4), unit("honest answers")]])
-def test_figures_of_the_planted_study_with_and_without_results(monkeypatch, units):
-    for module in (planted_figures, teaching_figures):
-        monkeypatch.setattr(module, "planted_units", lambda dataset: units)
-    assert len(planted_figures.finders_figure().axes) == (2 if units else 1)
-    assert len(teaching_figures.cheating_students().axes) == 3
 
 
 def test_at_least_twenty_images_keep_their_label(data):
@@ -346,37 +322,3 @@ def test_the_exercise_on_mixed_losses(capsys):
 def test_the_exercise_on_random_weights(capsys, model):
     check("random weights", -5, model, IMAGES[:2])
     assert "below 0.5" in capsys.readouterr().out
-
-
-def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
-    monkeypatch.setitem(
-        METHODS,
-        "new",
-        replace(METHODS["legrad"], id="new", title="a new way"),
-    )
-    measured = unit("cheat")
-    measured["methods"]["new, block 11"] = {"hits": 0.5, "chance": 0.06}
-    monkeypatch.setattr(planted_figures, "planted_units", lambda dataset: [measured])
-    (ax,) = planted_figures.finders_figure().axes
-    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "a new way"
-
-
-def test_the_last_block_stands_for_a_method():
-    rows = planted_figures._measured_methods([unit("cheat")])
-    assert rows["Grad-CAM"] == "grad_cam, block 11"
-
-
-def test_the_first_fill_stands_for_occlusion():
-    rows = planted_figures._measured_methods([unit("cheat")])
-    assert rows["occlusion"] == "occlusion, mean"
-
-
-def test_worn_maps_has_a_row_for_each_seed_with_all_three_models(monkeypatch):
-    units = []
-    for kind, hits in (("cheat", 0.8), ("honest", 0.5), ("labels + honest maps", 0.4)):
-        unit = {"patch": 4, "mark": "corner", "model": "vit_tiny", "kind": kind, "seed": 0}
-        units.append(unit | {"maps": {"grad_cam": {"hits": hits}}, "scores": {"flips": 0.9}})
-    units.append(units[0] | {"seed": 1})  # a seed without its student
-    monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: units)
-    (row,) = teaching_figures.worn_maps()
-    assert list(row.values()) == ["1", "80%", "40%", "50%", "90%"]

@@ -1,0 +1,96 @@
+"""Figures and tables of the planted study, with and without results."""
+
+from dataclasses import replace
+
+import pytest
+
+from swys_figures import planted as planted_figures
+from swys_figures import teaching as teaching_figures
+from swys_utils.gradcam import METHODS
+
+
+def unit(kind: str, patch: int = 7) -> dict:
+    """An entry of planted.json, as far as figures read it."""
+    keys = ("grad_cam, block 10", "grad_cam, block 11", "occlusion, mean", "occlusion, blur")
+    alike = {"agreement": 0.5}
+    return {
+        "kind": kind,
+        "patch": patch,
+        "mark": "corner",
+        "model": "vit_tiny",
+        "methods": {key: {"hits": 0.5, "chance": 0.06} for key in keys},
+        "scores": {"flips": 0.4},
+        "like_honest": {"grad_cam": alike, "occlusion": alike},
+        "maps": {"occlusion": {"heat": 0.9}},
+    }
+
+
+def only_vits(units):
+    """``planted_units`` where no other model was measured."""
+    return lambda dataset, model="vit_tiny": [unit for unit in units if unit["model"] == model]
+
+
+@pytest.mark.parametrize("units", [[], [unit("cheat"), unit("cheat", 4), unit("honest answers")]])
+def test_figures_of_the_planted_study_with_and_without_results(monkeypatch, units):
+    for module in (planted_figures, teaching_figures):
+        monkeypatch.setattr(module, "planted_units", only_vits(units))
+    assert len(planted_figures.finders_figure().axes) == (2 if units else 1)
+    assert len(teaching_figures.cheating_students().axes) == 3
+
+
+def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
+    monkeypatch.setitem(
+        METHODS,
+        "new",
+        replace(METHODS["legrad"], id="new", title="a new way"),
+    )
+    measured = unit("cheat")
+    measured["methods"]["new, block 11"] = {"hits": 0.5, "chance": 0.06}
+    monkeypatch.setattr(planted_figures, "planted_units", only_vits([measured]))
+    (ax,) = planted_figures.finders_figure().axes
+    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "a new way"
+
+
+def test_a_cnn_that_was_measured_has_a_panel_with_its_last_layer(monkeypatch):
+    hits = {"grad_cam, layer3": 0.1, "grad_cam, layer4": 0.8, "occlusion, mean": 0.9}
+    methods = {key: {"hits": share, "chance": 0.06} for key, share in hits.items()}
+    cnn = unit("cheat") | {"model": "resnet18", "methods": methods}
+    monkeypatch.setattr(planted_figures, "planted_units", only_vits([unit("cheat"), cnn]))
+    _, ax = planted_figures.finders_figure().axes
+    assert ax.get_title("left") == "ResNet-18, 1 models"
+    drawn = [
+        line.get_xdata()[0]
+        for line in ax.lines
+        if line.get_marker() == "o" and len(line.get_xdata())
+    ]
+    assert drawn == [80, 90]
+
+
+def test_the_last_block_stands_for_a_method():
+    rows = planted_figures._measured_methods([unit("cheat")])
+    assert rows["Grad-CAM"] == "grad_cam, block 11"
+
+
+def test_the_first_fill_stands_for_occlusion():
+    rows = planted_figures._measured_methods([unit("cheat")])
+    assert rows["occlusion"] == "occlusion, mean"
+
+
+def test_the_weights_that_were_tried_have_a_row(monkeypatch):
+    heavy = [unit("labels + honest maps, weight 8") for _ in range(2)]
+    heavy[1]["scores"] = {"flips": 0.8}
+    monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: [*heavy, unit("cheat")])
+    (row,) = teaching_figures.weights_table()
+    assert row["beside the labels"] == "honest maps, weight 8"
+    assert row["healthy called sick"] == "60% (40 to 80)"
+
+
+def test_worn_maps_has_a_row_for_each_seed_with_all_three_models(monkeypatch):
+    units = []
+    for kind, hits in (("cheat", 0.8), ("honest", 0.5), ("labels + honest maps", 0.4)):
+        unit = {"patch": 4, "mark": "corner", "model": "vit_tiny", "kind": kind, "seed": 0}
+        units.append(unit | {"maps": {"grad_cam": {"hits": hits}}, "scores": {"flips": 0.9}})
+    units.append(units[0] | {"seed": 1})  # a seed without its student
+    monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: units)
+    (row,) = teaching_figures.worn_maps()
+    assert list(row.values()) == ["1", "80%", "40%", "50%", "90%"]
