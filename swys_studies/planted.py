@@ -366,6 +366,7 @@ def students_table(units: Sequence[Mapping]) -> list[dict]:
             row = {"setting": setting, "kind": kind.id, "seeds": len(group)}
             for where in ("as trained", "clean", "swapped"):
                 row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
+            row["flips"] = with_interval([unit["scores"]["flips"] for unit in group])
             for ruler in RULERS:
                 row[f"{ruler} hits"] = with_interval(
                     [unit["maps"][ruler]["hits"] for unit in group]

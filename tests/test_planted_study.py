@@ -177,7 +177,7 @@ def unit(seed, swapped, kind="cheat"):
         "patch": 7,
         "mark": "corner",
         "kind": kind,
-        "scores": {where: {"auc": swapped} for where in sets},
+        "scores": {where: {"auc": swapped} for where in sets} | {"flips": 0.5},
         "maps": {ruler: {"hits": 0.5} for ruler in planted.RULERS},
         "methods": {"occlusion": {"hits": swapped, "heat": 0.5, "chance": 0.1}},
         "like_honest": {ruler: {"agreement": 0.5} for ruler in planted.RULERS},
@@ -188,6 +188,7 @@ def test_a_table_has_means_and_intervals_over_seeds():
     (row,) = planted.students_table([unit(0, 0.1), unit(1, 0.3)])
     assert row["seeds"] == 2
     assert row["swapped"].startswith("0.20 [-1.07")
+    assert row["flips"].startswith("0.50")
 
 
 def test_one_seed_has_no_interval():
