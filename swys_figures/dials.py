@@ -59,11 +59,13 @@ class ThresholdDial(widgets.VBox):
             false = alarm[~self.sick].mean()
             alarms = share * found + (1 - share) * false
             true = f"{10 * share * found / alarms:.1f}" if alarms > 0 else "no alarm"
+            well = (1 - share) * (1 - false) / (1 - alarms) if alarms < 1 else 0.0
             cells = {
                 "model": name,
                 "of 100 sick it finds": f"{100 * found:.0f}",
                 "of 100 healthy it clears": f"{100 * (1 - false):.0f}",
                 "of 10 alarms are right": true,
+                "of 10 cleared are healthy": f"{10 * well:.1f}" if alarms < 1 else "none cleared",
             }
             rows.append(cells)
         return rows

@@ -24,12 +24,14 @@ def test_at_first_the_share_is_that_of_the_images(dial):
     assert row["of 100 sick it finds"] == "75"
     assert row["of 100 healthy it clears"] == "75"
     assert row["of 10 alarms are right"] == "7.5"
+    assert row["of 10 cleared are healthy"] == "7.5"
 
 
 def test_where_few_are_sick_most_alarms_are_false(dial):
     dial.share.value = 5  # found 75 % of 5, false alarms 25 % of 95
     (row,) = dial.rows()
     assert row["of 10 alarms are right"] == "1.4"
+    assert row["of 10 cleared are healthy"] == "9.8"  # 75 % of 95 of them, and 25 % of 5
     assert "<td>1.4</td>" in dial.table.value
 
 
