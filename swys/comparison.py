@@ -31,6 +31,7 @@ from .verdicts import Bounds
 TIMING_ROUNDS = 24
 FEWEST_ROUNDS = 5
 CALLS_A_ROUND = 6  # three to warm up, three that count
+WARM_UP = 0.2  # s, until the threads of the other model's library have stopped waiting busily
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,9 @@ def _speed(
         started = time.monotonic()
         calls[name]()
         seconds += time.monotonic() - started
-    affordable = int(effort.seconds / (CALLS_A_ROUND * seconds + 1e-9))
+    affordable = int(effort.seconds / (CALLS_A_ROUND * seconds + 2 * WARM_UP))
     rounds = min(max(affordable, FEWEST_ROUNDS), TIMING_ROUNDS)
-    timings: dict[str, Timing] = interleaved_latency(calls, rounds)
+    timings: dict[str, Timing] = interleaved_latency(calls, rounds, warm_up=WARM_UP)
     return speed_row(timings, bounds)
 
 

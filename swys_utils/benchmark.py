@@ -92,6 +92,7 @@ def interleaved_latency(
     calls: Mapping[str, Callable[[], object]],
     rounds: int = 20,
     repeats: int = 3,
+    warm_up: float = 0.0,
 ) -> dict[str, Timing]:
     """Time several models in turns, so that whatever else the machine does hits all of them alike.
 
@@ -102,6 +103,8 @@ def interleaved_latency(
         calls: name -> a function that runs the model once.
         rounds: number of samples of each model.
         repeats: number of calls behind one sample.
+        warm_up: seconds for which a model is called before each sample; at least three calls.
+            Threads of another library still wait busily for up to 0.2 s, on the same cores.
 
     Returns:
         name -> its timing.
@@ -112,7 +115,10 @@ def interleaved_latency(
     for _ in range(rounds):
         for name in rng.permutation(names):
             stopwatch = timeit.Timer(calls[name], timer=timer)
+            started = timer()
             stopwatch.timeit(WARM_UP_CALLS)
+            while timer() - started < warm_up:
+                calls[name]()
             seconds = stopwatch.timeit(repeats) / repeats
             samples[name].append(1000 * seconds)
     return {name: Timing(np.array(values)) for name, values in samples.items()}

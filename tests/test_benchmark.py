@@ -111,6 +111,13 @@ def test_there_is_a_sample_for_each_round():
     assert len(timings["a"].samples) == ROUNDS
 
 
+def test_a_model_is_called_until_the_warm_up_has_passed():
+    calls = []
+    timings = interleaved_latency({"a": lambda: calls.append(1)}, 1, REPEATS, warm_up=0.05)
+    assert len(calls) > WARM_UP + REPEATS
+    assert timings["a"].median < 5
+
+
 def test_torch_keeps_its_threads():
     threads = set()
 
