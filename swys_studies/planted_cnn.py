@@ -6,13 +6,14 @@ Grad-CAM was made for convolutional networks. Does it find there what it misses 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
 from filelock import FileLock
-from torch import Tensor, nn
+from torch import nn
 
 from swys.layer_maps import cut_timm, grad_cam_at_layer, grad_cam_of_features
 from swys_utils.config import (
@@ -46,6 +47,7 @@ MODEL = "resnet18"
 MARK = "corner"
 PATCH = 7  # px that are hidden; the last map has 4 x 4 positions, as a ViT with such patches
 SCORED = 624  # test images
+BATCH = 64
 
 
 def planted_cnn(
@@ -67,6 +69,7 @@ def planted_cnn(
     data = planted_data(dataset)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
     setting = Setting(data, MODEL, PATCH, MARK, epochs, path.parent)
+    RUNS.mkdir(parents=True, exist_ok=True)  # for the lock
     for seed in range(seeds):
         done = {unit["id"] for unit in read_units(path)}
         ids = {kind: f"{setting.id}, {kind}, seed{seed}" for kind in (HONEST, CHEAT)}
@@ -108,7 +111,7 @@ def pair_of_models(setting: Setting, seed: int) -> dict[str, dict]:
         honest_maps = honest_maps or rulers
         split = data.test.head(SCORED)
         measured[kind] = {
-            "scores": scores(Answers(model), split, mark, data.info.task, TEST_SEED),
+            "scores": scores(partial(cnn_logits, model), split, mark, data.info.task, TEST_SEED),
             "maps": where_maps_point(rulers, planted),
             "like_honest": compared(rulers, honest_maps),
             "methods": where_maps_point(maps, planted),
@@ -161,26 +164,22 @@ def train_cnn(model: nn.Module, data: Dataset, recipe: Recipe, seed: int) -> Non
     model.eval()
 
 
-class Answers:
-    """A model as a function of images or of model input.
+@torch.no_grad()
+def cnn_logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Answers of a model.
 
     Args:
         model: in eval mode.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        Float32 (N, C).
     """
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    @torch.no_grad()
-    def __call__(self, images: np.ndarray | Tensor) -> np.ndarray:
-        """Logits, float32 (N, C), of uint8 images or of float model input (N, 3, S, S)."""
-        logits = []
-        for start in range(0, len(images), 64):
-            part = images[start : start + 64]
-            if not isinstance(part, Tensor):
-                part = to_model_input(part, device=default_device())
-            logits.append(self.model(part).float().cpu().numpy())
-        return np.concatenate(logits)
+    logits = []
+    for start in range(0, len(images), BATCH):
+        inputs = to_model_input(images[start : start + BATCH], device=default_device())
+        logits.append(model(inputs).float().cpu().numpy())
+    return np.concatenate(logits)
 
 
 def cnn_maps(model: nn.Module, planted: Planted, target: int) -> dict[str, np.ndarray]:
@@ -198,5 +197,5 @@ def cnn_maps(model: nn.Module, planted: Planted, target: int) -> dict[str, np.nd
         "grad_cam, layer4": grad_cam_of_features(model, cut_timm(model), inputs, target),
     }
     found = {name: values.cpu().numpy() for name, values in maps.items()}
-    found["occlusion, mean"] = occlusion(Answers(model), inputs, target, PATCH)
+    found["occlusion, mean"] = occlusion(model, inputs, target, PATCH)
     return found

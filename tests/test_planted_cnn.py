@@ -1,0 +1,77 @@
+"""Planted evidence in a ResNet: its size, its maps, and what is kept of the study."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from swys_studies import planted, planted_cnn
+from swys_studies.planted_students import CHEAT, HONEST
+from swys_utils.data import to_model_input
+from swys_utils.planted import plant
+
+
+@pytest.fixture(scope="module")
+def data():
+    twin = planted.planted_data("twin")
+    return replace(twin, train=twin.train.head(32), test=twin.test.head(12))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return planted_cnn.small_resnet(2, seed=0).eval()
+
+
+def test_its_last_layer_has_four_positions_a_side(model, data):
+    features = model.forward_features(to_model_input(data.test.images[:2]))
+    assert features.shape == (2, 512, 4, 4)
+
+
+def test_its_answers_are_those_of_the_model(model, data):
+    logits = planted_cnn.cnn_logits(model, data.test.images)
+    with torch.no_grad():
+        expected = model(to_model_input(data.test.images))
+    torch.testing.assert_close(torch.as_tensor(logits), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_each_layer_has_a_map_and_hiding_has_one(model, data):
+    shown = plant(data.test.head(2), planted.MARKS["corner"], where="everywhere")
+    maps = planted_cnn.cnn_maps(model, shown, target=1)
+    sides = {name: values.shape for name, values in maps.items()}
+    assert sides["grad_cam, layer3"] == (2, 7, 7)
+    assert sides["grad_cam, layer4"] == sides["occlusion, mean"] == (2, 4, 4)
+
+
+def test_training_lowers_the_loss_on_its_images(data):
+    model = planted_cnn.small_resnet(2, seed=0)
+    recipe = planted.Setting(data, "resnet18", 7, "corner", 3, None).recipe
+    targets = torch.as_tensor(data.train.labels).long()
+
+    def loss():
+        logits = torch.as_tensor(planted_cnn.cnn_logits(model, data.train.images))
+        return torch.nn.functional.cross_entropy(logits, targets).item()
+
+    before = loss()
+    planted_cnn.train_cnn(model, data, replace(recipe, batch_size=8), seed=0)
+    assert not model.training
+    assert loss() < before
+
+
+def test_what_is_done_is_skipped_and_the_rest_is_kept(data, monkeypatch, tmp_path):
+    path = tmp_path / "planted.json"
+    asked = []
+
+    def pair(setting, seed):
+        asked.append(seed)
+        return {kind: {"scores": {}} for kind in (HONEST, CHEAT)}
+
+    monkeypatch.setattr(planted_cnn, "planted_data", lambda dataset: data)
+    monkeypatch.setattr(planted_cnn, "pair_of_models", pair)
+    monkeypatch.setattr(planted_cnn, "RUNS", tmp_path / "runs")
+    for table in ("methods_table", "students_table"):
+        monkeypatch.setattr(planted_cnn, table, lambda units: [{"units": len(units)}])
+    planted_cnn.planted_cnn("twin", seeds=1, save_path=str(path))
+    planted_cnn.planted_cnn("twin", seeds=2, save_path=str(path))
+    assert asked == [0, 1]
+    assert len(json.loads(path.read_text("utf-8"))["units"]) == 4
