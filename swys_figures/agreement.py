@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
-from swys_utils.shipped_results import SeriesResults
+from swys_utils.shipped_results import SeriesResults, read_results
+
+from .scores import AS_LONG_AS_BASE
 
 QUESTIONS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
@@ -48,6 +50,9 @@ MEASURES = (
 def agreement_figure(results: SeriesResults) -> Figure:
     """Tiny's and another Base's maps with Base's, and those of two Tinys: a dot for each run.
 
+    At the right end of a row stand the mean and, in brackets, chance, and below them how far the
+    mean has come on the way from chance to 1.
+
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
     """
@@ -55,7 +60,7 @@ def agreement_figure(results: SeriesResults) -> Figure:
     figure, axes = plt.subplots(
         1,
         max(1, len(measures)),
-        figsize=(8.4, 2.9),
+        figsize=(8.8, 3.9),
         sharey=True,
         squeeze=False,
     )
@@ -64,6 +69,7 @@ def agreement_figure(results: SeriesResults) -> Figure:
         compared = results.agreement[measure.ruler]
         rows = {
             "Tiny\nwith Base": compared.get("vit_tiny", []),
+            "Tiny, 12 passes,\nwith Base": _after_equal_passes(results.dataset, measure.ruler),
             "another Base\nwith Base": compared.get("vit_base", []),
             "two Tinys": results.siblings.get(measure.ruler, []),
         }
@@ -72,20 +78,31 @@ def agreement_figure(results: SeriesResults) -> Figure:
             _draw_agreement(ax, place, runs, shade, measure)
             _write_agreement(ax, place, runs, measure)
         ax.set_title(measure.title, loc="left", fontsize=10)
-        ax.set(xlim=(-0.1, 1.7), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
+        ax.set(xlim=(-0.1, 1.9), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
         ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.4, -0.6))
     axes[0, 0].set_xlabel("grey line and brackets: chance")
     return figure
 
 
+def _after_equal_passes(dataset: str, ruler: str) -> list[dict]:
+    """What was measured of the Tinys that saw the images as often as Base did."""
+    content = read_results(dataset, "agreement")
+    if content is None or ruler not in content["maps"]:
+        return []
+    runs = content["maps"][ruler]["runs"]
+    return [row for run_id, row in runs.items() if run_id.startswith(AS_LONG_AS_BASE)]
+
+
 def _write_agreement(ax: Axes, place: float, runs: Sequence[Mapping], measure: Measure) -> None:
-    """The mean of the runs and, in brackets, chance, at the right end of their row."""
+    """Two lines at the right end of a row: the mean and chance, and the way from there to 1."""
     measured = [run for run in runs if measure.value in run]
-    if measured:
-        mean = np.mean([run[measure.value] for run in measured])
-        chance = np.mean([run[measure.chance] for run in measured])
-        text = f"{mean:{measure.form}} ({chance:{measure.form}})"
-        ax.text(1.7, place, text, ha="right", va="center", fontsize=9)
+    if not measured:
+        return
+    mean = np.mean([run[measure.value] for run in measured])
+    chance = np.mean([run[measure.chance] for run in measured])
+    way = (mean - chance) / (1 - chance)
+    text = f"{mean:{measure.form}} ({chance:{measure.form}})\n{way:.0%} of the way"
+    ax.text(1.9, place, text, ha="right", va="center", fontsize=9)
 
 
 def three_questions(results: SeriesResults) -> Figure:

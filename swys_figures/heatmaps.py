@@ -13,10 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.explain import agreement
 from swys_utils.gradcam import overlay
-from swys_utils.plots import colour
+from swys_utils.plots import GREY, colour
 from swys_utils.saved_models import SavedModel
 
-from .data import show_image
+from .data import MARK, show_image
 
 PATCH_COLOURS = "inferno"
 WEAK = 0.1  # of the highest value of a model's maps
@@ -128,6 +128,62 @@ def heatmap_steps(image: np.ndarray, heat: np.ndarray, title: str) -> Figure:
     for ax, text in zip(axes, titles):
         ax.set_title(text, fontsize=11, loc="left")
     return figure
+
+
+def column_figure(
+    image: np.ndarray, change: np.ndarray, member: np.ndarray, titles: Sequence[str]
+) -> Figure:
+    """What the score of a class does when one column of patches after another is blurred.
+
+    Left, the columns on an image; in the middle, the mean change of both groups of images; right,
+    how much more the second group changes. A whisker is two standard errors to each side.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+        change: of the log-odds of the class, float (columns, N).
+        member: which images are of the class, bool (N,), with at least two of each kind.
+        titles: names of the images of the class and of the others.
+    """
+    figure, (ax_image, ax_groups, ax_gap) = plt.subplots(
+        1,
+        3,
+        figsize=(8.4, 2.9),
+        layout="constrained",
+        width_ratios=(1, 1.6, 1.3),
+    )
+    places = np.arange(1, len(change) + 1)
+    _number_columns(ax_image, image, len(change))
+    means = []
+    errors = []
+    for title, chosen, shade, shift in zip(
+        titles, (member, ~member), (MARK, GREY), (-0.2, 0.2), strict=True
+    ):
+        values = change[:, chosen]
+        mean = values.mean(axis=1)
+        error = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+        ax_groups.bar(places + shift, mean, 0.4, yerr=2 * error, color=shade, label=title)
+        means.append(mean)
+        errors.append(error)
+    ax_groups.set_title("mean change of the log-odds", fontsize=10, loc="left")
+    ax_groups.legend(fontsize=9, frameon=False, loc="lower left")
+    gap = means[1] - means[0]
+    ax_gap.errorbar(places, gap, 2 * np.hypot(*errors), fmt="o", color="black")
+    ax_gap.set_title(f"{titles[1]} minus {titles[0]}", fontsize=10, loc="left")
+    for ax in (ax_groups, ax_gap):
+        ax.axhline(0, color="black", lw=0.8)
+        ax.set(xticks=places, xlabel="blurred column")
+    return figure
+
+
+def _number_columns(ax: Axes, image: np.ndarray, columns: int) -> None:
+    """An image with its columns of patches, and their numbers above it."""
+    show_image(ax, image)
+    across = image.shape[1] / columns
+    for column in range(columns):
+        middle = (column + 0.5) * across - 0.5
+        ax.text(middle, -1, str(column + 1), ha="center", va="bottom", fontsize=9)
+        if column > 0:
+            ax.axvline(column * across - 0.5, color="white", lw=0.8)
 
 
 def colours_figure(signed: np.ndarray) -> Figure:

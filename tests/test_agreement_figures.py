@@ -12,16 +12,21 @@ def test_agreement_has_a_panel_for_each_measure_and_a_row_for_each_yardstick():
     titles = [ax.get_title(loc="left") for ax in panels]
     assert titles == [measure.title for measure in MEASURES]
     rows = [label.get_text() for label in panels[0].get_yticklabels()]
-    assert rows == ["Tiny\nwith Base", "another Base\nwith Base", "two Tinys"]
+    assert rows == [
+        "Tiny\nwith Base",
+        "Tiny, 12 passes,\nwith Base",
+        "another Base\nwith Base",
+        "two Tinys",
+    ]
 
 
 def test_agreement_says_the_mean_and_chance():
-    results = series_results()
+    results = series_results()._replace(dataset="another")
     other = {"spearman": 0.75, "chance_in_class": 0.375, "same_top": 0.5, "same_top_chance": 0.1}
     found = {"occlusion": {"vit_tiny": [PAIR, other]}}
     order, hottest = agreement_figure(results._replace(agreement=found, siblings={})).axes
-    assert [text.get_text() for text in order.texts] == ["0.50 (0.25)"]
-    assert [text.get_text() for text in hottest.texts] == ["50% (10%)"]
+    assert [text.get_text() for text in order.texts] == ["0.50 (0.25)\n33% of the way"]
+    assert [text.get_text() for text in hottest.texts] == ["50% (10%)\n44% of the way"]
     dots = [line.get_xdata() for line in order.lines if line.get_marker() == "o"]
     assert [list(values) for values in dots] == [[0.25, 0.75]]
 

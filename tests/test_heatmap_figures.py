@@ -93,3 +93,12 @@ def test_typical_images_come_from_little_to_much_agreement():
     answers = {"a": np.zeros(3), "b": np.zeros(3)}
     chosen = heatmap_figures.typical_images(answers, {"a": peaks, "b": same}, 3)
     assert chosen.tolist() == [1, 2, 0]
+
+
+def test_the_gap_of_a_blurred_column_is_what_the_others_change_more():
+    member = np.array([True, True, False, False])
+    change = np.array([[1.0, 3.0, 5.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
+    figure = heatmap_figures.column_figure(IMAGES[0], change, member, ["sick", "healthy"])
+    _, groups, gap = figure.axes
+    assert [bar.get_height() for bar in groups.patches] == [2.0, 0.0, 6.0, 0.0]
+    assert gap.lines[0].get_ydata().tolist() == [4.0, 0.0]
