@@ -1,16 +1,13 @@
 """What stands as code or as numbers on the pages is what libraries and shipped results say."""
 
 import math
-import re
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 
 from swys_utils.models import count_parameters, create_model
-from swys_utils.shipped_results import series_results
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -71,17 +68,3 @@ def test_the_rule_of_notebook_3_counts_nearly_all_weights():
 def test_base_with_the_width_of_tiny_is_tiny():
     narrow = create_model("vit_base", num_classes=2, embed_dim=192, num_heads=3)
     assert count_parameters(narrow) == count_parameters(create_model("vit_tiny", num_classes=2))
-
-
-def test_the_table_of_agreement_on_page_4_has_the_shipped_numbers():
-    page = (NOTEBOOKS / "04_gradcam.ipynb").read_text("utf-8")
-    results = series_results("pneumoniamnist")
-    for ruler in ("grad_cam", "occlusion"):
-        runs = results.agreement[ruler]["vit_tiny"]
-        mean = np.mean([run["spearman"] for run in runs])
-        chance = np.mean([run["chance_in_class"] for run in runs])
-        (row,) = re.findall(r"\| Tiny with Base \(four Tinys\) \|.*\|", page)
-        assert f"{mean:.2f} ({chance:.2f})" in row
-        (row,) = re.findall(r"\| two Tinys \|.*\|", page)
-        for pair in results.siblings[ruler]:
-            assert f"{pair['spearman']:.2f}" in row
