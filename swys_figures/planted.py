@@ -165,6 +165,7 @@ class ShortcutCurve:
                 label,
                 color=shade,
                 va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         ax.axhline(0.5, color=GREY, lw=0.8)
         end = max(seconds[-1], 1e-9) * 1.25
