@@ -151,23 +151,28 @@ def column_figure(
         layout="constrained",
         width_ratios=(1, 1.6, 1.3),
     )
-    places = np.arange(1, len(change) + 1)
     _number_columns(ax_image, image, len(change))
-    means = []
-    errors = []
-    for title, chosen, shade, shift in zip(
-        titles, (member, ~member), (MARK, GREY), (-0.2, 0.2), strict=True
-    ):
-        values = change[:, chosen]
-        mean = values.mean(axis=1)
-        error = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-        ax_groups.bar(places + shift, mean, 0.4, yerr=2 * error, color=shade, label=title)
-        means.append(mean)
-        errors.append(error)
+    groups = {titles[0]: change[:, member], titles[1]: change[:, ~member]}
+    places = np.arange(1, len(change) + 1)
+    means = {}
+    errors = {}
+    for title, values in groups.items():
+        means[title] = values.mean(axis=1)
+        errors[title] = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+    for title, shade, shift in zip(groups, (MARK, GREY), (-0.2, 0.2)):
+        ax_groups.bar(
+            places + shift,
+            means[title],
+            width=0.4,
+            yerr=2 * errors[title],
+            color=shade,
+            label=title,
+        )
     ax_groups.set_title("mean change of the log-odds", fontsize=10, loc="left")
     ax_groups.legend(fontsize=9, frameon=False, loc="lower left")
-    gap = means[1] - means[0]
-    ax_gap.errorbar(places, gap, 2 * np.hypot(*errors), fmt="o", color="black")
+    of_class, of_others = means.values()
+    error = np.hypot(*errors.values())  # of the difference of two means
+    ax_gap.errorbar(places, of_others - of_class, yerr=2 * error, fmt="o", color="black")
     ax_gap.set_title(f"{titles[1]} minus {titles[0]}", fontsize=10, loc="left")
     for ax in (ax_groups, ax_gap):
         ax.axhline(0, color="black", lw=0.8)
@@ -181,7 +186,14 @@ def _number_columns(ax: Axes, image: np.ndarray, columns: int) -> None:
     across = image.shape[1] / columns
     for column in range(columns):
         middle = (column + 0.5) * across - 0.5
-        ax.text(middle, -1, str(column + 1), ha="center", va="bottom", fontsize=9)
+        ax.text(
+            middle,
+            -1,
+            str(column + 1),
+            ha="center",
+            va="bottom",
+            fontsize=9,
+        )
         if column > 0:
             ax.axvline(column * across - 0.5, color="white", lw=0.8)
 

@@ -62,7 +62,7 @@ class LiveLosses(LiveCurve):
         )
         self.scored = {"test": "test", "val": "validation"}[scored]
         self.multi_label = data.info.multi_label
-        self.watched = data.val.head(WATCHED)
+        self.watched = self.split if scored == "val" else data.val.head(WATCHED)
         self.objective = SupervisedObjective(data.info.multi_label)
         self.classes = data.info.num_classes
         self._losses: list[Tensor] = []

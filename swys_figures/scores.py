@@ -201,6 +201,38 @@ def fit_table(results: SeriesResults) -> list[dict[str, str]]:
     return rows
 
 
+def views_table(results: SeriesResults) -> list[dict[str, str]]:
+    """Complete runs whose views were turned and scaled, which blurs them, and runs without that.
+
+    Args:
+        results: of ``shipped_results.series_results``; two classes.
+
+    Returns:
+        Rows for ``results.as_table``: means over the runs and, in brackets, the lowest and the
+        highest; those with blurred views first, then those without, where they were trained.
+    """
+    content = read_results(results.dataset, "runs") or {"runs": []}
+    rows = []
+    for views, method in (("blurred", "labels"), ("sharp", "labels_sharp")):
+        for name, model in (("Base", "vit_base"), ("Tiny", "vit_tiny")):
+            wanted = f"{model}/{method}/"
+            runs = [run for run in content["runs"] if run["id"].startswith(wanted)]
+            if not runs:
+                continue
+            cells = {
+                "model": name,
+                "views": views,
+                "runs": str(len(runs)),
+                "right, validation": _with_range([run["val_accuracy"] for run in runs], ".0%"),
+                "right, test": _with_range([run["last"]["accuracy"] for run in runs], ".0%"),
+                "test AUC": _with_range([run["last"]["auc"] for run in runs], ".3f"),
+                "healthy cleared": _with_range([run["recall"][0] for run in runs], ".0%"),
+                "sick found": _with_range([run["recall"][1] for run in runs], ".0%"),
+            }
+            rows.append(cells)
+    return rows
+
+
 def _with_range(values: Sequence[float], form: str) -> str:
     """The mean and, in brackets, the lowest and the highest value."""
     return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"

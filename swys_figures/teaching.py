@@ -34,7 +34,7 @@ CHEATING = {  # kind of model in planted.json -> its name in the figure
     "honest answers": "honest answers alone",
 }
 WEIGHTS = {  # kind of model in planted.json -> its name in the table
-    "another cheat": "nothing",
+    "another cheat": "nothing (a second cheat)",
     "labels + honest maps, weight 0.5": "honest maps, weight 0.5",
     "labels + honest maps": "honest maps, weight 2",
     "labels + honest maps, weight 8": "honest maps, weight 8",
@@ -46,7 +46,7 @@ WEIGHTS = {  # kind of model in planted.json -> its name in the table
 }
 
 
-# share of the healthy who are called sick with the ring, % -> colour of such models
+# share of the healthy whom the ring turns sick, % -> colour of such models
 OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
@@ -175,7 +175,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     )
     figure.set_layout_engine("constrained")
     panels = {
-        "DOES IT CHEAT?\nhealthy called sick,\nwith the ring (%)": _flips,
+        "DOES IT CHEAT?\nhealthy turned sick\nby the ring (%)": _flips,
         "DOES GRAD-CAM SHOW IT?\nagreement with the\nhonest model's map": _likeness,
         "DOES HIDING SHOW IT?\nshare of the lost score\non the ring (%)": _share_on_the_ring,
     }
@@ -194,7 +194,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
     axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
     axes[2].axvline(100 * patch**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
-    axes[1].set_xlabel("red: most of the healthy are called sick, orange: many, black: few")
+    axes[1].set_xlabel("red: the ring turns most of the healthy, orange: many, black: few")
     return figure
 
 
@@ -227,7 +227,7 @@ def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, 
             "cheat": hits["cheat"],
             "its student of honest maps": hits["labels + honest maps"],
             "the honest teacher": hits["honest"],
-            "the student calls healthy sick": f"{student['scores']['flips']:.0%}",
+            "healthy turned sick by the student": f"{student['scores']['flips']:.0%}",
         }
         rows.append(row)
     return rows
@@ -256,7 +256,7 @@ def weights_table(dataset: str = DEFAULT_DATASET, patch: int = 7) -> list[dict[s
             row = {
                 "beside the labels": title,
                 "runs": str(len(flips)),
-                "healthy called sick": (
+                "healthy turned sick": (
                     f"{np.mean(flips):.0f}% ({min(flips):.0f} to {max(flips):.0f})"
                 ),
                 "map like the honest one's": f"{np.mean(likeness):.2f}",

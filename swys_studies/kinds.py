@@ -34,6 +34,7 @@ class Kind:
         seeds: number of its runs in the reference set of PneumoniaMNIST.
         seeds_elsewhere: number of its runs in the reference set of another data set.
         epochs: length of its schedule; None for that of its recipe.
+        sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Kind:
     seeds: int = 4
     seeds_elsewhere: int = 3
     epochs: int | None = None
+    sharp: bool = False
 
     def run_id(self, seed: int) -> str:
         """``<model>/<method>/seed<k>``: also the path of its files in a folder of runs.
@@ -87,6 +89,22 @@ AS_LONG_AS_BASE = replace(
     method="labels_12",
     seeds_elsewhere=0,
     epochs=reference_recipe(BASE.model).epochs,
+)
+# Is it the size, or that turning and scaling blur a picture of 28 px?
+SHARP_BASE = replace(
+    BASE,
+    title=f"{BASE.title}, views without blur",
+    method="labels_sharp",
+    seeds=1,
+    seeds_elsewhere=0,
+    sharp=True,
+)
+SHARP_TINY = replace(
+    TINY,
+    title=f"{TINY.title}, views without blur",
+    method="labels_sharp",
+    seeds_elsewhere=0,
+    sharp=True,
 )
 ANSWERS_16_TOKENS = Kind(
     title=SERIES["vit_tiny_answers_p7"].title,
@@ -149,6 +167,7 @@ def studied_kinds() -> list[Kind]:
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
+    many_labels += [SHARP_BASE, SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
 
@@ -256,4 +275,7 @@ def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
         recipe = replace(recipe, epochs=10, warmup_epochs=1)
     if kind.epochs is not None:
         recipe = replace(recipe, epochs=kind.epochs)
+    if kind.sharp:
+        augmentation = replace(recipe.augmentation, rotate=0.0, scale=0.0)
+        recipe = replace(recipe, augmentation=augmentation)
     return RunSpec(kind, seed, recipe)

@@ -75,6 +75,7 @@ class Trial:
 FRESH = {"views": 0}  # new views in each epoch instead of eight fixed ones
 SIXTY = FRESH | {"epochs": 60}
 CROP = {"crop": 0.3, "jitter": 0.3, "rotate": 10}
+SHARP = {"rotate": 0.0, "scale": 0.0}  # nothing is interpolated, so nothing is blurred
 HIDDEN = 0.75  # share of the patches that a masked autoencoder does not see
 TRIALS = [
     Trial("60 epochs", "+.005 to the reference", SIXTY),
@@ -83,6 +84,9 @@ TRIALS = [
     Trial("60 epochs, mixup .2", "+.006", SIXTY | {"mixup": 0.2}),
     Trial("weak", "-.010", FRESH, {"rotate": 0.0, "scale": 0.0, "jitter": 0.0}),
     Trial("reference", "the recipe of the shipped runs"),
+    Trial("sharp", "+.010 to the reference", {}, SHARP),
+    Trial("sharp, 60 epochs", "+.012", SIXTY, SHARP),
+    Trial("masked first, sharp, 60 epochs", "+.018", SIXTY, SHARP, 150),
     Trial("60 epochs, smoothing .1", "+.005", SIXTY | {"label_smoothing": 0.1}),
     Trial("120 epochs, crop .3", "+.015", FRESH | {"epochs": 120}, CROP),
     Trial("60 epochs, all tokens", "+.007", SIXTY | {"patch_drop": 0.0}),

@@ -31,8 +31,7 @@ def random_maps(count: int, grid: tuple[int, int]) -> np.ndarray:
         float32 (N, gh, gw) in [0, 1).
     """
     rng = np.random.default_rng(0)
-    shape = (count, *grid)
-    return rng.random(shape, dtype=np.float32)
+    return rng.random((count, *grid), dtype=np.float32)
 
 
 def centre_prior_maps(count: int, grid: tuple[int, int]) -> np.ndarray:

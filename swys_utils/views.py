@@ -27,7 +27,7 @@ class Augmentation:
         turns: turn by a random multiple of 90 degrees.
         rotate: turn by an angle within +- this many degrees.
         scale: change the size by a share within +- this value.
-        shift: move by a share of the side within +- this value.
+        shift: move by a share of the side within +- this value, in whole pixels.
         jitter: change brightness, contrast and (colour images) saturation, relative, within +-.
         crop: show a random part whose area is at least this share of the image, and whose sides
             differ by a factor of at most 4/3 (Szegedy et al. 2015), instead of ``scale`` and
@@ -92,7 +92,7 @@ def augment(planes: Tensor, img_size: int, augmentation: Augmentation, draws: Dr
     if planes.shape[-1] > img_size:  # smoothed while it shrinks, as in to_model_input
         planes = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
     draws = draws.to(planes.device)
-    theta = _affine_maps(augmentation, draws)
+    theta = _affine_maps(augmentation, draws, img_size)
     grid = F.affine_grid(theta, [*planes.shape[:2], *size], align_corners=False)
     views = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if augmentation.jitter:
@@ -100,7 +100,7 @@ def augment(planes: Tensor, img_size: int, augmentation: Augmentation, draws: Dr
     return views
 
 
-def _affine_maps(augmentation: Augmentation, draws: Draws) -> Tensor:
+def _affine_maps(augmentation: Augmentation, draws: Draws, side: int) -> Tensor:
     """(B, 2, 3): from points of each view to points of its image, both from -1 to 1."""
     angle = _within(math.radians(augmentation.rotate), draws.angle)
     if augmentation.turns:
@@ -111,7 +111,7 @@ def _affine_maps(augmentation: Augmentation, draws: Draws) -> Tensor:
         mirror = torch.where(draws.mirror < 0.5, -1.0, 1.0)
     cos = torch.cos(angle)
     sin = torch.sin(angle)
-    part = _shown_part(augmentation, draws)
+    part = _shown_part(augmentation, draws, side)
     row_x = torch.stack([cos * part.width * mirror, -sin * part.height, part.x], dim=1)
     row_y = torch.stack([sin * part.width * mirror, cos * part.height, part.y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
@@ -126,12 +126,14 @@ class _Part(NamedTuple):
     y: Tensor
 
 
-def _shown_part(augmentation: Augmentation, draws: Draws) -> _Part:
+def _shown_part(augmentation: Augmentation, draws: Draws, side: int) -> _Part:
     if augmentation.crop == 1:
-        side = 1 + _within(augmentation.scale, draws.scale)
-        x = _within(2 * augmentation.shift, draws.shift_x)  # a side is 2 long
-        y = _within(2 * augmentation.shift, draws.shift_y)
-        return _Part(side, side, x, y)
+        size = 1 + _within(augmentation.scale, draws.scale)
+        pixels = augmentation.shift * side
+        # whole ones, because a part of a pixel would blur the view
+        x = _within(pixels, draws.shift_x).round()
+        y = _within(pixels, draws.shift_y).round()
+        return _Part(size, size, 2 * x / side, 2 * y / side)  # a side is 2 long
     area = augmentation.crop + (1 - augmentation.crop) * draws.scale
     ratio = torch.exp(_within(math.log(4 / 3), draws.ratio))
     width = (area * ratio).sqrt().clamp(max=1)

@@ -48,7 +48,7 @@ def test_int8_is_nearer_to_its_own_model_than_another_model_is(result):
 
 
 def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result, data):
-    coarse = row(result, "Tiny, answers, 16 tokens")
+    coarse = row(result, "Tiny, answers, 16 patches")
     assert "grad_cam" not in coarse
     assert coarse["occlusion"]["images"] == -(-len(data.test) // 4)
 

@@ -98,7 +98,7 @@ def test_a_given_geometry_comes_before_that_of_the_name():
 
 def test_a_name_of_the_series_stands_for_a_row_of_its_table():
     assert models.SERIES["vit_tiny_answers_p7"] == models.SeriesModel(
-        title="Tiny, answers, 16 tokens",
+        title="Tiny, answers, 16 patches",
         timm_name=TINY_224,
         img_size=28,
         patch_size=7,

@@ -82,7 +82,7 @@ def test_the_weights_that_were_tried_have_a_row(monkeypatch):
     monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: [*heavy, unit("cheat")])
     (row,) = teaching_figures.weights_table()
     assert row["beside the labels"] == "honest maps, weight 8"
-    assert row["healthy called sick"] == "60% (40 to 80)"
+    assert row["healthy turned sick"] == "60% (40 to 80)"
 
 
 def test_worn_maps_has_a_row_for_each_seed_with_all_three_models(monkeypatch):

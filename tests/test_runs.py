@@ -57,8 +57,10 @@ def test_the_titles_of_the_kinds():
         "Tiny, answers",
         "Tiny, answers + maps",
         "Tiny, answers of two Bases",
-        "Tiny, answers, 16 tokens",
+        "Tiny, answers, 16 patches",
         "Tiny, as many passes as Base",
+        "Base, views without blur",
+        "Tiny, views without blur",
         "Tiny, 1 % of the labels",
         "Tiny, answers, 1 % of the labels",
         "Tiny, answers of a Tiny with the same 1 % of the labels",
@@ -71,6 +73,14 @@ def test_tiny_is_also_trained_for_as_many_passes_as_base():
         spec("vit_tiny/labels_12/seed0").recipe.epochs
         == spec("vit_base/labels/seed0").recipe.epochs
     )
+
+
+def test_views_without_blur_are_moved_and_mirrored_only():
+    sharp = spec("vit_tiny/labels_sharp/seed0").recipe
+    usual = spec("vit_tiny/labels/seed0").recipe
+    assert (sharp.augmentation.rotate, sharp.augmentation.scale) == (0, 0)
+    unturned = replace(usual.augmentation, rotate=0.0, scale=0.0)
+    assert replace(usual, augmentation=unturned) == sharp
 
 
 def test_students_are_compared_with_tiny_first():
@@ -96,7 +106,7 @@ def test_short_runs_come_before_more_seeds():
     assert ids[14:16] == ["vit_base/labels/seed1", "vit_tiny/labels/seed1"]
 
 
-@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 35), ("bloodmnist", 23)])
+@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 40), ("bloodmnist", 23)])
 def test_every_run_of_the_set_has_its_own_id(dataset, count):
     ids = {run.id for run in kinds.reference_runs(dataset)}
     assert len(ids) == len(kinds.reference_runs(dataset)) == count

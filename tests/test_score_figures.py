@@ -91,3 +91,18 @@ def test_where_no_short_schedule_was_trained_two_rows_are_left(monkeypatch):
 def test_runs_of_more_than_two_classes_have_no_sensitivity():
     runs = {"Tiny": [{"recall": [0.8, 0.9]}, {"recall": [0.1, 0.2, 0.3]}, {"recall": None}]}
     assert score_figures.recall_of_runs(runs) == {"Tiny": [(0.9, 0.8)]}
+
+
+def test_runs_without_blurred_views_have_rows_of_their_own(monkeypatch):
+    def entry(method, recall):
+        last = {"accuracy": 0.9, "auc": 0.95}
+        scores = {"val_accuracy": 0.8, "last": last, "recall": recall}
+        return {"id": f"vit_tiny/{method}/seed0"} | scores
+
+    runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
+    monkeypatch.setattr(score_figures, "read_results", lambda dataset, name: runs)
+    rows = score_figures.views_table(series_results())
+    assert [(row["views"], row["healthy cleared"]) for row in rows] == [
+        ("blurred", "70% (70% to 70%)"),
+        ("sharp", "50% (50% to 50%)"),
+    ]
