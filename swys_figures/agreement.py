@@ -78,8 +78,10 @@ def agreement_figure(results: SeriesResults) -> Figure:
             _draw_agreement(ax, place, runs, shade, measure)
             _write_agreement(ax, place, runs, measure)
         ax.set_title(measure.title, loc="left", fontsize=10)
-        ax.set(xlim=(-0.1, 1.9), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
-        ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.4, -0.6))
+        ax.set_xlim(-0.1, 1.9)
+        ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.set_yticks(range(len(rows)), rows)
     axes[0, 0].set_xlabel("grey line and brackets: chance")
     return figure
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.config import write_json
-from swys_utils.gradcam import overlay
 from swys_utils.models import count_parameters, create_model
 from swys_utils.plots import GREY, colour
 from swys_utils.splits import Split
 from swys_utils.training import predict
 
-from .data import images_above, show_image
+from .data import images_above
+from .heatmaps import draw_patches
 
 RUNTIMES = ("torch", "ONNX", "int8")
 
@@ -192,7 +192,9 @@ def file_maps(
     rows: Mapping[str, np.ndarray],
     agreements: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
-    """Images, and below them the maps of a model and of a file, each on its own scale.
+    """Images, and below them the maps of a model and of a file, a square for each patch.
+
+    A map's colours go from 0 to its highest value, which stands below it.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -203,15 +205,9 @@ def file_maps(
     figure, axes = images_above(images, len(rows), size)
     for row, (label, maps) in zip(axes[1:], rows.items()):
         row[0].set_ylabel(label, fontsize=10)
-        pictures = overlay(
-            images,
-            maps[: len(images)],
-            alpha=0.7,
-            size=112,
-        )
         values = (agreements or {}).get(label)
-        for number, (ax, picture) in enumerate(zip(row, pictures)):
-            show_image(ax, picture)
+        for number, (ax, image) in enumerate(zip(row, images)):
+            draw_patches(ax, image, maps[number])
             text = f"highest {maps[number].max():.2g}"
             if values is not None:
                 text += f"\nagreement {values[number]:.2f}"

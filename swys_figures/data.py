@@ -214,7 +214,11 @@ def patch_figure(image: np.ndarray) -> Figure:
     )
     contrast = patches.std(dim=(0, 1, 4, 5))  # of each patch, (7, 7)
     y, x = divmod(int(contrast.argmax()), 7)
-    for side, patch, whole, one in ((28, 4, *axes[:2]), (224, 16, *axes[2:])):
+    panels = (
+        (28, 4, axes[0], axes[1]),
+        (224, 16, axes[2], axes[3]),
+    )
+    for side, patch, whole, one in panels:
         picture = (
             to_model_input(image[None], side)[0].permute(
                 1,
