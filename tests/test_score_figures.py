@@ -97,7 +97,7 @@ def test_runs_without_blurred_views_have_rows_of_their_own(monkeypatch):
     def entry(method, recall):
         last = {"accuracy": 0.9, "auc": 0.95}
         scores = {"val_accuracy": 0.8, "last": last, "recall": recall}
-        return {"id": f"vit_tiny/{method}/seed0"} | scores
+        return {"id": f"vit_tiny/{method}/seed0", "history": [{}]} | scores
 
     runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
     monkeypatch.setattr(score_figures, "read_results", lambda dataset, name: runs)
