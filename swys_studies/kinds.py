@@ -35,6 +35,8 @@ class Kind:
         seeds_elsewhere: number of its runs in the reference set of another data set.
         epochs: length of its schedule; None for that of its recipe.
         sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
+        encoders: number of masked autoencoders, pretrained on the same images, from which its runs
+            start in turn; 0: they start from random weights.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Kind:
     seeds_elsewhere: int = 3
     epochs: int | None = None
     sharp: bool = False
+    encoders: int = 0
 
     def run_id(self, seed: int) -> str:
         """``<model>/<method>/seed<k>``: also the path of its files in a folder of runs.
@@ -105,6 +108,21 @@ SHARP_TINY = replace(
     method="labels_sharp",
     seeds_elsewhere=0,
     sharp=True,
+)
+# Is it the size, or that so few images have so few labels to learn from?
+MASKED_BASE = replace(
+    BASE,
+    title=f"{BASE.title}, masked pretraining first",
+    method="labels_masked",
+    seeds_elsewhere=0,
+    encoders=2,
+)
+MASKED_TINY = replace(
+    TINY,
+    title=f"{TINY.title}, masked pretraining first",
+    method="labels_masked",
+    seeds_elsewhere=0,
+    encoders=1,
 )
 ANSWERS_16_TOKENS = Kind(
     title=SERIES["vit_tiny_answers_p7"].title,
@@ -167,7 +185,7 @@ def studied_kinds() -> list[Kind]:
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
-    many_labels += [SHARP_BASE, SHARP_TINY]
+    many_labels += [SHARP_BASE, SHARP_TINY, MASKED_BASE, MASKED_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
 

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from swys_utils.config import SwysError, default_device
+from swys_utils.config import SwysError, default_device, replacing
 from swys_utils.data import Dataset
 from swys_utils.recipe import Batch, Recipe, class_and_numbers
 from swys_utils.training import build, fit
+from swys_utils.views import Augmentation
 from swys_utils.vit_internals import embedded_tokens
 
+HIDDEN = 0.75  # share of the patches that an encoder does not see
+SCORED = 100  # validation images: their scores mean nothing while no label is learned
 DECODER_BLOCKS = 2
 DECODER_HEADS = 4
 
@@ -79,24 +83,55 @@ def patch_pixels(model: VisionTransformer, inputs: Tensor) -> Tensor:
     return F.layer_norm(patches, patches.shape[2:], eps=1e-4)
 
 
-def pretrain(
-    name: str, data: Dataset, recipe: Recipe, hidden: float, seed: int, state_path: Path
+def masked_recipe(model_name: str) -> Recipe:
+    """The recipe of the masked autoencoders of the reference set.
+
+    Args:
+        model_name: vit_base or vit_tiny; Base is shown the images less often, with smaller steps.
+    """
+    augmentation = Augmentation(flip=True, crop=0.3)
+    recipe = Recipe(epochs=150, batch_size=128, augmentation=augmentation)
+    if model_name == "vit_base":
+        recipe = replace(recipe, epochs=30, batch_size=64, lr=3e-4)
+    return recipe
+
+
+def pretrained(
+    name: str, data: Dataset, recipe: Recipe, seed: int, path: Path, **geometry: int | None
 ) -> dict[str, Tensor]:
     """Weights of an encoder that was pretrained on the training images, without its head.
+
+    They are trained once and kept; a killed training goes on.
 
     Args:
         name: a model of the series.
         data: its training images are shown; labels are not read.
         recipe: epochs, rate and views.
-        hidden: share of the patches that are hidden, from 0 to 1.
         seed: of weights, order and views.
-        state_path: of the unfinished run.
+        path: file of the weights; the unfinished run and a lock stand beside it.
+        **geometry: for ``create_model``: img_size, patch_size, ...
 
     Returns:
         Name -> weight, as ``load_state_dict`` takes them with ``strict=False``.
     """
-    recipe = replace(recipe, patch_drop=hidden, full_tokens=0.0, drop_path=0.0)
-    model = build(name, data, recipe, seed)
+    state_path = path.with_suffix(".state.pt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # a process that trains them is waited for
+        if not path.is_file():
+            weights = _pretrain(name, data, recipe, seed, state_path, **geometry)
+            with replacing(path) as part:
+                torch.save(weights, part)
+            state_path.unlink(missing_ok=True)
+    return torch.load(path, weights_only=True)
+
+
+def _pretrain(
+    name: str, data: Dataset, recipe: Recipe, seed: int, state_path: Path, **geometry: int | None
+) -> dict[str, Tensor]:
+    """Train the encoder of :func:`pretrained`."""
+    recipe = replace(recipe, patch_drop=HIDDEN, full_tokens=0.0, drop_path=0.0)
+    model = build(name, data, recipe, seed, **geometry)
     objective = MaskedObjective(model)
-    fit(model, data, recipe, objective, seed=seed, device=default_device(), state_path=state_path)
+    shown = replace(data, val=data.val.head(SCORED))
+    fit(model, shown, recipe, objective, seed=seed, device=default_device(), state_path=state_path)
     return {key: value for key, value in model.state_dict().items() if not key.startswith("head")}

@@ -32,6 +32,7 @@ from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
 from .kinds import RunSpec, reference_runs
+from .pretraining import masked_recipe, pretrained
 from .runs import RUNS, finished_runs, run_path, write_runs
 from .teacher_cache import CachedTeacher, cached_teacher
 
@@ -162,6 +163,8 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     """
     device = config.default_device()
     model = build(run.kind.model, data, run.recipe, run.seed, patch_size=run.kind.patch_size)
+    if run.kind.encoders:
+        model.load_state_dict(_encoder(run, data, out), strict=False)
     initial_weights = weights_digest(model)
     steps = len(data.train) // run.recipe.batch_size
     curve = CurveOnTest(out / f"{run.id}.curve.json", data, steps)
@@ -191,6 +194,15 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     state_path.unlink(missing_ok=True)
     curve.path.unlink(missing_ok=True)
     return entry
+
+
+def _encoder(run: RunSpec, data: Dataset, out: Path) -> dict[str, torch.Tensor]:
+    """Weights of the masked autoencoder that a run starts from; other runs may share them."""
+    name = run.kind.model
+    patch_size = run.kind.patch_size
+    seed = run.seed % run.kind.encoders
+    path = out / "masked" / f"{name}, {patch_size} px, seed{seed}.pt"
+    return pretrained(name, data, masked_recipe(name), seed, path, patch_size=patch_size)
 
 
 def training_data(run: RunSpec, data: Dataset) -> Dataset:

@@ -24,7 +24,6 @@ from swys_utils.config import (
     SwysError,
     default_device,
     device_name,
-    replacing,
     write_json,
 )
 from swys_utils.data import Dataset
@@ -33,10 +32,9 @@ from swys_utils.recipe import Recipe, reference_recipe
 from swys_utils.results import as_table
 from swys_utils.splits import Split
 from swys_utils.training import build, fit, predict
-from swys_utils.views import Augmentation
 
 from .lookalikes import Fold, grouped_folds
-from .pretraining import pretrain
+from .pretraining import masked_recipe, pretrained
 from .reference import study_data
 from .runs import RUNS
 
@@ -76,7 +74,6 @@ FRESH = {"views": 0}  # new views in each epoch instead of eight fixed ones
 SIXTY = FRESH | {"epochs": 60}
 CROP = {"crop": 0.3, "jitter": 0.3, "rotate": 10}
 SHARP = {"rotate": 0.0, "scale": 0.0}  # nothing is interpolated, so nothing is blurred
-HIDDEN = 0.75  # share of the patches that a masked autoencoder does not see
 TRIALS = [
     Trial("60 epochs", "+.005 to the reference", SIXTY),
     Trial("60 epochs, crop .3", "+.008", SIXTY, CROP),
@@ -220,7 +217,7 @@ def _trained(trial: Trial, seed: int, fold: Fold, data: Dataset, state_path: Pat
     parts = replace(data, train=fold.train, val=fold.grouped)
     model = build("vit_tiny", data, recipe, seed)
     if trial.pretraining:
-        model.load_state_dict(_pretrained(trial, seed, parts, state_path), strict=False)
+        model.load_state_dict(_pretrained(trial, seed, parts, state_path.parent), strict=False)
     state = fit(model, parts, recipe, seed=seed, device=device, state_path=state_path)
     history = state.history
     scores = {}
@@ -238,19 +235,12 @@ def _trained(trial: Trial, seed: int, fold: Fold, data: Dataset, state_path: Pat
     }
 
 
-def _pretrained(trial: Trial, seed: int, data: Dataset, state_path: Path) -> dict[str, Tensor]:
+def _pretrained(trial: Trial, seed: int, data: Dataset, folder: Path) -> dict[str, Tensor]:
     """Weights of the trial's masked autoencoder; another trial of the same fold may have them."""
+    recipe = replace(masked_recipe("vit_tiny"), epochs=trial.pretraining)
     digest = hashlib.sha256(data.train.images.tobytes()).hexdigest()[:8]
-    weights_path = state_path.parent / f"masked{trial.pretraining}, {digest}, seed{seed}.pt"
-    if not weights_path.is_file():
-        augmentation = Augmentation(flip=True, crop=0.3)
-        recipe = Recipe(epochs=trial.pretraining, batch_size=128, augmentation=augmentation)
-        masked_state = state_path.with_suffix(".masked.pt")
-        weights = pretrain("vit_tiny", data, recipe, HIDDEN, seed, masked_state)
-        with replacing(weights_path) as part:
-            torch.save(weights, part)
-        masked_state.unlink(missing_ok=True)
-    return torch.load(weights_path, weights_only=True)
+    path = folder / f"masked{trial.pretraining}, {digest}, seed{seed}.pt"
+    return pretrained("vit_tiny", data, recipe, seed, path)
 
 
 def _rounded_scores(logits: np.ndarray, split: Split, task: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from swys_studies import pretraining
 from swys_studies.pretraining import MaskedObjective, patch_pixels
 from swys_utils.data import load_dataset
 from swys_utils.recipe import Batch
+from swys_utils.training import build
 
 
 @pytest.fixture
@@ -77,9 +78,11 @@ def test_labels_are_not_read(model, data):
 
 
 def test_the_head_is_not_taken_over(data, monkeypatch, tmp_path):
-    build = pretraining.build
-    monkeypatch.setattr(pretraining, "build", lambda *arguments: build(*arguments, **SMALL))
     recipe = replace(RECIPE, epochs=1)
-    weights = pretraining.pretrain("vit_tiny", data, recipe, 0.5, 0, tmp_path / "state.pt")
+    path = tmp_path / "masked.pt"
+    weights = pretraining.pretrained("vit_tiny", data, recipe, 0, path, **SMALL)
     missing = build("vit_tiny", data, recipe, **SMALL).load_state_dict(weights, strict=False)
     assert missing.missing_keys == ["head.weight", "head.bias"]
+    monkeypatch.setattr(pretraining, "fit", pytest.fail)  # what is there is not trained again
+    again = pretraining.pretrained("vit_tiny", data, recipe, 0, path, **SMALL)
+    assert torch.equal(again["norm.weight"], weights["norm.weight"])

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from small import RECIPE, SMALL, some, vit
 
-from swys_studies import kinds, reference, runs
+from swys_studies import kinds, pretraining, reference, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY, RunSpec
 from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
@@ -35,7 +35,9 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
     def build_small(*arguments, **geometry):
         return build(*arguments, **SMALL)
 
-    patch.setattr(reference, "build", build_small)
+    for module in (reference, pretraining):
+        patch.setattr(module, "build", build_small)
+    patch.setattr(reference, "masked_recipe", lambda name: replace(RECIPE, epochs=1))
     patch.setattr(kinds, "reference_recipe", lambda *names: RECIPE)
     patch.setattr(reference, "study_data", lambda dataset: data)
     patch.setattr(runs, "CHECKPOINTS", shipped)
@@ -91,16 +93,30 @@ def test_two_seeds_of_each_kind_are_trained(entries):
     assert ids_of(entries) == sorted(wanted)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_runs_of_one_seed_start_with_the_same_weights(entries, seed):
-    of_seed = [entry for entry in entries if entry["seed"] == seed]
-    digests = {entry["initial_weights"] for entry in of_seed}
-    assert len(digests) == 1  # Base is as small as Tiny here
+def test_runs_of_one_seed_start_with_the_same_weights(entries):
+    """Base is as small as Tiny here."""
+    starts = {}
+    for entry in entries:
+        if entry["method"] != "labels_masked":
+            starts.setdefault(entry["seed"], set()).add(entry["initial_weights"])
+    assert [len(weights) for weights in starts.values()] == [1, 1]
+    assert starts[0] != starts[1]
 
 
-def test_another_seed_starts_with_other_weights(entries):
-    digests = {entry["initial_weights"] for entry in entries}
-    assert len(digests) == 2
+def test_runs_start_from_the_masked_autoencoders_in_turn(trained, entries):
+    """Base has two of them and Tiny one, whose runs differ in the head only."""
+    starts = {entry["id"]: entry["initial_weights"] for entry in entries}
+    random = starts["vit_tiny/labels/seed0"]
+    base = [starts[f"vit_base/labels_masked/seed{seed}"] for seed in (0, 1)]
+    tiny = [starts[f"vit_tiny/labels_masked/seed{seed}"] for seed in (0, 1)]
+    assert base[0] == tiny[0]  # Base is as small as Tiny here
+    assert len({random, base[0], base[1], tiny[1]}) == 4
+    encoders = [path.stem for path in (trained / "masked").glob("*.pt")]
+    assert sorted(encoders) == [
+        "vit_base, 4 px, seed0",
+        "vit_base, 4 px, seed1",
+        "vit_tiny, 4 px, seed0",
+    ]
 
 
 def test_the_history_has_a_row_for_each_epoch(entries):

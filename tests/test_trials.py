@@ -50,7 +50,7 @@ def test_mirrored_images_are_asked_too(study):
 
 def test_a_trial_can_go_on_from_a_masked_autoencoder(study, monkeypatch):
     weights = torch.full((48,), 7.0)
-    monkeypatch.setattr(trials, "pretrain", lambda *arguments: {"norm.weight": weights})
+    monkeypatch.setattr(trials, "pretrained", lambda *arguments: {"norm.weight": weights})
     started = []
     fit = trials.fit
 
