@@ -10,12 +10,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.special import logit
 
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour, spread_out
 from swys_utils.shipped_results import SeriesResults, read_results
 
 AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
+# how the complete runs of Base and Tiny were trained -> what their ids begin with
+WAYS = {
+    "blurred views": ("vit_base/labels/", AS_LONG_AS_BASE, "vit_tiny/labels/"),
+    "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
+    "blurred views, masked first": ("vit_base/labels_masked/", "vit_tiny/labels_masked/"),
+}
+HEALTHY = "#56B4E9"
+SICK = "#882255"
 LOWEST_AUC = 0.78  # of the curves by images and seconds: below it all models look alike
 
 
@@ -201,42 +210,41 @@ def fit_table(results: SeriesResults) -> list[dict[str, str]]:
     return rows
 
 
-def views_table(results: SeriesResults) -> list[dict[str, str]]:
-    """Complete runs whose views were turned and scaled, which blurs them, and runs without that.
+def ways_table(results: SeriesResults) -> list[dict[str, str]]:
+    """Complete runs of both sizes after each way to train them.
 
     Args:
         results: of ``shipped_results.series_results``; two classes.
 
     Returns:
         Rows for ``results.as_table``: means over the runs and, of healthy and sick on the test
-        images, in brackets the lowest and the highest; those with blurred views first.
+        images, in brackets the lowest and the highest. A way that was not trained has no row.
     """
     content = read_results(results.dataset, "runs") or {"runs": []}
-    kinds = (
-        ("Base", "blurred", "vit_base/labels/"),
-        ("Tiny", "blurred", AS_LONG_AS_BASE),
-        ("Tiny", "blurred", "vit_tiny/labels/"),
-        ("Base", "sharp", "vit_base/labels_sharp/"),
-        ("Tiny", "sharp", "vit_tiny/labels_sharp/"),
-    )
     rows = []
-    for name, views, wanted in kinds:
-        runs = [run for run in content["runs"] if run["id"].startswith(wanted)]
-        if not runs:
-            continue
-        cells = {
-            "model": name,
-            "views": views,
-            "passes": str(len(runs[0]["history"])),
-            "runs": str(len(runs)),
-            "right, validation": f"{np.mean([run['val_accuracy'] for run in runs]):.0%}",
-            "right, test": f"{np.mean([run['last']['accuracy'] for run in runs]):.0%}",
-            "test AUC": f"{np.mean([run['last']['auc'] for run in runs]):.3f}",
-            "healthy cleared": _with_range([run["recall"][0] for run in runs], ".0%"),
-            "sick found": _with_range([run["recall"][1] for run in runs], ".0%"),
-        }
-        rows.append(cells)
+    for way, prefixes in WAYS.items():
+        for prefix in prefixes:
+            runs = [run for run in content["runs"] if run["id"].startswith(prefix)]
+            if runs:
+                rows.append(_way_row(way, runs))
     return rows
+
+
+def _way_row(way: str, runs: Sequence[dict]) -> dict[str, str]:
+    """One row of :func:`ways_table`, of runs that differ in the seed only."""
+    last = [run["last"] for run in runs]
+    return {
+        "way": way,
+        "model": "Base" if runs[0]["id"].startswith("vit_base") else "Tiny",
+        "passes": str(len(runs[0]["history"])),
+        "runs": str(len(runs)),
+        "AUC, validation": f"{np.mean([run['val_auc'] for run in runs]):.3f}",
+        "AUC, test": f"{np.mean([scores['auc'] for scores in last]):.3f}",
+        "right, validation": f"{np.mean([run['val_accuracy'] for run in runs]):.0%}",
+        "right, test": f"{np.mean([scores['accuracy'] for scores in last]):.0%}",
+        "healthy cleared": _with_range([run["recall"][0] for run in runs], ".0%"),
+        "sick found": _with_range([run["recall"][1] for run in runs], ".0%"),
+    }
 
 
 def _with_range(values: Sequence[float], form: str) -> str:
@@ -291,4 +299,41 @@ def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
             aspect="equal",
         )
     axes[0, 0].set_ylabel("share that is right")
+    return figure
+
+
+def probability_histograms(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """The probabilities that a model gives to the sick (upwards) and to the healthy (downwards).
+
+    Above each panel stand how many sick ones the model expects and how many there are.
+
+    Args:
+        panels: title -> (probability of being sick (N,), whether that is true, bool (N,)).
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(3.1 * len(panels), 3.1),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    ticks = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
+    bins = np.linspace(logit(0.002), logit(0.9995), 28)
+    for ax, (title, (probability, sick)) in zip(axes[0], panels.items()):
+        evidence = logit(probability.astype(float)).clip(bins[0], bins[-1])
+        share = 100 / len(sick)
+        for members, sign, shade in ((sick, 1, SICK), (~sick, -1, HEALTHY)):
+            weights = np.full(members.sum(), sign * share)
+            ax.hist(evidence[members], bins, weights=weights, color=shade)
+        expected = f"expects {100 * probability.mean():.0f} of 100 sick"
+        ax.set_title(f"{title}\n{expected}, {100 * sick.mean():.0f} are", fontsize=10, loc="left")
+        ax.axvline(0, color=GREY, linewidth=1)
+        ax.axhline(0, color=GREY, linewidth=1)
+        ax.set_xticks(logit(ticks), [f"{tick:.0%}" for tick in ticks])
+        ax.set_xlabel("probability of pneumonia")
+    axes[0, 0].set_ylabel("of 100 images")
+    axes[0, 0].yaxis.set_major_formatter(lambda height, place: f"{abs(height):.0f}")
+    axes[0, 0].text(0.04, 0.92, "sick", color=SICK, transform=axes[0, 0].transAxes)
+    axes[0, 0].text(0.7, 0.04, "healthy", color=HEALTHY, transform=axes[0, 0].transAxes)
     return figure

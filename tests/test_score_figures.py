@@ -93,16 +93,26 @@ def test_runs_of_more_than_two_classes_have_no_sensitivity():
     assert score_figures.recall_of_runs(runs) == {"Tiny": [(0.9, 0.8)]}
 
 
-def test_runs_without_blurred_views_have_rows_of_their_own(monkeypatch):
+def test_each_way_to_train_has_rows_of_its_own(monkeypatch):
     def entry(method, recall):
         last = {"accuracy": 0.9, "auc": 0.95}
-        scores = {"val_accuracy": 0.8, "last": last, "recall": recall}
+        scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": last, "recall": recall}
         return {"id": f"vit_tiny/{method}/seed0", "history": [{}]} | scores
 
     runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
     monkeypatch.setattr(score_figures, "read_results", lambda dataset, name: runs)
-    rows = score_figures.views_table(series_results())
-    assert [(row["views"], row["healthy cleared"]) for row in rows] == [
-        ("blurred", "70% (70% to 70%)"),
-        ("sharp", "50% (50% to 50%)"),
+    rows = score_figures.ways_table(series_results())
+    assert [(row["way"], row["healthy cleared"]) for row in rows] == [
+        ("blurred views", "70% (70% to 70%)"),
+        ("sharp views", "50% (50% to 50%)"),
     ]
+
+
+def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
+    probability = np.array([0.1, 0.3, 0.9, 0.7])
+    sick = np.array([False, False, False, True])
+    figure = score_figures.probability_histograms({"test": (probability, sick)})
+    title = figure.axes[0].get_title(loc="left")
+    assert "expects 50 of 100 sick, 25 are" in title
+    heights = sum(abs(patch.get_height()) for patch in figure.axes[0].patches)
+    assert heights == pytest.approx(100)
