@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,73 +15,51 @@ from swys_utils.shipped_results import SeriesResults, read_results
 
 from .scores import AS_LONG_AS_BASE
 
+RULERS = {  # way to explain -> title of its panel in notebook 4
+    "grad_cam": "By Grad-CAM",
+    "occlusion": "By hiding",
+}
 QUESTIONS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
     "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
 }
 
 
-class Measure(NamedTuple):
-    """What a panel of notebook 4 shows of each pair of models.
-
-    Attributes:
-        title: of the panel.
-        ruler: way to explain.
-        value: field of a row of agreement.json.
-        chance: its field for the maps of two different images.
-        form: how a value is written.
-    """
-
-    title: str
-    ruler: str
-    value: str
-    chance: str
-    form: str
-
-
-MEASURES = (
-    Measure("Grad-CAM:\nsame order of patches", "grad_cam", "spearman", "chance_in_class", ".2f"),
-    Measure("hiding:\nsame order of patches", "occlusion", "spearman", "chance_in_class", ".2f"),
-    Measure("hiding:\nsame hottest patch", "occlusion", "same_top", "same_top_chance", ".0%"),
-)
-
-
 def agreement_figure(results: SeriesResults) -> Figure:
-    """Tiny's and another Base's maps with Base's, and those of two Tinys: a dot for each run.
+    """Tiny's and another Base's maps with Base's, and those of two Tinys, by two rulers.
 
-    At the right end of a row stand the mean and, in brackets, chance, and below them how far the
-    mean has come on the way from chance to 1.
+    A bar is the mean agreement beyond chance, in % of what is possible, and a dot a pair of models.
+    Beside it stand agreement and chance themselves.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
     """
-    measures = [measure for measure in MEASURES if measure.ruler in results.agreement]
+    rulers = [ruler for ruler in RULERS if ruler in results.agreement]
     figure, axes = plt.subplots(
         1,
-        max(1, len(measures)),
-        figsize=(8.8, 3.9),
+        max(1, len(rulers)),
+        figsize=(8.6, 3.4),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
-    for ax, measure in zip(axes[0], measures):
-        compared = results.agreement[measure.ruler]
+    for ax, ruler in zip(axes[0], rulers):
+        compared = results.agreement[ruler]
         rows = {
             "Tiny\nwith Base": compared.get("vit_tiny", []),
-            "Tiny, 12 passes,\nwith Base": _after_equal_passes(results.dataset, measure.ruler),
+            "Tiny, 12 passes,\nwith Base": _after_equal_passes(results.dataset, ruler),
             "another Base\nwith Base": compared.get("vit_base", []),
-            "two Tinys": results.siblings.get(measure.ruler, []),
+            "two Tinys": results.siblings.get(ruler, []),
         }
         for place, (title, runs) in enumerate(rows.items()):
             shade = colour("Base" if title.startswith("another") else "Tiny")
-            _draw_agreement(ax, place, runs, shade, measure)
-            _write_agreement(ax, place, runs, measure)
-        ax.set_title(measure.title, loc="left", fontsize=10)
-        ax.set_xlim(-0.1, 1.9)
-        ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            _draw_beyond_chance(ax, place, runs, shade)
+        ax.set_title(RULERS[ruler], loc="left", fontsize=11)
+        ax.axvline(0, color=GREY, lw=1)
+        ax.set_xlim(-22, 175)
+        ax.set_xticks([0, 50, 100], ["0 %\nas chance", "50 %", "100 %\nsame order"])
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)), rows)
-    axes[0, 0].set_xlabel("grey line and brackets: chance")
     return figure
 
 
@@ -95,16 +72,28 @@ def _after_equal_passes(dataset: str, ruler: str) -> list[dict]:
     return [row for run_id, row in runs.items() if run_id.startswith(AS_LONG_AS_BASE)]
 
 
-def _write_agreement(ax: Axes, place: float, runs: Sequence[Mapping], measure: Measure) -> None:
-    """Two lines at the right end of a row: the mean and chance, and the way from there to 1."""
-    measured = [run for run in runs if measure.value in run]
-    if not measured:
+def beyond_chance(agreement: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Agreement on a scale on which chance is 0 and the greatest possible agreement is 1.
+
+    Args:
+        agreement: float (N,), at most 1.
+        chance: float (N,), below 1.
+    """
+    return (agreement - chance) / (1 - chance)
+
+
+def _draw_beyond_chance(ax: Axes, place: float, runs: Sequence[Mapping], shade: str) -> None:
+    """A bar to the mean of one row, a dot for each pair, and the numbers behind them."""
+    if not runs:
         return
-    mean = np.mean([run[measure.value] for run in measured])
-    chance = np.mean([run[measure.chance] for run in measured])
-    way = (mean - chance) / (1 - chance)
-    text = f"{mean:{measure.form}} ({chance:{measure.form}})\n{way:.0%} of the way"
-    ax.text(1.9, place, text, ha="right", va="center", fontsize=9)
+    agreement = np.array([run["spearman"] for run in runs])
+    chance = np.array([run["chance_in_class"] for run in runs])
+    percent = 100 * beyond_chance(agreement, chance)
+    ax.barh(place, percent.mean(), color=shade, alpha=0.3)
+    row_of_dots(ax, place, percent, shade)
+    behind = f"({agreement.mean():.2f}, chance {chance.mean():.2f})"
+    numbers = f"{percent.mean():.0f} %  {behind}"
+    ax.text(175, place, numbers, ha="right", va="center", fontsize=9)
 
 
 def three_questions(results: SeriesResults) -> Figure:
@@ -172,14 +161,12 @@ def _draw_agreement(
     place: float,
     rows: Sequence[Mapping],
     shade: str,
-    measure: Measure = MEASURES[0],
 ) -> None:
     """A bar from chance to the mean, and a dot for each run."""
-    measured = [row for row in rows if measure.value in row]
-    if not measured:
+    if not rows:
         return
-    values = np.array([row[measure.value] for row in measured])
-    chance = np.mean([row[measure.chance] for row in measured])
+    values = np.array([row["spearman"] for row in rows])
+    chance = np.mean([row["chance_in_class"] for row in rows])
     ax.barh(place, values.mean() - chance, left=chance, color=shade, alpha=0.3)
     ax.plot([chance, chance], [place - 0.4, place + 0.4], color=GREY, lw=2)
     row_of_dots(ax, place, values, shade)

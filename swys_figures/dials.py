@@ -147,17 +147,21 @@ class PatchCover(widgets.VBox):
         return shown
 
     def figure(self) -> Figure:
-        """Each picture as it is, then without the patch that counts most for each model.
+        """Each picture as it is, then without one of its patches.
 
-        It counts most whose covering takes most of the score of the class that is asked about.
+        Of several models, a patch each: the one whose covering takes most of the score of the class
+        that is asked about. Of a single model, three: this one, one in the middle, and the last.
         """
         rows = []
         for title, picture in self.pictures.items():
-            places = []
+            places: list[int] = []
             for model in self.models.values():
                 lost = occlusion(model, picture[None], self.asked)[0]
-                if lost.argmax() not in places:
-                    places.append(int(lost.argmax()))
+                order = (-lost).argsort(axis=None).tolist()
+                chosen = order[:1]
+                if len(self.models) == 1:
+                    chosen = [order[0], order[len(order) // 2], order[-1]]
+                places += [place for place in chosen if place not in places]
             rows.append([(title, picture)])
             for place in places:
                 row, column = divmod(place, self.grid[1])

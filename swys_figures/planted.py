@@ -35,6 +35,7 @@ CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "swapped": ("#B00020", "-", "swapped"),
 }
 CNN = "resnet18"  # of swys study planted_cnn
+COMPARED = (METHODS["grad_cam"].title, METHODS["occlusion"].title)  # in notebook 4
 DEPTHS = ("block", "layer")  # how the keys of a method that was asked at several depths go on
 MOST_NAMED = 300  # test images that are shown with and without the mark
 
@@ -249,11 +250,12 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
     return figure
 
 
-def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
+def finders_figure(dataset: str = DEFAULT_DATASET, every: bool = False) -> Figure:
     """How often ways to explain point at a planted mark: a dot for each cheating model.
 
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
+        every: all that were measured, not only Grad-CAM and occlusion.
     """
     cheats = _cheats(planted_units(dataset))
     panels = {}
@@ -266,13 +268,16 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(3 + 2.5 * len(panels), 3.1),
+        figsize=(3 + 2.5 * len(panels), 3.1 if every else 2.0),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
     rows = _measured_methods(cheats)
     last_layer = _measured_methods(cnns)
+    if not every:
+        rows = {title: key for title, key in rows.items() if title in COMPARED}
+        last_layer = {title: key for title, key in last_layer.items() if title in COMPARED}
     for ax, (title, units) in zip(axes[0], panels.items()):
         _draw_hits(ax, units, rows | last_layer if units is cnns else rows)
         ax.set_title(title, loc="left", fontsize=11)
@@ -304,7 +309,6 @@ def _measured_methods(units: Sequence[Mapping]) -> dict[str, str]:
 
 def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> None:
     """A row of dots for each way to explain, and a line at chance."""
-    compared = (METHODS["grad_cam"].title, METHODS["occlusion"].title)
     for row, (title, key) in enumerate(rows.items()):
         hits = [100 * unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
         offsets = (
@@ -316,7 +320,7 @@ def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> N
             if len(hits) > 1
             else np.zeros(len(hits))
         )
-        shade = colour(title) if title in compared else GREY
+        shade = colour(title) if title in COMPARED else GREY
         if row % 2:  # a band, so that a dot is seen to be of its row
             ax.axhspan(
                 row - 0.5,

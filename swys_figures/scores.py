@@ -181,40 +181,12 @@ def recall_of_runs(
     return pairs
 
 
-def fit_table(results: SeriesResults) -> list[dict[str, str]]:
-    """How well complete runs fit their training images, and how they score on the test images.
-
-    Args:
-        results: of ``shipped_results.series_results``.
-
-    Returns:
-        Rows for ``results.as_table``: Base, Tiny after a schedule of as many passes where that was
-        trained, and Tiny; means over the runs and, in brackets, the lowest and the highest.
-    """
-    content = read_results(results.dataset, "runs") or {"runs": []}
-    short = [run for run in content["runs"] if run["id"].startswith(AS_LONG_AS_BASE)]
-    rows = []
-    for runs in (results.runs["vit_base"], short, results.runs["vit_tiny"]):
-        if not runs:
-            continue
-        losses = [run["history"][-1]["train_loss"] for run in runs]
-        cells = {
-            "model": "Base" if "base" in runs[0]["model"] else "Tiny",
-            "passes": str(len(runs[0]["history"])),
-            "runs": str(len(runs)),
-            "training loss": f"{np.mean(losses):.2f}",
-            "test AUC": _with_range([run["last"]["auc"] for run in runs], ".3f"),
-            "test accuracy": _with_range([run["last"]["accuracy"] for run in runs], ".1%"),
-        }
-        rows.append(cells)
-    return rows
-
-
-def ways_table(results: SeriesResults) -> list[dict[str, str]]:
+def ways_table(results: SeriesResults, validation: bool = False) -> list[dict[str, str]]:
     """Complete runs of both sizes after each way to train them.
 
     Args:
         results: of ``shipped_results.series_results``; two classes.
+        validation: beside the test images, also the scores on the validation images.
 
     Returns:
         Rows for ``results.as_table``: means over the runs and, of healthy and sick on the test
@@ -225,30 +197,33 @@ def ways_table(results: SeriesResults) -> list[dict[str, str]]:
     for way, prefixes in WAYS.items():
         for prefix in prefixes:
             runs = [run for run in content["runs"] if run["id"].startswith(prefix)]
-            if runs:
-                rows.append(_way_row(way, runs))
+            if not runs:
+                continue
+            cells = {
+                "trained with": way,
+                "model": "Base" if prefix.startswith("vit_base") else "Tiny",
+                "passes": str(len(runs[0]["history"])),
+                "runs": str(len(runs)),
+            }
+            if validation:
+                cells["AUC, validation"] = _mean([run["val_auc"] for run in runs], ".3f")
+                cells["right, validation"] = _mean([run["val_accuracy"] for run in runs], ".0%")
+            cells["AUC, test"] = _mean([run["last"]["auc"] for run in runs], ".3f")
+            cells["right, test"] = _mean([run["last"]["accuracy"] for run in runs], ".0%")
+            cells["healthy cleared"] = _with_range([run["recall"][0] for run in runs], ".0%")
+            cells["sick found"] = _with_range([run["recall"][1] for run in runs], ".0%")
+            rows.append(cells)
     return rows
 
 
-def _way_row(way: str, runs: Sequence[dict]) -> dict[str, str]:
-    """One row of :func:`ways_table`, of runs that differ in the seed only."""
-    last = [run["last"] for run in runs]
-    return {
-        "way": way,
-        "model": "Base" if runs[0]["id"].startswith("vit_base") else "Tiny",
-        "passes": str(len(runs[0]["history"])),
-        "runs": str(len(runs)),
-        "AUC, validation": f"{np.mean([run['val_auc'] for run in runs]):.3f}",
-        "AUC, test": f"{np.mean([scores['auc'] for scores in last]):.3f}",
-        "right, validation": f"{np.mean([run['val_accuracy'] for run in runs]):.0%}",
-        "right, test": f"{np.mean([scores['accuracy'] for scores in last]):.0%}",
-        "healthy cleared": _with_range([run["recall"][0] for run in runs], ".0%"),
-        "sick found": _with_range([run["recall"][1] for run in runs], ".0%"),
-    }
+def _mean(values: Sequence[float], form: str) -> str:
+    return f"{np.mean(values):{form}}"
 
 
 def _with_range(values: Sequence[float], form: str) -> str:
-    """The mean and, in brackets, the lowest and the highest value."""
+    """The mean and, where there are several, the lowest and the highest value in brackets."""
+    if len(values) == 1:
+        return _mean(values, form)
     return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
@@ -262,10 +237,9 @@ def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     figure, axes = plt.subplots(
         1, len(points), figsize=(3 * len(points), 3.1), squeeze=False, layout="constrained"
     )
-    lowest = min(np.min(group[:2]) for group in points.values())
-    low = min(0.5, np.floor(10 * lowest) / 10)
+    left, low = (_tenth_below([group[row] for group in points.values()]) for row in (0, 1))
     for ax, (name, (sure, right, size)) in zip(axes[0], points.items()):
-        diagonal = [low, 1]
+        diagonal = [left, 1]
         ax.plot(diagonal, diagonal, color=GREY, linewidth=1)
         ax.fill_between(
             diagonal,
@@ -294,12 +268,17 @@ def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
         ax.set_title(name, color=colour(name), fontsize=11, loc="left")
         ax.set(
             xlabel="how sure",
-            xlim=(low, 1.03),
-            ylim=(low, 1.03),
-            aspect="equal",
+            xlim=(left - 0.04, 1.04),
+            ylim=(low - 0.04, 1.04),
         )
     axes[0, 0].set_ylabel("share that is right")
     return figure
+
+
+def _tenth_below(groups: Sequence[np.ndarray]) -> float:
+    """The lowest value, rounded down to a tenth; at most one half."""
+    lowest = min(np.min(values) for values in groups)
+    return min(0.5, np.floor(10 * lowest) / 10)
 
 
 def probability_histograms(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:

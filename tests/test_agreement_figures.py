@@ -1,16 +1,18 @@
 """How much two models agree: the figures of notebooks 4 and 5."""
 
-from swys_figures.agreement import MEASURES, agreement_figure, three_questions
+import numpy as np
+
+from swys_figures.agreement import agreement_figure, beyond_chance, three_questions
 from swys_utils.shipped_results import series_results
 
 PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
 
 
-def test_agreement_has_a_panel_for_each_measure_and_a_row_for_each_yardstick():
+def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
     results = series_results()
     panels = agreement_figure(results).axes
     titles = [ax.get_title(loc="left") for ax in panels]
-    assert titles == [measure.title for measure in MEASURES]
+    assert titles == ["By Grad-CAM", "By hiding"]
     rows = [label.get_text() for label in panels[0].get_yticklabels()]
     assert rows == [
         "Tiny\nwith Base",
@@ -20,15 +22,20 @@ def test_agreement_has_a_panel_for_each_measure_and_a_row_for_each_yardstick():
     ]
 
 
-def test_agreement_says_the_mean_and_chance():
+def test_agreement_is_drawn_beyond_chance():
     results = series_results()._replace(dataset="another")
-    other = {"spearman": 0.75, "chance_in_class": 0.375, "same_top": 0.5, "same_top_chance": 0.1}
+    other = {"spearman": 0.75, "chance_in_class": 0.5}
     found = {"occlusion": {"vit_tiny": [PAIR, other]}}
-    order, hottest = agreement_figure(results._replace(agreement=found, siblings={})).axes
-    assert [text.get_text() for text in order.texts] == ["0.50 (0.25)\n33% of the way"]
-    assert [text.get_text() for text in hottest.texts] == ["50% (10%)\n44% of the way"]
-    dots = [line.get_xdata() for line in order.lines if line.get_marker() == "o"]
-    assert [list(values) for values in dots] == [[0.25, 0.75]]
+    (ax,) = agreement_figure(results._replace(agreement=found, siblings={})).axes
+    assert [text.get_text() for text in ax.texts] == ["32 %  (0.50, chance 0.31)"]
+    (dots,) = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    assert list(dots.round(1)) == [14.3, 50]
+
+
+def test_chance_is_zero_and_the_most_is_one():
+    chance = np.array([0.25, 0.25, 0.5])
+    agreement = np.array([0.25, 1, 0.75])
+    assert beyond_chance(agreement, chance).tolist() == [0, 1, 0.5]
 
 
 def test_agreement_that_was_not_measured_is_an_empty_panel():

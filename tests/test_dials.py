@@ -84,7 +84,7 @@ def test_its_figure_covers_the_patch_that_counts_most(cover, data):
     figure = cover.figure()
     pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     lost = occlusion(cover.models["Tiny"], data.test.images[:1], 1)[0]
-    assert len(pictures) == 4
+    assert len(pictures) == 2 * 4  # two pictures: as they are, and with three patches covered
     assert np.array_equal(pictures[1], cover.without(data.test.images[0], [lost.argmax()]))
 
 

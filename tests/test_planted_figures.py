@@ -47,8 +47,10 @@ def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
     measured = unit("cheat")
     measured["methods"]["new, block 11"] = {"hits": 0.5, "chance": 0.06}
     monkeypatch.setattr(planted_figures, "planted_units", only_vits([measured]))
-    (ax,) = planted_figures.finders_figure().axes
+    (ax,) = planted_figures.finders_figure(every=True).axes
     assert [text.get_text() for text in ax.get_yticklabels()][-1] == "a new way"
+    (ax,) = planted_figures.finders_figure().axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["Grad-CAM", "hiding"]
 
 
 def test_a_cnn_that_was_measured_has_a_panel_with_its_last_layer(monkeypatch):

@@ -65,29 +65,6 @@ def test_curves_without_a_line_where_there_is_no_auc():
     assert len(figure.axes[0].texts) == 1
 
 
-def run(losses: list[float], auc: float, run_id: str = "vit_tiny/labels/seed0") -> dict:
-    history = [{"train_loss": loss} for loss in losses]
-    scores = {"auc": auc, "accuracy": 0.5}
-    return {"id": run_id, "model": run_id.split("/")[0], "history": history, "last": scores}
-
-
-def test_the_fit_of_equally_long_schedules_is_compared(monkeypatch):
-    base = [run([0.3, 0.2], 0.9, "vit_base/labels/seed0")]
-    tiny = [run([0.6, 0.2, 0.1], 0.7), run([0.6, 0.2, 0.3], 0.8)]
-    short = run([0.6, 0.4], 0.6, "vit_tiny/labels_12/seed0")
-    monkeypatch.setattr(score_figures, "read_results", lambda *names: {"runs": [*tiny, short]})
-    results = series_results()._replace(runs={"vit_base": base, "vit_tiny": tiny})
-    rows = score_figures.fit_table(results)
-    cells = [(row["model"], row["passes"], row["training loss"]) for row in rows]
-    assert cells == [("Base", "2", "0.20"), ("Tiny", "2", "0.40"), ("Tiny", "3", "0.20")]
-    assert rows[-1]["test AUC"] == "0.750 (0.700 to 0.800)"
-
-
-def test_where_no_short_schedule_was_trained_two_rows_are_left(monkeypatch):
-    monkeypatch.setattr(score_figures, "read_results", lambda *names: None)
-    assert [row["model"] for row in score_figures.fit_table(series_results())] == ["Base", "Tiny"]
-
-
 def test_runs_of_more_than_two_classes_have_no_sensitivity():
     runs = {"Tiny": [{"recall": [0.8, 0.9]}, {"recall": [0.1, 0.2, 0.3]}, {"recall": None}]}
     assert score_figures.recall_of_runs(runs) == {"Tiny": [(0.9, 0.8)]}
@@ -101,11 +78,24 @@ def test_each_way_to_train_has_rows_of_its_own(monkeypatch):
 
     runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
     monkeypatch.setattr(score_figures, "read_results", lambda dataset, name: runs)
-    rows = score_figures.ways_table(series_results())
-    assert [(row["way"], row["healthy cleared"]) for row in rows] == [
-        ("blurred views", "70% (70% to 70%)"),
-        ("sharp views", "50% (50% to 50%)"),
+    rows = score_figures.ways_table(series_results(), validation=True)
+    assert [(row["trained with"], row["healthy cleared"]) for row in rows] == [
+        ("blurred views", "70%"),
+        ("sharp views", "50%"),
     ]
+    assert rows[0]["right, validation"] == "80%"
+
+
+def test_of_several_runs_the_lowest_and_the_highest_are_named(monkeypatch):
+    scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": {"accuracy": 0.9, "auc": 0.95}}
+    entries = [
+        {"id": f"vit_base/labels/seed{seed}", "history": [{}], "recall": [cleared, 0.9]} | scores
+        for seed, cleared in enumerate((0.6, 0.8))
+    ]
+    monkeypatch.setattr(score_figures, "read_results", lambda *names: {"runs": entries})
+    (row,) = score_figures.ways_table(series_results())
+    assert (row["model"], row["runs"], row["healthy cleared"]) == ("Base", "2", "70% (60% to 80%)")
+    assert "AUC, validation" not in row
 
 
 def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
