@@ -20,8 +20,8 @@ RULERS = {  # way to explain -> title of its panel in notebook 4
     "occlusion": "By hiding",
 }
 QUESTIONS = {  # way to explain -> the question that it answers
-    "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement",
-    "occlusion": "SAME REASONS?\nhidden patches,\nagreement",
+    "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance",
+    "occlusion": "SAME REASONS?\nhidden patches,\nbeyond chance",
 }
 
 
@@ -44,6 +44,7 @@ def agreement_figure(results: SeriesResults) -> Figure:
     )
     figure.set_layout_engine("constrained")
     for ax, ruler in zip(axes[0], rulers):
+        _percent_axis(ax, room=75)
         compared = results.agreement[ruler]
         rows = {
             "Tiny\nwith Base": compared.get("vit_tiny", []),
@@ -53,11 +54,8 @@ def agreement_figure(results: SeriesResults) -> Figure:
         }
         for place, (title, runs) in enumerate(rows.items()):
             shade = colour("Base" if title.startswith("another") else "Tiny")
-            _draw_beyond_chance(ax, place, runs, shade)
+            _draw_beyond_chance(ax, place, runs, shade, behind=True)
         ax.set_title(RULERS[ruler], loc="left", fontsize=11)
-        ax.axvline(0, color=GREY, lw=1)
-        ax.set_xlim(-22, 175)
-        ax.set_xticks([0, 50, 100], ["0 %\nas chance", "50 %", "100 %\nsame order"])
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)), rows)
     return figure
@@ -82,8 +80,17 @@ def beyond_chance(agreement: np.ndarray, chance: np.ndarray) -> np.ndarray:
     return (agreement - chance) / (1 - chance)
 
 
-def _draw_beyond_chance(ax: Axes, place: float, runs: Sequence[Mapping], shade: str) -> None:
-    """A bar to the mean of one row, a dot for each pair, and the numbers behind them."""
+def _percent_axis(ax: Axes, room: float = 30) -> None:
+    """The horizontal axis of agreement beyond chance, with room for numbers at the right."""
+    ax.axvline(0, color=GREY, lw=1)
+    ax.set_xlim(-22, 100 + room)
+    ax.set_xticks([0, 50, 100], ["0 %\nas chance", "50 %", "100 %\nsame order"])
+
+
+def _draw_beyond_chance(
+    ax: Axes, place: float, runs: Sequence[Mapping], shade: str, behind: bool = False
+) -> None:
+    """A bar to the mean of one row, a dot for each pair, the mean and the numbers behind it."""
     if not runs:
         return
     agreement = np.array([run["spearman"] for run in runs])
@@ -91,9 +98,10 @@ def _draw_beyond_chance(ax: Axes, place: float, runs: Sequence[Mapping], shade: 
     percent = 100 * beyond_chance(agreement, chance)
     ax.barh(place, percent.mean(), color=shade, alpha=0.3)
     row_of_dots(ax, place, percent, shade)
-    behind = f"({agreement.mean():.2f}, chance {chance.mean():.2f})"
-    numbers = f"{percent.mean():.0f} %  {behind}"
-    ax.text(175, place, numbers, ha="right", va="center", fontsize=9)
+    numbers = f"{percent.mean():.0f} %"
+    if behind:
+        numbers += f"  ({agreement.mean():.2f}, chance {chance.mean():.2f})"
+    ax.text(ax.get_xlim()[1], place, numbers, ha="right", va="center", fontsize=9)
 
 
 def three_questions(results: SeriesResults) -> Figure:
@@ -106,37 +114,30 @@ def three_questions(results: SeriesResults) -> Figure:
     figure, axes = plt.subplots(
         1,
         1 + len(rulers),
-        figsize=(8.4, 3.4),
+        figsize=(9.4, 3.6),
         sharey=True,
     )
     figure.set_layout_engine("constrained")
     teacher, *students = lesson_models()
     names = [name for name in (teacher, *students) if name in results.same_answers]
-    for place, name in enumerate(names):
-        shade = colour(SERIES[name].title)
-        row_of_dots(
-            axes[0],
-            place,
-            100 * np.array(results.same_answers[name]),
-            shade,
-        )
-        for ax, ruler in zip(axes[1:], rulers):
-            _draw_agreement(
-                ax,
-                place,
-                results.agreement[ruler].get(name, []),
-                shade,
-            )
     titles = [SERIES[name].title for name in names]
     titles = ["another Base" if title == "Base" else title for title in titles]
-    if results.siblings:
-        _draw_siblings(axes, len(titles), results, rulers)
-        titles.append("(two Tinys)")
-    axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     for ax, ruler in zip(axes[1:], rulers):
         ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
-        ax.set_xlim(min(0, ax.get_xlim()[0]), 1.02)
-        ax.set_xlabel("grey line: chance")
+        _percent_axis(ax)
+    for place, name in enumerate(names):
+        shade = colour(SERIES[name].title)
+        row_of_dots(axes[0], place, 100 * np.array(results.same_answers[name]), shade)
+        for ax, ruler in zip(axes[1:], rulers):
+            _draw_beyond_chance(ax, place, results.agreement[ruler].get(name, []), shade)
+    if results.siblings:
+        place = len(titles)
+        shade = colour("Tiny")
+        row_of_dots(axes[0], place, 100 * np.array(results.siblings_answers), shade)
+        for ax, ruler in zip(axes[1:], rulers):
+            _draw_beyond_chance(ax, place, results.siblings.get(ruler, []), shade)
+        titles.append("(two Tinys)")
+    axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     axes[0].set(
         xlim=(85, 100),
         yticks=range(len(titles)),
@@ -144,32 +145,6 @@ def three_questions(results: SeriesResults) -> Figure:
     )
     axes[0].set_yticklabels(titles)
     return figure
-
-
-def _draw_siblings(
-    axes: Sequence[Axes], place: float, results: SeriesResults, rulers: Sequence[str]
-) -> None:
-    """The row of two Tinys that differ in their random weights only."""
-    shade = colour("Tiny")
-    row_of_dots(axes[0], place, 100 * np.array(results.siblings_answers), shade)
-    for ax, ruler in zip(axes[1:], rulers):
-        _draw_agreement(ax, place, results.siblings.get(ruler, []), shade)
-
-
-def _draw_agreement(
-    ax: Axes,
-    place: float,
-    rows: Sequence[Mapping],
-    shade: str,
-) -> None:
-    """A bar from chance to the mean, and a dot for each run."""
-    if not rows:
-        return
-    values = np.array([row["spearman"] for row in rows])
-    chance = np.mean([row["chance_in_class"] for row in rows])
-    ax.barh(place, values.mean() - chance, left=chance, color=shade, alpha=0.3)
-    ax.plot([chance, chance], [place - 0.4, place + 0.4], color=GREY, lw=2)
-    row_of_dots(ax, place, values, shade)
 
 
 def row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:

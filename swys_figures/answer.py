@@ -16,10 +16,13 @@ from swys_utils.models import SERIES, count_parameters, create_model, lesson_mod
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, series_results
 
+from .agreement import beyond_chance
+
 QUESTIONS = {  # way to explain -> the question that its row asks
-    "grad_cam": "SAME MAP?\nGrad-CAM,\nagreement\nwith Base",
-    "occlusion": "SAME REASONS?\nhidden patches,\nagreement\nwith Base",
+    "occlusion": "SAME REASONS?\nhiding patches,\n% beyond chance,\nas Base",
+    "grad_cam": "SAME MAP?\nGrad-CAM,\n% beyond chance,\nas Base",
 }
+SECOND_BASE = "dashed: a\nsecond Base\ndotted: two\nTinys"
 DOTS = 0.22  # how far apart the dots of one column may lie
 
 
@@ -29,71 +32,56 @@ class Column:
 
     Attributes:
         title: its name.
-        accuracy: of each run, a fraction.
-        ece: calibration error of each run, a fraction.
-        megabytes: size of its weights.
-        milliseconds: of one image; None where it was not measured.
-        places: way to explain -> agreement with Base of each run.
-        chance: way to explain -> agreement by chance, of two images with the same answer.
-        siblings: "same", or a way to explain -> the same answers, or the agreement, of two runs of
-            this model with each other, where that was measured.
-        remarks: "same", or a way to explain -> a text in the place of its dots.
-        same: share of the images with Base's answer, of each run.
-        cleared: of two classes, share of the images of the first (the healthy) that are named so,
-            of each run.
+        accuracy: of each run, %.
+        cleared: of two classes, % of the images of the first (the healthy) that each run names so.
+        ece: calibration error of each run, points.
+        cost: size of the weights and, where it was measured, the time of one image.
+        same: % of the images with Base's answer, of each run.
+        places: way to explain -> agreement with Base beyond chance of each run, %.
+        siblings: "same", or a way to explain -> the same of two runs of this model with each other.
     """
 
     title: str
-    accuracy: Sequence[float]
-    ece: Sequence[float]
-    megabytes: float
-    milliseconds: float | None = None
-    places: dict[str, list[float]] = field(default_factory=dict)
-    chance: dict[str, float] = field(default_factory=dict)
+    accuracy: np.ndarray
+    cleared: np.ndarray
+    ece: np.ndarray
+    cost: str
+    same: np.ndarray
+    places: dict[str, np.ndarray]
     siblings: dict[str, float] = field(default_factory=dict)
-    remarks: dict[str, str] = field(default_factory=dict)
-    same: Sequence[float] = ()
-    cleared: Sequence[float] = ()
 
 
 def answer_figure(
-    dataset: str = DEFAULT_DATASET,
-    milliseconds: Mapping[str, float] | None = None,
-    more: Sequence[Column] = (),
+    dataset: str = DEFAULT_DATASET, milliseconds: Mapping[str, float] | None = None
 ) -> Figure:
-    """What is kept: accuracy, calibration, cost, the answers, and where a model looks.
+    """What is kept: accuracy, calibration, the answers, their reasons, and the maps, at what cost.
 
-    A dot is a run with another seed. The bars of the last rows begin at chance, the agreement of
-    two different images with the same answer, and end at the mean; the dashed line is a second
-    Base, trained from other random weights, and the short one in Tiny's column how alike two Tinys
-    are.
+    A dot is a run with another seed, and a dashed line a second Base, trained from other random
+    weights. Agreement of reasons and of maps is drawn beyond chance: 0 % is that of two different
+    images with the same answer.
 
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
         milliseconds: title of a model -> measured time of one image.
-        more: further columns of the same data, such as a file of int8 weights; left out where
-            another data set is shown.
 
     Returns:
         A figure that pyplot does not know.
     """
     results = series_results(dataset)
-    columns = [_column(results, name) for name in lesson_models() if name in results.runs]
-    columns += more if results.dataset == dataset else []
-    for column in columns:
-        column.milliseconds = (milliseconds or {}).get(column.title, column.milliseconds)
-    places = [method for method in QUESTIONS if method in results.agreement]
+    names = [name for name in lesson_models() if name in results.runs]
+    columns = [_column(results, name, milliseconds or {}) for name in names]
     rows: list[tuple[float, Callable[[Axes], None]]] = []
-    rows.append((1, lambda ax: _draw_scores(ax, columns, "accuracy", results.images)))
+    rows.append((1, lambda ax: _draw_accuracy(ax, columns, results.images)))
     if any(len(column.cleared) for column in columns):
-        rows.append((0.9, lambda ax: _draw_cleared(ax, columns)))
-    rows.append((0.9, lambda ax: _draw_scores(ax, columns, "ece", results.images)))
-    rows.append((1, lambda ax: _draw_cost(ax, columns)))
-    rows.append((0.9, lambda ax: _draw_same_answers(ax, columns)))
-    for method in places:
-        rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
+        rows.append((1, lambda ax: _draw_cleared(ax, columns)))
+    rows.append((0.9, lambda ax: _draw_calibration(ax, columns)))
+    rows.append((0.5, lambda ax: _draw_cost(ax, columns)))
+    rows.append((1, lambda ax: _draw_same_answers(ax, columns)))
+    for method in QUESTIONS:
+        if method in results.agreement:
+            rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
     heights = [height for height, _ in rows]
-    figure = Figure(figsize=(8.4, 1.25 * sum(heights) + 0.6), layout="constrained", dpi=90)
+    figure = Figure(figsize=(7.6, 1.25 * sum(heights) + 0.6), layout="constrained", dpi=90)
     axes = figure.subplots(len(rows), 1, sharex=True, height_ratios=heights)
     for ax, (_, draw) in zip(axes, rows):
         draw(ax)
@@ -119,200 +107,128 @@ def _draw_title(figure: Figure, results: SeriesResults) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=10, color=GREY)
 
 
-def _column(results: SeriesResults, name: str) -> Column:
+def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]) -> Column:
     """What is known of a model of the series."""
+    title = SERIES[name].title
     runs = results.runs[name]
-    model = create_model(name, num_classes=2)
+    cost = f"{4 * count_parameters(create_model(name, num_classes=2)) / 1e6:.0f} MB"
+    if title in milliseconds:
+        cost += f", {milliseconds[title]:.1f} ms"
+    cleared = [run["recall"][0] for run in runs if len(run["recall"]) == 2]
     places = {}
-    chance = {}
-    for method, rows in results.agreement.items():
-        if name in rows:
-            places[method] = [row["spearman"] for row in rows[name]]
-            chance[method] = float(np.mean([row["chance_in_class"] for row in rows[name]]))
+    for method, models in results.agreement.items():
+        if models.get(name):
+            places[method] = _beyond_chance(models[name])
     siblings = {}
     if name == "vit_tiny":
         if results.siblings_answers:
             siblings["same"] = 100 * float(np.mean(results.siblings_answers))
         for method, pairs in results.siblings.items():
-            siblings[method] = float(np.mean([pair["spearman"] for pair in pairs]))
+            siblings[method] = float(_beyond_chance(pairs).mean())
     return Column(
-        title=SERIES[name].title,
-        accuracy=[run["last"]["accuracy"] for run in runs],
-        ece=[run["last"]["ece"] for run in runs],
-        megabytes=4 * count_parameters(model) / 1e6,
-        same=results.same_answers.get(name, ()),
-        cleared=[run["recall"][0] for run in runs if len(run["recall"]) == 2],
+        title=title,
+        accuracy=100 * np.array([run["last"]["accuracy"] for run in runs]),
+        cleared=100 * np.array(cleared),
+        ece=100 * np.array([run["last"]["ece"] for run in runs]),
+        cost=cost,
+        same=100 * np.array(results.same_answers.get(name, ())),
         places=places,
-        chance=chance,
         siblings=siblings,
     )
 
 
-def _draw_scores(ax: Axes, columns: Sequence[Column], key: str, images: int) -> None:
-    """A dot for each run, the mean as a number, and Base's interval as a band (of accuracy)."""
+def _beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
+    """Agreement beyond chance of each pair of models, %."""
+    agreement = np.array([pair["spearman"] for pair in pairs])
+    chance = np.array([pair["chance_in_class"] for pair in pairs])
+    return 100 * beyond_chance(agreement, chance)
+
+
+def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
+    """A dot for each run, and the interval of Base's mean over test images as a band."""
+    mean = columns[0].accuracy.mean()
+    interval = binomtest(round(mean / 100 * images), images).proportion_ci(method="wilson")
+    low, high = 100 * interval.low, 100 * interval.high
+    ax.axhspan(low, high, color=colour("Base"), alpha=0.1, lw=0)
+    every = np.concatenate([column.accuracy for column in columns])
+    ax.set_ylim(min(every.min(), low) - 1, max(every.max(), high) + 1)
     for place, column in enumerate(columns):
-        values = 100 * np.asarray(getattr(column, key))
-        _dots(ax, place, values, colour(column.title))
-        ax.text(
-            place + 0.2,
-            values.mean(),
-            f"{values.mean():.1f}",
-            va="center",
-            weight="bold",
-        )
-    if key == "accuracy":
-        mean = np.mean(columns[0].accuracy)
-        interval = binomtest(round(mean * images), images).proportion_ci(method="wilson")
-        ax.axhspan(
-            100 * interval.low,
-            100 * interval.high,
-            color="#0072B2",
-            alpha=0.1,
-            lw=0,
-        )
-        every = np.concatenate([column.accuracy for column in columns])
-        ax.set_ylim(
-            100 * min(every.min(), interval.low) - 1, 100 * max(every.max(), interval.high) + 1
-        )
-        _row_title(ax, "ACCURACY\n% of test\nimages right")
-        note = f"shaded: Base,\n95 % interval of\n{images} images"
-        _note(ax, note)
-    else:
-        highest = max(max(column.ece) for column in columns)
-        ax.set_ylim(0, 100 * highest + 2)
-        _row_title(ax, "CALIBRATION\nerror, points\n(0 is perfect)")
+        _draw_runs(ax, place, column.accuracy, column.title, ".1f")
+    _row_title(ax, "ACCURACY\n% of test\nimages right")
+    _note(ax, f"shaded: Base,\n95 % interval of\n{images} images")
 
 
 def _draw_cleared(ax: Axes, columns: Sequence[Column]) -> None:
     """Of the images of the first class, how many each run names so."""
     for place, column in enumerate(columns):
         if len(column.cleared):
-            values = 100 * np.asarray(column.cleared)
-            _dots(ax, place, values, colour(column.title))
-            _number(ax, place + 0.2, values.mean(), f"{values.mean():.0f}")
-    every = 100 * np.concatenate([column.cleared for column in columns])
+            _draw_runs(ax, place, column.cleared, column.title, ".0f")
+    every = np.concatenate([column.cleared for column in columns])
     ax.set_ylim(every.min() - 2, every.max() + 2)
     _row_title(ax, "HEALTHY CLEARED\n% of the images\nwithout disease")
 
 
-def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
-    """Bars of the size of the weights; sizes and times as numbers."""
-    largest = max(column.megabytes for column in columns)
+def _draw_calibration(ax: Axes, columns: Sequence[Column]) -> None:
+    """The calibration error of each run."""
     for place, column in enumerate(columns):
-        ax.bar(
-            place,
-            column.megabytes,
-            width=0.3,
-            color=colour(column.title),
-            alpha=0.8,
-        )
-        text = f"{column.megabytes:.0f} MB"
-        if column.milliseconds is not None:
-            text += f"\n{column.milliseconds:.1f} ms"
-        height = column.megabytes + 0.05 * largest
-        ax.text(place, height, text, ha="center", va="bottom", weight="bold")
-    is_timed = any(column.milliseconds is not None for column in columns)
-    ax.set_ylim(0, (1.7 if is_timed else 1.4) * largest)
-    _row_title(ax, "COST\nMB of weights" + (",\nms an image" if is_timed else ""))
+        _draw_runs(ax, place, column.ece, column.title, ".1f")
+    ax.set_ylim(0, max(column.ece.max() for column in columns) + 2)
+    _row_title(ax, "CALIBRATION\nerror, points\n(0 is perfect)")
+
+
+def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
+    """Size and time as numbers."""
+    for place, column in enumerate(columns):
+        ax.text(place, 0.5, column.cost.replace(", ", "\n"), ha="center", va="center")
+    ax.set_ylim(0, 1)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    _row_title(ax, "COST")
 
 
 def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
     """The share of the images with Base's answer; of Base, that of a second Base."""
-    lowest = 100.0
+    measured = [column.same for column in columns if len(column.same)]
     for place, column in enumerate(columns):
-        if "same" in column.remarks:
-            _remark(ax, place, column.remarks["same"])
-        if not len(column.same):
-            continue
-        values = 100 * np.asarray(column.same)
-        lowest = min(lowest, values.min())
-        _dots(ax, place, values, colour(column.title))
-        _number(ax, place + 0.2, values.mean(), f"{values.mean():.1f}")
-        if place == 0:
-            ax.axhline(
-                values.mean(),
-                color=colour(column.title),
-                ls="--",
-                lw=1,
-                zorder=0,
-            )
-            _second_base(ax, values.mean() - 0.5)
-        _draw_siblings(ax, place, column, "same")
-    ax.set_ylim(lowest - 3, 101)
+        if len(column.same):
+            _draw_runs(ax, place, column.same, column.title, ".1f")
+            _draw_yardsticks(ax, place, column, column.same.mean(), "same")
+    if measured:
+        ax.set_ylim(np.concatenate(measured).min() - 3, 100.5)
     _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
-
-
-def _number(ax: Axes, x: float, y: float, text: str) -> None:
-    """A mean beside its dots; no line crosses it."""
-    label = ax.text(x, y, text, va="center", weight="bold")
-    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-
-
-def _remark(ax: Axes, place: float, text: str) -> None:
-    """A text in the place of dots."""
-    label = ax.text(place, 0.45, text, transform=ax.get_xaxis_transform())
-    label.set(ha="center", va="center")
-    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
-
-
-def _second_base(ax: Axes, height: float) -> None:
-    """What the dashed line of a row is."""
-    shade = colour("Base")
-    ax.text(
-        -0.48,
-        height,
-        "a second\nBase",
-        va="top",
-        color=shade,
-        fontsize=8,
-    )
+    _note(ax, SECOND_BASE)
 
 
 def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
-    """A bar from chance to the mean agreement with Base, a dot for each run."""
+    """A bar to the mean agreement with Base beyond chance, a dot for each run."""
     for place, column in enumerate(columns):
-        if method in column.remarks:
-            _remark(ax, place, column.remarks[method])
-        if method not in column.places:
-            continue
-        values = np.asarray(column.places[method])
-        low = column.chance[method]
-        mean = values.mean()
-        shade = colour(column.title)
-        ax.bar(
-            place,
-            mean - low,
-            bottom=low,
-            width=0.3,
-            color=shade,
-            alpha=0.35,
-        )
-        ax.plot(
-            [place - 0.22, place + 0.22],
-            [low, low],
-            color=GREY,
-            lw=2,
-        )
-        _dots(ax, place, values, shade)
-        _number(ax, place + 0.25, mean, f"{mean:.2f}")
-        if place == 0:
-            ax.axhline(mean, color=shade, ls="--", lw=1, zorder=0)
-            _second_base(ax, mean - 0.04)
-        _draw_siblings(ax, place, column, method)
-    ax.set_ylim(min(0, ax.get_ylim()[0]), 1.05)
+        if method in column.places:
+            values = column.places[method]
+            ax.bar(place, values.mean(), width=0.3, color=colour(column.title), alpha=0.35)
+            _draw_runs(ax, place, values, column.title, ".0f")
+            _draw_yardsticks(ax, place, column, values.mean(), method)
+    ax.axhline(0, color=GREY, lw=1)
+    ax.set_ylim(min(-8, ax.get_ylim()[0]), 105)
+    ax.set_yticks([0, 50, 100])
     _row_title(ax, QUESTIONS[method])
-    _note(ax, "grey line:\ntwo images,\nsame answer\n(chance)")
+    _note(ax, SECOND_BASE)
 
 
-def _draw_siblings(ax: Axes, place: float, column: Column, row: str) -> None:
-    """A short line where two runs of a model stand that differ in their random weights only."""
-    if row not in column.siblings:
-        return
-    height = column.siblings[row]
-    shade = colour(column.title)
-    ax.plot([place - 0.3, place + 0.3], [height, height], "--", color=shade, lw=1)
-    words = ax.text(place - 0.33, height, "two\nTinys", va="top", ha="right")
-    words.set(color=shade, fontsize=8)
+def _draw_yardsticks(ax: Axes, place: float, column: Column, mean: float, row: str) -> None:
+    """The line of a second Base through the row, and a short one of two runs of this model."""
+    if place == 0:
+        ax.axhline(mean, color=colour(column.title), ls="--", lw=1, zorder=0)
+    if row in column.siblings:
+        height = column.siblings[row]
+        ax.plot([place - 0.3, place + 0.15], [height, height], ":", color="black", lw=1.5)
+
+
+def _draw_runs(ax: Axes, place: float, values: np.ndarray, title: str, form: str) -> None:
+    """A dot for each run of a model, and the mean as a number that no line crosses."""
+    _dots(ax, place, values, colour(title))
+    mean = values.mean()
+    label = ax.text(place + 0.22, mean, f"{mean:{form}}", va="center", weight="bold")
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 
 
 def _dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:

@@ -277,7 +277,7 @@ def two_rulers(
     return figure
 
 
-def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray) -> None:
+def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray, see_through: bool = True) -> None:
     """A map over its image, a square for each patch, and a frame around the hottest one.
 
     Patches that are not positive are left clear; the hottest one is opaque.
@@ -286,8 +286,9 @@ def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray) -> None:
         ax: is drawn on.
         image: uint8 (H, W) or (H, W, 3).
         heat: float (gh, gw).
+        see_through: show the image below the map; else what is not positive is black.
     """
-    show_image(ax, image)
+    show_image(ax, image if see_through else np.zeros_like(image))
     height, width = image.shape[:2]
     box = (-0.5, width - 0.5, height - 0.5, -0.5)
     top = heat.max()
@@ -295,7 +296,8 @@ def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray) -> None:
         ax.text(width / 2, height / 2, "empty", color="white", ha="center", va="center")
         return
     share = (heat / top).clip(0)
-    ax.imshow(share, cmap=PATCH_COLOURS, vmin=0, vmax=1, alpha=0.85 * share, extent=box)
+    opacity = 0.85 * share if see_through else None
+    ax.imshow(share, cmap=PATCH_COLOURS, vmin=0, vmax=1, alpha=opacity, extent=box)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     down = height / len(heat)
     across = width / len(heat[0])

@@ -225,9 +225,10 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
 
 
 def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
-    """Maps over marked images, a row for each way to explain, each map on its own scale.
+    """Marked images and, below them, a row of maps for each way to explain.
 
-    An orange frame is around the mark, one in cyan around the hottest patch.
+    Each map is on its own scale. An orange frame is around the mark, one in cyan around the hottest
+    patch.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3), all marked.
@@ -235,14 +236,18 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
         maps: name of a way to explain -> float (N, gh, gw).
     """
     count = len(images)
-    size = (1.25 * count + 0.8, 1.6 * len(maps) + 0.2)
-    figure, axes = plt.subplots(len(maps), count, figsize=size, squeeze=False)
+    size = (1.3 * count + 0.8, 1.55 * len(maps) + 1.5)
+    figure, axes = plt.subplots(1 + len(maps), count, figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
-    for row, (name, heat) in zip(axes, maps.items()):
+    axes[0, 0].set_ylabel("X-ray", fontsize=11)
+    for ax, image, pixels in zip(axes[0], images, mask):
+        show_image(ax, image)
+        frame_mark(ax, pixels)
+    for row, (name, heat) in zip(axes[1:], maps.items()):
         row[0].set_ylabel(name, fontsize=11)
         hits = found(heat, mask).hits
         for index, ax in enumerate(row):
-            draw_patches(ax, images[index], heat[index])
+            draw_patches(ax, images[index], heat[index], see_through=False)
             frame_mark(ax, mask[index])
             is_empty = heat[index].max() <= 0
             text = "hit" if hits[index] else "empty" if is_empty else "miss"
