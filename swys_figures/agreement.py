@@ -96,12 +96,21 @@ def _draw_beyond_chance(
     agreement = np.array([run["spearman"] for run in runs])
     chance = np.array([run["chance_in_class"] for run in runs])
     percent = 100 * beyond_chance(agreement, chance)
-    ax.barh(place, percent.mean(), color=shade, alpha=0.3)
+    mean = percent.mean()
+    ax.barh(place, mean, color=shade, alpha=0.3)
     row_of_dots(ax, place, percent, shade)
-    numbers = f"{percent.mean():.0f} %"
+    numbers = f"{mean:.0f} %"
     if behind:
         numbers += f"  ({agreement.mean():.2f}, chance {chance.mean():.2f})"
-    ax.text(ax.get_xlim()[1], place, numbers, ha="right", va="center", fontsize=9)
+    end = ax.get_xlim()[1]
+    ax.text(
+        end,
+        place,
+        numbers,
+        ha="right",
+        va="center",
+        fontsize=9,
+    )
 
 
 def three_questions(results: SeriesResults) -> Figure:

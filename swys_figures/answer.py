@@ -148,10 +148,19 @@ def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
     """A dot for each run, and the interval of Base's mean over test images as a band."""
     mean = columns[0].accuracy.mean()
     interval = binomtest(round(mean / 100 * images), images).proportion_ci(method="wilson")
-    low, high = 100 * interval.low, 100 * interval.high
-    ax.axhspan(low, high, color=colour("Base"), alpha=0.1, lw=0)
+    low = 100 * interval.low
+    high = 100 * interval.high
+    ax.axhspan(
+        low,
+        high,
+        color=colour("Base"),
+        alpha=0.1,
+        lw=0,
+    )
     every = np.concatenate([column.accuracy for column in columns])
-    ax.set_ylim(min(every.min(), low) - 1, max(every.max(), high) + 1)
+    lowest = min(every.min(), low)
+    highest = max(every.max(), high)
+    ax.set_ylim(lowest - 1, highest + 1)
     for place, column in enumerate(columns):
         _draw_runs(ax, place, column.accuracy, column.title, ".1f")
     _row_title(ax, "ACCURACY\n% of test\nimages right")
@@ -179,7 +188,13 @@ def _draw_calibration(ax: Axes, columns: Sequence[Column]) -> None:
 def _draw_cost(ax: Axes, columns: Sequence[Column]) -> None:
     """Size and time as numbers."""
     for place, column in enumerate(columns):
-        ax.text(place, 0.5, column.cost.replace(", ", "\n"), ha="center", va="center")
+        ax.text(
+            place,
+            0.5,
+            column.cost.replace(", ", "\n"),
+            ha="center",
+            va="center",
+        )
     ax.set_ylim(0, 1)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
@@ -204,7 +219,13 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
     for place, column in enumerate(columns):
         if method in column.places:
             values = column.places[method]
-            ax.bar(place, values.mean(), width=0.3, color=colour(column.title), alpha=0.35)
+            ax.bar(
+                place,
+                values.mean(),
+                width=0.3,
+                color=colour(column.title),
+                alpha=0.35,
+            )
             _draw_runs(ax, place, values, column.title, ".0f")
             _draw_yardsticks(ax, place, column, values.mean(), method)
     ax.axhline(0, color=GREY, lw=1)
@@ -217,17 +238,36 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
 def _draw_yardsticks(ax: Axes, place: float, column: Column, mean: float, row: str) -> None:
     """The line of a second Base through the row, and a short one of two runs of this model."""
     if place == 0:
-        ax.axhline(mean, color=colour(column.title), ls="--", lw=1, zorder=0)
+        ax.axhline(
+            mean,
+            color=colour(column.title),
+            ls="--",
+            lw=1,
+            zorder=0,
+        )
     if row in column.siblings:
         height = column.siblings[row]
-        ax.plot([place - 0.3, place + 0.15], [height, height], ":", color="black", lw=1.5)
+        ends = [place - 0.3, place + 0.15]
+        ax.plot(
+            ends,
+            [height, height],
+            ":",
+            color="black",
+            lw=1.5,
+        )
 
 
 def _draw_runs(ax: Axes, place: float, values: np.ndarray, title: str, form: str) -> None:
     """A dot for each run of a model, and the mean as a number that no line crosses."""
     _dots(ax, place, values, colour(title))
     mean = values.mean()
-    label = ax.text(place + 0.22, mean, f"{mean:{form}}", va="center", weight="bold")
+    label = ax.text(
+        place + 0.22,
+        mean,
+        f"{mean:{form}}",
+        va="center",
+        weight="bold",
+    )
     label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 
 

@@ -179,7 +179,14 @@ class PatchCover(widgets.VBox):
                 ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
                 ax.set_title(title, fontsize=10)
                 says = self.says(picture).replace(", ", "\n")
-                ax.text(0.5, -0.03, says, transform=ax.transAxes, ha="center", va="top")
+                ax.text(
+                    0.5,
+                    -0.03,
+                    says,
+                    transform=ax.transAxes,
+                    ha="center",
+                    va="top",
+                )
         return figure
 
     def says(self, picture: np.ndarray) -> str:

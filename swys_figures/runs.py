@@ -165,7 +165,12 @@ def _draw_kind(
         )
         tick.set(markersize=9, markeredgewidth=2)
         ends = [min(found), max(found)]
-        ax.plot(ends, [height, height], color=shade, lw=2)
+        ax.plot(
+            ends,
+            [height, height],
+            color=shade,
+            lw=2,
+        )
         ax.plot(np.mean(found), height, "o", color=shade)
 
 

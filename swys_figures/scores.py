@@ -309,10 +309,18 @@ def probability_histograms(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
         ax.set_title(f"{title}\n{expected}, {100 * sick.mean():.0f} are", fontsize=10, loc="left")
         ax.axvline(0, color=GREY, linewidth=1)
         ax.axhline(0, color=GREY, linewidth=1)
-        ax.set_xticks(logit(ticks), [f"{tick:.0%}" for tick in ticks])
+        names = [f"{tick:.0%}" for tick in ticks]
+        ax.set_xticks(logit(ticks), names)
         ax.set_xlabel("probability of pneumonia")
     axes[0, 0].set_ylabel("of 100 images")
     axes[0, 0].yaxis.set_major_formatter(lambda height, place: f"{abs(height):.0f}")
-    axes[0, 0].text(0.04, 0.92, "sick", color=SICK, transform=axes[0, 0].transAxes)
-    axes[0, 0].text(0.7, 0.04, "healthy", color=HEALTHY, transform=axes[0, 0].transAxes)
+    first = axes[0, 0]
+    for x, y, text, shade in ((0.04, 0.92, "sick", SICK), (0.7, 0.04, "healthy", HEALTHY)):
+        first.text(
+            x,
+            y,
+            text,
+            color=shade,
+            transform=first.transAxes,
+        )
     return figure

@@ -39,7 +39,13 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
     _arrow(ax, (20, 22), (24, 22))
     _draw_tokens(ax, 25)
     _box(ax, (35, 6.5, 41, 32.5), "")
-    ax.text(55.5, 41, "one of 12 blocks, one after the other", ha="center", fontsize=11)
+    ax.text(
+        55.5,
+        41,
+        "one of 12 blocks, one after the other",
+        ha="center",
+        fontsize=11,
+    )
     _draw_branch(ax, 38.5, "attention:\ntokens read\neach other")
     _draw_branch(ax, 57.5, "MLP:\neach token is\nchanged by itself")
     _arrow(ax, (30.5, STREAM), (79, STREAM))
@@ -137,7 +143,15 @@ def _draw_branch(ax: Axes, left: float, text: str) -> None:
     _arrow(ax, (out, STREAM), (out, 17.3))
     _arrow(ax, (out, 21.3), (out, 25.7))
     _arrow(ax, (back, 25.7), (back, STREAM + 1.2))
-    sign = ax.text(back, STREAM, "+", ha="center", va="center", fontsize=13, color="#444444")
+    sign = ax.text(
+        back,
+        STREAM,
+        "+",
+        ha="center",
+        va="center",
+        fontsize=13,
+        color="#444444",
+    )
     sign.set_bbox({"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#444444"})
 
 
@@ -165,7 +179,14 @@ def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) 
         )
         for (row, column), value in np.ndenumerate(table):
             text = f"{value:.{decimals}f}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=12)
+            ax.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                fontsize=12,
+            )
         names = [f"token {number + 1}" for number in range(len(table))]
         ax.set_yticks(range(len(table)), names)
         ax.set(xticks=[])

@@ -22,7 +22,7 @@ from swys_utils.plots import use_style
 
 PICTURE = Path(__file__).resolve().parents[1] / "notebooks" / "images" / "worn_map.png"
 SEED = 3  # row 4 of the table
-IMAGES = 6
+IMAGES = 4
 
 
 def draw(dataset: str = "pneumoniamnist") -> None:
