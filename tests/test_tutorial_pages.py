@@ -45,3 +45,12 @@ def test_the_first_answers_of_notebook_1_are_folded():
     folds = BeautifulSoup(html, "html.parser").select("details")
     texts = [fold.get_text() for fold in folds]
     assert any("Which four?" in text and "2, 3, 7 and 8" in text for text in texts)
+
+
+def test_the_source_of_a_hidden_cell_is_left_out_and_its_output_stays():
+    cell = nbformat.v4.new_code_cell("secret = 1", metadata={"tags": ["hide-input"]})
+    cell.outputs = [nbformat.v4.new_output("stream", text="shown")]
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    text = BeautifulSoup(as_page(notebook, ROOT, "a page"), "html.parser").get_text()
+    assert "secret" not in text
+    assert "shown" in text

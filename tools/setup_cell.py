@@ -107,7 +107,8 @@ def wanted(path: Path, repository: str) -> str | nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
     setup.source = SOURCE.replace("{repository}", repository)
-    setup.metadata["tags"] = ["setup"]
+    setup.metadata["tags"] = ["setup", "hide-input"]  # folded in the book
+    setup.metadata["jupyter"] = {"source_hidden": True}  # and in JupyterLab
     opening = notebook.cells[0]
     lines = badges(repository, path.relative_to(ROOT).as_posix())
     opening.source = with_badges(opening.source, lines)

@@ -71,9 +71,10 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Make a notebook fit for a page that needs neither Jupyter nor a script for formulas.
 
     Args:
-        notebook: changed in place: widgets go, links lead to the pages, a word stands for each
-            formula, which Markdown would change, and for the beginning and end of each fold, which
-            nbconvert would close at once where it embeds images.
+        notebook: changed in place: widgets and the source of the setup cell go, links lead to the
+            pages, a word stands for each formula, which Markdown would change, and for the
+            beginning and end of each fold, which nbconvert would close at once where it embeds
+            images.
 
     Returns:
         Word -> MathML, and paragraph of one word -> HTML.
@@ -92,6 +93,8 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            if "hide-input" in cell.metadata.get("tags", []):
+                cell.metadata["transient"] = {"remove_source": True}  # nbconvert's own word
             cell.outputs = [output for output in cell.outputs if not is_widget(output)]
         elif cell.cell_type == "markdown":
             linked = NOTEBOOK_LINK.sub(r"](\1.html", cell.source)
