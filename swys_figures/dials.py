@@ -1,4 +1,4 @@
-"""Widgets to play with: a threshold that can be moved, patches that can be covered."""
+"""Widgets to play with: numbers that can be moved, patches that can be covered."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from swys_utils.data import Dataset
 from swys_utils.metrics import probabilities
@@ -20,6 +22,98 @@ from swys_utils.training import predict
 from .data import as_png, short_name
 
 SIDE = 224  # px of a picture on a button's side
+
+
+class QueryDial(widgets.VBox):
+    """A query of two numbers to move, and what its token reads from the others.
+
+    Args:
+        key: float (N, 2).
+        value: float (N, 2).
+
+    Attributes:
+        query: a slider for each of its numbers; (1, 0) at first.
+        table: fit and share of each token, and the mean of the values.
+    """
+
+    def __init__(self, key: Tensor, value: Tensor):
+        self.key = key
+        self.handed_over = value
+        self.query = []
+        for name, start in (("query, first", 1.0), ("query, second", 0.0)):
+            slider = widgets.FloatSlider(start, min=-6, max=6, step=0.5, description=name)
+            slider.style.description_width = "initial"
+            slider.observe(self._show, "value")
+            self.query.append(slider)
+        self.table = widgets.HTML()
+        super().__init__([*self.query, self.table])
+        self._show()
+
+    def fit(self) -> Tensor:
+        """How well the query fits each key, float (N,)."""
+        query = torch.tensor([slider.value for slider in self.query])
+        return self.key @ query / len(query) ** 0.5
+
+    def shares(self) -> Tensor:
+        """Which part is read from each token, float (N,); the sum is 1."""
+        return self.fit().softmax(dim=0)
+
+    def _show(self, change: dict | None = None) -> None:
+        rows = []
+        for number, (fit, share) in enumerate(zip(self.fit(), self.shares()), start=1):
+            row = {"token": str(number), "fit": f"{fit:.2f}", "share": f"{share:.0%}"}
+            rows.append(row)
+        first, second = self.shares() @ self.handed_over
+        self.table.value = f"{_html_table(rows)}new token: ({first:.2f}, {second:.2f})"
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{share:.0%}" for share in self.shares())
+        query = ", ".join(f"{slider.value:.1f}" for slider in self.query)
+        return f"Sliders: the query ({query}) reads {shares} (run it to move them)"
+
+
+class TemperatureDial(widgets.VBox):
+    """A temperature to move, and how it softens the answers of a teacher.
+
+    Args:
+        logits: of a few images, float (N, 2).
+        name: of the second class.
+
+    Attributes:
+        temperature: the logits are divided by it before the softmax; 1 at first.
+        table: the probability of the second class in each image.
+    """
+
+    def __init__(self, logits: Tensor, name: str):
+        self.logits = logits.float()
+        self.name = name
+        self.temperature = widgets.FloatLogSlider(
+            1.0,
+            base=2,
+            min=-3,
+            max=5,
+            step=0.25,
+            description="temperature",
+            readout_format=".2f",
+        )
+        self.table = widgets.HTML()
+        super().__init__([self.temperature, self.table])
+        self.temperature.observe(self._show, "value")
+        self._show()
+
+    def shares(self) -> Tensor:
+        """Probability of the second class, float (N,)."""
+        return (self.logits / self.temperature.value).softmax(dim=1)[:, 1]
+
+    def _show(self, change: dict | None = None) -> None:
+        row = {f"image {number}": f"{p:.1%}" for number, p in enumerate(self.shares(), start=1)}
+        self.table.value = f"probability of {html.escape(self.name)}{_html_table([row])}"
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{share:.0%}" for share in self.shares())
+        return (
+            f"Slider: temperature {self.temperature.value:.2f} gives {shares} (run it to move it)"
+        )
 
 
 class ThresholdDial(widgets.VBox):

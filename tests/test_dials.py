@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from swys_figures.dials import PatchCover, ThresholdDial
+from swys_figures.dials import PatchCover, QueryDial, TemperatureDial, ThresholdDial
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
 from swys_utils.occlusion import occlusion
@@ -97,3 +97,30 @@ def test_each_model_is_asked(cover, data):
     cover.models = {"Base": cover.models["Tiny"], "Tiny": cover.models["Tiny"]}
     base, tiny = cover.says(data.test.images[0]).split(", ")
     assert base.removeprefix("Base ") == tiny.removeprefix("Tiny ")
+
+
+TOKENS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+
+def test_the_shares_of_a_query_are_those_of_notebook_2():
+    dial = QueryDial(TOKENS, TOKENS)
+    assert dial.shares().tolist() == pytest.approx([0.401, 0.198, 0.401], abs=1e-3)
+    assert "new token: (0.80, 0.60)" in dial.table.value
+    assert "reads 40%, 20%, 40%" in repr(dial)
+    assert len(repr(dial)) < 110
+
+
+def test_a_query_can_be_moved_until_it_reads_from_one_token():
+    dial = QueryDial(TOKENS, TOKENS)
+    dial.query[0].value = -6
+    dial.query[1].value = 6
+    assert dial.shares()[1] > 0.9
+    assert "(0.01, 1.00)" in dial.table.value
+
+
+def test_a_high_temperature_pulls_answers_to_the_middle():
+    dial = TemperatureDial(torch.tensor([[0.0, 4.0], [0.0, 0.5]]), "pneumonia")
+    assert "temperature 1.00 gives 98%, 62%" in repr(dial)
+    dial.temperature.value = 32
+    assert "53.1%" in dial.table.value
+    assert len(repr(dial)) < 110
