@@ -22,7 +22,7 @@ QUESTIONS = {  # way to explain -> the question that its row asks
     "occlusion": "SAME REASONS?\nhiding patches,\n% beyond chance,\nas Base",
     "grad_cam": "SAME MAP?\nGrad-CAM,\n% beyond chance,\nas Base",
 }
-SECOND_BASE = "dashed: a\nsecond Base\ndotted: two\nTinys"
+SECOND_BASE = "dashed:\na second Base\ndotted:\ntwo Tinys"
 DOTS = 0.22  # how far apart the dots of one column may lie
 
 
@@ -238,6 +238,14 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
 def _draw_yardsticks(ax: Axes, place: float, column: Column, mean: float, row: str) -> None:
     """The line of a second Base through the row, and a short one of two runs of this model."""
     if place == 0:
+        ax.text(
+            place - 0.12,
+            mean,
+            "a second\nBase",
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
         ax.axhline(
             mean,
             color=colour(column.title),

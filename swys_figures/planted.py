@@ -21,7 +21,7 @@ from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import METHODS
 from swys_utils.metrics import probabilities
 from swys_utils.planted import Mark, found, plant
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import GREY, colour, spread_out
 from swys_utils.shipped_results import planted_units
 from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
@@ -156,13 +156,14 @@ class ShortcutCurve:
         figure = Figure(figsize=(7.6, 3.2), layout="constrained", dpi=90)
         ax = figure.subplots()
         seconds = [row["seconds"] for row in self.history]
-        for name, (shade, style, text) in CURVES.items():
+        heights = spread_out([self.history[-1][name] for name in CURVES], gap=0.08)
+        for height, (name, (shade, style, text)) in zip(heights, CURVES.items()):
             values = [row[name] for row in self.history]
             ax.plot(seconds, values, style, color=shade, lw=2, marker=".")
             label = f" {text}: {values[-1]:.2f}"
             ax.text(
                 seconds[-1],
-                values[-1],
+                height,
                 label,
                 color=shade,
                 va="center",

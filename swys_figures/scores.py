@@ -118,6 +118,7 @@ def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) ->
             f"  {name}",
             color=colour(name),
             va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     longest = max(history[-1][key] for history in histories.values())
     ax.set_xlim(0, 1.25 * longest)

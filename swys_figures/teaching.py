@@ -184,13 +184,14 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
         shade = _by_obedience(float(np.mean([_flips(unit) for unit in of_kind])))
         for ax, value in zip(axes, panels.values()):
             values = np.array([value(unit) for unit in of_kind])
-            _draw_kind(ax, place, values, shade)
+            _draw_kind(ax, place, values, shade, ".2f" if value is _likeness else ".0f")
             if kind == "labels + honest maps":
                 ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
     for ax, (title, value) in zip(axes, panels.items()):
         ax.set_title(title, fontsize=10, loc="left")
         limit = 1 if value is _likeness else 100
-        ax.set_xlim(-0.03 * limit, 1.03 * limit)
+        ax.set_xlim(-0.03 * limit, 1.3 * limit)
+        ax.set_xticks([0, limit / 2, limit])
     axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
     axes[2].axvline(100 * patch**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
@@ -290,10 +291,18 @@ def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
     return f"{np.mean(answers['everywhere'] & ~answers['clean']):.0%}"
 
 
-def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
-    """A dot for each model of a kind, and a stroke at their mean."""
+def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str, form: str) -> None:
+    """A dot for each model of a kind, a stroke at their mean, and the mean as a number."""
     row_of_dots(ax, place, values, shade)
-    ax.plot(values.mean(), place, "|", ms=22, mew=2, color=shade)
+    mean = values.mean()
+    ax.plot(mean, place, "|", ms=22, mew=2, color=shade)
+    ax.annotate(
+        f"{mean:{form}}",
+        (0.99, place),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="center",
+    )
 
 
 def _likeness(unit: Mapping) -> float:

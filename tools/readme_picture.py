@@ -1,5 +1,7 @@
 """Draw the README's picture: what three models mark in X-rays, and what their answers rest on.
 
+And the picture that opens notebook 1: the Grad-CAM maps of Base and Tiny of one of these X-rays.
+
 Run from the repository's root, with the images in SWYS_DATA_DIR. Of the test images to which all
 three models give the same answer and no map is empty or weak it takes one with little, one with
 medium and one with much agreement between the Grad-CAM maps of Base and Tiny.
@@ -23,6 +25,7 @@ from swys_utils.training import predict
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "notebooks" / "images" / "where_it_looks.png"
 NAMES = ("vit_base", "vit_tiny", "vit_tiny_maps")
+OPENING = PATH.with_name("two_maps.png")
 SHOWN = 3
 LOOKED_AT = 96
 METHODS = {"grad_cam": "what Grad-CAM marks", "occlusion": "what the answer rests on"}
@@ -54,6 +57,21 @@ def main() -> None:
         for column, name in zip(axes.T, models):
             _draw(column, images, maps[name], maps[NAMES[0]], name)
     figure.savefig(PATH, dpi=110)
+    marked = {name: signed[name][chosen[:1]] for name in NAMES[:2]}
+    _opening(images[0], marked).savefig(OPENING, dpi=100)
+
+
+def _opening(image: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
+    """An X-ray, and a map of it of each model."""
+    figure = Figure(figsize=(5.6, 2.1), layout="constrained")
+    first, *others = figure.subplots(1, 1 + len(maps))
+    show_image(first, image)
+    first.set_title("an X-ray", fontsize=10)
+    for ax, (name, heat) in zip(others, maps.items()):
+        show_image(ax, overlay(image[None], heat, alpha=0.7, size=112)[0])
+        title = f"{SERIES[name].title}'s heatmap"
+        ax.set_title(title, color=SERIES[name].colour, fontsize=10)
+    return figure
 
 
 def _draw(
