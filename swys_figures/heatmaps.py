@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from timm.models.vision_transformer import VisionTransformer
@@ -19,6 +20,7 @@ from swys_utils.saved_models import SavedModel
 from .data import MARK, show_image
 
 PATCH_COLOURS = "inferno"
+ONE_COLOUR = ListedColormap(["#FFD21F"])
 WEAK = 0.1  # of the highest value of a model's maps
 MIN_AUC = 0.6  # a model below it knows hardly more than the shares of the classes
 
@@ -296,8 +298,11 @@ def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray, see_through: boo
         ax.text(width / 2, height / 2, "empty", color="white", ha="center", va="center")
         return
     share = (heat / top).clip(0)
-    opacity = 0.85 * share if see_through else None
-    ax.imshow(share, cmap=PATCH_COLOURS, vmin=0, vmax=1, alpha=opacity, extent=box)
+    if see_through:  # one colour: the hotter, the less of the image is seen
+        one_colour = np.zeros_like(share)
+        ax.imshow(one_colour, cmap=ONE_COLOUR, alpha=0.9 * share, extent=box)
+    else:
+        ax.imshow(share, cmap=PATCH_COLOURS, vmin=0, vmax=1, extent=box)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     down = height / len(heat)
     across = width / len(heat[0])

@@ -155,12 +155,15 @@ def _draw_branch(ax: Axes, left: float, text: str) -> None:
     sign.set_bbox({"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "#444444"})
 
 
-def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) -> Figure:
+def number_tables(
+    tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2, row_name: str = "token"
+) -> Figure:
     """Small matrices side by side, each number on its square; darker is larger.
 
     Args:
         tables: title -> (rows, columns).
         decimals: of the numbers.
+        row_name: what a row is.
     """
     arrays = {title: np.asarray(table) for title, table in tables.items()}
     ratios = [table.shape[1] for table in arrays.values()]
@@ -187,7 +190,7 @@ def number_tables(tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2) 
                 va="center",
                 fontsize=12,
             )
-        names = [f"token {number + 1}" for number in range(len(table))]
+        names = [f"{row_name} {number + 1}" for number in range(len(table))]
         ax.set_yticks(range(len(table)), names)
         ax.set(xticks=[])
         ax.set_title(title, fontsize=11, loc="left")
