@@ -238,12 +238,13 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
 def _draw_yardsticks(ax: Axes, place: float, column: Column, mean: float, row: str) -> None:
     """The line of a second Base through the row, and a short one of two runs of this model."""
     if place == 0:
-        ax.text(
-            place - 0.12,
-            mean,
+        ax.annotate(
             "a second\nBase",
-            ha="right",
-            va="center",
+            (place, mean),
+            (0, -6),
+            textcoords="offset points",
+            ha="center",
+            va="top",
             fontsize=8,
         )
         ax.axhline(
