@@ -97,26 +97,28 @@ def test_runs_of_one_seed_start_with_the_same_weights(entries):
     """Base is as small as Tiny here."""
     starts = {}
     for entry in entries:
-        if entry["method"] != "labels_masked":
+        if not entry["method"].endswith("masked"):
             starts.setdefault(entry["seed"], set()).add(entry["initial_weights"])
     assert [len(weights) for weights in starts.values()] == [1, 1]
     assert starts[0] != starts[1]
 
 
-def test_runs_start_from_the_masked_autoencoders_in_turn(trained, entries):
-    """Base has two of them and Tiny one, whose runs differ in the head only."""
+def test_runs_may_share_a_masked_autoencoder(trained, entries):
     starts = {entry["id"]: entry["initial_weights"] for entry in entries}
-    random = starts["vit_tiny/labels/seed0"]
-    base = [starts[f"vit_base/labels_masked/seed{seed}"] for seed in (0, 1)]
-    tiny = [starts[f"vit_tiny/labels_masked/seed{seed}"] for seed in (0, 1)]
-    assert base[0] == tiny[0]  # Base is as small as Tiny here
-    assert len({random, base[0], base[1], tiny[1]}) == 4
+    masked = starts["vit_tiny/labels_masked/seed0"]
+    assert masked == starts["vit_tiny/labels_sharp_masked/seed0"]
+    assert masked != starts["vit_tiny/labels/seed0"]
     encoders = [path.stem for path in (trained / "masked").glob("*.pt")]
-    assert sorted(encoders) == [
-        "vit_base, 4 px, seed0",
-        "vit_base, 4 px, seed1",
-        "vit_tiny, 4 px, seed0",
-    ]
+    assert sorted(encoders) == ["vit_base, 4 px, seed0", "vit_tiny, 4 px, seed0"]
+
+
+def test_seeds_take_the_masked_autoencoders_in_turn(data, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reference, "pretrained", lambda *arguments, **size: asked.append(arguments))
+    for seed in range(4):
+        run = RunSpec(replace(TINY, encoders=2), seed, RECIPE)
+        reference._encoder(run, data, tmp_path)
+    assert [arguments[3] for arguments in asked] == [0, 1, 0, 1]
 
 
 def test_the_history_has_a_row_for_each_epoch(entries):
