@@ -22,7 +22,10 @@ WAYS = {
     "blurred views": ("vit_base/labels/", AS_LONG_AS_BASE, "vit_tiny/labels/"),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
     "blurred views, masked first": ("vit_base/labels_masked/", "vit_tiny/labels_masked/"),
-    "sharp views, masked first": ("vit_tiny/labels_sharp_masked/",),
+    "sharp views, masked first": (
+        "vit_base/labels_sharp_masked/",
+        "vit_tiny/labels_sharp_masked/",
+    ),
 }
 HEALTHY = "#56B4E9"
 SICK = "#882255"
@@ -183,11 +186,14 @@ def recall_of_runs(
     return pairs
 
 
-def ways_table(results: SeriesResults, validation: bool = False) -> list[dict[str, str]]:
+def ways_table(
+    results: SeriesResults, ways: Sequence[str] = tuple(WAYS), validation: bool = False
+) -> list[dict[str, str]]:
     """Complete runs of both sizes after each way to train them.
 
     Args:
         results: of ``shipped_results.series_results``; two classes.
+        ways: which are shown, of ``WAYS``.
         validation: beside the test images, also the scores on the validation images.
 
     Returns:
@@ -196,8 +202,8 @@ def ways_table(results: SeriesResults, validation: bool = False) -> list[dict[st
     """
     content = read_results(results.dataset, "runs") or {"runs": []}
     rows = []
-    for way, prefixes in WAYS.items():
-        for prefix in prefixes:
+    for way in ways:
+        for prefix in WAYS[way]:
             runs = [run for run in content["runs"] if run["id"].startswith(prefix)]
             if not runs:
                 continue
