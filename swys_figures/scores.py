@@ -21,7 +21,7 @@ AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as man
 WAYS = {
     "blurred views": ("vit_base/labels/", AS_LONG_AS_BASE, "vit_tiny/labels/"),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
-    "blurred views, masked first": ("vit_base/labels_masked/", "vit_tiny/labels_masked/"),
+    "blurred views, masked first": ("vit_tiny/labels_masked/",),
     "sharp views, masked first": (
         "vit_base/labels_sharp_masked/",
         "vit_tiny/labels_sharp_masked/",

@@ -110,20 +110,18 @@ SHARP_TINY = replace(
     sharp=True,
 )
 # Is it the size, or that so few images have so few labels to learn from?
-MASKED_BASE = replace(
-    BASE,
-    title=f"{BASE.title}, masked pretraining first",
-    method="labels_masked",
-    seeds=1,
-    seeds_elsewhere=0,
-    encoders=1,
-)
 MASKED_TINY = replace(
     TINY,
     title=f"{TINY.title}, masked pretraining first",
     method="labels_masked",
     seeds=1,
     seeds_elsewhere=0,
+    encoders=1,
+)
+MASKED_SHARP_BASE = replace(
+    SHARP_BASE,
+    title=f"{SHARP_BASE.title}, masked pretraining first",
+    method="labels_sharp_masked",
     encoders=1,
 )
 MASKED_SHARP_TINY = replace(
@@ -194,7 +192,7 @@ def studied_kinds() -> list[Kind]:
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
-    many_labels += [SHARP_BASE, SHARP_TINY, MASKED_BASE, MASKED_TINY, MASKED_SHARP_TINY]
+    many_labels += [SHARP_BASE, SHARP_TINY, MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
 
