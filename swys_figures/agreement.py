@@ -70,14 +70,18 @@ def _after_equal_passes(dataset: str, ruler: str) -> list[dict]:
     return [row for run_id, row in runs.items() if run_id.startswith(AS_LONG_AS_BASE)]
 
 
-def beyond_chance(agreement: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """Agreement on a scale on which chance is 0 and the greatest possible agreement is 1.
+def beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
+    """Agreement on a scale on which chance is 0 and the greatest possible agreement is 100.
 
     Args:
-        agreement: float (N,), at most 1.
-        chance: float (N,), below 1.
+        pairs: of models, with "spearman" (at most 1) and "chance_in_class" (below 1).
+
+    Returns:
+        float (N,), %; below zero where a pair agrees less than by chance.
     """
-    return (agreement - chance) / (1 - chance)
+    agreement = np.array([pair["spearman"] for pair in pairs])
+    chance = np.array([pair["chance_in_class"] for pair in pairs])
+    return 100 * (agreement - chance) / (1 - chance)
 
 
 def _percent_axis(ax: Axes, room: float = 30) -> None:
@@ -93,15 +97,15 @@ def _draw_beyond_chance(
     """A bar to the mean of one row, a dot for each pair, the mean and the numbers behind it."""
     if not runs:
         return
-    agreement = np.array([run["spearman"] for run in runs])
-    chance = np.array([run["chance_in_class"] for run in runs])
-    percent = 100 * beyond_chance(agreement, chance)
+    percent = beyond_chance(runs)
     mean = percent.mean()
     ax.barh(place, mean, color=shade, alpha=0.3)
     row_of_dots(ax, place, percent, shade)
     numbers = f"{mean:.0f} %"
     if behind:
-        numbers += f"  ({agreement.mean():.2f}, chance {chance.mean():.2f})"
+        agreement = np.mean([run["spearman"] for run in runs])
+        chance = np.mean([run["chance_in_class"] for run in runs])
+        numbers += f"  ({agreement:.2f}, chance {chance:.2f})"
     end = ax.get_xlim()[1]
     ax.text(
         end,

@@ -118,13 +118,13 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
     places = {}
     for method, models in results.agreement.items():
         if models.get(name):
-            places[method] = _beyond_chance(models[name])
+            places[method] = beyond_chance(models[name])
     siblings = {}
     if name == "vit_tiny":
         if results.siblings_answers:
             siblings["same"] = 100 * float(np.mean(results.siblings_answers))
         for method, pairs in results.siblings.items():
-            siblings[method] = float(_beyond_chance(pairs).mean())
+            siblings[method] = float(beyond_chance(pairs).mean())
     return Column(
         title=title,
         accuracy=100 * np.array([run["last"]["accuracy"] for run in runs]),
@@ -135,13 +135,6 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
         places=places,
         siblings=siblings,
     )
-
-
-def _beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
-    """Agreement beyond chance of each pair of models, %."""
-    agreement = np.array([pair["spearman"] for pair in pairs])
-    chance = np.array([pair["chance_in_class"] for pair in pairs])
-    return 100 * beyond_chance(agreement, chance)
 
 
 def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:

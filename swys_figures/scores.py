@@ -245,7 +245,8 @@ def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     figure, axes = plt.subplots(
         1, len(points), figsize=(3 * len(points), 3.1), squeeze=False, layout="constrained"
     )
-    left, low = (_tenth_below([group[row] for group in points.values()]) for row in (0, 1))
+    left = _tenth_below([sure for sure, _, _ in points.values()])
+    low = _tenth_below([right for _, right, _ in points.values()])
     for ax, (name, (sure, right, size)) in zip(axes[0], points.items()):
         diagonal = [left, 1]
         ax.plot(diagonal, diagonal, color=GREY, linewidth=1)

@@ -1,7 +1,5 @@
 """How much two models agree: the figures of notebooks 4 and 5."""
 
-import numpy as np
-
 from swys_figures.agreement import agreement_figure, beyond_chance, three_questions
 from swys_utils.shipped_results import series_results
 
@@ -32,10 +30,11 @@ def test_agreement_is_drawn_beyond_chance():
     assert list(dots.round(1)) == [14.3, 50]
 
 
-def test_chance_is_zero_and_the_most_is_one():
-    chance = np.array([0.25, 0.25, 0.5])
-    agreement = np.array([0.25, 1, 0.75])
-    assert beyond_chance(agreement, chance).tolist() == [0, 1, 0.5]
+def test_chance_is_zero_and_the_most_is_a_hundred():
+    pairs = []
+    for agreement, chance in ((0.25, 0.25), (1, 0.25), (0.75, 0.5)):
+        pairs.append({"spearman": agreement, "chance_in_class": chance})
+    assert beyond_chance(pairs).tolist() == [0, 100, 50]
 
 
 def test_agreement_that_was_not_measured_is_an_empty_panel():
