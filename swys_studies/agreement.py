@@ -29,7 +29,17 @@ from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
-from .kinds import AS_LONG_AS_BASE, BASE, TINY, kind_of, studied_kinds, taught_pairs
+from .kinds import (
+    ANOTHER_TEACHER,
+    AS_LONG_AS_BASE,
+    BASE,
+    TINY,
+    TWO_TEACHERS,
+    Kind,
+    kind_of,
+    studied_kinds,
+    taught_pairs,
+)
 from .reference import TEST_SAMPLE, study_data
 from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
 
@@ -162,15 +172,18 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
     Raises:
         SwysError: the runs have no teacher, or several, or the teacher is not among them.
     """
-    compared_kinds = [BASE, *studied_kinds(), AS_LONG_AS_BASE]
+    compared_kinds = [BASE, *student_kinds(), AS_LONG_AS_BASE]
     compared = {}
     titles = {}
+    teachers = set()
     for entry in entries:
         kind = kind_of(entry)
         if kind is not None and kind in compared_kinds:
             compared[entry["id"]] = entry
             titles[entry["id"]] = kind.title
-    teachers = {entry["teacher"] for entry in compared.values()} - {None}
+        if kind is not None and kind in studied_kinds():
+            teachers.add(entry["teacher"])
+    teachers.discard(None)
     if len(teachers) != 1 or not teachers <= compared.keys():
         named = ", ".join(sorted(teachers)) or "none"
         raise SwysError(
@@ -183,6 +196,11 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
         like_teacher = titles[run_id] == titles[teacher_id]
         students.append(_row(entry, ANOTHER if like_teacher else titles[run_id]))
     return teacher, students
+
+
+def student_kinds() -> list[Kind]:
+    """Tiny, taught in each way whose maps are compared with the teacher's."""
+    return [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER]
 
 
 def _row(entry: dict, group: str) -> dict:
@@ -331,7 +349,7 @@ def summary(study: dict) -> list[dict]:
 def _group_means(runs: Sequence[dict], values: Mapping[str, float]) -> dict[str, float]:
     """Mean over the runs of each group, students first; a group without runs is left out."""
     means = {}
-    groups = [kind.title for kind in studied_kinds()]
+    groups = [kind.title for kind in student_kinds()]
     for group in [*groups, ANOTHER]:
         members = list(_values_by_seed(runs, values, group).values())
         if members:

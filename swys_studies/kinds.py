@@ -166,6 +166,14 @@ TWO_TEACHERS = replace(
     objective="answers",
     teachers=("vit_base/labels/seed0", "vit_base/labels/seed1"),
 )
+# Do Base's answers hand on its own reasons, or would those of any Base do?
+ANOTHER_TEACHER = replace(
+    TWO_TEACHERS,
+    title=f"{TINY.title}, answers of another Base",
+    method="answers_of_another",
+    teachers=("vit_base/labels/seed1",),
+    seeds_elsewhere=0,
+)
 ORIGINAL = Kind(
     title="Tiny, the earlier project's recipe",
     model="vit_tiny_patch16_224",
@@ -191,8 +199,9 @@ def studied_kinds() -> list[Kind]:
 
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
-    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
-    many_labels += [SHARP_BASE, SHARP_TINY, MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
+    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, ANSWERS_16_TOKENS]
+    many_labels += [AS_LONG_AS_BASE, SHARP_BASE, SHARP_TINY]
+    many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
 

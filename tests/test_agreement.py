@@ -282,6 +282,15 @@ def test_runs_of_another_data_set_are_refused(folder, data, path):
         agreement.agreement_over_runs(folder, other, path)
 
 
+def test_students_of_another_base_are_compared_with_the_same_teacher():
+    entries = [run_entry(TEACHER), run_entry("vit_tiny/answers/seed0", teacher=TEACHER)]
+    other = "vit_base/labels/seed1"
+    entries.append(run_entry("vit_tiny/answers_of_another/seed0", teacher=other))
+    teacher, students = agreement.split_runs(entries)
+    assert teacher["id"] == TEACHER
+    assert students[-1]["group"] == "Tiny, answers of another Base"
+
+
 def test_students_need_a_teacher():
     message = "students of one finished teacher, found none; train them first"
     with pytest.raises(SwysError, match=message):

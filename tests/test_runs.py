@@ -57,6 +57,7 @@ def test_the_titles_of_the_kinds():
         "Tiny, answers",
         "Tiny, answers + maps",
         "Tiny, answers of two Bases",
+        "Tiny, answers of another Base",
         "Tiny, answers, 16 patches",
         "Tiny, as many passes as Base",
         "Base, views without blur",
