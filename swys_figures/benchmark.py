@@ -194,7 +194,8 @@ def file_maps(
 ) -> Figure:
     """Images, and below them the maps of a model and of a file, a square for each patch.
 
-    A map's colours go from 0 to its highest value, which stands below it.
+    All maps of a row have one scale, from 0 to the highest value among them; a map's own highest
+    value stands below it.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -207,7 +208,7 @@ def file_maps(
         row[0].set_ylabel(label, fontsize=10)
         values = (agreements or {}).get(label)
         for number, (ax, image) in enumerate(zip(row, images)):
-            draw_patches(ax, image, maps[number])
+            draw_patches(ax, image, maps[number], top=maps[: len(images)].max())
             text = f"highest {maps[number].max():.2g}"
             if values is not None:
                 text += f"\nagreement {values[number]:.2f}"

@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.explain import agreement
 from swys_utils.gradcam import overlay
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import colour
 from swys_utils.saved_models import SavedModel
 
-from .data import MARK, show_image
+from .data import show_image
 
 PATCH_COLOURS = "inferno"
-ONE_COLOUR = ListedColormap(["#FFD21F"])
 WEAK = 0.1  # of the highest value of a model's maps
 MIN_AUC = 0.6  # a model below it knows hardly more than the shares of the classes
 
@@ -132,74 +130,6 @@ def heatmap_steps(image: np.ndarray, heat: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def column_figure(
-    image: np.ndarray, change: np.ndarray, member: np.ndarray, titles: Sequence[str]
-) -> Figure:
-    """What the score of a class does when one column of patches after another is blurred.
-
-    Left, the columns on an image; in the middle, the mean change of both groups of images; right,
-    how much more the second group changes. A whisker is two standard errors to each side.
-
-    Args:
-        image: uint8 (H, W) or (H, W, 3).
-        change: of the log-odds of the class, float (columns, N).
-        member: which images are of the class, bool (N,), with at least two of each kind.
-        titles: names of the images of the class and of the others.
-    """
-    figure, (ax_image, ax_groups, ax_gap) = plt.subplots(
-        1,
-        3,
-        figsize=(8.4, 2.9),
-        layout="constrained",
-        width_ratios=(1, 1.6, 1.3),
-    )
-    _number_columns(ax_image, image, len(change))
-    groups = {titles[0]: change[:, member], titles[1]: change[:, ~member]}
-    places = np.arange(1, len(change) + 1)
-    means = {}
-    errors = {}
-    for title, values in groups.items():
-        means[title] = values.mean(axis=1)
-        errors[title] = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-    for title, shade, shift in zip(groups, (MARK, GREY), (-0.2, 0.2)):
-        ax_groups.bar(
-            places + shift,
-            means[title],
-            width=0.4,
-            yerr=2 * errors[title],
-            color=shade,
-            label=title,
-        )
-    ax_groups.set_title("mean change of the log-odds", fontsize=10, loc="left")
-    ax_groups.legend(fontsize=9, frameon=False, loc="lower left")
-    of_class, of_others = means.values()
-    error = np.hypot(*errors.values())  # of the difference of two means
-    ax_gap.errorbar(places, of_others - of_class, yerr=2 * error, fmt="o", color="black")
-    ax_gap.set_title(f"{titles[1]} minus {titles[0]}", fontsize=10, loc="left")
-    for ax in (ax_groups, ax_gap):
-        ax.axhline(0, color="black", lw=0.8)
-        ax.set(xticks=places, xlabel="blurred column")
-    return figure
-
-
-def _number_columns(ax: Axes, image: np.ndarray, columns: int) -> None:
-    """An image with its columns of patches, and their numbers above it."""
-    show_image(ax, image)
-    across = image.shape[1] / columns
-    for column in range(columns):
-        middle = (column + 0.5) * across - 0.5
-        ax.text(
-            middle,
-            -1,
-            str(column + 1),
-            ha="center",
-            va="bottom",
-            fontsize=9,
-        )
-        if column > 0:
-            ax.axvline(column * across - 0.5, color="white", lw=0.8)
-
-
 def colours_figure(signed: np.ndarray) -> Figure:
     """Five maps, the strongest first: on one scale, then each on its own and without ReLU.
 
@@ -246,8 +176,9 @@ def two_rulers(
 ) -> Figure:
     """A row for each image: what two models mark in it, and what their answers rest on.
 
-    A frame is around the hottest patch of each map, whose value stands below it. Below the second
-    map of each ruler stands how much the maps of both models agree.
+    All maps of a column have one scale, from 0 to the highest value among them. A frame is around
+    the hottest patch of each map, whose value stands below it. Below the second map of each ruler
+    stands how much the maps of both models agree.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -258,7 +189,7 @@ def two_rulers(
     rulers = {"Grad-CAM marks": marked, "the answer rests on": hidden}
     columns = 1 + sum(len(maps) for maps in rulers.values())
     figure, axes = plt.subplots(
-        len(images), columns, figsize=(9, 2 * len(images) + 0.6), squeeze=False
+        len(images), columns, figsize=(9, 2.1 * len(images) + 0.6), squeeze=False
     )
     figure.set_layout_engine("constrained")
     for ax, image, answer in zip(axes[:, 0], images, answers):
@@ -270,7 +201,7 @@ def two_rulers(
         for name, of_model in maps.items():
             axes[0, place].set_title(f"{name}:\n{ruler}", color=colour(name), fontsize=10)
             for ax, image, heat in zip(axes[:, place], images, of_model):
-                draw_patches(ax, image, heat)
+                draw_patches(ax, image, heat, top=of_model.max())
                 ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=9)
             place += 1
         first, *_, second = maps.values()
@@ -279,30 +210,24 @@ def two_rulers(
     return figure
 
 
-def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray, see_through: bool = True) -> None:
-    """A map over its image, a square for each patch, and a frame around the hottest one.
+def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray, top: float | None = None) -> None:
+    """A map, a square for each patch, and a frame around the hottest one.
 
-    Patches that are not positive are left clear; the hottest one is opaque.
+    What is not positive is black.
 
     Args:
         ax: is drawn on.
-        image: uint8 (H, W) or (H, W, 3).
+        image: uint8 (H, W) or (H, W, 3); its size is the map's.
         heat: float (gh, gw).
-        see_through: show the image below the map; else what is not positive is black.
+        top: the value with the brightest colour; None: the highest one of the map.
     """
-    show_image(ax, image if see_through else np.zeros_like(image))
+    show_image(ax, np.zeros_like(image))
     height, width = image.shape[:2]
-    box = (-0.5, width - 0.5, height - 0.5, -0.5)
-    top = heat.max()
-    if top <= 0:
+    if heat.max() <= 0:
         ax.text(width / 2, height / 2, "empty", color="white", ha="center", va="center")
         return
-    share = (heat / top).clip(0)
-    if see_through:  # one colour: the hotter, the less of the image is seen
-        one_colour = np.zeros_like(share)
-        ax.imshow(one_colour, cmap=ONE_COLOUR, alpha=0.9 * share, extent=box)
-    else:
-        ax.imshow(share, cmap=PATCH_COLOURS, vmin=0, vmax=1, extent=box)
+    box = (-0.5, width - 0.5, height - 0.5, -0.5)
+    ax.imshow(heat, cmap=PATCH_COLOURS, vmin=0, vmax=top or heat.max(), extent=box)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     down = height / len(heat)
     across = width / len(heat[0])
