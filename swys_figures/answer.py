@@ -52,7 +52,9 @@ class Column:
 
 
 def answer_figure(
-    dataset: str = DEFAULT_DATASET, milliseconds: Mapping[str, float] | None = None
+    dataset: str = DEFAULT_DATASET,
+    milliseconds: Mapping[str, float] | None = None,
+    parts: Sequence[str] = ("scores", "sameness"),
 ) -> Figure:
     """What is kept: accuracy, calibration, the answers, their reasons, and the maps, at what cost.
 
@@ -63,6 +65,8 @@ def answer_figure(
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
         milliseconds: title of a model -> measured time of one image.
+        parts: "scores": accuracy, healthy cleared, calibration and cost; "sameness": what a model
+            has in common with Base.
 
     Returns:
         A figure that pyplot does not know.
@@ -71,17 +75,19 @@ def answer_figure(
     names = [name for name in lesson_models() if name in results.runs]
     columns = [_column(results, name, milliseconds or {}) for name in names]
     rows: list[tuple[float, Callable[[Axes], None]]] = []
-    rows.append((1, lambda ax: _draw_accuracy(ax, columns, results.images)))
-    if any(len(column.cleared) for column in columns):
-        rows.append((1, lambda ax: _draw_cleared(ax, columns)))
-    rows.append((0.9, lambda ax: _draw_calibration(ax, columns)))
-    rows.append((0.5, lambda ax: _draw_cost(ax, columns)))
-    rows.append((1, lambda ax: _draw_same_answers(ax, columns)))
-    for method in QUESTIONS:
-        if method in results.agreement:
-            rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
+    if "scores" in parts:
+        rows.append((1, lambda ax: _draw_accuracy(ax, columns, results.images)))
+        if any(len(column.cleared) for column in columns):
+            rows.append((1, lambda ax: _draw_cleared(ax, columns)))
+        rows.append((0.9, lambda ax: _draw_calibration(ax, columns)))
+        rows.append((0.5, lambda ax: _draw_cost(ax, columns)))
+    if "sameness" in parts:
+        rows.append((1, lambda ax: _draw_same_answers(ax, columns)))
+        for method in QUESTIONS:
+            if method in results.agreement:
+                rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
     heights = [height for height, _ in rows]
-    figure = Figure(figsize=(7.6, 1.25 * sum(heights) + 0.6), layout="constrained", dpi=90)
+    figure = Figure(figsize=(7.6, 1.25 * sum(heights) + 0.8), layout="constrained", dpi=90)
     axes = figure.subplots(len(rows), 1, sharex=True, height_ratios=heights)
     for ax, (_, draw) in zip(axes, rows):
         draw(ax)
@@ -157,7 +163,7 @@ def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
     for place, column in enumerate(columns):
         _draw_runs(ax, place, column.accuracy, column.title, ".1f")
     _row_title(ax, "ACCURACY\n% of test\nimages right")
-    _note(ax, f"shaded: Base,\n95 % interval of\n{images} images")
+    _note(ax, f"shaded: 95 %\ninterval of Base's\nmean, {images}\nimages")
 
 
 def _draw_cleared(ax: Axes, columns: Sequence[Column]) -> None:

@@ -175,16 +175,36 @@ def answers_by_bits(
     Returns:
         Rows for ``results.as_table``.
     """
-    answers = predict(model, test.images).argmax(axis=1)
     rows = []
     for bits in (8, 6, 5, 4, 3, 2):
-        small = deepcopy(model)
-        for weights in small.parameters():
-            if weights.ndim == 2:
-                weights.data = rounded_to(weights.data, bits)
-        changed = predict(small, test.images).argmax(axis=1) != answers
+        changed = changed_by_rounding(model, test.images, rounded_to, bits)
         rows.append({"bits": str(bits), "answers that change": f"{changed.mean():.1%}"})
     return rows
+
+
+def changed_by_rounding(
+    model: VisionTransformer,
+    images: np.ndarray,
+    rounded_to: Callable[[Tensor, int], Tensor],
+    bits: int,
+) -> np.ndarray:
+    """Which answers change when all matrices of a model are rounded.
+
+    Args:
+        model: is left as it was.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        rounded_to: a matrix and a number of bits -> the matrix that is left.
+        bits: of each weight.
+
+    Returns:
+        bool (N,).
+    """
+    small = deepcopy(model)
+    for weights in small.parameters():
+        if weights.ndim == 2:
+            weights.data = rounded_to(weights.data, bits)
+    before = predict(model, images).argmax(axis=1)
+    return predict(small, images).argmax(axis=1) != before
 
 
 def file_maps(

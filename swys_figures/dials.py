@@ -19,6 +19,7 @@ from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
 
+from .benchmark import changed_by_rounding
 from .data import as_png, short_name
 
 SIDE = 224  # px of a picture on a button's side
@@ -114,6 +115,57 @@ class TemperatureDial(widgets.VBox):
         return (
             f"Slider: temperature {self.temperature.value:.2f} gives {shares} (run it to move it)"
         )
+
+
+def rounded_to(weights: Tensor, bits: int) -> Tensor:
+    """A matrix with few bits for each weight: whole numbers times one scale for each row.
+
+    Args:
+        weights: float (outputs, inputs).
+        bits: 2 or more; with 2, a weight is -1, 0 or 1 times the scale.
+    """
+    largest = 2 ** (bits - 1) - 1
+    scale = weights.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / largest
+    return (weights / scale).round() * scale
+
+
+class BitsDial(widgets.VBox):
+    """A number of bits to move, what it leaves of a few weights, and which answers it changes.
+
+    Args:
+        model: all of its matrices are rounded, each row with a scale of its own.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Attributes:
+        bits: of each weight; 8 at first.
+        table: what they do.
+    """
+
+    def __init__(self, model: VisionTransformer, images: np.ndarray):
+        self.model = model
+        self.images = images
+        self.bits = widgets.IntSlider(8, min=2, max=8, description="bits")
+        self.table = widgets.HTML()
+        super().__init__([self.bits, self.table])
+        self.bits.observe(self._show, "value")
+        self._show()
+
+    def row(self) -> dict[str, str]:
+        """The first four weights of a row as they are restored, and how many answers change."""
+        bits = self.bits.value
+        restored = rounded_to(self.model.blocks[0].mlp.fc1.weight.detach(), bits)[0, :4]
+        changed = changed_by_rounding(self.model, self.images, rounded_to, bits)
+        return {
+            "bits": str(bits),
+            "four weights": ", ".join(f"{weight:.4f}" for weight in restored),
+            "answers changed": f"{changed.sum()} of {len(changed)}",
+        }
+
+    def _show(self, change: dict | None = None) -> None:
+        self.table.value = _html_table([self.row()])
+
+    def __repr__(self) -> str:
+        return f"Slider: {self.bits.value} bits (run it to move it)"
 
 
 class ThresholdDial(widgets.VBox):

@@ -93,3 +93,9 @@ def test_how_many_healthy_are_cleared_is_a_row_where_there_are_two_classes(figur
 def test_the_share_of_the_same_answers_is_a_row(figure):
     labels = [ax.get_ylabel() for ax in figure.axes]
     assert any(label.startswith("SAME ANSWERS?") for label in labels)
+
+
+def test_a_part_can_be_drawn_alone():
+    scores = answer_figure("pneumoniamnist", parts=["scores"])
+    sameness = answer_figure("pneumoniamnist", parts=["sameness"])
+    assert [len(figure.axes) for figure in (scores, sameness)] == [4, 3]

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from swys_figures.dials import PatchCover, QueryDial, TemperatureDial, ThresholdDial
+from swys_figures.dials import (
+    BitsDial,
+    PatchCover,
+    QueryDial,
+    TemperatureDial,
+    ThresholdDial,
+    rounded_to,
+)
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
 from swys_utils.occlusion import occlusion
@@ -124,3 +131,18 @@ def test_a_high_temperature_pulls_answers_to_the_middle():
     dial.temperature.value = 32
     assert "53.1%" in dial.table.value
     assert len(repr(dial)) < 110
+
+
+def test_fewer_bits_leave_fewer_different_weights():
+    matrix = torch.tensor([[0.1, -0.4, 1.0], [0.02, 0.01, -0.02]])
+    assert rounded_to(matrix, 2).tolist() == [[0, 0, 1], [pytest.approx(0.02), 0, -matrix[1, 0]]]
+    assert (rounded_to(matrix, 8) - matrix).abs().max() < 0.5 / 127
+
+
+def test_the_dial_says_what_few_bits_do():
+    model = create_model("vit_tiny_p7", num_classes=2).eval()
+    dial = BitsDial(model, np.zeros((4, 28, 28), np.uint8))
+    dial.bits.value = 2
+    assert dial.row()["bits"] == "2"
+    assert "of 4</td>" in dial.table.value
+    assert repr(dial) == "Slider: 2 bits (run it to move it)"
