@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from swys_utils.shipped_results import SeriesResults, read_results
 
 from .scores import AS_LONG_AS_BASE
 
+CONTROL = "vit_tiny/answers_of_another/"  # Tiny taught by a Base that nothing is compared with
 RULERS = {  # way to explain -> title of its panel in notebook 4
     "grad_cam": "By Grad-CAM",
     "occlusion": "By hiding",
@@ -48,7 +50,7 @@ def agreement_figure(results: SeriesResults) -> Figure:
         compared = results.agreement[ruler]
         rows = {
             "Tiny\nwith Base": compared.get("vit_tiny", []),
-            "Tiny, 12 passes,\nwith Base": _after_equal_passes(results.dataset, ruler),
+            "Tiny, 12 passes,\nwith Base": _measured(results.dataset, ruler, AS_LONG_AS_BASE),
             "another Base\nwith Base": compared.get("vit_base", []),
             "two Tinys": results.siblings.get(ruler, []),
         }
@@ -61,13 +63,13 @@ def agreement_figure(results: SeriesResults) -> Figure:
     return figure
 
 
-def _after_equal_passes(dataset: str, ruler: str) -> list[dict]:
-    """What was measured of the Tinys that saw the images as often as Base did."""
+def _measured(dataset: str, ruler: str, kind: str) -> list[dict]:
+    """What was measured of the runs whose ids begin so."""
     content = read_results(dataset, "agreement")
     if content is None or ruler not in content["maps"]:
         return []
     runs = content["maps"][ruler]["runs"]
-    return [row for run_id, row in runs.items() if run_id.startswith(AS_LONG_AS_BASE)]
+    return [row for run_id, row in runs.items() if run_id.startswith(kind)]
 
 
 def beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
@@ -117,6 +119,23 @@ def _draw_beyond_chance(
     )
 
 
+@dataclass
+class Row:
+    """One row of the figure of three questions.
+
+    Attributes:
+        title: whose runs they are.
+        shade: their colour.
+        answers: of each run, the share of the images with Base's answer.
+        maps: way to explain -> the agreement of each run's maps with Base's.
+    """
+
+    title: str
+    shade: str
+    answers: Sequence[float]
+    maps: dict[str, list[dict]]
+
+
 def three_questions(results: SeriesResults) -> Figure:
     """Same answers, same maps, same reasons as Base: a dot for each complete run.
 
@@ -124,40 +143,60 @@ def three_questions(results: SeriesResults) -> Figure:
         results: of ``shipped_results.series_results``.
     """
     rulers = [ruler for ruler in QUESTIONS if ruler in results.agreement]
+    rows = _rows(results, rulers)
     figure, axes = plt.subplots(
         1,
         1 + len(rulers),
-        figsize=(9.4, 3.6),
+        figsize=(9.4, 0.55 * len(rows) + 1),
         sharey=True,
     )
     figure.set_layout_engine("constrained")
-    teacher, *students = lesson_models()
-    names = [name for name in (teacher, *students) if name in results.same_answers]
-    titles = [SERIES[name].title for name in names]
-    titles = ["another Base" if title == "Base" else title for title in titles]
     for ax, ruler in zip(axes[1:], rulers):
         ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
         _percent_axis(ax)
-    for place, name in enumerate(names):
-        shade = colour(SERIES[name].title)
-        row_of_dots(axes[0], place, 100 * np.array(results.same_answers[name]), shade)
+    for place, row in enumerate(rows):
+        row_of_dots(axes[0], place, 100 * np.array(row.answers), row.shade)
         for ax, ruler in zip(axes[1:], rulers):
-            _draw_beyond_chance(ax, place, results.agreement[ruler].get(name, []), shade)
-    if results.siblings:
-        place = len(titles)
-        shade = colour("Tiny")
-        row_of_dots(axes[0], place, 100 * np.array(results.siblings_answers), shade)
-        for ax, ruler in zip(axes[1:], rulers):
-            _draw_beyond_chance(ax, place, results.siblings.get(ruler, []), shade)
-        titles.append("(two Tinys)")
+            _draw_beyond_chance(ax, place, row.maps[ruler], row.shade)
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     axes[0].set(
         xlim=(85, 100),
-        yticks=range(len(titles)),
-        ylim=(len(titles) - 0.5, -0.5),
+        yticks=range(len(rows)),
+        ylim=(len(rows) - 0.5, -0.5),
     )
-    axes[0].set_yticklabels(titles)
+    axes[0].set_yticklabels([row.title for row in rows])
     return figure
+
+
+def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
+    """Another Base, the Tinys, the control, and two Tinys with each other."""
+    rows = []
+    for name in lesson_models():
+        if name not in results.same_answers:
+            continue
+        title = SERIES[name].title
+        maps = {ruler: results.agreement[ruler].get(name, []) for ruler in rulers}
+        shown = "another Base" if title == "Base" else title
+        rows.append(Row(shown, colour(title), results.same_answers[name], maps))
+        if name == "vit_tiny_answers":
+            rows += _control(results.dataset, rulers)
+    if results.siblings:
+        maps = {ruler: results.siblings.get(ruler, []) for ruler in rulers}
+        rows.append(Row("(two Tinys)", colour("Tiny"), results.siblings_answers, maps))
+    return rows
+
+
+def _control(dataset: str, rulers: Sequence[str]) -> list[Row]:
+    """The students of another Base's answers, if there are any."""
+    content = read_results(dataset, "agreement") or {"runs": []}
+    answers = []
+    for run in content["runs"]:
+        if run["id"].startswith(CONTROL):
+            answers.append(run["same_prediction"])
+    if not answers:
+        return []
+    maps = {ruler: _measured(dataset, ruler, CONTROL) for ruler in rulers}
+    return [Row("Tiny, answers of\nanother Base", GREY, answers, maps)]
 
 
 def row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:

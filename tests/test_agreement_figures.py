@@ -1,5 +1,6 @@
 """How much two models agree: the figures of notebooks 4 and 5."""
 
+from swys_figures import agreement
 from swys_figures.agreement import agreement_figure, beyond_chance, three_questions
 from swys_utils.shipped_results import series_results
 
@@ -32,8 +33,8 @@ def test_agreement_is_drawn_beyond_chance():
 
 def test_chance_is_zero_and_the_most_is_a_hundred():
     pairs = []
-    for agreement, chance in ((0.25, 0.25), (1, 0.25), (0.75, 0.5)):
-        pairs.append({"spearman": agreement, "chance_in_class": chance})
+    for found, chance in ((0.25, 0.25), (1, 0.25), (0.75, 0.5)):
+        pairs.append({"spearman": found, "chance_in_class": chance})
     assert beyond_chance(pairs).tolist() == [0, 100, 50]
 
 
@@ -45,3 +46,15 @@ def test_agreement_that_was_not_measured_is_an_empty_panel():
 
 def test_the_three_questions_have_a_panel_each():
     assert len(three_questions(series_results()).axes) == 3
+
+
+def test_the_control_stands_below_the_students_of_answers(monkeypatch):
+    run_id = "vit_tiny/answers_of_another/seed0"
+    measured = {
+        "runs": [{"id": run_id, "same_prediction": 0.95}],
+        "maps": {"grad_cam": {"runs": {run_id: PAIR}}, "occlusion": {"runs": {run_id: PAIR}}},
+    }
+    monkeypatch.setattr(agreement, "read_results", lambda dataset, name: measured)
+    axes = three_questions(series_results()).axes
+    titles = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert titles.index("Tiny, answers of\nanother Base") == titles.index("Tiny, answers") + 1
