@@ -98,7 +98,7 @@ SHARP_BASE = replace(
     BASE,
     title=f"{BASE.title}, views without blur",
     method="labels_sharp",
-    seeds=1,
+    seeds=2,
     seeds_elsewhere=0,
     sharp=True,
 )
@@ -122,6 +122,7 @@ MASKED_SHARP_BASE = replace(
     SHARP_BASE,
     title=f"{SHARP_BASE.title}, masked pretraining first",
     method="labels_sharp_masked",
+    seeds=1,
     encoders=1,
 )
 MASKED_SHARP_TINY = replace(
