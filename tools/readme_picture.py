@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from timm.models.vision_transformer import VisionTransformer
 
 from swys_figures.data import show_image
 from swys_figures.heatmaps import typical_images
@@ -58,22 +59,20 @@ def main() -> None:
         for column, name in zip(axes.T, models):
             _draw(column, images, maps[name], maps[NAMES[0]], name)
     figure.savefig(PATH, dpi=110)
-    # as notebook 4 chooses, so that it can return to this X-ray
-    two_answers = {name: answers[name][:COMPARED] for name in NAMES[:2]}
-    two_maps = {name: signed[name][:COMPARED] for name in NAMES[:2]}
-    first = typical_images(two_answers, two_maps, SHOWN)[0]
-    marked = {name: maps[first : first + 1] for name, maps in two_maps.items()}
-    _opening(test.images[first], marked).savefig(OPENING, dpi=100)
+    _opening(data.test.head(COMPARED).images, models).savefig(OPENING, dpi=100)
 
 
-def _opening(image: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
-    """An X-ray, and a map of it of each model."""
+def _opening(images: np.ndarray, models: dict[str, VisionTransformer]) -> Figure:
+    """The first X-ray of notebook 4's comparison of Base and Tiny, and a map of it of each."""
+    answers = {name: predict(models[name], images).argmax(axis=1) for name in NAMES[:2]}
+    signed = {name: heatmaps(models[name], images, signed=True) for name in NAMES[:2]}
+    first = typical_images(answers, signed, SHOWN)[:1]
     figure = Figure(figsize=(5.6, 2.1), layout="constrained")
-    first, *others = figure.subplots(1, 1 + len(maps))
-    show_image(first, image)
-    first.set_title("an X-ray", fontsize=10)
-    for ax, (name, heat) in zip(others, maps.items()):
-        show_image(ax, overlay(image[None], heat, alpha=0.7, size=112)[0])
+    left, *others = figure.subplots(1, 3)
+    show_image(left, images[first[0]])
+    left.set_title("an X-ray", fontsize=10)
+    for ax, (name, maps) in zip(others, signed.items()):
+        show_image(ax, overlay(images[first], maps[first], alpha=0.7, size=112)[0])
         title = f"{SERIES[name].title}'s heatmap"
         ax.set_title(title, color=SERIES[name].colour, fontsize=10)
     return figure
