@@ -43,6 +43,7 @@ def draw(dataset: str = "pneumoniamnist") -> None:
         "cheat,\nGrad-CAM": teachers.maps(CHEAT)["grad_cam"],
         "honest teacher,\nGrad-CAM": teachers.maps(HONEST)["grad_cam"],
         "its student,\nGrad-CAM": of_student["grad_cam"],
+        "honest teacher,\nhiding": teachers.maps(HONEST)["occlusion"],
         "its student,\nhiding": of_student["occlusion"],
     }
     shown = {name: maps[:IMAGES] for name, maps in rows.items()}
