@@ -173,6 +173,7 @@ ANOTHER_TEACHER = replace(
     title=f"{TINY.title}, answers of another Base",
     method="answers_of_another",
     teachers=("vit_base/labels/seed1",),
+    seeds=2,
     seeds_elsewhere=0,
 )
 ORIGINAL = Kind(
