@@ -47,10 +47,21 @@ def test_the_first_answers_of_notebook_1_are_folded():
     assert any("Which four?" in text and "2, 3, 7 and 8" in text for text in texts)
 
 
-def test_the_source_of_a_hidden_cell_is_left_out_and_its_output_stays():
-    cell = nbformat.v4.new_code_cell("secret = 1", metadata={"tags": ["hide-input"]})
+def test_the_source_of_the_setup_cell_is_left_out_and_its_output_stays():
+    cell = nbformat.v4.new_code_cell("secret = 1", metadata={"tags": ["setup", "hide-input"]})
     cell.outputs = [nbformat.v4.new_output("stream", text="shown")]
     notebook = nbformat.v4.new_notebook(cells=[cell])
     text = BeautifulSoup(as_page(notebook, ROOT, "a page"), "html.parser").get_text()
     assert "secret" not in text
     assert "shown" in text
+
+
+def test_the_source_of_another_hidden_cell_is_folded_and_its_output_is_not():
+    cell = nbformat.v4.new_code_cell("plumbing = 1", metadata={"tags": ["hide-input"]})
+    cell.outputs = [nbformat.v4.new_output("stream", text="shown")]
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    page = BeautifulSoup(as_page(notebook, ROOT, "a page"), "html.parser")
+    (fold,) = page.select("details")
+    assert "plumbing = 1" in fold.get_text()
+    assert "shown" not in fold.get_text()
+    assert page.get_text().count("plumbing") == 1

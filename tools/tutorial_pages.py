@@ -71,10 +71,10 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Make a notebook fit for a page that needs neither Jupyter nor a script for formulas.
 
     Args:
-        notebook: changed in place: widgets and the source of the setup cell go, links lead to the
-            pages, a word stands for each formula, which Markdown would change, and for the
-            beginning and end of each fold, which nbconvert would close at once where it embeds
-            images.
+        notebook: changed in place: widgets and the source of the setup cell go, the source of other
+            hidden cells is folded, links lead to the pages, a word stands for each formula, which
+            Markdown would change, and for the beginning and end of each fold, which nbconvert would
+            close at once where it embeds images.
 
     Returns:
         Word -> MathML, and paragraph of one word -> HTML.
@@ -91,6 +91,7 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
         formulas[f"<p>{word}</p>"] = tag.group()
         return f"\n\n{word}\n\n"
 
+    notebook.cells = with_folded_code(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             if "hide-input" in cell.metadata.get("tags", []):
@@ -103,6 +104,23 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
             parts[::2] = [MATH.sub(keep, text) for text in parts[::2]]
             cell.source = FOLD.sub(keep_fold, "".join(parts))
     return formulas
+
+
+def with_folded_code(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells, with a fold that holds the source before each hidden one but the setup cell.
+
+    Args:
+        cells: of a notebook.
+    """
+    shown = []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if "hide-input" in tags and "setup" not in tags:
+            code = f"```python\n{cell.source}\n```"
+            fold = f"<details><summary>The code</summary>\n\n{code}\n\n</details>"
+            shown.append(nbformat.v4.new_markdown_cell(fold))
+        shown.append(cell)
+    return shown
 
 
 def finish(page: str, formulas: Mapping[str, str]) -> str:
