@@ -227,8 +227,8 @@ def file_maps(
     for row, (label, maps) in zip(axes[1:], rows.items()):
         row[0].set_ylabel(label, fontsize=10)
         values = (agreements or {}).get(label)
-        for number, (ax, image) in enumerate(zip(row, images)):
-            draw_patches(ax, image, maps[number], top=maps[: len(images)].max())
+        for number, ax in enumerate(row):
+            draw_patches(ax, maps[number], images.shape[1:], top=maps[: len(images)].max())
             text = f"highest {maps[number].max():.2g}"
             if values is not None:
                 text += f"\nagreement {values[number]:.2f}"

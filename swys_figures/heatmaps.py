@@ -200,8 +200,8 @@ def two_rulers(
     for ruler, maps in rulers.items():
         for name, of_model in maps.items():
             axes[0, place].set_title(f"{name}:\n{ruler}", color=colour(name), fontsize=10)
-            for ax, image, heat in zip(axes[:, place], images, of_model):
-                draw_patches(ax, image, heat, top=of_model.max())
+            for ax, heat in zip(axes[:, place], of_model):
+                draw_patches(ax, heat, images.shape[1:], top=of_model.max())
                 ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=9)
             place += 1
         first, *_, second = maps.values()
@@ -210,24 +210,28 @@ def two_rulers(
     return figure
 
 
-def draw_patches(ax: Axes, image: np.ndarray, heat: np.ndarray, top: float | None = None) -> None:
+def draw_patches(
+    ax: Axes, heat: np.ndarray, shape: Sequence[int], top: float | None = None
+) -> None:
     """A map, a square for each patch, and a frame around the hottest one.
 
     What is not positive is black.
 
     Args:
         ax: is drawn on.
-        image: uint8 (H, W) or (H, W, 3); its size is the map's.
         heat: float (gh, gw).
+        shape: height and width of the explained image, px, with which the axes are scaled.
         top: the value with the brightest colour; None: the highest one of the map.
     """
-    show_image(ax, np.zeros_like(image))
-    height, width = image.shape[:2]
+    height, width = shape[:2]
+    box = (-0.5, width - 0.5, height - 0.5, -0.5)
+    if top is None:
+        top = heat.max()
+    ax.imshow(heat, cmap=PATCH_COLOURS, vmin=0, vmax=max(top, 1e-30), extent=box)
+    ax.set(xticks=[], yticks=[])
     if heat.max() <= 0:
         ax.text(width / 2, height / 2, "empty", color="white", ha="center", va="center")
         return
-    box = (-0.5, width - 0.5, height - 0.5, -0.5)
-    ax.imshow(heat, cmap=PATCH_COLOURS, vmin=0, vmax=top or heat.max(), extent=box)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     down = height / len(heat)
     across = width / len(heat[0])

@@ -248,7 +248,7 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
         row[0].set_ylabel(name, fontsize=11)
         hits = found(heat, mask).hits
         for index, ax in enumerate(row):
-            draw_patches(ax, images[index], heat[index])
+            draw_patches(ax, heat[index], images.shape[1:])
             frame_mark(ax, mask[index])
             is_empty = heat[index].max() <= 0
             text = "hit" if hits[index] else "empty" if is_empty else "miss"
