@@ -176,6 +176,13 @@ ANOTHER_TEACHER = replace(
     seeds=2,
     seeds_elsewhere=0,
 )
+# Is it what Bases have in common, or what any teacher's soft answers do?
+TINY_TEACHER = replace(
+    ANOTHER_TEACHER,
+    title=f"{TINY.title}, answers of another Tiny",
+    method="answers_of_tiny",
+    teachers=("vit_tiny/labels/seed2",),
+)
 ORIGINAL = Kind(
     title="Tiny, the earlier project's recipe",
     model="vit_tiny_patch16_224",
@@ -201,8 +208,8 @@ def studied_kinds() -> list[Kind]:
 
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
-    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, ANSWERS_16_TOKENS]
-    many_labels += [AS_LONG_AS_BASE, SHARP_BASE, SHARP_TINY]
+    many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
+    many_labels += [ANSWERS_16_TOKENS, AS_LONG_AS_BASE, SHARP_BASE, SHARP_TINY]
     many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
