@@ -16,7 +16,10 @@ from swys_utils.shipped_results import SeriesResults, read_results
 
 from .scores import AS_LONG_AS_BASE
 
-CONTROL = "vit_tiny/answers_of_another/"  # Tiny taught by a Base that nothing is compared with
+CONTROLS = {  # Tiny, taught by a model that nothing is compared with -> how its ids begin
+    "Tiny, answers of\nanother Base": "vit_tiny/answers_of_another/",
+    "Tiny, answers of\nanother Tiny": "vit_tiny/answers_of_tiny/",
+}
 RULERS = {  # way to explain -> title of its panel in notebook 4
     "grad_cam": "By Grad-CAM",
     "occlusion": "By hiding",
@@ -169,7 +172,7 @@ def three_questions(results: SeriesResults) -> Figure:
 
 
 def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
-    """Another Base, the Tinys, the control, and two Tinys with each other."""
+    """Another Base, the Tinys, the controls, and two Tinys with each other."""
     rows = []
     for name in lesson_models():
         if name not in results.same_answers:
@@ -179,24 +182,26 @@ def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
         shown = "another Base" if title == "Base" else title
         rows.append(Row(shown, colour(title), results.same_answers[name], maps))
         if name == "vit_tiny_answers":
-            rows += _control(results.dataset, rulers)
+            rows += _controls(results.dataset, rulers)
     if results.siblings:
         maps = {ruler: results.siblings.get(ruler, []) for ruler in rulers}
         rows.append(Row("(two Tinys)", colour("Tiny"), results.siblings_answers, maps))
     return rows
 
 
-def _control(dataset: str, rulers: Sequence[str]) -> list[Row]:
-    """The students of another Base's answers, if there are any."""
+def _controls(dataset: str, rulers: Sequence[str]) -> list[Row]:
+    """The students of models that nothing is compared with, if there are any."""
     content = read_results(dataset, "agreement") or {"runs": []}
-    answers = []
-    for run in content["runs"]:
-        if run["id"].startswith(CONTROL):
-            answers.append(run["same_prediction"])
-    if not answers:
-        return []
-    maps = {ruler: _measured(dataset, ruler, CONTROL) for ruler in rulers}
-    return [Row("Tiny, answers of\nanother Base", GREY, answers, maps)]
+    rows = []
+    for title, run_ids in CONTROLS.items():
+        answers = []
+        for run in content["runs"]:
+            if run["id"].startswith(run_ids):
+                answers.append(run["same_prediction"])
+        if answers:
+            maps = {ruler: _measured(dataset, ruler, run_ids) for ruler in rulers}
+            rows.append(Row(title, GREY, answers, maps))
+    return rows
 
 
 def row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:

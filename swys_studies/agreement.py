@@ -34,6 +34,7 @@ from .kinds import (
     AS_LONG_AS_BASE,
     BASE,
     TINY,
+    TINY_TEACHER,
     TWO_TEACHERS,
     Kind,
     kind_of,
@@ -200,7 +201,7 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
 
 def student_kinds() -> list[Kind]:
     """Tiny, taught in each way whose maps are compared with the teacher's."""
-    return [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER]
+    return [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
 
 
 def _row(entry: dict, group: str) -> dict:

@@ -48,13 +48,16 @@ def test_the_three_questions_have_a_panel_each():
     assert len(three_questions(series_results()).axes) == 3
 
 
-def test_the_control_stands_below_the_students_of_answers(monkeypatch):
-    run_id = "vit_tiny/answers_of_another/seed0"
+def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
+    run_ids = ["vit_tiny/answers_of_another/seed0", "vit_tiny/answers_of_tiny/seed0"]
+    pairs = {"runs": dict.fromkeys(run_ids, PAIR)}
     measured = {
-        "runs": [{"id": run_id, "same_prediction": 0.95}],
-        "maps": {"grad_cam": {"runs": {run_id: PAIR}}, "occlusion": {"runs": {run_id: PAIR}}},
+        "runs": [{"id": run_id, "same_prediction": 0.95} for run_id in run_ids],
+        "maps": {"grad_cam": pairs, "occlusion": pairs},
     }
     monkeypatch.setattr(agreement, "read_results", lambda dataset, name: measured)
     axes = three_questions(series_results()).axes
     titles = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert titles.index("Tiny, answers of\nanother Base") == titles.index("Tiny, answers") + 1
+    place = titles.index("Tiny, answers")
+    assert titles[place + 1] == "Tiny, answers of\nanother Base"
+    assert titles[place + 2] == "Tiny, answers of\nanother Tiny"
