@@ -72,9 +72,13 @@ def headings(text) -> list[str]:
 
 @pytest.fixture
 def solutions(text) -> list[str]:
-    """The folded parts below the heading of the exercises, above that of the second reading."""
+    """The folded parts below the heading of the exercises, above that of the second reading.
+
+    The answer to a question that needs no computer is left out.
+    """
     below = re.split(r"^#{2,3} .*Exercises", text, flags=re.MULTILINE)[-1]
-    return FOLDED.findall(below.split(f"\n## {LATER}")[0])
+    folded = FOLDED.findall(below.split(f"\n## {LATER}")[0])
+    return [part for part in folded if "<b>An answer</b>" not in part]
 
 
 def shown_text(output) -> str:
@@ -145,6 +149,12 @@ def test_each_exercise_of_the_six_has_a_starter_cell_with_a_check(code, solution
     for starter in starters:
         assert "..." in starter.source
         assert ": not yet." not in starter.outputs[0].text
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_one_exercise_of_each_of_the_six_needs_no_computer(text):
+    assert text.count("**Without a computer**") == 1
+    assert text.count("<b>An answer</b>") == 1
 
 
 def test_it_was_run_from_top_to_bottom(code):
