@@ -228,8 +228,8 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
 def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     """Marked images and, below them, a row of maps for each way to explain.
 
-    Each map is on its own scale. An orange frame is around the mark, one in cyan around the hottest
-    patch.
+    Each map is on its own scale, and above it stands its highest value. An orange frame is around
+    the mark, one in cyan around the hottest patch.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3), all marked.
@@ -250,8 +250,10 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
         for index, ax in enumerate(row):
             draw_patches(ax, heat[index], images.shape[1:])
             frame_mark(ax, mask[index])
-            is_empty = heat[index].max() <= 0
-            text = "hit" if hits[index] else "empty" if is_empty else "miss"
+            highest = heat[index].max()
+            text = "hit" if hits[index] else "empty" if highest <= 0 else "miss"
+            if highest > 0:
+                text += f", {highest:.2g}"
             ax.set_title(text, fontsize=10, weight="bold" if hits[index] else "normal")
     return figure
 

@@ -62,6 +62,37 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
     return figure
 
 
+def last_block() -> Figure:
+    """The last block of a ViT: where patches can still change the answer, and where no longer."""
+    figure, ax = plt.subplots(figsize=(9.4, 4.0), layout="constrained")
+    ax.set(xlim=(0, 100), ylim=(-3, 42))
+    ax.axis("off")
+    _draw_tokens(ax, 2)
+    _arrow(ax, (8, 20), (13, 20))
+    _box(ax, (14, 14, 8, 12), "norm1")
+    _arrow(ax, (23, 20), (33, 20))
+    _box(ax, (34, 14, 14, 12), "attention:\nCLS reads\nthe patches")
+    _arrow(ax, (49, 20), (54, 20))
+    _box(ax, (55, 14, 14, 12), "MLP:\neach token\nby itself")
+    _arrow(ax, (70, 20), (75, 20))
+    _draw_tokens(ax, 76, patches="#C9CED2")
+    _arrow(ax, (81.5, 34.6), (88, 30), MARK)
+    _box(ax, (89, 21, 8, 8), "norm,\nhead")
+    ax.annotate(
+        "Grad-CAM asks here:\neach patch can still\nchange the answer",
+        (28, 20.6),
+        (28, 38),
+        ha="center",
+        va="top",
+        fontsize=10,
+        arrowprops={"arrowstyle": "->", "color": MARK},
+    )
+    _words(ax, 4.5, 5, "17 tokens")
+    _words(ax, 78.5, 5, "nobody reads these patches:\ntheir gradient is 0", color="#9A4A4A")
+    _words(ax, 58, 37, "the last block (residual connections left out)")
+    return figure
+
+
 def _words(ax: Axes, x: float, y: float, text: str, color: str = "#444444", **style: Any) -> None:
     """Words below a point."""
     ax.text(
@@ -95,10 +126,10 @@ def _draw_cut_image(ax: Axes, image: np.ndarray) -> None:
             )
 
 
-def _draw_tokens(ax: Axes, left: float) -> None:
-    """CLS and 16 patch tokens as bars."""
+def _draw_tokens(ax: Axes, left: float, patches: str = "#0072B2") -> None:
+    """CLS and 16 patch tokens as bars; ``patches`` is the colour of the latter."""
     for number in range(17):
-        shade = MARK if number == 0 else "#0072B2"
+        shade = MARK if number == 0 else patches
         bottom = 34 - 1.65 * number
         bar = Rectangle((left, bottom), 4.5, 1.2, color=shade, alpha=0.9)
         ax.add_patch(bar)

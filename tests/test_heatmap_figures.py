@@ -60,6 +60,16 @@ def test_the_maps_of_a_column_have_one_scale():
     assert [drawn.get_clim() for drawn in of_maps] == [(0, 3)] * 8
 
 
+def test_a_patch_that_is_always_first_is_white():
+    maps = np.random.default_rng(0).random((50, 4, 4))
+    maps[:, 1, 2] = 2
+    figure = heatmap_figures.usual_places({"Base": maps})
+    mean = figure.axes[0].images[0].get_array()
+    assert mean[1, 2] == 1
+    assert 0.2 < mean[0, 0] < 0.8
+    plt.close(figure)
+
+
 def test_an_empty_map_is_called_so():
     figure, ax = plt.subplots()
     heatmap_figures.draw_patches(

@@ -152,7 +152,7 @@ def test_a_map_that_points_at_the_mark_is_a_hit():
     points[0, 0, 0] = 1
     maps = {"right": points, "wrong": points[:, ::-1].copy(), "none": 0 * points}
     figure = planted_figures.found_figure(planted.split.images, planted.mask, maps)
-    assert [ax.get_title() for ax in figure.axes] == ["", "hit", "miss", "empty"]
+    assert [ax.get_title() for ax in figure.axes] == ["", "hit, 1", "miss, 1", "empty"]
 
 
 def test_at_least_twenty_images_keep_their_label(data):

@@ -1,0 +1,158 @@
+"""The reader's bets: written down before, and shown beside what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+import numpy as np
+
+from swys_utils.config import BUILD, write_json
+from swys_utils.shipped_results import SeriesResults
+
+from .agreement import beyond_chance
+
+OPEN = "no bet yet"
+KEPT = ["its scores", "its answers", "the reasons for them", "its heatmaps"]
+TAUGHT = {  # id in ``SERIES`` -> how its questions begin
+    "vit_tiny_answers": "Tiny, answers:",
+    "vit_tiny_maps": "Tiny, answers + maps:",
+}
+QUESTIONS = {  # what is compared with Base -> the question
+    "same": "same answers?",
+    "grad_cam": "same maps?",
+    "occlusion": "same reasons?",
+}
+
+
+class Bets(widgets.VBox):
+    """A bet for each question, which is kept for later cells and notebooks.
+
+    Args:
+        name: under which they are kept, in ``build/results/bets.json``.
+        questions: what is bet on.
+        choices: what can be bet.
+
+    Attributes:
+        dropdowns: one for each question; it shows the bet of an earlier run.
+    """
+
+    def __init__(self, name: str, questions: Sequence[str], choices: Sequence[str]):
+        self.name = name
+        earlier = read_bets(name)
+        self.dropdowns = []
+        for question in questions:
+            bet = earlier.get(question, OPEN)
+            dropdown = widgets.Dropdown(
+                options=[OPEN, *choices],
+                value=bet if bet in choices else OPEN,
+                description=question,
+                style={"description_width": "initial"},
+            )
+            dropdown.observe(self._keep, "value")
+            self.dropdowns.append(dropdown)
+        super().__init__(self.dropdowns)
+
+    def made(self) -> dict[str, str]:
+        """Question -> bet, of the questions that have one."""
+        bets = {dropdown.description: dropdown.value for dropdown in self.dropdowns}
+        return {question: bet for question, bet in bets.items() if bet != OPEN}
+
+    def _keep(self, change: dict) -> None:
+        everything = {**_all_bets(), self.name: self.made()}
+        write_json(BUILD / "results" / "bets.json", everything)
+
+    def __repr__(self) -> str:
+        return f"{len(self.dropdowns)} bets to choose, {len(self.made())} made (run it to choose)"
+
+
+def read_bets(name: str) -> dict[str, str]:
+    """The bets that were made and kept.
+
+    Args:
+        name: as for ``Bets``.
+
+    Returns:
+        Question -> bet; empty where none was made.
+    """
+    return _all_bets().get(name, {})
+
+
+def _all_bets() -> dict[str, dict[str, str]]:
+    path = BUILD / "results" / "bets.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def kept_rows(results: SeriesResults) -> list[dict[str, str]]:
+    """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks.
+
+    Args:
+        results: of ``shipped_results.series_results``; what was not measured is left out.
+    """
+    bets = read_bets("kept")
+    runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
+    scores = {name: [run["last"]["accuracy"] for run in runs[name]] for name in runs}
+    found = {
+        KEPT[0]: ("right on", scores["vit_tiny"], scores["vit_base"][1:], []),
+        KEPT[1]: ("the same on", *_shares(results, "same")),
+        KEPT[2]: ("beyond chance", *_shares(results, "occlusion")),
+        KEPT[3]: ("beyond chance", *_shares(results, "grad_cam")),
+    }
+    rows = []
+    for question, (words, tiny, base, tinys) in found.items():
+        row = {
+            "of Base's": question.removeprefix("its ").removeprefix("the "),
+            "your bet": bets.get(question, OPEN),
+            "in %": words,
+            "Tiny": _percent(tiny),
+            "a second Base": _percent(base),
+            "two Tinys": _percent(tinys),
+        }
+        rows.append(row)
+    return rows
+
+
+def taught_questions() -> list[str]:
+    """The six questions of notebook 5."""
+    return [
+        f"{student} {question}" for student in TAUGHT.values() for question in QUESTIONS.values()
+    ]
+
+
+def taught_rows(results: SeriesResults) -> list[dict[str, str]]:
+    """What each taught student has in common with Base, beside the bets of notebook 5.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+    """
+    bets = read_bets("taught")
+    rows = []
+    for name, student in TAUGHT.items():
+        for what, question in QUESTIONS.items():
+            own, base, _ = _shares(results, what, name)
+            row = {
+                "question": f"{student} {question}",
+                "your bet": bets.get(f"{student} {question}", OPEN),
+                "it has": _percent(own),
+                "a second Base has": _percent(base),
+            }
+            rows.append(row)
+    return rows
+
+
+def _shares(
+    results: SeriesResults, what: str, name: str = "vit_tiny"
+) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """A share of each run of a model, of other Bases, and of pairs of Tinys, from 0 to 1."""
+    if what == "same":
+        same = results.same_answers
+        return same.get(name, []), same.get("vit_base", []), results.siblings_answers
+    measured = results.agreement.get(what, {})
+    pairs = [measured.get(name, []), measured.get("vit_base", []), results.siblings.get(what, [])]
+    one, base, tinys = (list(beyond_chance(some) / 100) for some in pairs)
+    return one, base, tinys
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return f"{np.mean(shares):.0%}" if len(shares) else ""
