@@ -214,8 +214,8 @@ def usual_places(maps: Mapping[str, np.ndarray]) -> Figure:
     """Where a patch usually stands in the order of its map, the mean over all images.
 
     Args:
-        maps: title -> float (N, gh, gw). White: first in every map; black: last; grey: in each
-            map somewhere else.
+        maps: title -> float (N, gh, gw). White: on average among the first fifth of the patches
+            of a map; black: among the last fifth; grey: in each map somewhere else.
     """
     figure, axes = plt.subplots(1, len(maps), figsize=(2.2 * len(maps), 2.6), squeeze=False)
     figure.set_layout_engine("constrained")
@@ -223,7 +223,7 @@ def usual_places(maps: Mapping[str, np.ndarray]) -> Figure:
         rows = of_model.reshape(len(of_model), -1)
         ranks = rows.argsort(axis=1).argsort(axis=1) / (rows.shape[1] - 1)
         mean = ranks.mean(axis=0).reshape(of_model.shape[1:])
-        ax.imshow(mean, cmap="gray", vmin=0, vmax=1)
+        ax.imshow(mean, cmap="gray", vmin=0.2, vmax=0.8)
         ax.set_title(title, fontsize=10)
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(f"{len(of_model)} X-rays", fontsize=9)
