@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from swys_utils.explain import agreement
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, read_results
@@ -84,9 +85,9 @@ def beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
     Returns:
         float (N,), %; below zero where a pair agrees less than by chance.
     """
-    agreement = np.array([pair["spearman"] for pair in pairs])
+    agreed = np.array([pair["spearman"] for pair in pairs])
     chance = np.array([pair["chance_in_class"] for pair in pairs])
-    return 100 * (agreement - chance) / (1 - chance)
+    return 100 * (agreed - chance) / (1 - chance)
 
 
 def _percent_axis(ax: Axes, room: float = 30) -> None:
@@ -108,9 +109,9 @@ def _draw_beyond_chance(
     row_of_dots(ax, place, percent, shade)
     numbers = f"{mean:.0f} %"
     if behind:
-        agreement = np.mean([run["spearman"] for run in runs])
+        agreed = np.mean([run["spearman"] for run in runs])
         chance = np.mean([run["chance_in_class"] for run in runs])
-        numbers += f"  ({agreement:.2f}, chance {chance:.2f})"
+        numbers += f"  ({agreed:.2f}, chance {chance:.2f})"
     end = ax.get_xlim()[1]
     ax.text(
         end,
@@ -120,6 +121,48 @@ def _draw_beyond_chance(
         va="center",
         fontsize=9,
     )
+
+
+OTHERS = 5  # children whose map stands in for that of the same child
+
+
+def rulers_table(
+    rulers: Mapping[str, Mapping[str, np.ndarray]], said: np.ndarray
+) -> list[dict[str, str | float]]:
+    """Two models' maps of the same children, and of others: the hottest patch, and the agreement.
+
+    Args:
+        rulers: way to explain -> model -> maps, float (N, gh, gw); the first and the last model
+            are compared.
+        said: the answer to each image, int (M,) with M >= N; others have the same answer.
+    """
+    rows = []
+    for ruler, of_models in rulers.items():
+        maps = list(of_models.values())
+        first = maps[0]
+        second = maps[-1]
+        others = [_of_others(second, said[: len(second)], step) for step in range(1, OTHERS + 1)]
+        for child, compared in {"the same child": [second], "another child": others}.items():
+            same = [_hottest(first) == _hottest(each) for each in compared]
+            agreed = [agreement(first, each) for each in compared]
+            row: dict[str, str | float] = {"ruler": ruler, "maps of": child}
+            row |= {"X-rays": str(len(second)), "same hottest patch": f"{np.mean(same):.0%}"}
+            rows.append(row | {"agreement": float(np.nanmean(agreed))})
+    return rows
+
+
+def _hottest(maps: np.ndarray) -> np.ndarray:
+    """Number of the hottest patch of each map."""
+    return maps.reshape(len(maps), -1).argmax(axis=1)
+
+
+def _of_others(maps: np.ndarray, said: np.ndarray, step: int) -> np.ndarray:
+    """For each image, the map of another one with the same answer, ``step`` places further on."""
+    swapped = maps.copy()
+    for answer in np.unique(said):
+        members = np.flatnonzero(said == answer)
+        swapped[members] = maps[np.roll(members, step)]
+    return swapped
 
 
 @dataclass

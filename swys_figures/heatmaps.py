@@ -11,14 +11,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from timm.models.vision_transformer import VisionTransformer
 
+from swys_utils.data import Dataset, Split
 from swys_utils.explain import agreement
 from swys_utils.gradcam import overlay
+from swys_utils.metrics import point_scores
 from swys_utils.plots import colour
 from swys_utils.saved_models import SavedModel
+from swys_utils.splits import has_class
+from swys_utils.training import predict
 
 from .data import show_image
 
 PATCH_COLOURS = "inferno"
+BRIGHTER = 8  # of 255 grey values, in the mean image
 WEAK = 0.1  # of the highest value of a model's maps
 MIN_AUC = 0.6  # a model below it knows hardly more than the shares of the classes
 
@@ -228,6 +233,46 @@ def usual_places(maps: Mapping[str, np.ndarray]) -> Figure:
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(f"{len(of_model)} X-rays", fontsize=9)
     return figure
+
+
+def border_table(
+    models: Mapping[str, VisionTransformer], data: Dataset, images: Split, width: int = 4
+) -> list[dict[str, str | float]]:
+    """What models answer when the border of the pictures is covered with their mean colour.
+
+    First its bright places are covered, then all of it. A place is bright where the training images
+    of class 1 are on average at least ``BRIGHTER`` grey values brighter than the others.
+
+    Args:
+        models: name -> model.
+        data: its training images say where the border is bright.
+        images: the models are asked about them.
+        width: of the border, px.
+    """
+    of_class = has_class(data.train, 1)
+    more = data.train.images[of_class].mean(axis=0) - data.train.images[~of_class].mean(axis=0)
+    border = np.ones(more.shape[:2], bool)
+    border[width:-width, width:-width] = False
+    bright = border & (more.reshape(*border.shape, -1).mean(axis=2) > BRIGHTER)
+    regions = {"nothing": border & False, "its bright places": bright, "the border": border}
+    others = ~has_class(images, 1)
+    rows: list[dict[str, str | float]] = []
+    for name, model in models.items():
+        before = predict(model, images.images, bf16=True).argmax(axis=1)
+        for region, covered in regions.items():
+            hidden = images.images.copy()
+            hidden[:, covered] = hidden.mean(axis=(1, 2)).astype("uint8")[:, None]
+            scores = predict(model, hidden, bf16=True)
+            says = scores.argmax(axis=1)
+            row: dict[str, str | float] = {
+                "model": name,
+                "covered": region,
+                "AUC": point_scores(scores, images.labels, data.info.task)["auc"],
+                "answers changed": f"{np.mean(says != before):.0%}",
+                "others cleared": f"{np.mean(says[others] != 1):.0%}",
+            }
+            rows.append(row)
+    return rows
 
 
 def draw_patches(

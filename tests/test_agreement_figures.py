@@ -1,7 +1,15 @@
 """How much two models agree: the figures of notebooks 4 and 5."""
 
+import numpy as np
+import pytest
+
 from swys_figures import agreement
-from swys_figures.agreement import agreement_figure, beyond_chance, three_questions
+from swys_figures.agreement import (
+    agreement_figure,
+    beyond_chance,
+    rulers_table,
+    three_questions,
+)
 from swys_utils.shipped_results import series_results
 
 PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
@@ -61,3 +69,18 @@ def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
     place = titles.index("Tiny, answers")
     assert titles[place + 1] == "Tiny, answers of\nanother Base"
     assert titles[place + 2] == "Tiny, answers of\nanother Tiny"
+
+
+def test_the_same_maps_agree_and_those_of_other_children_less():
+    maps = np.random.default_rng(0).random((8, 4, 4))
+    said = np.array([0, 1] * 6)
+    same, others = rulers_table({"hiding": {"Base": maps, "Tiny": maps}}, said)
+    assert (same["same hottest patch"], same["X-rays"]) == ("100%", "8")
+    assert same["agreement"] == pytest.approx(1)
+    assert abs(others["agreement"]) < 0.5
+
+
+def test_a_single_model_agrees_with_itself():
+    maps = np.random.default_rng(0).random((4, 4, 4))
+    same, _ = rulers_table({"hiding": {"Tiny": maps}}, np.zeros(4))
+    assert same["agreement"] == pytest.approx(1)

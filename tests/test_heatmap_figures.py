@@ -1,10 +1,13 @@
 """Figures of heatmaps in notebook 4."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 from small import vit
 
 from swys_figures import heatmaps as heatmap_figures
+from swys_utils.data import Split
 from swys_utils.saved_models import SavedModel
 
 IMAGES = np.random.default_rng(0).integers(
@@ -111,3 +114,24 @@ def test_typical_images_come_from_little_to_much_agreement():
     answers = {"a": np.zeros(3), "b": np.zeros(3)}
     chosen = heatmap_figures.typical_images(answers, {"a": peaks, "b": same}, 3)
     assert chosen.tolist() == [1, 2, 0]
+
+
+def test_a_model_that_reads_the_border_answers_otherwise_without_it(monkeypatch):
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    images = generator.integers(100, 110, (40, 28, 28), dtype=np.uint8)
+    images[labels == 1, :2] = 200
+
+    def by_the_border(model, images, bf16):
+        shown = images[:, 0].mean(axis=1) > 150
+        return np.stack([~shown, shown], axis=1).astype(np.float32)
+
+    monkeypatch.setattr(heatmap_figures, "predict", by_the_border)
+    split = Split(images, labels)
+    info = SimpleNamespace(task="binary-class")
+    rows = heatmap_figures.border_table(
+        {"reader": None}, SimpleNamespace(train=split, info=info), split
+    )
+    assert [row["answers changed"] for row in rows] == ["0%", "50%", "50%"]
+    assert [row["others cleared"] for row in rows] == ["100%"] * 3
+    assert [row["AUC"] for row in rows] == [1, 0.5, 0.5]
