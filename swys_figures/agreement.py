@@ -131,6 +131,8 @@ def rulers_table(
 ) -> list[dict[str, str | float]]:
     """Two models' maps of the same children, and of others: the hottest patch, and the agreement.
 
+    The last column is the way from the agreement with others, which is chance, to 1.
+
     Args:
         rulers: way to explain -> model -> maps, float (N, gh, gw); the first and the last model
             are compared.
@@ -142,12 +144,19 @@ def rulers_table(
         first = maps[0]
         second = maps[-1]
         others = [_of_others(second, said[: len(second)], step) for step in range(1, OTHERS + 1)]
-        for child, compared in {"the same child": [second], "another child": others}.items():
+        chance = np.nanmean([agreement(first, each) for each in others])
+        for child, compared in {"another child": others, "the same child": [second]}.items():
             same = [_hottest(first) == _hottest(each) for each in compared]
-            agreed = [agreement(first, each) for each in compared]
-            row: dict[str, str | float] = {"ruler": ruler, "maps of": child}
-            row |= {"X-rays": str(len(second)), "same hottest patch": f"{np.mean(same):.0%}"}
-            rows.append(row | {"agreement": float(np.nanmean(agreed))})
+            agreed = np.nanmean([agreement(first, each) for each in compared])
+            row: dict[str, str | float] = {
+                "ruler": ruler,
+                "maps of": child,
+                "X-rays": str(len(second)),
+                "same hottest patch": f"{np.mean(same):.0%}",
+                "agreement": float(agreed),
+                "beyond chance": f"{(agreed - chance) / (1 - chance):.0%}",
+            }
+            rows.append(row)
     return rows
 
 

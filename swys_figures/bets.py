@@ -14,6 +14,9 @@ from swys_utils.shipped_results import SeriesResults
 from .agreement import beyond_chance
 
 OPEN = "no bet yet"
+CHOICES = ["nearly all", "a part", "next to nothing"]  # of what a second large model keeps
+NEARLY_ALL = 0.95
+NEXT_TO_NOTHING = 0.25
 KEPT = ["its scores", "its answers", "the reasons for them", "its heatmaps"]
 TAUGHT = {  # id in ``SERIES`` -> how its questions begin
     "vit_tiny_answers": "Tiny, answers:",
@@ -85,7 +88,7 @@ def _all_bets() -> dict[str, dict[str, str]]:
 
 
 def kept_rows(results: SeriesResults) -> list[dict[str, str]]:
-    """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks.
+    """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks; means over runs.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
@@ -104,6 +107,7 @@ def kept_rows(results: SeriesResults) -> list[dict[str, str]]:
         row = {
             "of Base's": question.removeprefix("its ").removeprefix("the "),
             "your bet": bets.get(question, OPEN),
+            "it keeps": _verdict(tiny, base),
             "in %": words,
             "Tiny": _percent(tiny),
             "a second Base": _percent(base),
@@ -152,6 +156,16 @@ def _shares(
     pairs = [measured.get(name, []), measured.get("vit_base", []), results.siblings.get(what, [])]
     one, base, tinys = (list(beyond_chance(some) / 100) for some in pairs)
     return one, base, tinys
+
+
+def _verdict(own: Sequence[float], base: Sequence[float]) -> str:
+    """Which of ``CHOICES`` is right, or nothing where a share was not measured."""
+    if not len(own) or not len(base):
+        return ""
+    share = np.mean(own) / np.mean(base)
+    if share >= NEARLY_ALL:
+        return CHOICES[0]
+    return CHOICES[1] if share > NEXT_TO_NOTHING else CHOICES[2]
 
 
 def _percent(shares: Sequence[float]) -> str:

@@ -20,7 +20,7 @@ from swys_utils.saved_models import SavedModel
 from swys_utils.splits import has_class
 from swys_utils.training import predict
 
-from .data import show_image
+from .data import short_name, show_image
 
 PATCH_COLOURS = "inferno"
 BRIGHTER = 8  # of 255 grey values, in the mean image
@@ -256,6 +256,7 @@ def border_table(
     bright = border & (more.reshape(*border.shape, -1).mean(axis=2) > BRIGHTER)
     regions = {"nothing": border & False, "its bright places": bright, "the border": border}
     others = ~has_class(images, 1)
+    cleared = f"{short_name(data, 0)} cleared" if data.info.num_classes == 2 else "others cleared"
     rows: list[dict[str, str | float]] = []
     for name, model in models.items():
         before = predict(model, images.images, bf16=True).argmax(axis=1)
@@ -269,7 +270,7 @@ def border_table(
                 "covered": region,
                 "AUC": point_scores(scores, images.labels, data.info.task)["auc"],
                 "answers changed": f"{np.mean(says != before):.0%}",
-                "others cleared": f"{np.mean(says[others] != 1):.0%}",
+                cleared: f"{np.mean(says[others] != 1):.0%}",
             }
             rows.append(row)
     return rows

@@ -34,14 +34,13 @@ class LiveLosses(LiveCurve):
         baseline: dashed line, as in ``plots.LiveCurve``.
         seconds: how long the training lasts.
         scored: "test" or "val", the split whose AUC is drawn.
+        looks: how often the model is scored after its start.
 
     Attributes:
         history: as in ``plots.LiveCurve``, with "images", "train_loss", "val_loss", and of the
             validation images that are watched "right" (share), "certainty" (mean of the
             probability of the answer) and "certainty_wrong" (the same of wrong answers alone).
     """
-
-    looks = 7
 
     def __init__(
         self,
@@ -51,7 +50,9 @@ class LiveLosses(LiveCurve):
         baseline: Mapping[str, Scores],
         seconds: float,
         scored: str = "test",
+        looks: int = 7,
     ):
+        self.looks = looks
         split = data.test if scored == "test" else data.val
         super().__init__(
             split.head(shown),
@@ -108,13 +109,17 @@ class LiveLosses(LiveCurve):
         }
 
     def lowest_and_last(self) -> list[dict[str, str]]:
-        """What changed on the validation images since their loss was lowest, as a table."""
-        lowest = min(self.history, key=lambda row: row["val_loss"])
+        """What changed on the validation images since their loss was lowest, as a table.
+
+        The untrained model does not count.
+        """
+        trained = self.history[1:] or self.history
+        lowest = min(trained, key=lambda row: row["val_loss"])
         rows = []
         for when, row in (("lowest", lowest), ("end", self.history[-1])):
             cells = {
                 "validation loss": f"{when}: {row['val_loss']:.2f}",
-                "after": f"{row['seconds']:.0f} s",
+                "after": f"{row['seconds']:.1f} s",
                 "right answers": f"{row['right']:.0%}",
                 "mean certainty": f"{row['certainty']:.0%}",
                 "certainty of the wrong answers": f"{row['certainty_wrong']:.0%}",
@@ -150,7 +155,8 @@ class LiveLosses(LiveCurve):
             losses = [row[key] for row in self.history]
             ax.plot(seconds, losses, style, color=shade, marker=".")
             ends[name] = losses[-1]
-        _mark_lowest(ax, seconds, losses)
+        first = min(1, len(losses) - 1)  # the untrained model does not count
+        _mark_lowest(ax, seconds[first:], losses[first:])
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
         top = ax.get_ylim()[1]
         ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis

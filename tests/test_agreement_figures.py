@@ -74,13 +74,14 @@ def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
 def test_the_same_maps_agree_and_those_of_other_children_less():
     maps = np.random.default_rng(0).random((8, 4, 4))
     said = np.array([0, 1] * 6)
-    same, others = rulers_table({"hiding": {"Base": maps, "Tiny": maps}}, said)
+    others, same = rulers_table({"hiding": {"Base": maps, "Tiny": maps}}, said)
     assert (same["same hottest patch"], same["X-rays"]) == ("100%", "8")
     assert same["agreement"] == pytest.approx(1)
     assert abs(others["agreement"]) < 0.5
+    assert (others["beyond chance"], same["beyond chance"]) == ("0%", "100%")
 
 
 def test_a_single_model_agrees_with_itself():
     maps = np.random.default_rng(0).random((4, 4, 4))
-    same, _ = rulers_table({"hiding": {"Tiny": maps}}, np.zeros(4))
+    _, same = rulers_table({"hiding": {"Tiny": maps}}, np.zeros(4))
     assert same["agreement"] == pytest.approx(1)

@@ -45,13 +45,16 @@ def test_what_tiny_keeps_stands_beside_the_bet():
     assert [row["your bet"] for row in rows] == [bets.OPEN] * 3 + ["nothing"]
     tiny, base = (int(rows[3][whose].rstrip("%")) for whose in ("Tiny", "a second Base"))
     assert tiny < base
+    verdicts = [row["it keeps"] for row in rows]
+    assert verdicts == ["nearly all", "nearly all", "a part", "next to nothing"]
 
 
 def test_nothing_measured_leaves_cells_empty():
     nothing = series_results()._replace(
         runs={}, agreement={}, siblings={}, same_answers={}, siblings_answers=[]
     )
-    assert all(row["Tiny"] == "" for row in bets.kept_rows(nothing))
+    rows = bets.kept_rows(nothing)
+    assert all(row["Tiny"] == row["it keeps"] == "" for row in rows)
 
 
 def test_a_row_for_each_question_about_the_students():

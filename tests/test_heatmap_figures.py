@@ -128,7 +128,7 @@ def test_a_model_that_reads_the_border_answers_otherwise_without_it(monkeypatch)
 
     monkeypatch.setattr(heatmap_figures, "predict", by_the_border)
     split = Split(images, labels)
-    info = SimpleNamespace(task="binary-class")
+    info = SimpleNamespace(task="binary-class", num_classes=3)
     rows = heatmap_figures.border_table(
         {"reader": None}, SimpleNamespace(train=split, info=info), split
     )

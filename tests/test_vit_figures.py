@@ -214,8 +214,10 @@ def test_what_changed_since_the_lowest_validation_loss(data):
     curve = LiveLosses(data, 8, "Tiny", {}, 1)
     row = {"seconds": 1.0, "val_loss": 0.5, "right": 0.8, "certainty": 0.7, "certainty_wrong": 0.6}
     worse = {"seconds": 9.0, "val_loss": 0.9, "right": 0.7, "certainty": 0.9}
-    curve.history = [row, worse | {"certainty_wrong": 0.85}]
+    untrained = row | {"seconds": 0.0, "val_loss": 0.4}
+    curve.history = [untrained, row, worse | {"certainty_wrong": 0.85}]
     lowest, last = curve.lowest_and_last()
+    assert lowest["after"] == "1.0 s"
     assert lowest["certainty of the wrong answers"] == "60%"
     assert last["validation loss"] == "end: 0.90"
 

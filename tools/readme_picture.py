@@ -1,7 +1,5 @@
 """Draw the README's picture: what three models mark in X-rays, and what their answers rest on.
 
-And the picture that opens notebook 1: the Grad-CAM maps of Base and Tiny of one of these X-rays.
-
 Run from the repository's root, with the images in SWYS_DATA_DIR. Of the test images to which all
 three models give the same answer and no map is empty or weak it takes one with little, one with
 medium and one with much agreement between the Grad-CAM maps of Base and Tiny.
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from timm.models.vision_transformer import VisionTransformer
 
 from swys_figures.data import show_image
 from swys_figures.heatmaps import typical_images
@@ -26,10 +23,8 @@ from swys_utils.training import predict
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "notebooks" / "images" / "where_it_looks.png"
 NAMES = ("vit_base", "vit_tiny", "vit_tiny_maps")
-OPENING = PATH.with_name("two_maps.png")
 SHOWN = 3
 LOOKED_AT = 96
-COMPARED = 48  # in notebook 4
 METHODS = {"grad_cam": "what Grad-CAM marks", "occlusion": "what the answer rests on"}
 
 
@@ -59,23 +54,6 @@ def main() -> None:
         for column, name in zip(axes.T, models):
             _draw(column, images, maps[name], maps[NAMES[0]], name)
     figure.savefig(PATH, dpi=110)
-    _opening(data.test.head(COMPARED).images, models).savefig(OPENING, dpi=100)
-
-
-def _opening(images: np.ndarray, models: dict[str, VisionTransformer]) -> Figure:
-    """The first X-ray of notebook 4's comparison of Base and Tiny, and a map of it of each."""
-    answers = {name: predict(models[name], images).argmax(axis=1) for name in NAMES[:2]}
-    signed = {name: heatmaps(models[name], images, signed=True) for name in NAMES[:2]}
-    first = typical_images(answers, signed, SHOWN)[:1]
-    figure = Figure(figsize=(5.6, 2.1), layout="constrained")
-    left, *others = figure.subplots(1, 3)
-    show_image(left, images[first[0]])
-    left.set_title("an X-ray", fontsize=10)
-    for ax, (name, maps) in zip(others, signed.items()):
-        show_image(ax, overlay(images[first], maps[first], alpha=0.7, size=112)[0])
-        title = f"{SERIES[name].title}'s heatmap"
-        ax.set_title(title, color=SERIES[name].colour, fontsize=10)
-    return figure
 
 
 def _draw(
