@@ -90,7 +90,10 @@ def sick(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
 
 
 def worn_map() -> Figure:
-    """What Grad-CAM marks and what the answer rests on, in three models; one scale a row."""
+    """What Grad-CAM marks and what the answer rests on, in three models.
+
+    Log-odds have one scale for all models; Grad-CAM's values, which have no unit, one for each.
+    """
     setting = setting_of(patch=4)
     teachers = Teachers(setting, WORN_SEED)
     taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
@@ -108,7 +111,9 @@ def worn_map() -> Figure:
     show_image(axes[0, 0], teachers.explained.split.images[0])
     axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=11)
     for row, (ruler, words) in zip(axes, {"grad_cam": "Grad-CAM", "occlusion": "hiding"}.items()):
-        top = max(maps[ruler][0].max() for maps in models.values())
+        top = None
+        if ruler == "occlusion":
+            top = max(maps[ruler][0].max() for maps in models.values())
         for ax, (name, maps) in zip(row[1:], models.items()):
             draw_patches(ax, maps[ruler][0], (28, 28), top=top)
             frame_mark(ax, teachers.explained.mask[0])
