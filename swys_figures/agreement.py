@@ -166,11 +166,16 @@ def _hottest(maps: np.ndarray) -> np.ndarray:
 
 
 def _of_others(maps: np.ndarray, said: np.ndarray, step: int) -> np.ndarray:
-    """For each image, the map of another one with the same answer, ``step`` places further on."""
-    swapped = maps.copy()
+    """For each image, the map of another one with the same answer, ``step`` places further on.
+
+    NaN where no other image has that answer.
+    """
+    swapped = np.full_like(maps, np.nan)
     for answer in np.unique(said):
         members = np.flatnonzero(said == answer)
-        swapped[members] = maps[np.roll(members, step)]
+        if len(members) > 1:
+            places = 1 + (step - 1) % (len(members) - 1)  # never its own map
+            swapped[members] = maps[np.roll(members, places)]
     return swapped
 
 

@@ -241,7 +241,7 @@ def border_table(
     """What models answer when the border of the pictures is covered with their mean colour.
 
     First its bright places are covered, then all of it. A place is bright where the training images
-    of class 1 are on average at least ``BRIGHTER`` grey values brighter than the others.
+    of class 1 are on average more than ``BRIGHTER`` grey values brighter than the others.
 
     Args:
         models: name -> model.
