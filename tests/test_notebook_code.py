@@ -35,7 +35,7 @@ def vit():
 
 @pytest.fixture
 def page():
-    return defined_on("02_train_base.ipynb", "embed", "attend", "forward")
+    return defined_on("02_train_base.ipynb", "norm", "embed", "attend", "forward")
 
 
 @torch.no_grad()

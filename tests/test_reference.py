@@ -50,18 +50,19 @@ def data(drawn_data_dir):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A folder with two seeds of each kind of run."""
+    """A folder with two seeds of each kind of run, and the third Tiny, which teaches."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, data, folder / "shipped")
-        for runs_to_train in ("vit_base", "seed0", "seed1"):
+        for runs_to_train in ("vit_base", "vit_tiny/labels/seed2", "seed0", "seed1"):
             reference.reference(only=runs_to_train, folder=folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def entries(trained):
-    return runs.read_runs(trained)
+    """Of the first two seeds."""
+    return [entry for entry in runs.read_runs(trained) if entry["seed"] < 2]
 
 
 @pytest.fixture
@@ -164,9 +165,9 @@ def test_nothing_of_an_unfinished_run_is_left(trained):
     assert list(trained.rglob("*.curve.json")) == []
 
 
-def test_finished_runs_are_written_to_the_shipped_ones(trained, entries):
+def test_finished_runs_are_written_to_the_shipped_ones(trained):
     path = trained / "shipped" / "pneumoniamnist" / "runs.json"
-    assert ids_of(runs.read_runs(path)) == ids_of(entries)
+    assert ids_of(runs.read_runs(path)) == ids_of(runs.read_runs(trained))
 
 
 @pytest.fixture
@@ -180,10 +181,10 @@ def listed(capsys):
     return lines
 
 
-def test_the_list_says_what_is_done(trained, entries, empty_folder, listed):
+def test_the_list_says_what_is_done(trained, empty_folder, listed):
     done = [line for line in listed(trained) if line.endswith(" done")]
     first_words = [line.split()[0] for line in done]
-    assert sorted(first_words) == ids_of(entries)
+    assert sorted(first_words) == ids_of(runs.read_runs(trained))
 
 
 def test_the_list_gives_the_cost_of_what_is_missing(empty_folder, listed):
