@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from swys_utils.explain import agreement
+from swys_utils.explain import agreement, shuffled
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, read_results
@@ -123,9 +123,6 @@ def _draw_beyond_chance(
     )
 
 
-OTHERS = 5  # children whose map stands in for that of the same child
-
-
 def rulers_table(
     rulers: Mapping[str, Mapping[str, np.ndarray]], said: np.ndarray
 ) -> list[dict[str, str | float]]:
@@ -143,18 +140,19 @@ def rulers_table(
         maps = list(of_models.values())
         first = maps[0]
         second = maps[-1]
-        others = [_of_others(second, said[: len(second)], step) for step in range(1, OTHERS + 1)]
-        chance = np.nanmean([agreement(first, each) for each in others])
-        for child, compared in {"another child": others, "the same child": [second]}.items():
-            same = [_hottest(first) == _hottest(each) for each in compared]
-            agreed = np.nanmean([agreement(first, each) for each in compared])
+        others = shuffled(second, said[: len(second)])
+        chance = float(np.nanmean(agreement(first, others)))
+        for child, compared in {"another child": others, "the same child": second}.items():
+            same = _hottest(first) == _hottest(compared)
+            agreed = float(np.nanmean(agreement(first, compared)))
+            (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
             row: dict[str, str | float] = {
                 "ruler": ruler,
                 "maps of": child,
                 "X-rays": str(len(second)),
                 "same hottest patch": f"{np.mean(same):.0%}",
-                "agreement": float(agreed),
-                "beyond chance": f"{(agreed - chance) / (1 - chance):.0%}",
+                "agreement": agreed,
+                "beyond chance": f"{beyond:.0f}%",
             }
             rows.append(row)
     return rows
@@ -163,20 +161,6 @@ def rulers_table(
 def _hottest(maps: np.ndarray) -> np.ndarray:
     """Number of the hottest patch of each map."""
     return maps.reshape(len(maps), -1).argmax(axis=1)
-
-
-def _of_others(maps: np.ndarray, said: np.ndarray, step: int) -> np.ndarray:
-    """For each image, the map of another one with the same answer, ``step`` places further on.
-
-    NaN where no other image has that answer.
-    """
-    swapped = np.full_like(maps, np.nan)
-    for answer in np.unique(said):
-        members = np.flatnonzero(said == answer)
-        if len(members) > 1:
-            places = 1 + (step - 1) % (len(members) - 1)  # never its own map
-            swapped[members] = maps[np.roll(members, places)]
-    return swapped
 
 
 @dataclass

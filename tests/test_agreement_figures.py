@@ -85,13 +85,3 @@ def test_a_single_model_agrees_with_itself():
     maps = np.random.default_rng(0).random((4, 4, 4))
     _, same = rulers_table({"hiding": {"Tiny": maps}}, np.zeros(4))
     assert same["agreement"] == pytest.approx(1)
-
-
-@pytest.mark.parametrize("step", range(1, 8))
-def test_no_image_gets_its_own_map_for_chance(step):
-    maps = np.arange(7.0).reshape(7, 1, 1)
-    said = np.array([0, 0, 0, 0, 1, 1, 2])
-    others = agreement._of_others(maps, said, step)
-    assert not (others == maps).any()
-    assert np.isnan(others[6]).all()
-    assert set(others[:4].ravel()) == set(range(4))
