@@ -124,43 +124,85 @@ def _draw_beyond_chance(
 
 
 def rulers_table(
-    rulers: Mapping[str, Mapping[str, np.ndarray]], said: np.ndarray
+    compared: Mapping[str, Mapping[str, np.ndarray]], said: np.ndarray, first_column: str = "ruler"
 ) -> list[dict[str, str | float]]:
-    """Two models' maps of the same children, and of others: the hottest patch, and the agreement.
-
-    The last column is the way from the agreement with others, which is chance, to 1.
+    """How much two kinds of maps of the same children agree, by chance and beyond it.
 
     Args:
-        rulers: way to explain -> model -> maps, float (N, gh, gw); the first and the last model
-            are compared.
-        said: the answer to each image, int (M,) with M >= N; others have the same answer.
+        compared: title of a row -> name -> maps, float (N, gh, gw); the maps of the first and the
+            last name are compared.
+        said: the answer to each image, int (M,) with M >= N; see ``chance_agreement``.
+        first_column: name of the column of the titles.
     """
     rows = []
-    for ruler, of_models in rulers.items():
-        maps = list(of_models.values())
-        first = maps[0]
-        second = maps[-1]
-        others = shuffled(second, said[: len(second)])
-        chance = float(np.nanmean(agreement(first, others)))
-        for child, compared in {"another child": others, "the same child": second}.items():
-            same = _hottest(first) == _hottest(compared)
-            agreed = float(np.nanmean(agreement(first, compared)))
-            (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
-            row: dict[str, str | float] = {
-                "ruler": ruler,
-                "maps of": child,
-                "X-rays": str(len(second)),
-                "same hottest patch": f"{np.mean(same):.0%}",
-                "agreement": agreed,
-                "beyond chance": f"{beyond:.0f}%",
-            }
-            rows.append(row)
+    for title, maps in compared.items():
+        first, *_, second = [*maps.values()] * 2  # a single model is compared with itself
+        chance = chance_agreement(first, second, said)
+        agreed = float(np.nanmean(agreement(first, second)))
+        (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
+        row: dict[str, str | float] = {
+            first_column: title,
+            "X-rays": str(len(second)),
+            "agreement": agreed,
+            "with another child": chance,
+            "beyond chance": f"{beyond:.0f}%",
+        }
+        rows.append(row)
     return rows
 
 
-def _hottest(maps: np.ndarray) -> np.ndarray:
-    """Number of the hottest patch of each map."""
-    return maps.reshape(len(maps), -1).argmax(axis=1)
+def chance_agreement(first: np.ndarray, second: np.ndarray, said: np.ndarray) -> float:
+    """Mean agreement of each map with one of another child that got the same answer.
+
+    Args:
+        first: float (N, gh, gw).
+        second: float (N, gh, gw), of the same children.
+        said: the answer to each image, int (M,) with M >= N.
+    """
+    others = shuffled(second, said[: len(second)])
+    return float(np.nanmean(agreement(first, others)))
+
+
+def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
+    """What agreement means: three pairs of maps, each as the order of its patches.
+
+    The first pair is of two children and agrees as much as such pairs do on average. The others
+    are of one child each: the middle one of all children, and the one with the most alike maps.
+
+    Args:
+        maps: name of a model -> float (N, gh, gw); the first and the last model are compared.
+        said: the answer to each image, int (M,) with M >= N.
+    """
+    first, *_, second = [*maps.values()] * 2
+    others = shuffled(second, said[: len(second)])
+    with_others = np.nan_to_num(agreement(first, others))
+    with_same = np.nan_to_num(agreement(first, second))
+    chance = chance_agreement(first, second, said)
+    usual = abs(with_others - chance).argmin()
+    order = with_same.argsort()
+    middle = order[len(order) // 2]
+    most = order[-1]
+    names = (list(maps)[0], list(maps)[-1])
+    pairs = {
+        "two children": (first[usual], others[usual], with_others[usual]),
+        "the same child": (first[middle], second[middle], with_same[middle]),
+        "the most alike": (first[most], second[most], with_same[most]),
+    }
+    figure = plt.figure(figsize=(9, 2.6), layout="constrained")
+    parts = figure.subfigures(1, len(pairs), wspace=0.08)
+    for part, (title, (left, right, agreed)) in zip(parts, pairs.items()):
+        (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
+        part.suptitle(f"{title}: {agreed:.2f},\n{round(beyond)} % beyond chance", fontsize=10)
+        for ax, name, heat in zip(part.subplots(1, 2), names, (left, right)):
+            ax.imshow(_ranks(heat), cmap="gray")
+            ax.set(xticks=[], yticks=[])
+            ax.set_xlabel(name, color=colour(name), fontsize=10)
+    return figure
+
+
+def _ranks(heat: np.ndarray) -> np.ndarray:
+    """The place of each patch in the order of its map: 0 is the coldest."""
+    return heat.ravel().argsort().argsort().reshape(heat.shape)
 
 
 @dataclass
