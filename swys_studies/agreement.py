@@ -33,6 +33,7 @@ from .kinds import (
     ANOTHER_TEACHER,
     AS_LONG_AS_BASE,
     BASE,
+    OUR_TINY_TEACHER,
     TINY,
     TINY_TEACHER,
     TWO_TEACHERS,
@@ -201,7 +202,7 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
 
 def student_kinds() -> list[Kind]:
     """Tiny, taught in each way whose maps are compared with the teacher's."""
-    return [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
+    return [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER]
 
 
 def _row(entry: dict, group: str) -> dict:

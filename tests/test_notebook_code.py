@@ -4,9 +4,12 @@ import math
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
+from swys_utils.data import to_model_input
+from swys_utils.faithfulness import deletion_insertion
 from swys_utils.models import count_parameters, create_model
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -68,3 +71,16 @@ def test_the_rule_of_notebook_3_counts_nearly_all_weights():
 def test_base_with_the_width_of_tiny_is_tiny():
     narrow = create_model("vit_base", num_classes=2, embed_dim=192, num_heads=3)
     assert count_parameters(narrow) == count_parameters(create_model("vit_tiny", num_classes=2))
+
+
+def test_the_pictures_of_extra_7_have_the_probabilities_of_the_library(vit):
+    page = defined_on("extras/07_is_the_map_true.ipynb", "removed_and_put_back")
+    image = np.random.default_rng(0).integers(0, 255, (1, 28, 28), dtype=np.uint8)
+    heat = np.random.default_rng(1).random((1, 4, 4), dtype=np.float32)
+    scored = deletion_insertion(vit, image, heat, np.array([1]), steps=4)
+    inputs = to_model_input(image, 28, torch.device("cpu"))
+    pictures = page["removed_and_put_back"](inputs, torch.as_tensor(heat[0]), 4)
+    for name, images in pictures.items():
+        with torch.no_grad():
+            shares = vit(images).softmax(dim=1)[:, 1].numpy()
+        assert shares == pytest.approx(getattr(scored, name)[0], abs=1e-4)
