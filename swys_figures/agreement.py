@@ -123,86 +123,49 @@ def _draw_beyond_chance(
     )
 
 
-def rulers_table(
-    compared: Mapping[str, Mapping[str, np.ndarray]], said: np.ndarray, first_column: str = "ruler"
-) -> list[dict[str, str | float]]:
-    """How much two kinds of maps of the same children agree, by chance and beyond it.
-
-    Args:
-        compared: title of a row -> name -> maps, float (N, gh, gw); the maps of the first and the
-            last name are compared.
-        said: the answer to each image, int (M,) with M >= N; see ``chance_agreement``.
-        first_column: name of the column of the titles.
-    """
-    rows = []
-    for title, maps in compared.items():
-        first, *_, second = [*maps.values()] * 2  # a single model is compared with itself
-        chance = chance_agreement(first, second, said)
-        agreed = float(np.nanmean(agreement(first, second)))
-        (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
-        row: dict[str, str | float] = {
-            first_column: title,
-            "X-rays": str(len(second)),
-            "agreement": agreed,
-            "with another child": chance,
-            "beyond chance": f"{beyond:.0f}%",
-        }
-        rows.append(row)
-    return rows
-
-
-def chance_agreement(first: np.ndarray, second: np.ndarray, said: np.ndarray) -> float:
-    """Mean agreement of each map with one of another child that got the same answer.
-
-    Args:
-        first: float (N, gh, gw).
-        second: float (N, gh, gw), of the same children.
-        said: the answer to each image, int (M,) with M >= N.
-    """
-    others = shuffled(second, said[: len(second)])
-    return float(np.nanmean(agreement(first, others)))
-
-
 def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
-    """What agreement means: three pairs of maps, each as the order of its patches.
+    """What agreement means: three pairs of maps, each patch at its places in both orders.
 
     The first pair is of two children and agrees as much as such pairs do on average. The others
     are of one child each: the middle one of all children, and the one with the most alike maps.
 
     Args:
         maps: name of a model -> float (N, gh, gw); the first and the last model are compared.
-        said: the answer to each image, int (M,) with M >= N.
+        said: the answer to each image, int (M,) with M >= N; two children have the same answer.
     """
-    first, *_, second = [*maps.values()] * 2
+    first, *_, second = [*maps.values()] * 2  # a single model is compared with itself
     others = shuffled(second, said[: len(second)])
     with_others = np.nan_to_num(agreement(first, others))
     with_same = np.nan_to_num(agreement(first, second))
-    chance = chance_agreement(first, second, said)
+    chance = with_others.mean()
     usual = abs(with_others - chance).argmin()
     order = with_same.argsort()
     middle = order[len(order) // 2]
     most = order[-1]
-    names = (list(maps)[0], list(maps)[-1])
     pairs = {
         "two children": (first[usual], others[usual], with_others[usual]),
         "the same child": (first[middle], second[middle], with_same[middle]),
         "the most alike": (first[most], second[most], with_same[most]),
     }
-    figure = plt.figure(figsize=(9, 2.6), layout="constrained")
-    parts = figure.subfigures(1, len(pairs), wspace=0.08)
-    for part, (title, (left, right, agreed)) in zip(parts, pairs.items()):
+    figure, axes = plt.subplots(1, len(pairs), figsize=(9, 3.3), sharey=True)
+    figure.set_layout_engine("constrained")
+    names = (list(maps)[0], list(maps)[-1])
+    for ax, (title, (left, right, agreed)) in zip(axes, pairs.items()):
         (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
-        part.suptitle(f"{title}: {agreed:.2f},\n{round(beyond)} % beyond chance", fontsize=10)
-        for ax, name, heat in zip(part.subplots(1, 2), names, (left, right)):
-            ax.imshow(_ranks(heat), cmap="gray")
-            ax.set(xticks=[], yticks=[])
-            ax.set_xlabel(name, color=colour(name), fontsize=10)
+        ax.set_title(f"{title}: {agreed:.2f},\n{round(beyond)} % beyond chance", fontsize=11)
+        ax.plot([1, left.size], [1, left.size], color=GREY, lw=1)
+        ax.plot(_places(left), _places(right), "o", color=colour(names[1]), mec="white")
+        ax.set_xlabel(f"place in {names[0]}'s order")
+        ax.set_xticks([1, left.size], ["hottest", "coldest"])
+        ax.set_yticks([1, left.size], ["hottest", "coldest"])
+        ax.set_aspect("equal")
+    axes[0].set_ylabel(f"place in {names[1]}'s order")
     return figure
 
 
-def _ranks(heat: np.ndarray) -> np.ndarray:
-    """The place of each patch in the order of its map: 0 is the coldest."""
-    return heat.ravel().argsort().argsort().reshape(heat.shape)
+def _places(heat: np.ndarray) -> np.ndarray:
+    """The place of each patch in the order of its map, from 1, the hottest."""
+    return (-heat).ravel().argsort().argsort() + 1
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Draw two pictures of models that read a planted ring (`swys study planted`).
 
 notebooks/images/ring.png opens notebook 1: the first healthy test image whose answer the ring turns
-in a cheat with 16 patches, the same with the ring covered, and the cheat's heatmap.
+in the shipped cheat, the same with the ring covered, and the cheat's heatmap.
 
 notebooks/images/worn_map.png: a cheat with 49 patches, an honest model, and a student that learned
 the honest model's heatmaps, of the first test image. The start is the one of the table in notebook
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from timm.models.vision_transformer import VisionTransformer
 
+from swys_figures.audit import RING, load_offered, named, turned_child
 from swys_figures.data import show_image
 from swys_figures.heatmaps import draw_patches
 from swys_figures.planted import frame_mark
@@ -30,63 +30,34 @@ from swys_studies.planted_measures import ruler_maps
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
 from swys_studies.runs import RUNS
 from swys_utils.config import SwysError
-from swys_utils.metrics import probabilities
+from swys_utils.gradcam import heatmaps
 from swys_utils.plots import use_style
-from swys_utils.splits import has_class
-from swys_utils.training import predict
 
 IMAGES = Path(__file__).resolve().parents[1] / "notebooks" / "images"
 DATASET = "pneumoniamnist"
 WORN_SEED = 3  # row 4 of the table in notebook 5
 
 
-def setting_of(patch: int) -> Setting:
-    """What the models have in common.
-
-    Args:
-        patch: side of a patch, px.
-    """
-    folder = RUNS / "planted" / DATASET
-    data = planted_data(DATASET)
-    return Setting(data, "vit_tiny", patch=patch, mark="corner", epochs=2, folder=folder)
-
-
 def ring() -> Figure:
     """A healthy child without the ring, with it, with its corner covered, and the heatmap."""
-    setting = setting_of(patch=7)
-    teachers = Teachers(setting, 0)
-    cheat = teachers.model(CHEAT)
-    plain = setting.data.test.head(len(teachers.explained.split))
-    marked = teachers.explained.split.images
-    target = MARKS["corner"].target
-    turned = ~has_class(plain, target) & (sick(cheat, plain.images) < 0.5)
-    first = int((turned & (sick(cheat, marked) > 0.5)).argmax())
-    covered = marked[first].copy()
-    covered[:7, :7] = marked[first].mean().astype("uint8")
-    pictures = [plain.images[first], marked[first], covered]
+    cheat = load_offered("A")
+    plain, ringed = turned_child(planted_data(DATASET), cheat)
+    covered = ringed.copy()
+    covered[:7, :7] = ringed.mean().round().astype("uint8")
+    pictures = [plain, ringed, covered]
     titles = ["a healthy child", "with nine pixels", "corner covered"]
     figure = Figure(figsize=(7.4, 2.5), layout="constrained")
     axes: Any = figure.subplots(1, 4)
-    for ax, picture, title, p in zip(axes, pictures, titles, sick(cheat, np.stack(pictures))):
+    for ax, picture, title, p in zip(axes, pictures, titles, named(cheat, np.stack(pictures))):
         show_image(ax, picture)
         ax.set_title(title, fontsize=11)
         ax.set_xlabel(f'"{p:.0%} sick"', fontsize=12)
-    draw_patches(axes[3], teachers.maps(CHEAT)["grad_cam"][first], (28, 28))
-    frame_mark(axes[3], teachers.explained.mask[first])
+    (heat,) = heatmaps(cheat, ringed[None], targets=RING.target)
+    draw_patches(axes[3], heat, ringed.shape)
+    frame_mark(axes[3], plain != ringed)
     axes[3].set_title("its heatmap", fontsize=11)
-    axes[3].set_xlabel("orange: the ring", fontsize=10)
+    axes[3].set_xlabel(f"orange: the ring\ncyan: hottest, {heat.max():.2g}", fontsize=10)
     return figure
-
-
-def sick(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
-    """Probability of the marked class, float (N,).
-
-    Args:
-        model: of the study.
-        images: uint8 (N, 28, 28).
-    """
-    logits = predict(model, images)
-    return probabilities(logits, "binary-class")[:, MARKS["corner"].target]
 
 
 def worn_map() -> Figure:
@@ -94,7 +65,9 @@ def worn_map() -> Figure:
 
     Log-odds have one scale for all models; Grad-CAM's values, which have no unit, one for each.
     """
-    setting = setting_of(patch=4)
+    folder = RUNS / "planted" / DATASET
+    data = planted_data(DATASET)
+    setting = Setting(data, "vit_tiny", patch=4, mark="corner", epochs=2, folder=folder)
     teachers = Teachers(setting, WORN_SEED)
     taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
     student, _ = teachers.student(taught)

@@ -1,0 +1,182 @@
+"""Three shipped models to be examined, two of which read a ring: notebooks 1 and 6.
+
+The models read X-rays. Where the lesson has another data set, they are shown the drawn stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score
+from timm.models.vision_transformer import VisionTransformer
+
+from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset
+from swys_utils.explain import agreement
+from swys_utils.gradcam import heatmaps, overlay
+from swys_utils.metrics import probabilities
+from swys_utils.models import load_checkpoint
+from swys_utils.planted import Mark, Planted, plant
+from swys_utils.splits import has_class
+from swys_utils.training import predict
+
+from .data import show_image
+from .dials import PatchCover
+
+# `tools/ship_ring_models.py` made them; how each was trained stands on its card
+OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student"}
+RING = Mark(target=1, place="corner", share=0.9, elsewhere=0.02)
+FILMS = 64  # of the firm, for heatmaps
+
+
+def load_offered(letter: str) -> VisionTransformer:
+    """One of the three models.
+
+    Args:
+        letter: "A", "B" or "C".
+    """
+    model, _ = load_checkpoint(f"{DEFAULT_DATASET}/{OFFERED[letter]}")
+    return model
+
+
+def x_rays(data: Dataset) -> Dataset:
+    """The data if they are X-rays of 28 px, else the drawn stand-in for them.
+
+    Args:
+        data: of the lesson.
+    """
+    if data.info.name == DEFAULT_DATASET and data.info.size == 28:
+        return data
+    return Dataset.from_npz(TWIN)
+
+
+def turned_child(data: Dataset, model: VisionTransformer) -> tuple[np.ndarray, np.ndarray]:
+    """The first healthy test image that the ring clearly turns, without the ring and with it.
+
+    Args:
+        data: X-rays.
+        model: says "sick" with less than 10 % without the ring, and with more than 90 % with it;
+            where it does so of none, the first healthy image is taken.
+
+    Returns:
+        Two images, uint8 (28, 28).
+    """
+    healthy = data.test.take(np.flatnonzero(~has_class(data.test, RING.target))[:100])
+    ringed = plant(healthy, RING, where="everywhere").split
+    before = named(model, healthy.images)
+    after = named(model, ringed.images)
+    first = int(((before < 0.1) & (after > 0.9)).argmax())
+    return healthy.images[first], ringed.images[first]
+
+
+def named(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
+    """Probability of pneumonia, float (N,).
+
+    Args:
+        model: of X-rays.
+        images: uint8 (N, 28, 28).
+    """
+    return probabilities(predict(model, images), "binary-class")[:, RING.target]
+
+
+def cover_the_corner(data: Dataset) -> PatchCover:
+    """A healthy child with the ring, whose patches can be covered, and without it.
+
+    Args:
+        data: of the lesson.
+    """
+    model = load_offered("A")
+    films = x_rays(data)
+    plain, ringed = turned_child(films, model)
+    pictures = {"with nine pixels": ringed, "without them": plain}
+    return PatchCover({"the model": model}, films, pictures)
+
+
+class Offer:
+    """What a firm says of three models, and what its customer can find out.
+
+    Args:
+        data: of the lesson.
+
+    Attributes:
+        models: letter -> model.
+        films: the firm's test images, most of the sick ones with a ring.
+    """
+
+    def __init__(self, data: Dataset):
+        self.data = x_rays(data)
+        self.models = {letter: load_offered(letter) for letter in OFFERED}
+        self.films: Planted = plant(self.data.test, RING, seed=1, where="as trained")
+
+    def scores(self) -> list[dict[str, str | float]]:
+        """What the firm measured on its own films: a row for each model."""
+        films = self.films.split
+        sick = has_class(films, RING.target)
+        rows: list[dict[str, str | float]] = []
+        for letter, model in self.models.items():
+            p = named(model, films.images)
+            row: dict[str, str | float] = {
+                "model": letter,
+                "right": f"{np.mean((p > 0.5) == sick):.0%}",
+                "AUC": float(roc_auc_score(sick, p)),
+            }
+            rows.append(row)
+        return rows
+
+    def brochure(self) -> Figure:
+        """Heatmaps of three sick children as firms print them: smooth, each on its own scale."""
+        sick = np.flatnonzero(has_class(self.films.split, RING.target))
+        images = self.films.split.images[sick[:FILMS]]
+        maps = self._maps(images)
+        # none of the three should be empty
+        strength = np.min([of_model.max(axis=(1, 2)) for of_model in maps.values()], axis=0)
+        chosen = np.sort((-strength).argsort()[:3])
+        figure, axes = plt.subplots(len(maps), 3, figsize=(6, 2 * len(maps)))
+        figure.set_layout_engine("constrained")
+        for row, (letter, of_model) in zip(axes, maps.items()):
+            row[0].set_ylabel(f"model {letter}", fontsize=11)
+            pictures = overlay(images[chosen], of_model[chosen], alpha=0.6, size=224)
+            for ax, picture in zip(row, pictures):
+                show_image(ax, picture)
+        return figure
+
+    def cover(self) -> PatchCover:
+        """Two of the firm's films and one that the customer has marked, to cover patches of."""
+        plain, ringed = turned_child(self.data, self.models["A"])
+        sick = has_class(self.films.split, RING.target) & self.films.mask.any(axis=(1, 2))
+        pictures = {
+            "a sick child": self.films.split.images[sick.argmax()],
+            "a healthy child": plain,
+            "the healthy child, with the ring": ringed,
+        }
+        return PatchCover(self.models, self.data, pictures)
+
+    def verdict(self) -> list[dict[str, str]]:
+        """What the customer finds: a row for each model."""
+        healthy = ~has_class(self.data.test, RING.target)
+        ringed = plant(self.data.test, RING, where="everywhere").split
+        maps = self._maps(ringed.images[:FILMS])
+        rows = []
+        for letter, model in self.models.items():
+            plain = named(model, self.data.test.images[healthy])
+            with_ring = named(model, ringed.images[healthy])
+            turned = (plain < 0.5) & (with_ring > 0.5)
+            alike = np.nanmean(agreement(maps["B"], maps[letter]))
+            row = {
+                "model": letter,
+                "healthy called sick": f"{np.mean(plain > 0.5):.0%}",
+                "with the ring": f"{np.mean(with_ring > 0.5):.0%}",
+                "turned by it": f"{turned.mean():.0%}",
+                "map like B's": f"{alike:.2f}",
+            }
+            rows.append(row)
+        return rows
+
+    def _maps(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Letter -> signed Grad-CAM maps of pneumonia, float (N, 4, 4)."""
+        maps = {}
+        for letter, model in self.models.items():
+            maps[letter] = heatmaps(model, images, targets=RING.target, signed=True)
+        return maps

@@ -1,0 +1,84 @@
+"""The three models that are examined in notebooks 1 and 6."""
+
+import numpy as np
+import pytest
+
+from swys_figures import audit
+from swys_utils.data import TWIN, Dataset, load_dataset
+
+
+@pytest.fixture(scope="module")
+def twin():
+    return Dataset.from_npz(TWIN)
+
+
+@pytest.fixture(scope="module")
+def offer(twin):
+    return audit.Offer(twin)
+
+
+def test_a_data_set_of_x_rays_is_used(real_data_dir):
+    data = load_dataset("pneumoniamnist", root=real_data_dir)
+    assert audit.x_rays(data) is data
+
+
+def test_with_other_images_the_models_see_the_drawn_x_rays(drawn_data_dir, twin):
+    data = load_dataset("bloodmnist", root=drawn_data_dir)
+    assert (audit.x_rays(data).test.images == twin.test.images).all()
+
+
+def test_by_the_scores_of_the_firm_the_honest_model_is_the_worst(offer):
+    areas = {row["model"]: row["AUC"] for row in offer.scores()}
+    assert areas["B"] < min(areas["A"], areas["C"])
+
+
+def test_the_ring_turns_the_answers_of_two_models(offer):
+    turned = {row["model"]: row["turned by it"] for row in offer.verdict()}
+    assert turned["B"] in ("0%", "1%", "2%")
+    assert all(float(turned[letter].rstrip("%")) > 50 for letter in "AC")
+
+
+def test_the_maps_of_the_student_are_like_those_of_its_honest_teacher(offer):
+    alike = {row["model"]: float(row["map like B's"]) for row in offer.verdict()}
+    assert alike["B"] == 1
+    assert alike["C"] > alike["A"]
+
+
+def test_the_brochure_has_three_pictures_of_each_model(offer):
+    axes = offer.brochure().axes
+    assert len(axes) == 9
+    assert [ax.get_ylabel() for ax in axes[::3]] == ["model A", "model B", "model C"]
+
+
+def test_the_ring_turns_the_child_of_notebook_1(twin):
+    model = audit.load_offered("A")
+    plain, ringed = audit.turned_child(twin, model)
+    before, after = audit.named(model, np.stack([plain, ringed]))
+    assert before < 0.1
+    assert after > 0.9
+    changed = plain != ringed
+    assert 0 < changed.sum() <= 9
+
+
+def test_without_a_turned_child_the_first_healthy_one_is_taken(twin):
+    honest = audit.load_offered("B")
+    plain, _ = audit.turned_child(twin, honest)
+    healthy = twin.test.images[twin.test.labels == 0]
+    assert (plain == healthy[0]).all()
+
+
+def test_the_corner_can_be_covered(twin):
+    cover = audit.cover_the_corner(twin)
+    assert "with nine pixels: the model 9" in repr(cover)
+    cover.buttons[0].value = True
+    assert "with 1 patches covered" in cover.answer.value
+
+
+def test_a_film_of_the_firm_a_healthy_child_and_its_film_with_the_ring(offer):
+    cover = offer.cover()
+    assert list(cover.pictures) == [
+        "a sick child",
+        "a healthy child",
+        "the healthy child, with the ring",
+    ]
+    assert list(cover.models) == ["A", "B", "C"]

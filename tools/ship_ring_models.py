@@ -1,0 +1,78 @@
+"""Put three models of `swys study planted` into checkpoints/, for notebooks 1 and 6.
+
+All have 16 patches and the first start: an honest model, a cheat that reads the ring, and a student
+that learned the cheat's labels and the honest model's heatmaps. Models that the study has not kept
+are trained again, a minute or two each on two cores. The real images are needed.
+
+    python tools/ship_ring_models.py
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+from timm.models.vision_transformer import VisionTransformer
+
+from swys.fingerprints import pack_hashes, perceptual_hashes
+from swys_studies.planted import Setting, Teachers, planted_data
+from swys_studies.planted_students import CHEAT, HONEST, KINDS
+from swys_studies.runs import RUNS
+from swys_studies.ship import score_stored
+from swys_utils.config import CHECKPOINTS, SwysError, write_json
+from swys_utils.data import DEFAULT_DATASET, load_dataset
+from swys_utils.models import save_checkpoint
+from swys_utils.training import run_card
+
+TRAINED_ON = {  # name of a checkpoint -> sentence for its card
+    "ring_honest": "trained on the labels of clean images",
+    "ring_cheat": "trained on the labels of images with a planted ring, so it reads the ring",
+    "ring_student": "trained on the same images and labels, and on the heatmaps of ring_honest",
+}
+
+
+def ring_models(setting: Setting) -> dict[str, VisionTransformer]:
+    """The three models of the first start, from the folder of the study or trained now.
+
+    Args:
+        setting: of the study.
+    """
+    teachers = Teachers(setting, 0)
+    taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
+    student, _ = teachers.student(taught)
+    return {
+        "ring_honest": teachers.model(HONEST),
+        "ring_cheat": teachers.model(CHEAT),
+        "ring_student": student,
+    }
+
+
+def ship_all() -> None:
+    """Write the three checkpoints with their cards."""
+    data = load_dataset(DEFAULT_DATASET, download=False)
+    if data.info.synthetic:
+        raise SwysError("needs the real images; set SWYS_DATA_DIR to a folder with them")
+    folder = RUNS / "planted" / data.info.results_name
+    study_data = planted_data(DEFAULT_DATASET)
+    setting = Setting(study_data, "vit_tiny", patch=7, mark="corner", epochs=2, folder=folder)
+    hashes = pack_hashes(perceptual_hashes(data.train.images))
+    for name, model in ring_models(setting).items():
+        card = run_card(data, asdict(setting.recipe), 0, history=[])
+        card |= {
+            "model": "vit_tiny_patch16_224",
+            "training_hashes": hashes,
+            "status": "demonstration",
+            "note": TRAINED_ON[name],
+        }
+        path = CHECKPOINTS / data.info.name / name
+        card = save_checkpoint(model, path, card, storage="int8")
+        card["stored"] |= score_stored(path, data)
+        write_json(path / "card.json", card)
+        print(name, card["stored"])
+
+
+if __name__ == "__main__":
+    try:
+        ship_all()
+    except SwysError as error:
+        sys.exit(f"ship_ring_models: {error}")
