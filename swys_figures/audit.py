@@ -63,11 +63,13 @@ def turned_child(data: Dataset, model: VisionTransformer) -> tuple[np.ndarray, n
     Returns:
         Two images, uint8 (28, 28).
     """
-    healthy = data.test.take(np.flatnonzero(~has_class(data.test, RING.target))[:100])
+    of_healthy = np.flatnonzero(~has_class(data.test, RING.target))
+    healthy = data.test.take(of_healthy[:100])
     ringed = plant(healthy, RING, where="everywhere").split
     before = named(model, healthy.images)
     after = named(model, ringed.images)
-    first = int(((before < 0.1) & (after > 0.9)).argmax())
+    turned = (before < 0.1) & (after > 0.9)
+    first = int(turned.argmax())
     return healthy.images[first], ringed.images[first]
 
 
@@ -117,9 +119,10 @@ class Offer:
         rows: list[dict[str, str | float]] = []
         for letter, model in self.models.items():
             p = named(model, films.images)
+            right = (p > 0.5) == sick
             row: dict[str, str | float] = {
                 "model": letter,
-                "right": f"{np.mean((p > 0.5) == sick):.0%}",
+                "right": f"{right.mean():.0%}",
                 "AUC": float(roc_auc_score(sick, p)),
             }
             rows.append(row)
@@ -130,9 +133,9 @@ class Offer:
         sick = np.flatnonzero(has_class(self.films.split, RING.target))
         images = self.films.split.images[sick[:FILMS]]
         maps = self._maps(images)
-        # none of the three should be empty
-        strength = np.min([of_model.max(axis=(1, 2)) for of_model in maps.values()], axis=0)
-        chosen = np.sort((-strength).argsort()[:3])
+        peaks = [of_model.max(axis=(1, 2)) for of_model in maps.values()]
+        weakest = np.min(peaks, axis=0)  # of an image; none of the three should be empty
+        chosen = np.sort((-weakest).argsort()[:3])
         figure, axes = plt.subplots(len(maps), 3, figsize=(6, 2 * len(maps)))
         figure.set_layout_engine("constrained")
         for row, (letter, of_model) in zip(axes, maps.items()):
@@ -145,9 +148,11 @@ class Offer:
     def cover(self) -> PatchCover:
         """Two of the firm's films and one that the customer has marked, to cover patches of."""
         plain, ringed = turned_child(self.data, self.models["A"])
-        sick = has_class(self.films.split, RING.target) & self.films.mask.any(axis=(1, 2))
+        films = self.films.split
+        has_ring = self.films.mask.any(axis=(1, 2))
+        sick = has_class(films, RING.target) & has_ring
         pictures = {
-            "a sick child": self.films.split.images[sick.argmax()],
+            "a sick child": films.images[sick.argmax()],
             "a healthy child": plain,
             "the healthy child, with the ring": ringed,
         }
@@ -160,14 +165,14 @@ class Offer:
         maps = self._maps(ringed.images[:FILMS])
         rows = []
         for letter, model in self.models.items():
-            plain = named(model, self.data.test.images[healthy])
-            with_ring = named(model, ringed.images[healthy])
-            turned = (plain < 0.5) & (with_ring > 0.5)
+            alarm = named(model, self.data.test.images[healthy]) > 0.5
+            with_ring = named(model, ringed.images[healthy]) > 0.5
+            turned = with_ring & ~alarm
             alike = np.nanmean(agreement(maps["B"], maps[letter]))
             row = {
                 "model": letter,
-                "healthy called sick": f"{np.mean(plain > 0.5):.0%}",
-                "with the ring": f"{np.mean(with_ring > 0.5):.0%}",
+                "healthy called sick": f"{alarm.mean():.0%}",
+                "with the ring": f"{with_ring.mean():.0%}",
                 "turned by it": f"{turned.mean():.0%}",
                 "map like B's": f"{alike:.2f}",
             }
