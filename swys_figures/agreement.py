@@ -17,9 +17,12 @@ from swys_utils.shipped_results import SeriesResults, read_results
 
 from .scores import AS_LONG_AS_BASE
 
-CONTROLS = {  # Tiny, taught by a model that nothing is compared with -> how its ids begin
-    "Tiny, answers of\nanother Base": "vit_tiny/answers_of_another/",
-    "Tiny, answers of\nanother Tiny": "vit_tiny/answers_of_tiny/",
+CONTROLS = {  # Tiny, taught by models that nothing is compared with -> how its ids begin
+    "Tiny, answers of\nanother Base": ("vit_tiny/answers_of_another/",),
+    "Tiny, answers of\ntwo other Tinys": (
+        "vit_tiny/answers_of_tiny/",
+        "vit_tiny/answers_of_our_tiny/",
+    ),
 }
 RULERS = {  # way to explain -> title of its panel in notebook 4
     "grad_cam": "By Grad-CAM",
@@ -67,13 +70,13 @@ def agreement_figure(results: SeriesResults) -> Figure:
     return figure
 
 
-def _measured(dataset: str, ruler: str, kind: str) -> list[dict]:
-    """What was measured of the runs whose ids begin so."""
+def _measured(dataset: str, ruler: str, begin: str | tuple[str, ...]) -> list[dict]:
+    """What was measured of the runs whose ids begin so, or in one of these ways."""
     content = read_results(dataset, "agreement")
     if content is None or ruler not in content["maps"]:
         return []
     runs = content["maps"][ruler]["runs"]
-    return [row for run_id, row in runs.items() if run_id.startswith(kind)]
+    return [row for run_id, row in runs.items() if run_id.startswith(begin)]
 
 
 def beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:

@@ -56,7 +56,11 @@ def test_the_three_questions_have_a_panel_each():
 
 
 def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
-    run_ids = ["vit_tiny/answers_of_another/seed0", "vit_tiny/answers_of_tiny/seed0"]
+    run_ids = [
+        "vit_tiny/answers_of_another/seed0",
+        "vit_tiny/answers_of_tiny/seed0",
+        "vit_tiny/answers_of_our_tiny/seed1",
+    ]
     pairs = {"runs": dict.fromkeys(run_ids, PAIR)}
     measured = {
         "runs": [{"id": run_id, "same_prediction": 0.95} for run_id in run_ids],
@@ -67,7 +71,10 @@ def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
     titles = [label.get_text() for label in axes[0].get_yticklabels()]
     place = titles.index("Tiny, answers")
     assert titles[place + 1] == "Tiny, answers of\nanother Base"
-    assert titles[place + 2] == "Tiny, answers of\nanother Tiny"
+    assert titles[place + 2] == "Tiny, answers of\ntwo other Tinys"
+    _, of_another, of_tinys = axes[0].lines[place : place + 3]
+    assert len(of_another.get_xdata()) == 1
+    assert len(of_tinys.get_xdata()) == 2
 
 
 def test_three_pairs_show_what_agreement_means():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from swys_figures.audit import RING, load_offered, named, turned_child
@@ -32,6 +33,7 @@ from swys_studies.runs import RUNS
 from swys_utils.config import SwysError
 from swys_utils.gradcam import heatmaps
 from swys_utils.plots import use_style
+from swys_utils.shipped_results import planted_units
 
 IMAGES = Path(__file__).resolve().parents[1] / "notebooks" / "images"
 DATASET = "pneumoniamnist"
@@ -77,12 +79,20 @@ def worn_map() -> Figure:
         "an honest teacher": teachers.maps(HONEST),
         "its student": of_student,
     }
-    figure = Figure(figsize=(8.2, 4.5), layout="constrained")
+    kinds = (CHEAT, HONEST, taught.id)
+    flips = {}
+    for unit in planted_units(DATASET):
+        if unit["patch"] == 4 and unit["mark"] == "corner" and unit["seed"] == WORN_SEED:
+            flips[unit["kind"]] = unit["scores"]["flips"]
+    figure = Figure(figsize=(8.2, 4.9), layout="constrained")
     axes: Any = figure.subplots(2, 1 + len(models))
     for ax in axes[:, 0]:
         ax.axis("off")
     show_image(axes[0, 0], teachers.explained.split.images[0])
     axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=11)
+    words_below(axes[0, 0], -0.08, "each map has\nits own scale")
+    words_below(axes[1, 0], 0.6, "one scale for\nall three maps")
+    words_below(axes[1, 0], -0.08, "of the healthy,\nthe ring turns")
     for row, (ruler, words) in zip(axes, {"grad_cam": "Grad-CAM", "occlusion": "hiding"}.items()):
         top = None
         if ruler == "occlusion":
@@ -92,7 +102,28 @@ def worn_map() -> Figure:
             frame_mark(ax, teachers.explained.mask[0])
             ax.set_title(f"{name}:\n{words}", fontsize=11)
             ax.set_xlabel(f"highest {maps[ruler][0].max():.2g}", fontsize=10)
+    for ax, kind in zip(axes[1, 1:], kinds):
+        ax.set_xlabel(f"{ax.get_xlabel()}\n{flips[kind]:.0%}", fontsize=11)
     return figure
+
+
+def words_below(ax: Axes, height: float, words: str) -> None:
+    """Write words at a height of a panel, 0 is its lower edge.
+
+    Args:
+        ax: the panel.
+        height: of the upper edge of the words, as a part of the panel's height.
+        words: one or two lines.
+    """
+    ax.text(
+        0.5,
+        height,
+        words,
+        transform=ax.transAxes,
+        ha="center",
+        va="top",
+        fontsize=11,
+    )
 
 
 if __name__ == "__main__":
