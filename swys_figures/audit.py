@@ -52,13 +52,16 @@ def x_rays(data: Dataset) -> Dataset:
     return Dataset.from_npz(TWIN)
 
 
-def turned_child(data: Dataset, model: VisionTransformer) -> tuple[np.ndarray, np.ndarray]:
-    """The first healthy test image that the ring clearly turns, without the ring and with it.
+def turned_child(
+    data: Dataset, model: VisionTransformer, number: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A healthy test image that the ring clearly turns, without the ring and with it.
 
     Args:
         data: X-rays.
-        model: says "sick" with less than 10 % without the ring, and with more than 90 % with it;
-            where it does so of none, the first healthy image is taken.
+        model: says "sick" with less than 10 % without the ring, and with more than 90 % with it.
+        number: of the image among those that it turns so, from 0; where it turns fewer, the image
+            with this number among all healthy ones is taken.
 
     Returns:
         Two images, uint8 (28, 28).
@@ -68,9 +71,9 @@ def turned_child(data: Dataset, model: VisionTransformer) -> tuple[np.ndarray, n
     ringed = plant(healthy, RING, where="everywhere").split
     before = named(model, healthy.images)
     after = named(model, ringed.images)
-    turned = (before < 0.1) & (after > 0.9)
-    first = int(turned.argmax())
-    return healthy.images[first], ringed.images[first]
+    turned = np.flatnonzero((before < 0.1) & (after > 0.9))
+    chosen = turned[number] if number < len(turned) else number
+    return healthy.images[chosen], ringed.images[chosen]
 
 
 def named(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
@@ -84,14 +87,14 @@ def named(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
 
 
 def cover_the_corner(data: Dataset) -> PatchCover:
-    """A healthy child with the ring, whose patches can be covered, and without it.
+    """Another healthy child than that of the picture above it, with the ring and without it.
 
     Args:
         data: of the lesson.
     """
     model = load_offered("A")
     films = x_rays(data)
-    plain, ringed = turned_child(films, model)
+    plain, ringed = turned_child(films, model, number=1)
     pictures = {"with nine pixels": ringed, "without them": plain}
     return PatchCover({"the model": model}, films, pictures)
 
@@ -159,22 +162,22 @@ class Offer:
         return PatchCover(self.models, self.data, pictures)
 
     def verdict(self) -> list[dict[str, str]]:
-        """What the customer finds: a row for each model."""
-        healthy = ~has_class(self.data.test, RING.target)
-        ringed = plant(self.data.test, RING, where="everywhere").split
+        """What the customer finds on films without the mark, and with it: a row for each model."""
+        test = self.data.test
+        sick = has_class(test, RING.target)
+        ringed = plant(test, RING, where="everywhere").split
         maps = self._maps(ringed.images[:FILMS])
         rows = []
         for letter, model in self.models.items():
-            alarm = named(model, self.data.test.images[healthy]) > 0.5
-            with_ring = named(model, ringed.images[healthy]) > 0.5
-            turned = with_ring & ~alarm
+            alarm = named(model, test.images) > 0.5
+            with_ring = named(model, ringed.images) > 0.5
             alike = np.nanmean(agreement(maps["B"], maps[letter]))
             row = {
                 "model": letter,
-                "healthy called sick": f"{alarm.mean():.0%}",
-                "with the ring": f"{with_ring.mean():.0%}",
-                "turned by it": f"{turned.mean():.0%}",
-                "map like B's": f"{alike:.2f}",
+                "sick found": f"{alarm[sick].mean():.0%}",
+                "healthy called sick": f"{alarm[~sick].mean():.0%}",
+                "with the mark on them": f"{with_ring[~sick].mean():.0%}",
+                "heatmap like B's": f"{alike:.2f}",
             }
             rows.append(row)
         return rows

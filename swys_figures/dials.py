@@ -157,7 +157,7 @@ class BitsDial(widgets.VBox):
         changed = changed_by_rounding(self.model, self.images, rounded_to, bits)
         return {
             "bits": str(bits),
-            "four weights": ", ".join(f"{weight:.4f}" for weight in restored),
+            "four weights": ", ".join(f"{weight + 0:.4f}" for weight in restored),  # no -0
             "answers changed": f"{changed.sum()} of {len(changed)}",
         }
 

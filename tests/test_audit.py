@@ -32,14 +32,22 @@ def test_by_the_scores_of_the_firm_the_honest_model_is_the_worst(offer):
     assert areas["B"] < min(areas["A"], areas["C"])
 
 
-def test_the_ring_turns_the_answers_of_two_models(offer):
-    turned = {row["model"]: row["turned by it"] for row in offer.verdict()}
-    assert turned["B"] in ("0%", "1%", "2%")
-    assert all(float(turned[letter].rstrip("%")) > 50 for letter in "AC")
+def test_the_mark_turns_the_answers_of_two_models(offer):
+    rise = {}
+    for row in offer.verdict():
+        marked = int(row["with the mark on them"].rstrip("%"))
+        rise[row["model"]] = marked - int(row["healthy called sick"].rstrip("%"))
+    assert abs(rise["B"]) <= 2
+    assert min(rise["A"], rise["C"]) > 50
+
+
+def test_without_the_mark_the_honest_model_finds_most_of_the_sick(offer):
+    found = {row["model"]: int(row["sick found"].rstrip("%")) for row in offer.verdict()}
+    assert found["B"] > max(found["A"], found["C"])
 
 
 def test_the_maps_of_the_student_are_like_those_of_its_honest_teacher(offer):
-    alike = {row["model"]: float(row["map like B's"]) for row in offer.verdict()}
+    alike = {row["model"]: float(row["heatmap like B's"]) for row in offer.verdict()}
     assert alike["B"] == 1
     assert alike["C"] > alike["A"]
 
@@ -50,9 +58,10 @@ def test_the_brochure_has_three_pictures_of_each_model(offer):
     assert [ax.get_ylabel() for ax in axes[::3]] == ["model A", "model B", "model C"]
 
 
-def test_the_ring_turns_the_child_of_notebook_1(twin):
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_ring_turns_the_children_that_are_shown(twin, number):
     model = audit.load_offered("A")
-    plain, ringed = audit.turned_child(twin, model)
+    plain, ringed = audit.turned_child(twin, model, number)
     before, after = audit.named(model, np.stack([plain, ringed]))
     assert before < 0.1
     assert after > 0.9

@@ -250,14 +250,6 @@ def test_a_process_that_trains_a_run_is_not_disturbed(empty_folder, capsys):
     assert runs.read_runs(empty_folder) == []
 
 
-def test_no_student_starts_with_the_weights_of_a_teacher_of_its_size():
-    for run in kinds.reference_runs():
-        for teacher in run.teachers:
-            model, method, seed = teacher.split("/")
-            if model == run.kind.model and method != FEW_LABELS.method:
-                assert seed != f"seed{run.seed}"
-
-
 def test_all_labels_are_seen(data):
     run = RunSpec(TINY, 0, RECIPE)
     assert reference.training_data(run, data) is data

@@ -94,6 +94,14 @@ def test_students_are_compared_with_tiny_first():
     assert pairs == [("answers", "labels"), ("maps", "labels"), ("maps", "answers")]
 
 
+def test_no_student_starts_with_the_weights_of_a_teacher_of_its_size():
+    for run in kinds.reference_runs():
+        for teacher in run.teachers:
+            model, method, seed = teacher.split("/")
+            if model == run.kind.model and method != kinds.FEW_LABELS.method:
+                assert seed != f"seed{run.seed}"
+
+
 def test_a_small_answer_comes_first():
     ids = [run.id for run in kinds.reference_runs()]
     assert ids[:5] == [
