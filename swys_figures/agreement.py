@@ -19,7 +19,7 @@ from .scores import AS_LONG_AS_BASE
 
 CONTROLS = {  # Tiny, taught by models that nothing is compared with -> how its ids begin
     "Tiny, answers of\nanother Base": ("vit_tiny/answers_of_another/",),
-    "Tiny, answers of\ntwo other Tinys": (
+    "Tiny, answers of\na Tiny": (
         "vit_tiny/answers_of_tiny/",
         "vit_tiny/answers_of_our_tiny/",
     ),
@@ -138,10 +138,10 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     """
     first, *_, second = [*maps.values()] * 2  # a single model is compared with itself
     others = shuffled(second, said[: len(second)])
-    with_others = np.nan_to_num(agreement(first, others))
+    with_others = agreement(first, others)  # nan where no other child got the same answer
     with_same = np.nan_to_num(agreement(first, second))
-    chance = with_others.mean()
-    usual = abs(with_others - chance).argmin()
+    chance = np.nanmean(with_others)
+    usual = np.nanargmin(abs(with_others - chance))
     order = with_same.argsort()
     middle = order[len(order) // 2]
     most = order[-1]

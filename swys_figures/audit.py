@@ -6,6 +6,7 @@ The models read X-rays. Where the lesson has another data set, they are shown th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +20,7 @@ from swys_utils.gradcam import heatmaps, overlay
 from swys_utils.metrics import probabilities
 from swys_utils.models import load_checkpoint
 from swys_utils.planted import Mark, Planted, plant
-from swys_utils.splits import has_class
+from swys_utils.splits import TWIN_SOURCE, has_class
 from swys_utils.training import predict
 
 from .data import show_image
@@ -28,7 +29,7 @@ from .dials import PatchCover
 # `tools/ship_ring_models.py` made them; how each was trained stands on its card
 OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student"}
 RING = Mark(target=1, place="corner", share=0.9, elsewhere=0.02)
-FILMS = 64  # of the firm, for heatmaps
+FILMS = 64  # so many get a heatmap
 
 
 def load_offered(letter: str) -> VisionTransformer:
@@ -42,14 +43,16 @@ def load_offered(letter: str) -> VisionTransformer:
 
 
 def x_rays(data: Dataset) -> Dataset:
-    """The data if they are X-rays of 28 px, else the drawn stand-in for them.
+    """The data if they are X-rays of 28 px, else the drawn stand-in for them, and a line says so.
 
     Args:
         data: of the lesson.
     """
     if data.info.name == DEFAULT_DATASET and data.info.size == 28:
         return data
-    return Dataset.from_npz(TWIN)
+    print("These models read X-rays, so drawn ones are shown here.")
+    drawn = Dataset.from_npz(TWIN, class_names=("normal", "pneumonia"))
+    return replace(drawn, info=replace(drawn.info, source=TWIN_SOURCE))
 
 
 def turned_child(
@@ -69,14 +72,14 @@ def turned_child(
     of_healthy = np.flatnonzero(~has_class(data.test, RING.target))
     healthy = data.test.take(of_healthy[:100])
     ringed = plant(healthy, RING, where="everywhere").split
-    before = named(model, healthy.images)
-    after = named(model, ringed.images)
+    before = chance_of_pneumonia(model, healthy.images)
+    after = chance_of_pneumonia(model, ringed.images)
     turned = np.flatnonzero((before < 0.1) & (after > 0.9))
     chosen = turned[number] if number < len(turned) else number
     return healthy.images[chosen], ringed.images[chosen]
 
 
-def named(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
+def chance_of_pneumonia(model: VisionTransformer, images: np.ndarray) -> np.ndarray:
     """Probability of pneumonia, float (N,).
 
     Args:
@@ -121,7 +124,7 @@ class Offer:
         sick = has_class(films, RING.target)
         rows: list[dict[str, str | float]] = []
         for letter, model in self.models.items():
-            p = named(model, films.images)
+            p = chance_of_pneumonia(model, films.images)
             right = (p > 0.5) == sick
             row: dict[str, str | float] = {
                 "model": letter,
@@ -169,8 +172,8 @@ class Offer:
         maps = self._maps(ringed.images[:FILMS])
         rows = []
         for letter, model in self.models.items():
-            alarm = named(model, test.images) > 0.5
-            with_ring = named(model, ringed.images) > 0.5
+            alarm = chance_of_pneumonia(model, test.images) > 0.5
+            with_ring = chance_of_pneumonia(model, ringed.images) > 0.5
             alike = np.nanmean(agreement(maps["B"], maps[letter]))
             row = {
                 "model": letter,

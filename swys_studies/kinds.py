@@ -15,7 +15,6 @@ from swys_utils.recipe import Recipe, reference_recipe
 SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
 FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
 # with half of the tokens, on two cores of an AMD EPYC
-MOST_SEEDS = 4  # no kind of run has more
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}
 
 
@@ -34,8 +33,8 @@ class Kind:
             answers is taught. ``{seed}`` stands for the run's own seed.
         seeds: number of its runs in the reference set of PneumoniaMNIST.
         seeds_elsewhere: number of its runs in the reference set of another data set.
-        first_seed: seed of the first of them. A student must not begin with the random weights of
-            its teacher: their maps would agree for no other reason.
+        first_seed: seed of the first of them. A student whose maps are compared must not begin with
+            the random weights of its teacher: their maps would agree for no other reason.
         epochs: length of its schedule; None for that of its recipe.
         sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
         encoders: number of masked autoencoders, pretrained on the same images, from which its runs
@@ -188,7 +187,7 @@ TINY_TEACHER = replace(
     method="answers_of_tiny",
     teachers=("vit_tiny/labels/seed2",),
 )
-# the same of the Tiny that answers most like Base
+# the same of the shipped Tiny, whose reasons are the nearest to Base
 OUR_TINY_TEACHER = replace(
     TINY_TEACHER,
     title=f"{TINY.title}, answers of our Tiny",
@@ -305,11 +304,12 @@ def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
         dataset: name of the data set.
     """
     kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset)]
+    end = max(kind.seeds_on(dataset).stop for kind in kinds)
     all_labels = [kind for kind in kinds if kind.label_share == 1]
     few_labels = [kind for kind in kinds if kind.label_share < 1]
     runs = _seed_by_seed(all_labels, [0], dataset)
-    runs += _seed_by_seed(few_labels, range(MOST_SEEDS), dataset)  # short runs
-    runs += _seed_by_seed(all_labels, range(1, MOST_SEEDS), dataset)
+    runs += _seed_by_seed(few_labels, range(end), dataset)  # short runs
+    runs += _seed_by_seed(all_labels, range(1, end), dataset)
     return runs
 
 

@@ -71,7 +71,7 @@ def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
     titles = [label.get_text() for label in axes[0].get_yticklabels()]
     place = titles.index("Tiny, answers")
     assert titles[place + 1] == "Tiny, answers of\nanother Base"
-    assert titles[place + 2] == "Tiny, answers of\ntwo other Tinys"
+    assert titles[place + 2] == "Tiny, answers of\na Tiny"
     _, of_another, of_tinys = axes[0].lines[place : place + 3]
     assert len(of_another.get_xdata()) == 1
     assert len(of_tinys.get_xdata()) == 2
@@ -92,6 +92,21 @@ def test_three_pairs_show_what_agreement_means():
     assert (places[:, 0] == places[:, 1]).all()
 
 
-def test_three_pairs_of_a_single_model():
+def test_the_pair_of_two_children_agrees_as_by_chance():
+    maps = np.random.default_rng(0).random((40, 4, 4))
+    figure = orders_figure({"Base": maps, "Tiny": maps}, np.zeros(40))
+    assert figure.axes[0].get_title().endswith("\n0 % beyond chance")
+
+
+def test_a_child_that_is_alone_with_its_answer_is_no_pair_of_two_children():
+    maps = np.random.default_rng(0).random((5, 4, 4))
+    said = np.array([0, 0, 0, 0, 1])
+    figure = orders_figure({"Base": maps, "Tiny": maps}, said)
+    places = figure.axes[0].lines[1].get_xydata()
+    assert sorted(places[:, 1]) == list(range(1, 17))
+
+
+def test_a_single_model_is_compared_with_itself():
     maps = np.random.default_rng(0).random((4, 4, 4))
-    assert orders_figure({"Tiny": maps}, np.zeros(4)).axes
+    figure = orders_figure({"Tiny": maps}, np.zeros(4))
+    assert figure.axes[1].get_title() == "the same child: 1.00,\n100 % beyond chance"

@@ -24,7 +24,10 @@ def test_a_data_set_of_x_rays_is_used(real_data_dir):
 
 def test_with_other_images_the_models_see_the_drawn_x_rays(drawn_data_dir, twin):
     data = load_dataset("bloodmnist", root=drawn_data_dir)
-    assert (audit.x_rays(data).test.images == twin.test.images).all()
+    shown = audit.x_rays(data)
+    assert (shown.test.images == twin.test.images).all()
+    assert shown.info.class_names == ("normal", "pneumonia")
+    assert shown.info.synthetic
 
 
 def test_by_the_scores_of_the_firm_the_honest_model_is_the_worst(offer):
@@ -48,7 +51,6 @@ def test_without_the_mark_the_honest_model_finds_most_of_the_sick(offer):
 
 def test_the_maps_of_the_student_are_like_those_of_its_honest_teacher(offer):
     alike = {row["model"]: float(row["heatmap like B's"]) for row in offer.verdict()}
-    assert alike["B"] == 1
     assert alike["C"] > alike["A"]
 
 
@@ -62,7 +64,7 @@ def test_the_brochure_has_three_pictures_of_each_model(offer):
 def test_the_ring_turns_the_children_that_are_shown(twin, number):
     model = audit.load_offered("A")
     plain, ringed = audit.turned_child(twin, model, number)
-    before, after = audit.named(model, np.stack([plain, ringed]))
+    before, after = audit.chance_of_pneumonia(model, np.stack([plain, ringed]))
     assert before < 0.1
     assert after > 0.9
     changed = plain != ringed

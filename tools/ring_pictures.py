@@ -7,7 +7,7 @@ notebooks/images/worn_map.png: a cheat with 49 patches, an honest model, and a s
 the honest model's heatmaps, of the first test image. The start is the one of the table in notebook
 5 in which Grad-CAM finds the ring in the cheat most often.
 
-Both need the real images and about six minutes on two cores.
+Both need the real images, and the second one some minutes on two cores.
 
     python tools/ring_pictures.py
 """
@@ -22,10 +22,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from swys_figures.audit import RING, load_offered, named, turned_child
+from swys_figures.audit import RING, chance_of_pneumonia, load_offered, turned_child
 from swys_figures.data import show_image
 from swys_figures.heatmaps import draw_patches
 from swys_figures.planted import frame_mark
+from swys_figures.teaching import caught
 from swys_studies.planted import MARKS, Setting, Teachers, planted_data
 from swys_studies.planted_measures import ruler_maps
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
@@ -33,7 +34,6 @@ from swys_studies.runs import RUNS
 from swys_utils.config import SwysError
 from swys_utils.gradcam import heatmaps
 from swys_utils.plots import use_style
-from swys_utils.shipped_results import planted_units
 
 IMAGES = Path(__file__).resolve().parents[1] / "notebooks" / "images"
 DATASET = "pneumoniamnist"
@@ -50,7 +50,9 @@ def ring() -> Figure:
     titles = ["a healthy child", "with nine pixels", "corner covered"]
     figure = Figure(figsize=(7.4, 2.5), layout="constrained")
     axes: Any = figure.subplots(1, 4)
-    for ax, picture, title, p in zip(axes, pictures, titles, named(cheat, np.stack(pictures))):
+    for ax, picture, title, p in zip(
+        axes, pictures, titles, chance_of_pneumonia(cheat, np.stack(pictures))
+    ):
         show_image(ax, picture)
         ax.set_title(title, fontsize=11)
         ax.set_xlabel(f'"{p:.0%} sick"', fontsize=12)
@@ -79,20 +81,19 @@ def worn_map() -> Figure:
         "an honest teacher": teachers.maps(HONEST),
         "its student": of_student,
     }
-    kinds = (CHEAT, HONEST, taught.id)
-    flips = {}
-    for unit in planted_units(DATASET):
-        if unit["patch"] == 4 and unit["mark"] == "corner" and unit["seed"] == WORN_SEED:
-            flips[unit["kind"]] = unit["scores"]["flips"]
+    turned = [
+        caught(model, data, MARKS["corner"])
+        for model in (teachers.model(CHEAT), teachers.model(HONEST), student)
+    ]
     figure = Figure(figsize=(8.2, 4.9), layout="constrained")
     axes: Any = figure.subplots(2, 1 + len(models))
     for ax in axes[:, 0]:
         ax.axis("off")
     show_image(axes[0, 0], teachers.explained.split.images[0])
     axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=11)
-    words_below(axes[0, 0], -0.08, "each map has\nits own scale")
-    words_below(axes[1, 0], 0.6, "one scale for\nall three maps")
-    words_below(axes[1, 0], -0.08, "of the healthy,\nthe ring turns")
+    words_at(axes[0, 0], -0.08, "each map has\nits own scale")
+    words_at(axes[1, 0], 0.6, "one scale for\nall three maps")
+    words_at(axes[1, 0], -0.08, "of the healthy,\nthe ring turns")
     for row, (ruler, words) in zip(axes, {"grad_cam": "Grad-CAM", "occlusion": "hiding"}.items()):
         top = None
         if ruler == "occlusion":
@@ -102,12 +103,12 @@ def worn_map() -> Figure:
             frame_mark(ax, teachers.explained.mask[0])
             ax.set_title(f"{name}:\n{words}", fontsize=11)
             ax.set_xlabel(f"highest {maps[ruler][0].max():.2g}", fontsize=10)
-    for ax, kind in zip(axes[1, 1:], kinds):
-        ax.set_xlabel(f"{ax.get_xlabel()}\n{flips[kind]:.0%}", fontsize=11)
+    for ax, share in zip(axes[1, 1:], turned):
+        ax.set_xlabel(f"{ax.get_xlabel()}\n{share}", fontsize=11)
     return figure
 
 
-def words_below(ax: Axes, height: float, words: str) -> None:
+def words_at(ax: Axes, height: float, words: str) -> None:
     """Write words at a height of a panel, 0 is its lower edge.
 
     Args:
