@@ -129,8 +129,9 @@ def _draw_beyond_chance(
 def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     """What agreement means: three pairs of maps, each patch at its places in both orders.
 
-    The first pair is of two children and agrees as much as such pairs do on average. The others
-    are of one child each: the middle one of all children, and the one with the most alike maps.
+    The first pair is of two children and agrees as much as such pairs do on average; it is left out
+    where no two children have the same answer. The others are of one child each: the middle one of
+    all children, and the one with the most alike maps.
 
     Args:
         maps: name of a model -> float (N, gh, gw); the first and the last model are compared.
@@ -140,16 +141,18 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     others = shuffled(second, said[: len(second)])
     with_others = agreement(first, others)  # nan where no other child got the same answer
     with_same = np.nan_to_num(agreement(first, second))
-    chance = np.nanmean(with_others)
-    usual = np.nanargmin(abs(with_others - chance))
+    paired = np.flatnonzero(~np.isnan(with_others))
     order = with_same.argsort()
     middle = order[len(order) // 2]
     most = order[-1]
-    pairs = {
-        "two children": (first[usual], others[usual], with_others[usual]),
-        "the same child": (first[middle], second[middle], with_same[middle]),
-        "the most alike": (first[most], second[most], with_same[most]),
-    }
+    chance = 0.0
+    pairs = {}
+    if len(paired) > 0:
+        chance = with_others[paired].mean()
+        usual = paired[abs(with_others[paired] - chance).argmin()]
+        pairs["two children"] = (first[usual], others[usual], with_others[usual])
+    pairs["the same child"] = (first[middle], second[middle], with_same[middle])
+    pairs["the most alike"] = (first[most], second[most], with_same[most])
     figure, axes = plt.subplots(1, len(pairs), figsize=(9, 3.3), sharey=True)
     figure.set_layout_engine("constrained")
     names = (list(maps)[0], list(maps)[-1])

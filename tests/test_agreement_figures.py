@@ -110,3 +110,9 @@ def test_a_single_model_is_compared_with_itself():
     maps = np.random.default_rng(0).random((4, 4, 4))
     figure = orders_figure({"Tiny": maps}, np.zeros(4))
     assert figure.axes[1].get_title() == "the same child: 1.00,\n100 % beyond chance"
+
+
+def test_where_no_two_children_have_the_same_answer_there_is_no_such_pair():
+    maps = np.random.default_rng(0).random((3, 4, 4))
+    axes = orders_figure({"Base": maps, "Tiny": maps}, np.arange(3)).axes
+    assert [ax.get_title().split(":")[0] for ax in axes] == ["the same child", "the most alike"]
