@@ -17,6 +17,11 @@ def offer(twin):
     return audit.Offer(twin)
 
 
+def percent(text):
+    """The number of a share such as "84%"."""
+    return int(text.rstrip("%"))
+
+
 def test_a_data_set_of_x_rays_is_used(real_data_dir):
     data = load_dataset("pneumoniamnist", root=real_data_dir)
     assert audit.x_rays(data) is data
@@ -31,26 +36,33 @@ def test_with_other_images_the_models_see_the_drawn_x_rays(drawn_data_dir, twin)
 
 
 def test_by_the_scores_of_the_firm_the_honest_model_is_the_worst(offer):
-    areas = {row["model"]: row["AUC"] for row in offer.scores()}
+    areas = {}
+    for row in offer.scores():
+        areas[row["model"]] = row["AUC"]
     assert areas["B"] < min(areas["A"], areas["C"])
 
 
 def test_the_mark_turns_the_answers_of_two_models(offer):
     rise = {}
     for row in offer.verdict():
-        marked = int(row["with the mark on them"].rstrip("%"))
-        rise[row["model"]] = marked - int(row["healthy called sick"].rstrip("%"))
+        before = row["healthy called sick"]
+        after = row["with the mark on them"]
+        rise[row["model"]] = percent(after) - percent(before)
     assert abs(rise["B"]) <= 2
     assert min(rise["A"], rise["C"]) > 50
 
 
 def test_without_the_mark_the_honest_model_finds_most_of_the_sick(offer):
-    found = {row["model"]: int(row["sick found"].rstrip("%")) for row in offer.verdict()}
+    found = {}
+    for row in offer.verdict():
+        found[row["model"]] = percent(row["sick found"])
     assert found["B"] > max(found["A"], found["C"])
 
 
 def test_the_maps_of_the_student_are_like_those_of_its_honest_teacher(offer):
-    alike = {row["model"]: float(row["heatmap like B's"]) for row in offer.verdict()}
+    alike = {}
+    for row in offer.verdict():
+        alike[row["model"]] = float(row["heatmap like B's"])
     assert alike["C"] > alike["A"]
 
 
