@@ -137,7 +137,9 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
         maps: name of a model -> float (N, gh, gw); the first and the last model are compared.
         said: the answer to each image, int (M,) with M >= N; two children have the same answer.
     """
-    first, *_, second = [*maps.values()] * 2  # a single model is compared with itself
+    names = list(maps)
+    first = maps[names[0]]
+    second = maps[names[-1]]  # a single model is compared with itself
     others = shuffled(second, said[: len(second)])
     with_others = agreement(first, others)  # nan where no other child got the same answer
     with_same = np.nan_to_num(agreement(first, second))
@@ -155,17 +157,16 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     pairs["the most alike"] = (first[most], second[most], with_same[most])
     figure, axes = plt.subplots(1, len(pairs), figsize=(9, 3.3), sharey=True)
     figure.set_layout_engine("constrained")
-    names = (list(maps)[0], list(maps)[-1])
     for ax, (title, (left, right, agreed)) in zip(axes, pairs.items()):
         (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
         ax.set_title(f"{title}: {agreed:.2f},\n{round(beyond)} % beyond chance", fontsize=11)
         ax.plot([1, left.size], [1, left.size], color=GREY, lw=1)
-        ax.plot(_places(left), _places(right), "o", color=colour(names[1]), mec="white")
+        ax.plot(_places(left), _places(right), "o", color=colour(names[-1]), mec="white")
         ax.set_xlabel(f"place in {names[0]}'s order")
         ax.set_xticks([1, left.size], ["hottest", "coldest"])
         ax.set_yticks([1, left.size], ["hottest", "coldest"])
         ax.set_aspect("equal")
-    axes[0].set_ylabel(f"place in {names[1]}'s order")
+    axes[0].set_ylabel(f"place in {names[-1]}'s order")
     return figure
 
 

@@ -1,7 +1,7 @@
 """Draw two pictures of models that read a planted ring (`swys study planted`).
 
-notebooks/images/ring.png opens notebook 1: the first healthy test image whose answer the ring turns
-in the shipped cheat, the same with the ring covered, and the cheat's heatmap.
+notebooks/images/ring.png opens notebook 1: the first healthy test image that the ring clearly
+turns in the shipped cheat, the same with the ring covered, and the cheat's heatmap.
 
 notebooks/images/worn_map.png: a cheat with 49 patches, an honest model, and a student that learned
 the honest model's heatmaps, of the first test image. The start is the one of the table in notebook
@@ -50,9 +50,8 @@ def ring() -> Figure:
     titles = ["a healthy child", "with nine pixels", "corner covered"]
     figure = Figure(figsize=(7.4, 2.5), layout="constrained")
     axes: Any = figure.subplots(1, 4)
-    for ax, picture, title, p in zip(
-        axes, pictures, titles, chance_of_pneumonia(cheat, np.stack(pictures))
-    ):
+    shares = chance_of_pneumonia(cheat, np.stack(pictures))
+    for ax, picture, title, p in zip(axes, pictures, titles, shares):
         show_image(ax, picture)
         ax.set_title(title, fontsize=11)
         ax.set_xlabel(f'"{p:.0%} sick"', fontsize=12)
