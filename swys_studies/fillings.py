@@ -1,7 +1,8 @@
-"""Does it matter what a hidden patch is filled with? ``swys study fillings``.
+"""Does it matter how patches are hidden? ``swys study fillings``.
 
-A grey square is itself something in a picture. So the shipped models are asked with each filling of
-``occlusion``: do they still agree with Base, and does each agree with itself?
+A grey square is itself something in a picture, and where evidence is there twice, hiding one patch
+takes nothing away. So the shipped models are asked with each filling of ``occlusion``, and with
+random halves of the patches hidden: do they still agree with Base, and does each with itself?
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .compared_maps import compare, weights_beside_base
+from .planted_measures import by_subsets
 from .reference import study_data
 
-EVERY = 13  # one of how many test images is asked about, with each filling
+EVERY = 13  # one of how many test images is asked about, in each way
+HALVES = "halves"  # random halves of the patches are hidden together, behind the mean colour
+WAYS = (*FILLS, HALVES)  # with the others, single patches are hidden
 
 
 def fillings(
     dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str = ""
 ) -> list[dict[str, str]]:
-    """Hide the patches of test images behind each filling, and compare the maps of the models.
+    """Hide the patches of test images in several ways, and compare the maps of the models.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
@@ -62,47 +66,69 @@ def fillings(
 
 
 def compare_fillings(models: dict[str, VisionTransformer], images: np.ndarray) -> dict[str, dict]:
-    """Occlusion of each model with each filling, of the class that Base predicts.
+    """Occlusion of each model in each way, of the class that Base predicts.
 
     Args:
         models: id in ``SERIES`` -> model; Base is the first.
         images: uint8 (N, H, W) or (N, H, W, 3).
 
     Returns:
-        Id -> ``like_base``: filling -> ``compared_maps.compare`` with Base's map by the same
-        filling; ``like_grey``: filling -> the same with the model's own map by the mean colour.
+        Id -> ``like_base``: way -> ``compared_maps.compare`` with Base's map in the same way;
+        ``like_grey``: way -> the same with the model's own map by the mean colour.
     """
     answers = predict(next(iter(models.values())), images).argmax(axis=1)
     of_base: dict[str, np.ndarray] = {}
     found = {}
     for name, model in models.items():
         maps = {}
-        for fill in FILLS:
-            maps[fill] = occlusion(model, images, answers, fill=fill)
-            print(f"{SERIES[name].title}, {fill}: done", flush=True)
+        for way in WAYS:
+            maps[way] = hidden_in(way, model, images, answers)
+            print(f"{SERIES[name].title}, {way}: done", flush=True)
         of_base = of_base or maps
         found[name] = {
-            "like_base": {fill: compare(of_base[fill], maps[fill], answers) for fill in FILLS},
-            "like_grey": {fill: compare(maps["mean"], maps[fill], answers) for fill in FILLS},
+            "like_base": {way: compare(of_base[way], maps[way], answers) for way in WAYS},
+            "like_grey": {way: compare(maps["mean"], maps[way], answers) for way in WAYS},
         }
     return found
 
 
+def hidden_in(
+    way: str, model: VisionTransformer, images: np.ndarray, answers: np.ndarray
+) -> np.ndarray:
+    """What the answers rest on, with patches hidden in one of ``WAYS``.
+
+    Args:
+        way: one of ``WAYS``.
+        model: who is asked.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        answers: the class to ask about, int (N,).
+
+    Returns:
+        float32 (N, gh, gw).
+    """
+    if way != HALVES:
+        return occlusion(model, images, answers, fill=way)
+    maps = []
+    for index, answer in enumerate(answers):
+        maps.append(by_subsets(model, images[index : index + 1], int(answer)))
+    return np.stack(maps)
+
+
 def table(models: dict[str, dict]) -> list[dict[str, str]]:
-    """A row for each model and filling.
+    """A row for each model and way.
 
     Args:
         models: of ``compare_fillings``.
     """
     rows = []
     for name, found in models.items():
-        for fill in FILLS:
-            like_base = found["like_base"][fill]
+        for way in WAYS:
+            like_base = found["like_base"][way]
             row = {
                 "model": SERIES[name].title,
-                "hidden behind": fill,
+                "hidden": way,
                 "like Base": f"{like_base['spearman']:.2f} ({like_base['chance_in_class']:.2f})",
-                "like its own map with grey": f"{found['like_grey'][fill]['spearman']:.2f}",
+                "like its own map with grey": f"{found['like_grey'][way]['spearman']:.2f}",
             }
             rows.append(row)
     return rows

@@ -6,7 +6,6 @@ from small import some, vit
 from swys_studies import fillings
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
-from swys_utils.occlusion import FILLS
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +15,9 @@ def found(drawn_data_dir):
     return fillings.compare_fillings(models, images)
 
 
-def test_base_agrees_with_itself_behind_each_filling(found):
-    for fill in FILLS:
-        assert found["vit_base"]["like_base"][fill]["spearman"] == pytest.approx(1)
+def test_base_agrees_with_itself_in_each_way(found):
+    for way in fillings.WAYS:
+        assert found["vit_base"]["like_base"][way]["spearman"] == pytest.approx(1)
 
 
 def test_a_model_agrees_with_itself_behind_the_same_filling(found):
@@ -27,9 +26,9 @@ def test_a_model_agrees_with_itself_behind_the_same_filling(found):
     assert own["blur"]["spearman"] < 0.999
 
 
-def test_there_is_a_row_for_each_model_and_filling(found):
+def test_there_is_a_row_for_each_model_and_way(found):
     rows = fillings.table(found)
-    assert [row["hidden behind"] for row in rows] == list(FILLS) * 2
+    assert [row["hidden"] for row in rows] == list(fillings.WAYS) * 2
 
 
 def test_a_folder_without_base_is_refused(tmp_path, monkeypatch):
