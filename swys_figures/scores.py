@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import logit
 
 from swys_utils.metrics import Metrics
-from swys_utils.plots import GREY, SCORES, Scores, colour, spread_out
+from swys_utils.plots import GREY, SCORES, Scores, colour
 from swys_utils.shipped_results import SeriesResults, read_results
 
 AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
@@ -105,24 +105,22 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("test AUC")
     if np.isfinite(line):  # some images have only one class, and no AUC
-        axes[0].set_ylim(LOWEST_AUC, max(line + 0.04, axes[0].get_ylim()[1]))
+        axes[0].set_ylim(LOWEST_AUC, max(line + 0.04, axes[0].get_ylim()[1] + 0.01))
         right = axes[0].get_xlim()[1]
         axes[0].text(right, line - 0.004, "linear model", ha="right", va="top")
     return figure
 
 
 def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) -> None:
-    """The name of each model at the end of its curve."""
-    ends = [history[-1]["auc"] for history in histories.values()]
-    heights = spread_out(ends, gap=0.016)
-    for (name, history), height in zip(histories.items(), heights):
-        ax.text(
-            history[-1][key],
-            height,
-            f"  {name}",
+    """The name of each model above the end of its curve."""
+    for name, history in histories.items():
+        ax.annotate(
+            name,
+            (history[-1][key], history[-1]["auc"]),
+            xytext=(0, 7),
+            textcoords="offset points",
             color=colour(name),
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            ha="center",
         )
     longest = max(history[-1][key] for history in histories.values())
     ax.set_xlim(0, 1.25 * longest)
