@@ -233,6 +233,57 @@ def _with_range(values: Sequence[float], form: str) -> str:
     return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
+def by_passes(results: SeriesResults) -> Figure:
+    """Training loss and test AUC of complete runs of both sizes, after each pass.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+    """
+    content = read_results(results.dataset, "runs") or {"runs": []}
+    figure, axes = plt.subplots(
+        1,
+        2,
+        figsize=(8.4, 3.2),
+        layout="constrained",
+    )
+    panels = {
+        "train_loss": "training loss",
+        "test_auc": "test AUC",
+    }
+    for ax, (key, label) in zip(axes, panels.items()):
+        for prefix in WAYS["blurred views"]:
+            for run in content["runs"]:
+                if run["id"].startswith(prefix):
+                    values = [row[key] for row in run["history"]]
+                    _curve_to_its_end(ax, values, prefix)
+        ax.set_xlabel("passes through the training images")
+        ax.set_ylabel(label)
+    axes[1].set_ylim(bottom=0.85)
+    axes[0].plot([], [], color=colour("Base"), label="Base, twelve passes")
+    axes[0].plot([], [], color=colour("Tiny"), label="Tiny, twelve and thirty")
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def _curve_to_its_end(ax: Axes, values: Sequence[float], prefix: str) -> None:
+    """A curve over the passes, with a dot at its end; Base's is thicker and above the others."""
+    is_base = prefix.startswith("vit_base")
+    shade = colour("Base" if is_base else "Tiny")
+    ax.plot(
+        range(1, len(values) + 1),
+        values,
+        color=shade,
+        linewidth=2.4 if is_base else 1.4,
+        zorder=3 if is_base else 2,
+    )
+    ax.plot(
+        len(values),
+        values[-1],
+        "o",
+        color=shade,
+    )
+
+
 def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """How sure a model is of its answers against how often they are right, a panel for each.
 

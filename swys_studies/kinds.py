@@ -94,7 +94,7 @@ AS_LONG_AS_BASE = replace(
     TINY,
     title=f"{TINY.title}, as many passes as Base",
     method="labels_12",
-    seeds_elsewhere=0,
+    seeds_elsewhere=2,
     epochs=reference_recipe(BASE.model).epochs,
 )
 # Is it the size, or that turning and scaling blur a picture of 28 px?

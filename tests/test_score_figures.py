@@ -5,7 +5,7 @@ import pytest
 
 from swys_figures import scores as score_figures
 from swys_utils.metrics import evaluate
-from swys_utils.shipped_results import series_results
+from swys_utils.shipped_results import read_results, series_results
 
 
 @pytest.fixture
@@ -106,3 +106,14 @@ def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
     assert "expects 50 of 100 sick, 25 are" in title
     heights = sum(abs(patch.get_height()) for patch in figure.axes[0].patches)
     assert heights == pytest.approx(100)
+
+
+def test_each_run_has_a_curve_of_its_training_loss_and_one_of_its_auc():
+    results = series_results()
+    runs = read_results(results.dataset, "runs")["runs"]
+    of_both_sizes = score_figures.WAYS["blurred views"]
+    drawn = [run for run in runs if run["id"].startswith(of_both_sizes)]
+    losses, areas = score_figures.by_passes(results).axes
+    for ax, key in ((losses, "train_loss"), (areas, "test_auc")):
+        ends = {line.get_ydata()[-1] for line in ax.lines if len(line.get_ydata())}
+        assert ends == {run["history"][-1][key] for run in drawn}
