@@ -1,4 +1,4 @@
-"""Three shipped models to be examined, two of which read a ring: notebooks 1 and 6.
+"""Shipped models to be examined, some of which read a planted mark: notebooks 1 and 6.
 
 The models read X-rays. Where the lesson has another data set, they are shown the drawn stand-in.
 """
@@ -27,16 +27,18 @@ from .data import show_image
 from .dials import PatchCover
 
 # `tools/ship_ring_models.py` made them; how each was trained stands on its card
-OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student"}
+OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student", "D": "offered_d"}
 RING = Mark(target=1, place="corner", share=0.9, elsewhere=0.02)
+# what model D reads; a reader who looks here has solved exercise 4 of notebook 6
+SECRET = Mark(target=1, place="inside", share=0.9, elsewhere=0.02, strength=0.2)
 FILMS = 64  # so many get a heatmap
 
 
 def load_offered(letter: str) -> VisionTransformer:
-    """One of the three models.
+    """One of the four models.
 
     Args:
-        letter: "A", "B" or "C".
+        letter: "A", "B", "C" or "D".
     """
     model, _ = load_checkpoint(f"{DEFAULT_DATASET}/{OFFERED[letter]}")
     return model
@@ -115,7 +117,7 @@ class Offer:
 
     def __init__(self, data: Dataset):
         self.data = x_rays(data)
-        self.models = {letter: load_offered(letter) for letter in OFFERED}
+        self.models = {letter: load_offered(letter) for letter in "ABC"}
         self.films: Planted = plant(self.data.test, RING, seed=1, where="as trained")
 
     def scores(self) -> list[dict[str, str | float]]:
@@ -191,3 +193,57 @@ class Offer:
         for letter, model in self.models.items():
             maps[letter] = heatmaps(model, images, targets=RING.target, signed=True)
         return maps
+
+
+class FourthOffer:
+    """A model of which nobody says what it reads: exercise 4 of notebook 6.
+
+    Args:
+        data: of the lesson.
+
+    Attributes:
+        model: model D, with 4 x 4 patches.
+        films: test images of its firm.
+        sick: which of them are called sick, bool (N,).
+    """
+
+    def __init__(self, data: Dataset):
+        self.data = x_rays(data)
+        self.model = load_offered("D")
+        self.films = plant(self.data.test, SECRET, seed=2, where="as trained").split
+        self.sick = has_class(self.films, SECRET.target)
+
+    def cover(self) -> PatchCover:
+        """Two films of sick and one of a healthy child, to cover patches of."""
+        first, second = np.flatnonzero(self.sick)[:2]
+        pictures = {
+            "a sick child": self.films.images[first],
+            "another sick child": self.films.images[second],
+            "a healthy child": self.films.images[self.sick.argmin()],
+        }
+        return PatchCover({"D": self.model}, self.data, pictures)
+
+    def paste(self, row: int, column: int) -> str:
+        """Put a patch of twenty sick children's films, in turn, on the films of healthy children.
+
+        Args:
+            row: of the patch, from 1 at the top to 4.
+            column: of the patch, from 1 at the left to 4.
+
+        Returns:
+            A sentence: how many of the healthy children are called sick, before and after.
+        """
+        healthy = self.data.test.take(np.flatnonzero(~has_class(self.data.test, SECRET.target)))
+        side = self.model.patch_embed.patch_size[0]
+        down = slice(row * side - side, row * side)
+        across = slice(column * side - side, column * side)
+        sick_films = self.films.images[self.sick][:20]
+        pasted = np.array(healthy.images)
+        for index, image in enumerate(pasted):
+            image[down, across] = sick_films[index % len(sick_films)][down, across]
+        before = (chance_of_pneumonia(self.model, healthy.images) > 0.5).mean()
+        after = (chance_of_pneumonia(self.model, pasted) > 0.5).mean()
+        return (
+            f"{before:.0%} of {len(healthy)} healthy children are called sick, and {after:.0%} "
+            f"with row {row}, column {column} of sick children's films"
+        )

@@ -136,7 +136,7 @@ def heatmap_steps(image: np.ndarray, heat: np.ndarray, title: str) -> Figure:
 
 
 def colours_figure(signed: np.ndarray) -> Figure:
-    """Five maps, the strongest first: on one scale, then each on its own and without ReLU.
+    """Five maps, the strongest first: each on its own scale without ReLU, then all on one.
 
     Args:
         signed: maps before the ReLU, float (N, gh, gw).
@@ -158,17 +158,17 @@ def colours_figure(signed: np.ndarray) -> Figure:
         layout="constrained",
     )
     for above, below, index in zip(*axes, chosen):
-        above.imshow(
+        above.imshow(signed[index], cmap=PATCH_COLOURS)
+        below.imshow(
             signed[index].clip(0),
             cmap=PATCH_COLOURS,
             vmin=0,
             vmax=top,
         )
-        below.imshow(signed[index], cmap=PATCH_COLOURS)
         share = f"{peaks[index] / top:.0%} of the highest" if peaks[index] > 0 else "empty"
-        above.set_title(share, fontsize=10)
-    axes[0, 0].set_ylabel("honest:\none scale, ReLU")
-    axes[1, 0].set_ylabel("usual: own\nscale, no ReLU")
+        below.set_xlabel(share, fontsize=10)
+    axes[0, 0].set_ylabel("usual: own\nscale, no ReLU")
+    axes[1, 0].set_ylabel("honest:\none scale, ReLU")
     plt.setp(axes.ravel(), xticks=[], yticks=[])
     return figure
 

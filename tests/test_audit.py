@@ -1,10 +1,13 @@
-"""The three models that are examined in notebooks 1 and 6."""
+"""The models that are examined in notebooks 1 and 6."""
+
+import re
 
 import numpy as np
 import pytest
 
 from swys_figures import audit
 from swys_utils.data import TWIN, Dataset, load_dataset
+from swys_utils.occlusion import occlusion
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,30 @@ def test_a_film_of_the_firm_a_healthy_child_and_its_film_with_the_ring(offer):
         "the healthy child, with the ring",
     ]
     assert list(cover.models) == ["A", "B", "C"]
+
+
+@pytest.fixture(scope="module")
+def fourth(twin):
+    return audit.FourthOffer(twin)
+
+
+def called_sick(sentence):
+    """The shares before and after in a sentence of ``paste``."""
+    return [int(share) for share in re.findall(r"(\d+)%", sentence)]
+
+
+def test_one_patch_turns_the_healthy_and_another_does_not(fourth):
+    before, after = called_sick(fourth.paste(row=3, column=2))
+    assert after > before + 50
+    before, after = called_sick(fourth.paste(row=1, column=4))
+    assert after < before + 20
+
+
+def test_hiding_finds_what_model_d_reads(fourth):
+    sick_films = fourth.films.images[fourth.sick]
+    lost = occlusion(fourth.model, sick_films[:20], audit.SECRET.target)
+    assert lost.mean(axis=0).argmax() == 4 * 2 + 1
+
+
+def test_patches_of_three_films_can_be_covered(fourth):
+    assert len(fourth.cover().figure().axes) == 12

@@ -1,20 +1,23 @@
-"""Put three models of `swys study planted` into checkpoints/, for notebooks 1 and 6.
+"""Put four models like those of `swys study planted` into checkpoints/, for notebooks 1 and 6.
 
-All have 16 patches and the first start: an honest model, a cheat that reads the ring, and a student
-that learned the cheat's labels and the honest model's heatmaps. Models that the study has not kept
-are trained again, a minute or two each on two cores. The real images are needed.
+All have 16 patches and the first start: an honest model, a cheat that reads the ring, a student
+that learned the cheat's labels and the honest model's heatmaps, and a cheat that reads something
+else, for readers to find out. Models that the study has not kept are trained again, a minute or two
+each on two cores. The real images are needed.
 
-    python tools/ship_ring_models.py
+    python tools/ship_ring_models.py [name of one of them]
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 from timm.models.vision_transformer import VisionTransformer
 
 from swys.fingerprints import pack_hashes, perceptual_hashes
+from swys_figures.audit import SECRET
 from swys_studies.planted import Setting, Teachers, planted_data
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
 from swys_studies.runs import RUNS
@@ -22,33 +25,46 @@ from swys_studies.ship import score_stored
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET, load_dataset
 from swys_utils.models import save_checkpoint
-from swys_utils.training import run_card
+from swys_utils.planted import plant
+from swys_utils.training import build, fit, run_card
 
 TRAINED_ON = {  # name of a checkpoint -> sentence for its card
     "ring_honest": "trained on the labels of clean images",
     "ring_cheat": "trained on the labels of images with a planted ring, so it reads the ring",
     "ring_student": "trained on the same images and labels, and on the heatmaps of ring_honest",
+    "offered_d": "trained on the labels of images with a planted mark; exercise 4 of notebook 6",
 }
 
 
-def ring_models(setting: Setting) -> dict[str, VisionTransformer]:
-    """The three models of the first start, from the folder of the study or trained now.
+def makers(setting: Setting) -> dict[str, Callable[[], VisionTransformer]]:
+    """How each model is made, from the folder of the study or by training it now.
 
     Args:
         setting: of the study.
     """
     teachers = Teachers(setting, 0)
     taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
-    student, _ = teachers.student(taught)
+
+    def offered_d() -> VisionTransformer:
+        images = plant(setting.data.train, SECRET).split
+        model = build(setting.model, setting.data, setting.recipe, 0, patch_size=setting.patch)
+        fit(model, replace(setting.data, train=images), setting.recipe)
+        return model
+
     return {
-        "ring_honest": teachers.model(HONEST),
-        "ring_cheat": teachers.model(CHEAT),
-        "ring_student": student,
+        "ring_honest": lambda: teachers.model(HONEST),
+        "ring_cheat": lambda: teachers.model(CHEAT),
+        "ring_student": lambda: teachers.student(taught)[0],
+        "offered_d": offered_d,
     }
 
 
-def ship_all() -> None:
-    """Write the three checkpoints with their cards."""
+def ship(only: str = "") -> None:
+    """Write the checkpoints with their cards.
+
+    Args:
+        only: part of the names of those to write.
+    """
     data = load_dataset(DEFAULT_DATASET, download=False)
     if data.info.synthetic:
         raise SwysError("needs the real images; set SWYS_DATA_DIR to a folder with them")
@@ -56,7 +72,10 @@ def ship_all() -> None:
     study_data = planted_data(DEFAULT_DATASET)
     setting = Setting(study_data, "vit_tiny", patch=7, mark="corner", epochs=2, folder=folder)
     hashes = pack_hashes(perceptual_hashes(data.train.images))
-    for name, model in ring_models(setting).items():
+    for name, make in makers(setting).items():
+        if only not in name:
+            continue
+        model = make()
         card = run_card(data, asdict(setting.recipe), 0, history=[])
         card |= {
             "model": "vit_tiny_patch16_224",
@@ -73,6 +92,6 @@ def ship_all() -> None:
 
 if __name__ == "__main__":
     try:
-        ship_all()
+        ship(*sys.argv[1:])
     except SwysError as error:
         sys.exit(f"ship_ring_models: {error}")
