@@ -134,7 +134,12 @@ def fixed_part_figure(
     for program, (fixed, _) in lines.items():
         text = f"{program}: {fixed:.1f} ms fixed"
         corner.text(smallest, times[program] - below, text, va="top")
-    corner.text(foretold_at, measured - below, title, va="top")
+    corner.annotate(
+        title,
+        (foretold_at, measured),
+        xytext=(0.1 * smallest, 0.85 * highest),
+        arrowprops={"arrowstyle": "-", "color": GREY},
+    )
     corner.set_xlim(0, 2 * smallest)
     corner.set_ylim(0, 1.4 * highest)
     corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)

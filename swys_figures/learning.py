@@ -176,6 +176,7 @@ def _mark_lowest(ax: Axes, seconds: Sequence[float], losses: Sequence[float]) ->
         fontsize=9,
         va="top",
         ha="right" if lowest > 0 else "left",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
     )
 
 

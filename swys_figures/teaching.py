@@ -102,25 +102,29 @@ class StudentCurves:
             color="black",
             lw=1,
         )
-        ax.text(
-            0.02 * self.seconds, height + 0.005, f"{text}: {height:.2f}", va="bottom", fontsize=9
-        )
-        ends = {name: rows[-1]["auc"] for name, rows in self.history.items()}
-        heights = spread_out(list(ends.values()), gap=0.045)
-        for (name, rows), place in zip(self.history.items(), heights):
-            shade = colour(name)
-            seconds = [row["seconds"] for row in rows]
+        ends = {text: height}
+        shades = {text: "black"}
+        for name, rows in self.history.items():
+            ends[name] = rows[-1]["auc"]
+            shades[name] = colour(name)
             ax.plot(
-                seconds,
+                [row["seconds"] for row in rows],
                 [row["auc"] for row in rows],
                 ".-",
-                color=shade,
+                color=shades[name],
                 lw=2,
             )
-            label = f"{name}: {ends[name]:.2f}"
-            ax.text(1.06 * self.seconds, place, label, color=shade, va="center")
+        places = spread_out(list(ends.values()), gap=0.045)
+        for (name, end), place in zip(ends.items(), places):
+            ax.text(
+                1.03 * self.seconds,
+                place,
+                f"{name}: {end:.2f}",
+                color=shades[name],
+                va="center",
+            )
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
-        ax.set_xlim(0, 1.45 * self.seconds)
+        ax.set_xlim(0, 1.5 * self.seconds)
         return figure
 
     def _redraw(self) -> None:
