@@ -66,7 +66,8 @@ def ring() -> Figure:
 def worn_map() -> Figure:
     """What Grad-CAM marks and what the answer rests on, in three models.
 
-    Log-odds have one scale for all models; Grad-CAM's values, which have no unit, one for each.
+    Log-odds have one scale for all models, which ends at the cheat's highest value; Grad-CAM's
+    values, which have no unit, one for each.
     """
     folder = RUNS / "planted" / DATASET
     data = planted_data(DATASET)
@@ -91,12 +92,12 @@ def worn_map() -> Figure:
     show_image(axes[0, 0], teachers.explained.split.images[0])
     axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=11)
     words_at(axes[0, 0], -0.08, "each map has\nits own scale")
-    words_at(axes[1, 0], 0.6, "one scale for\nall three maps")
+    words_at(axes[1, 0], 0.6, "one scale for all,\nfull at the cheat's\nhighest")
     words_at(axes[1, 0], -0.08, "of the healthy,\nthe ring turns")
     for row, (ruler, words) in zip(axes, {"grad_cam": "Grad-CAM", "occlusion": "hiding"}.items()):
         top = None
         if ruler == "occlusion":
-            top = max(maps[ruler][0].max() for maps in models.values())
+            top = models["the cheat"][ruler][0].max()
         for ax, (name, maps) in zip(row[1:], models.items()):
             draw_patches(ax, maps[ruler][0], (28, 28), top=top)
             frame_mark(ax, teachers.explained.mask[0])
