@@ -174,11 +174,13 @@ class Offer:
         maps = self._maps(ringed.images[:FILMS])
         rows = []
         for letter, model in self.models.items():
-            alarm = chance_of_pneumonia(model, test.images) > 0.5
+            p = chance_of_pneumonia(model, test.images)
+            alarm = p > 0.5
             with_ring = chance_of_pneumonia(model, ringed.images) > 0.5
             alike = np.nanmean(agreement(maps["B"], maps[letter]))
             row = {
                 "model": letter,
+                "AUC": f"{roc_auc_score(sick, p):.3f}",
                 "sick found": f"{alarm[sick].mean():.0%}",
                 "healthy called sick": f"{alarm[~sick].mean():.0%}",
                 "with the mark on them": f"{with_ring[~sick].mean():.0%}",

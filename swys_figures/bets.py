@@ -14,9 +14,9 @@ from swys_utils.shipped_results import SeriesResults
 from .agreement import beyond_chance
 
 OPEN = "no bet yet"
-CHOICES = ["nearly all", "a part", "next to nothing"]  # of what a second large model keeps
-NEARLY_ALL = 0.95
-NEXT_TO_NOTHING = 0.25
+# of what a second large model keeps, and from which share on; less is next to nothing
+SHARES = {"nearly all": 0.95, "most": 0.75, "a part": 0.25}
+CHOICES = [*SHARES, "next to nothing"]
 KEPT = ["its scores", "its answers", "the reasons for them", "its heatmaps"]
 TAUGHT = {  # id in ``SERIES`` -> how its questions begin
     "vit_tiny_answers": "Tiny, answers:",
@@ -87,11 +87,13 @@ def _all_bets() -> dict[str, dict[str, str]]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def kept_rows(results: SeriesResults) -> list[dict[str, str]]:
+def kept_rows(results: SeriesResults, answers_by_chance: float = 0.0) -> list[dict[str, str]]:
     """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks; means over runs.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
+        answers_by_chance: share of the images on which a model that has nothing of Base gives its
+            answer, below 1; whether answers are kept is counted from there.
     """
     bets = read_bets("kept")
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
@@ -107,7 +109,7 @@ def kept_rows(results: SeriesResults) -> list[dict[str, str]]:
         row = {
             "of Base's": question.removeprefix("its ").removeprefix("the "),
             "your bet": bets.get(question, OPEN),
-            "it keeps": _verdict(tiny, base),
+            "it keeps": _verdict(tiny, base, answers_by_chance if question == KEPT[1] else 0),
             "in %": words,
             "Tiny": _percent(tiny),
             "a second Base": _percent(base),
@@ -158,14 +160,15 @@ def _shares(
     return one, base, tinys
 
 
-def _verdict(own: Sequence[float], base: Sequence[float]) -> str:
+def _verdict(own: Sequence[float], base: Sequence[float], chance: float) -> str:
     """Which of ``CHOICES`` is right, or nothing where a share was not measured."""
     if not len(own) or not len(base):
         return ""
-    share = np.mean(own) / np.mean(base)
-    if share >= NEARLY_ALL:
-        return CHOICES[0]
-    return CHOICES[1] if share > NEXT_TO_NOTHING else CHOICES[2]
+    kept = (np.mean(own) - chance) / (np.mean(base) - chance)
+    for verdict, least in SHARES.items():
+        if kept >= least:
+            return verdict
+    return CHOICES[-1]
 
 
 def _percent(shares: Sequence[float]) -> str:

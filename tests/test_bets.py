@@ -61,3 +61,11 @@ def test_a_row_for_each_question_about_the_students():
     rows = bets.taught_rows(series_results())
     assert [row["question"] for row in rows] == bets.taught_questions()
     assert all(row["it has"] and row["a second Base has"] for row in rows)
+
+
+def test_answers_are_counted_from_chance():
+    verdicts = []
+    for chance in (0.0, 0.825, 0.92):
+        rows = bets.kept_rows(series_results(), chance)
+        verdicts.append(rows[1]["it keeps"])
+    assert verdicts == ["nearly all", "most", "a part"]
