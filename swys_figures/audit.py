@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import VisionTransformer
 
+from swys_utils.config import SwysError
 from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps, overlay
@@ -212,16 +213,23 @@ class FourthOffer:
     def __init__(self, data: Dataset):
         self.data = x_rays(data)
         self.model = load_offered("D")
-        self.films = plant(self.data.test, SECRET, seed=2, where="as trained").split
+        planted = plant(self.data.test, SECRET, seed=2, where="as trained")
+        self.films = planted.split
         self.sick = has_class(self.films, SECRET.target)
+        self._marked = planted.mask.any(axis=(1, 2))
 
     def cover(self) -> PatchCover:
-        """Two films of sick and one of a healthy child, to cover patches of."""
-        first, second = np.flatnonzero(self.sick)[:2]
+        """Two films of sick children and one of a healthy child, to cover patches of.
+
+        The mark is on the first two; the third is the one that the model calls healthy most surely.
+        """
+        first, second = np.flatnonzero(self.sick & self._marked)[:2]
+        others = np.flatnonzero(~self.sick & ~self._marked)
+        p = chance_of_pneumonia(self.model, self.films.images[others])
         pictures = {
             "a sick child": self.films.images[first],
             "another sick child": self.films.images[second],
-            "a healthy child": self.films.images[self.sick.argmin()],
+            "a healthy child": self.films.images[others[p.argmin()]],
         }
         return PatchCover({"D": self.model}, self.data, pictures)
 
@@ -234,7 +242,13 @@ class FourthOffer:
 
         Returns:
             A sentence: how many of the healthy children are called sick, before and after.
+
+        Raises:
+            SwysError: there is no such patch.
         """
+        rows, columns = self.model.patch_embed.grid_size
+        if not (1 <= row <= rows and 1 <= column <= columns):
+            raise SwysError(f"no patch ({row}, {column}); rows and columns are from 1 to {rows}")
         healthy = self.data.test.take(np.flatnonzero(~has_class(self.data.test, SECRET.target)))
         side = self.model.patch_embed.patch_size[0]
         down = slice(row * side - side, row * side)

@@ -16,7 +16,7 @@ from torch import Tensor
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.config import write_json
 from swys_utils.models import count_parameters, create_model
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import GREY, colour, spread_out
 from swys_utils.splits import Split
 from swys_utils.training import predict
 
@@ -131,9 +131,16 @@ def fixed_part_figure(
         times[program] = fixed + growing * smallest
     highest = max(times.values())
     below = 0.05 * highest
-    for program, (fixed, _) in lines.items():
+    heights = spread_out([time - below for time in times.values()], gap=0.11 * highest)
+    for (program, (fixed, _)), height in zip(lines.items(), heights):
         text = f"{program}: {fixed:.1f} ms fixed"
-        corner.text(smallest, times[program] - below, text, va="top")
+        corner.text(
+            smallest,
+            height,
+            text,
+            va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )
     corner.annotate(
         title,
         (foretold_at, measured),

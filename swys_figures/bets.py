@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 import numpy as np
 
+from swys_utils.baseline import linear_logits
 from swys_utils.config import BUILD, write_json
+from swys_utils.data import Dataset
 from swys_utils.shipped_results import SeriesResults
 
 from .agreement import beyond_chance
@@ -92,8 +94,8 @@ def kept_rows(results: SeriesResults, answers_by_chance: float = 0.0) -> list[di
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
-        answers_by_chance: share of the images on which a model that has nothing of Base gives its
-            answer, below 1; whether answers are kept is counted from there.
+        answers_by_chance: as the function of that name returns it; whether answers are kept is
+            counted from there.
     """
     bets = read_bets("kept")
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
@@ -117,6 +119,25 @@ def kept_rows(results: SeriesResults, answers_by_chance: float = 0.0) -> list[di
         }
         rows.append(row)
     return rows
+
+
+def answers_by_chance(results: SeriesResults, data: Dataset) -> float:
+    """On what share of the test images notebook 1's linear model gives the first Base's answer.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+        data: of the lesson.
+
+    Returns:
+        A share from 0 to 1; 0 where the results are of other images.
+    """
+    if results.dataset != data.info.results_name:
+        return 0.0
+    of_base = [int(digit, 36) for digit in results.runs["vit_base"][0]["predicted"]]
+    if len(of_base) != len(data.test):
+        return 0.0
+    of_linear = linear_logits(data, data.test.images).argmax(axis=1)
+    return float(np.mean(of_linear == of_base))
 
 
 def taught_questions() -> list[str]:
@@ -164,6 +185,8 @@ def _verdict(own: Sequence[float], base: Sequence[float], chance: float) -> str:
     """Which of ``CHOICES`` is right, or nothing where a share was not measured."""
     if not len(own) or not len(base):
         return ""
+    if np.mean(base) <= chance:
+        return ""  # nothing to count from
     kept = (np.mean(own) - chance) / (np.mean(base) - chance)
     for verdict, least in SHARES.items():
         if kept >= least:

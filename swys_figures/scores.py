@@ -14,7 +14,7 @@ from scipy.special import logit
 
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour
-from swys_utils.shipped_results import SeriesResults, read_results
+from swys_utils.shipped_results import OLD_METHODS, SeriesResults, read_results
 
 AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
 # how the complete runs of Base and Tiny were trained -> what their ids begin with
@@ -198,11 +198,10 @@ def ways_table(
         Rows for ``results.as_table``: means over the runs and, of healthy and sick on the test
         images, in brackets the lowest and the highest. A way that was not trained has no row.
     """
-    content = read_results(results.dataset, "runs") or {"runs": []}
     rows = []
     for way in ways:
         for prefix in WAYS[way]:
-            runs = [run for run in content["runs"] if run["id"].startswith(prefix)]
+            runs = _runs_of(results, prefix)
             if not runs:
                 continue
             cells = {
@@ -222,6 +221,17 @@ def ways_table(
     return rows
 
 
+def _runs_of(results: SeriesResults, prefix: str) -> list[dict[str, Any]]:
+    """The complete runs of one of ``WAYS``, by today's names or earlier ones."""
+    content = read_results(results.dataset, "runs") or {"runs": []}
+    runs = []
+    for run in content["runs"]:
+        model, method, _ = run["id"].split("/")
+        if f"{model}/{OLD_METHODS.get(method, method)}/" == prefix:
+            runs.append(run)
+    return runs
+
+
 def _mean(values: Sequence[float], form: str) -> str:
     return f"{np.mean(values):{form}}"
 
@@ -239,7 +249,6 @@ def by_passes(results: SeriesResults) -> Figure:
     Args:
         results: of ``shipped_results.series_results``.
     """
-    content = read_results(results.dataset, "runs") or {"runs": []}
     figure, axes = plt.subplots(
         1,
         2,
@@ -252,15 +261,14 @@ def by_passes(results: SeriesResults) -> Figure:
     }
     for ax, (key, label) in zip(axes, panels.items()):
         for prefix in WAYS["blurred views"]:
-            for run in content["runs"]:
-                if run["id"].startswith(prefix):
-                    values = [row[key] for row in run["history"]]
-                    _curve_to_its_end(ax, values, prefix)
+            for run in _runs_of(results, prefix):
+                values = [row[key] for row in run["history"]]
+                _curve_to_its_end(ax, values, prefix)
         ax.set_xlabel("passes through the training images")
         ax.set_ylabel(label)
     axes[1].set_ylim(bottom=0.85)
-    axes[0].plot([], [], color=colour("Base"), label="Base, twelve passes")
-    axes[0].plot([], [], color=colour("Tiny"), label="Tiny, twelve and thirty")
+    axes[0].plot([], [], color=colour("Base"), label="Base")
+    axes[0].plot([], [], color=colour("Tiny"), label="Tiny")
     axes[0].legend(frameon=False)
     return figure
 

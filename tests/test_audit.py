@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from swys_figures import audit
+from swys_utils.config import SwysError
 from swys_utils.data import TWIN, Dataset, load_dataset
 from swys_utils.occlusion import occlusion
 
@@ -125,6 +126,12 @@ def test_one_patch_turns_the_healthy_and_another_does_not(fourth):
     assert after > before + 50
     before, after = called_sick(fourth.paste(row=1, column=4))
     assert after < before + 20
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 3), (5, 2), (1, 0), (2, 5)])
+def test_a_patch_that_is_not_there_is_refused(fourth, row, column):
+    with pytest.raises(SwysError, match="from 1 to 4"):
+        fourth.paste(row, column)
 
 
 def test_hiding_finds_what_model_d_reads(fourth):

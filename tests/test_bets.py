@@ -3,6 +3,7 @@
 import pytest
 
 from swys_figures import bets
+from swys_utils.data import load_dataset
 from swys_utils.shipped_results import series_results
 
 
@@ -65,7 +66,17 @@ def test_a_row_for_each_question_about_the_students():
 
 def test_answers_are_counted_from_chance():
     verdicts = []
-    for chance in (0.0, 0.825, 0.92):
+    for chance in (0.0, 0.825, 0.92, 1.0):
         rows = bets.kept_rows(series_results(), chance)
         verdicts.append(rows[1]["it keeps"])
-    assert verdicts == ["nearly all", "most", "a part"]
+    assert verdicts == ["nearly all", "most", "a part", ""]
+
+
+def test_the_linear_model_is_not_compared_with_runs_of_other_images(drawn_data_dir):
+    data = load_dataset("bloodmnist", root=drawn_data_dir)
+    assert bets.answers_by_chance(series_results(), data) == 0
+
+
+def test_the_linear_model_shares_many_answers_with_base(real_data_dir):
+    data = load_dataset("pneumoniamnist", root=real_data_dir)
+    assert 0.7 < bets.answers_by_chance(series_results(), data) < 0.9

@@ -22,7 +22,7 @@ from swys_studies.planted import Setting, Teachers, planted_data
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
 from swys_studies.runs import RUNS
 from swys_studies.ship import score_stored
-from swys_utils.config import CHECKPOINTS, SwysError, write_json
+from swys_utils.config import CHECKPOINTS, SwysError, unknown, write_json
 from swys_utils.data import DEFAULT_DATASET, load_dataset
 from swys_utils.models import save_checkpoint
 from swys_utils.planted import plant
@@ -64,6 +64,9 @@ def ship(only: str = "") -> None:
 
     Args:
         only: part of the names of those to write.
+
+    Raises:
+        SwysError: no real images, or no such model.
     """
     data = load_dataset(DEFAULT_DATASET, download=False)
     if data.info.synthetic:
@@ -72,9 +75,10 @@ def ship(only: str = "") -> None:
     study_data = planted_data(DEFAULT_DATASET)
     setting = Setting(study_data, "vit_tiny", patch=7, mark="corner", epochs=2, folder=folder)
     hashes = pack_hashes(perceptual_hashes(data.train.images))
-    for name, make in makers(setting).items():
-        if only not in name:
-            continue
+    chosen = {name: make for name, make in makers(setting).items() if only in name}
+    if not chosen:
+        raise SwysError(unknown("model", only, TRAINED_ON))
+    for name, make in chosen.items():
         model = make()
         card = run_card(data, asdict(setting.recipe), 0, history=[])
         card |= {
