@@ -130,17 +130,7 @@ def fixed_part_figure(
     for program, (fixed, growing) in lines.items():
         times[program] = fixed + growing * smallest
     highest = max(times.values())
-    below = 0.05 * highest
-    heights = spread_out([time - below for time in times.values()], gap=0.11 * highest)
-    for (program, (fixed, _)), height in zip(lines.items(), heights):
-        text = f"{program}: {fixed:.1f} ms fixed"
-        corner.text(
-            smallest,
-            height,
-            text,
-            va="top",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
-        )
+    _name_fixed_parts(corner, lines, times, smallest)
     corner.annotate(
         title,
         (foretold_at, measured),
@@ -151,6 +141,26 @@ def fixed_part_figure(
     corner.set_ylim(0, 1.4 * highest)
     corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
     return figure
+
+
+def _name_fixed_parts(
+    ax: Axes,
+    lines: Mapping[str, tuple[float, float]],
+    times: Mapping[str, float],
+    smallest: float,
+) -> None:
+    """Beside the dots of the smallest model, what part of its time is fixed in each program."""
+    highest = max(times.values())
+    below = [time - 0.05 * highest for time in times.values()]
+    heights = spread_out(below, gap=0.11 * highest)
+    for (program, (fixed, _)), height in zip(lines.items(), heights):
+        ax.text(
+            smallest,
+            height,
+            f"{program}: {fixed:.1f} ms fixed",
+            va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )
 
 
 def _draw_program(
