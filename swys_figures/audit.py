@@ -249,7 +249,7 @@ class FourthOffer:
         rows, columns = self.model.patch_embed.grid_size
         if not (1 <= row <= rows and 1 <= column <= columns):
             raise SwysError(f"no patch ({row}, {column}); rows and columns are from 1 to {rows}")
-        healthy = self.data.test.take(np.flatnonzero(~has_class(self.data.test, SECRET.target)))
+        healthy = self.data.test.take(~has_class(self.data.test, SECRET.target))
         side = self.model.patch_embed.patch_size[0]
         down = slice(row * side - side, row * side)
         across = slice(column * side - side, column * side)

@@ -89,13 +89,12 @@ def _all_bets() -> dict[str, dict[str, str]]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def kept_rows(results: SeriesResults, answers_by_chance: float = 0.0) -> list[dict[str, str]]:
+def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, str]]:
     """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks; means over runs.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
-        answers_by_chance: as the function of that name returns it; whether answers are kept is
-            counted from there.
+        by_chance: of ``answers_by_chance``; whether answers are kept is counted from there.
     """
     bets = read_bets("kept")
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
@@ -111,7 +110,7 @@ def kept_rows(results: SeriesResults, answers_by_chance: float = 0.0) -> list[di
         row = {
             "of Base's": question.removeprefix("its ").removeprefix("the "),
             "your bet": bets.get(question, OPEN),
-            "it keeps": _verdict(tiny, base, answers_by_chance if question == KEPT[1] else 0),
+            "it keeps": _verdict(tiny, base, by_chance if question == KEPT[1] else 0),
             "in %": words,
             "Tiny": _percent(tiny),
             "a second Base": _percent(base),
