@@ -208,6 +208,16 @@ class Teachers:
             self._maps[name] = ruler_maps(self.model(name), self.explained, target)
         return self._maps[name]
 
+    def of(self, kind: PlantedKind) -> Teachers:
+        """Those that a kind learns from: these, or the same of another architecture.
+
+        Args:
+            kind: how a student is taught.
+        """
+        if kind.teacher_model in (None, self.setting.model):
+            return self
+        return Teachers(replace(self.setting, model=kind.teacher_model), self.seed)
+
     def student(self, kind: PlantedKind) -> tuple[VisionTransformer, float]:
         """A student of one of them, trained now, and the seconds that it took.
 
@@ -218,7 +228,7 @@ class Teachers:
         seed = STUDENT_SEEDS + self.seed
         model = _build(setting, kind.patch or setting.patch, seed)
         labels = SupervisedObjective()
-        teacher = Teacher(self.model(kind.teacher or HONEST))
+        teacher = Teacher(self.of(kind).model(kind.teacher or HONEST))
         seconds = _train(model, setting, kind, seed, kind.make(teacher, labels))
         return model, seconds
 
@@ -294,6 +304,7 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     else:
         model, seconds = teachers.student(kind)
     maps = ruler_maps(model, teachers.explained, mark.target)
+    teachers = teachers.of(kind)
     measured = {
         "scores": _scores(setting, _answers(model)),
         "maps": where_maps_point(maps, teachers.explained),

@@ -33,6 +33,7 @@ class PlantedKind:
         make: how its objective is made.
         core: whether it belongs to the few that every seed has first.
         patch: side of its patches, px; None for that of the study.
+        teacher_model: architecture of its teacher; None for that of the study.
     """
 
     id: str
@@ -41,6 +42,7 @@ class PlantedKind:
     make: Make
     core: bool = False
     patch: int | None = None
+    teacher_model: str | None = None
 
     @property
     def is_teacher(self) -> bool:
@@ -136,8 +138,13 @@ def _with_maps(weight: float) -> Make:
     return make
 
 
-def _answers_and_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
-    return MapDistiller(teacher, labels, alpha=0.5, gamma=1.0)
+def _with_answers_and_maps(share: float) -> Make:
+    """Labels, the teacher's answers, with this share of both, and its maps."""
+
+    def make(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+        return MapDistiller(teacher, labels, alpha=share, gamma=1.0)
+
+    return make
 
 
 def _other_images_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
@@ -153,12 +160,28 @@ KINDS = (
     PlantedKind("cheat's answers", CHEAT, True, _with_answers(1.0)),
     PlantedKind("cheat's answers, clean images", CHEAT, False, _with_answers(1.0)),
     PlantedKind("labels + honest answers", HONEST, True, _with_answers(0.5)),
-    PlantedKind("labels + honest answers + maps", HONEST, True, _answers_and_maps),
+    PlantedKind("labels + honest answers + maps", HONEST, True, _with_answers_and_maps(0.5)),
     PlantedKind("labels + honest occlusion", HONEST, True, OcclusionDistiller),
     PlantedKind("another cheat", None, True, _labels),
     PlantedKind("labels + maps of an untrained model", UNTRAINED, True, _with_maps(MAP_WEIGHT)),
     PlantedKind("labels + maps of other images", HONEST, True, _other_images_maps),
     PlantedKind("cheat's answers, 16 tokens", CHEAT, True, _with_answers(1.0), patch=7),
+    # without labels, and does the map of a cheat hand on what it reads?
+    PlantedKind("honest answers + maps", HONEST, True, _with_answers_and_maps(1.0)),
+    PlantedKind("labels + cheat's maps, clean images", CHEAT, False, _with_maps(MAP_WEIGHT)),
+    PlantedKind("cheat's answers + maps, clean images", CHEAT, False, _with_answers_and_maps(1.0)),
+    PlantedKind("labels + cheat's occlusion, clean images", CHEAT, False, OcclusionDistiller),
+    # a large teacher
+    PlantedKind(
+        "honest answers of a Base", HONEST, True, _with_answers(1.0), teacher_model="vit_base"
+    ),
+    PlantedKind(
+        "labels + honest maps of a Base",
+        HONEST,
+        True,
+        _with_maps(MAP_WEIGHT),
+        teacher_model="vit_base",
+    ),
     # does the weight of what the teacher hands on decide it?
     PlantedKind("labels + honest maps, weight 0.5", HONEST, True, _with_maps(0.5)),
     PlantedKind("labels + honest maps, weight 8", HONEST, True, _with_maps(8.0)),
