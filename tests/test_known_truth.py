@@ -1,8 +1,8 @@
 """A ViT that reads two patches by construction: which ways to explain have to say so?
 
 Its CLS token attends to two positions and to nothing else, so that no other pixel can change an
-answer. Grad-CAM averages gradients over all tokens, and LeGrad asks what *more* attention to a
-patch would add: both may point elsewhere, and promise nothing here.
+answer. Here every method is right. Grad-CAM averages gradients over all tokens, and LeGrad asks
+what *more* attention to a patch would add, so before the ReLU both have values elsewhere, too.
 """
 
 import numpy as np
@@ -10,17 +10,26 @@ import pytest
 import torch
 from small import vit
 
-from swys_studies.planted_measures import (
-    by_subsets,
-    gradient_times_input,
-    integrated_gradients,
-)
+from swys_studies.planted_measures import PIXEL_METHODS, by_subsets
 from swys_utils.data import to_model_input
-from swys_utils.gradcam import attention_rollout, hires_cam
+from swys_utils.gradcam import (
+    attention_rollout,
+    grad_cam,
+    hires_cam,
+    legrad,
+)
 from swys_utils.occlusion import occlusion, occlusion_map
 
 READ = {(0, 1), (2, 3)}  # row and column of the patches of 7 px
 WIDTH = 16  # of a token
+EVERY_METHOD = [
+    grad_cam,
+    hires_cam,
+    legrad,
+    attention_rollout,
+    occlusion_map,
+    *PIXEL_METHODS.values(),
+]
 
 
 @pytest.fixture
@@ -78,14 +87,20 @@ def test_no_other_pixel_changes_an_answer(reader, images):
         torch.testing.assert_close(reader(to_model_input(images)), reader(to_model_input(changed)))
 
 
-@pytest.mark.parametrize(
-    "method",
-    [occlusion_map, hires_cam, attention_rollout, gradient_times_input, integrated_gradients],
-)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_a_map_points_only_at_what_is_read(reader, images, method):
     maps = method(reader, to_model_input(images), 1).numpy()
     for heatmap in maps:
         assert points_only_at_what_is_read(heatmap)
+
+
+@pytest.mark.parametrize("method", [grad_cam, legrad])
+def test_before_the_relu_what_is_read_speaks_for_the_class_and_the_rest_against(
+    reader, images, method
+):
+    for heatmap in method(reader, to_model_input(images), 1, signed=True).numpy():
+        assert {tuple(place) for place in np.argwhere(heatmap > 0)} == READ
+        assert (heatmap < 0).sum() == heatmap.size - len(READ)
 
 
 @pytest.mark.parametrize("fill", ["mean", "blur"])

@@ -108,6 +108,17 @@ def test_a_function_may_return_an_array(images):
     np.testing.assert_array_equal(maps, expected)
 
 
+def test_an_image_costs_one_answer_for_each_patch_and_one_more(images):
+    asked = []
+
+    def counting(inputs):
+        asked.append(len(inputs))
+        return two_patches(inputs)
+
+    occlusion(counting, images[:1], 1, patch=4)
+    assert sum(asked) == 7 * 7 + 1
+
+
 def test_colour_images_are_taken(images):
     colour = np.repeat(images[..., None], 3, axis=3)
     grey_maps = occlusion(two_patches, images)
