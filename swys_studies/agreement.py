@@ -1,4 +1,4 @@
-"""Does a student look where its teacher looks? ``swys study agreement``.
+"""Does a student mark, and rest on, what its teacher does? ``swys study agreement``.
 
 All runs in a folder are compared: the answer is about ways of teaching, not about two models.
 """

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates (MACs) by formula and by count, latency in milliseconds.
+"""What a model costs: multiply-accumulates (MACs) by formula, latency in milliseconds.
 
 One MAC is two floating-point operations. On a machine that others use, compare models with
 ``interleaved_latency``: two measurements made one after the other differ by more than many models
@@ -16,10 +16,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from .metrics import bootstrap_interval
-from .vit_internals import evaluation_mode, plain_attention
 
 WARM_UP_CALLS = 3  # caches and threads still serve another model
 
@@ -55,17 +53,6 @@ def vit_macs(
     block = matrices + attention
     head = dim * classes
     return embedding + depth * block + head
-
-
-def count_macs(model: VisionTransformer) -> int:
-    """MACs of one image, counted by torch.
-
-    Torch does not see those of fused attention on a CPU, so attention is computed unfused.
-    """
-    counter = FlopCounterMode(display=False)
-    with evaluation_mode(model), torch.no_grad(), plain_attention(model), counter:
-        model(random_inputs(model, 1))
-    return counter.get_total_flops() // 2
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,4 +1,4 @@
-"""Step through images in a notebook, and see what each model answers and where it looks."""
+"""Step through images in a notebook, and see what each model answers and what its map marks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINE = "line-height:1.4;overflow:hidden;text-overflow:ellipsis;white-space:nowra
 
 
 class GradCAMBrowser(widgets.VBox):
-    """A slider through images: what each model answers, where it looks, and how alike maps are.
+    """A slider through images: what each model answers, what its map marks, and how alike maps are.
 
     It opens at an informative image. Agreement is the rank correlation with the first model's map.
 

@@ -1,4 +1,4 @@
-"""Measuring explanations: do two models look at the same places? Does a map depend on its model?
+"""Measuring explanations: are the maps of two models alike? Does a map depend on its model?
 
 Results keep one value per image, nan where it has none. ``metrics.mean_interval`` averages them.
 """

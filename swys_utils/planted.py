@@ -33,13 +33,14 @@ class Mark:
     Attributes:
         target: the class that it goes with.
         place: a key of ``PLACES``. A texture is a grain of black and white cells; any other mark is
-            a white ring around a black centre, 3 px wide in an image of 28 px.
+            a white ring around a black centre.
         share: of the images of that class that get it in training, from 0 to 1.
         elsewhere: the same of all other images.
         strength: its opacity, from 0 to 1.
+        size: width of the ring in an image of 28 px, from 3 to 12.
 
     Raises:
-        SwysError: an unknown place.
+        SwysError: an unknown place, or a size outside its range.
     """
 
     target: int = 1
@@ -47,16 +48,19 @@ class Mark:
     share: float = 0.9
     elsewhere: float = 0.02
     strength: float = 1.0
+    size: int = 3
 
     def __post_init__(self):
         if self.place not in PLACES:
             raise SwysError(unknown("place of a mark", self.place, PLACES))
+        if not 3 <= self.size <= 12:
+            raise SwysError(f"a mark of {self.size} px; give 3 to 12, of an image of 28 px")
 
     def pattern(self, side: int) -> np.ndarray:
         """What is drawn into an image of a side in px: float (h, w), from 0, black, to 255."""
         scale = max(1, side // 28)
-        cells = np.full((3, 3), 255.0)
-        cells[1, 1] = 0
+        cells = np.full((self.size, self.size), 255.0)
+        cells[1:-1, 1:-1] = 0
         if self.place == "texture":
             cells = 255 * np.random.default_rng(0).integers(0, 2, (side, side)).astype(float)
         return np.kron(cells, np.ones((scale, scale)))[:side, :side]

@@ -102,6 +102,17 @@ def test_a_mark_is_a_white_ring_around_a_black_centre(split):
     ]
 
 
+def test_a_mark_can_be_larger(split):
+    mark = Mark(size=6)
+    planted = plant(split, mark, where="everywhere")
+    ring = planted.split.images[0, 2:8, 2:8]
+    hole = ring[1:-1, 1:-1]
+    white = ring == 255
+    assert hole.max() == 0
+    assert white.sum() == 6 * 6 - 4 * 4
+    assert planted.mask[0].sum() == 6 * 6
+
+
 def test_a_random_place_differs_between_images(split):
     mark = Mark(place="random")
     mask = plant(split, mark, where="everywhere").mask
@@ -186,6 +197,11 @@ def test_occlusion_finds_what_a_linear_model_reads(split):
 def test_an_unknown_place_is_one_line():
     with pytest.raises(SwysError, match="did you mean 'corner'"):
         Mark(place="corne")
+
+
+def test_a_size_out_of_range_is_one_line():
+    with pytest.raises(SwysError, match="a mark of 40 px; give 3 to 12"):
+        Mark(size=40)
 
 
 def test_an_unknown_set_is_one_line(split):
