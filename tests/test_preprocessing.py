@@ -66,5 +66,7 @@ def test_a_model_of_rectangles_is_refused():
 
 
 def test_normalised_values_have_mean_and_deviation_taken_out():
-    pixels = Preprocessing(size=2, mean=(0.5,), std=(0.25,))(np.full((1, 2, 2), 255, np.uint8))
+    white = np.full((1, 2, 2), 255, np.uint8)
+    prepare = Preprocessing(size=2, mean=(0.5,), std=(0.25,))
+    pixels = prepare(white)
     assert torch.allclose(pixels, torch.full((1, 1, 2, 2), 2.0))

@@ -29,7 +29,12 @@ def answers(both: int, only_first: int, only_second: int, neither: int):
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(-1, 1, KEPT), (1.1, 2, LOST), (0, 2, CANNOT_TELL), (np.nan, np.nan, CANNOT_TELL)],
+    [
+        (-1, 1, KEPT),
+        (1.1, 2, LOST),
+        (0, 2, CANNOT_TELL),
+        (np.nan, np.nan, CANNOT_TELL),
+    ],
 )
 def test_what_has_to_stay_below_a_bound(low, high, verdict):
     assert at_most(Estimate(0.5, low, high), 1.0) == verdict
@@ -37,7 +42,12 @@ def test_what_has_to_stay_below_a_bound(low, high, verdict):
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(0.9, 1, KEPT), (0.2, 0.8, LOST), (0.8, 1, CANNOT_TELL), (np.nan, np.nan, CANNOT_TELL)],
+    [
+        (0.9, 1, KEPT),
+        (0.2, 0.8, LOST),
+        (0.8, 1, CANNOT_TELL),
+        (np.nan, np.nan, CANNOT_TELL),
+    ],
 )
 def test_what_has_to_reach_a_bound(low, high, verdict):
     assert at_least(Estimate(0.5, low, high), 0.9) == verdict

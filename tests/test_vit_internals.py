@@ -243,7 +243,15 @@ def test_the_head_reads_cls_tokens_or_all_patches(geometry, tokens):
 LOGITS = torch.tensor([[1.0, 5.0], [7.0, 3.0]])
 
 
-@pytest.mark.parametrize(("targets", "score"), [(None, 12), (0, 8), ([1, 0], 12), ([0, 1], 4)])
+@pytest.mark.parametrize(
+    ("targets", "score"),
+    [
+        (None, 12),
+        (0, 8),
+        ([1, 0], 12),
+        ([0, 1], 4),
+    ],
+)
 def test_the_score_is_the_sum_of_the_logits_to_explain(targets, score):
     assert explained_score(LOGITS, targets) == score
 
