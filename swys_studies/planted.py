@@ -7,7 +7,7 @@ or wrong; and a model that reads it fails where the mark sits on the other class
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +28,8 @@ from swys_utils.splits import TWIN_SOURCE
 from swys_utils.training import build, fit, predict
 from swys_utils.views import Augmentation
 
-from .inheritance import with_interval
 from .planted_measures import (
     EXPLAINED,
-    RULERS,
     SUBSET_IMAGES,
     compared,
     every_method,
@@ -42,6 +40,7 @@ from .planted_measures import (
     where_maps_point,
 )
 from .planted_students import CHEAT, HONEST, KINDS, STUDENT_SEEDS, UNTRAINED, PlantedKind
+from .planted_tables import methods_table, students_table
 from .runs import RUNS
 
 MARKS = {
@@ -340,60 +339,3 @@ def read_units(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     return json.loads(path.read_text("utf-8"))["units"]
-
-
-def methods_table(units: Sequence[Mapping]) -> list[dict]:
-    """Which method finds the mark in the images of a cheat: a row for each method and setting.
-
-    Args:
-        units: of planted.json.
-    """
-    rows = []
-    for setting, group in _groups(units, CHEAT).items():
-        for method in group[0]["methods"]:
-            hits = [unit["methods"][method]["hits"] for unit in group]
-            heat = [unit["methods"][method]["heat"] for unit in group]
-            row = {
-                "setting": setting,
-                "method": method,
-                "seeds": len(group),
-                "hits": with_interval(hits),
-                "heat": with_interval(heat),
-                "chance": group[0]["methods"][method]["chance"],
-            }
-            rows.append(row)
-    return rows
-
-
-def students_table(units: Sequence[Mapping]) -> list[dict]:
-    """Who reads the mark, and who looks as if: a row for each kind of model and setting.
-
-    Args:
-        units: of planted.json.
-    """
-    rows = []
-    for kind in KINDS:
-        for setting, group in _groups(units, kind.id).items():
-            row = {"setting": setting, "kind": kind.id, "seeds": len(group)}
-            for where in ("as trained", "clean", "swapped"):
-                row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
-            row["flips"] = with_interval([unit["scores"]["flips"] for unit in group])
-            for ruler in RULERS:
-                row[f"{ruler} hits"] = with_interval(
-                    [unit["maps"][ruler]["hits"] for unit in group]
-                )
-            for ruler in RULERS:
-                alike = [unit["like_honest"][ruler]["agreement"] for unit in group]
-                row[f"{ruler} like honest"] = with_interval(alike)
-            rows.append(row)
-    return sorted(rows, key=lambda row: row["setting"])
-
-
-def _groups(units: Sequence[Mapping], kind: str) -> dict[str, list[Mapping]]:
-    """Setting -> the units of a kind, one for each seed."""
-    groups: dict[str, list[Mapping]] = {}
-    for unit in units:
-        if unit["kind"] == kind:
-            setting = f"{unit['model']}/{unit['patch']}, {unit['mark']}"
-            groups.setdefault(setting, []).append(unit)
-    return groups

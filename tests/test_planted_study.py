@@ -8,7 +8,7 @@ import torch
 from captum.attr import InputXGradient, IntegratedGradients
 from small import vit
 
-from swys_studies import planted, planted_measures
+from swys_studies import planted, planted_measures, planted_tables
 from swys_studies.planted_students import (
     KINDS,
     OcclusionDistiller,
@@ -21,6 +21,7 @@ from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
 from swys_utils.planted import Mark, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
+from swys_utils.shipped_results import planted_units
 from swys_utils.splits import Split
 
 LABELS = np.tile([0, 1], 20)
@@ -188,22 +189,39 @@ def unit(seed, swapped, kind="cheat"):
         "mark": "corner",
         "kind": kind,
         "scores": {where: {"auc": swapped} for where in sets} | {"flips": 0.5},
-        "maps": {ruler: {"hits": 0.5} for ruler in planted.RULERS},
+        "maps": {ruler: {"hits": 0.5} for ruler in planted_measures.RULERS},
         "methods": {"occlusion": {"hits": swapped, "heat": 0.5, "chance": 0.1}},
-        "like_honest": {ruler: {"agreement": 0.5} for ruler in planted.RULERS},
+        "like_honest": {ruler: {"agreement": 0.5} for ruler in planted_measures.RULERS},
     }
 
 
 def test_a_table_has_means_and_intervals_over_seeds():
-    (row,) = planted.students_table([unit(0, 0.1), unit(1, 0.3)])
+    (row,) = planted_tables.students_table([unit(0, 0.1), unit(1, 0.3)])
     assert row["seeds"] == 2
     assert row["swapped"].startswith("0.20 [-1.07")
     assert row["flips"].startswith("0.50")
 
 
 def test_one_seed_has_no_interval():
-    (row,) = planted.methods_table([unit(0, 0.25)])
+    (row,) = planted_tables.methods_table([unit(0, 0.25)])
     assert row["hits"] == "0.25"
+
+
+def test_cheats_of_every_shipped_data_set_have_a_row():
+    rows = planted_tables.cheats_table()
+    shipped = {row["images"] for row in rows}
+    assert shipped == set(planted_tables.MEASURED)
+
+
+def test_the_spread_is_of_the_last_block():
+    rows = planted_tables.spread_table()
+    by_method = {row["spread of the map"]: row for row in rows}
+    cheats = []
+    for unit in planted_units():
+        if unit["kind"] == "cheat" and unit["mark"] == "texture":
+            cheats.append(unit["methods"]["grad_cam, block 11"]["spread"])
+    mean = f"{np.mean(cheats):.2f}"
+    assert by_method["grad_cam"]["texture"].startswith(mean)
 
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
