@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from swys_utils.data import Dataset
 from swys_utils.explain import agreement, shuffled
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, read_results
 
+from .data import short_name, show_image
 from .scores import AS_LONG_AS_BASE
 
 CONTROLS = {  # Tiny, taught by models that nothing is compared with -> how its ids begin
@@ -167,6 +169,39 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
         ax.set_yticks([1, left.size], ["hottest", "coldest"])
         ax.set_aspect("equal")
     axes[0].set_ylabel(f"place in {names[-1]}'s order")
+    return figure
+
+
+def changed_figure(data: Dataset, changed: Sequence[Mapping]) -> Figure:
+    """Test images on which many Tinys answer otherwise than Base.
+
+    Args:
+        data: of the images.
+        changed: those to show, of the ``changed`` in inheritance.json.
+    """
+    figure, axes = plt.subplots(
+        1,
+        max(len(changed), 1),
+        figsize=(9, 2.4),
+        squeeze=False,
+    )
+    figure.set_layout_engine("constrained")
+    for ax in axes[0]:
+        ax.set_axis_off()
+    for ax, image in zip(axes[0], changed):
+        show_image(ax, data.test.images[image["index"]])
+        truth = short_name(data, image["label"])
+        answer = short_name(data, image["teacher"])
+        ax.set_title(f"truly {truth}\nBase: {answer}", fontsize=9)
+        ax.text(
+            0.5,
+            -0.05,
+            f"{image['share']:.0%} of Tinys differ",
+            transform=ax.transAxes,
+            ha="center",
+            va="top",
+            fontsize=9,
+        )
     return figure
 
 

@@ -6,9 +6,11 @@ from swys_figures import agreement
 from swys_figures.agreement import (
     agreement_figure,
     beyond_chance,
+    changed_figure,
     orders_figure,
     three_questions,
 )
+from swys_utils.data import load_dataset
 from swys_utils.shipped_results import series_results
 
 PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
@@ -121,3 +123,11 @@ def test_where_no_two_children_have_the_same_answer_there_is_no_such_pair():
     first, second = figure.axes
     assert first.get_title().startswith("the same child")
     assert second.get_title().startswith("the most alike")
+
+
+def test_a_changed_image_says_who_answered_what(drawn_data_dir):
+    data = load_dataset("pneumoniamnist", root=drawn_data_dir)
+    image = {"index": 0, "label": 0, "teacher": 1, "share": 0.75}
+    (ax,) = changed_figure(data, [image]).axes
+    assert ax.get_title() == "truly normal\nBase: pneumonia"
+    assert ax.texts[0].get_text() == "75% of Tinys differ"
