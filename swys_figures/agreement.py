@@ -10,21 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from swys_utils.data import Dataset
+from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.explain import agreement, shuffled
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, read_results
 
 from .data import short_name, show_image
-from .scores import AS_LONG_AS_BASE
 
-CONTROLS = {  # Tiny, taught by models that nothing is compared with -> how its ids begin
-    "Tiny, answers of\nanother Base": ("vit_tiny/answers_of_another/",),
-    "Tiny, answers of\na Tiny": (
-        "vit_tiny/answers_of_tiny/",
-        "vit_tiny/answers_of_our_tiny/",
-    ),
+AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
+TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
+    "our Base": ("vit_tiny/answers/",),
+    "another Base": ("vit_tiny/answers_of_another/",),
+    "a Tiny": ("vit_tiny/answers_of_tiny/", "vit_tiny/answers_of_our_tiny/"),
+    "nobody (labels alone)": ("vit_tiny/labels/",),
 }
 RULERS = {  # way to explain -> title of its panel in notebook 4
     "grad_cam": "By Grad-CAM",
@@ -260,7 +259,7 @@ def three_questions(results: SeriesResults) -> Figure:
 
 
 def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
-    """Another Base, the Tinys, the controls, and two Tinys with each other."""
+    """Another Base, the Tinys, and two Tinys with each other."""
     rows = []
     for name in lesson_models():
         if name not in results.same_answers:
@@ -269,26 +268,34 @@ def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
         maps = {ruler: results.agreement[ruler].get(name, []) for ruler in rulers}
         shown = "another Base" if title == "Base" else title
         rows.append(Row(shown, colour(title), results.same_answers[name], maps))
-        if name == "vit_tiny_answers":
-            rows += _controls(results.dataset, rulers)
     if results.siblings:
         maps = {ruler: results.siblings.get(ruler, []) for ruler in rulers}
         rows.append(Row("(two Tinys)", colour("Tiny"), results.siblings_answers, maps))
     return rows
 
 
-def _controls(dataset: str, rulers: Sequence[str]) -> list[Row]:
-    """The students of models that nothing is compared with, if there are any."""
-    content = read_results(dataset, "agreement") or {"runs": []}
+def teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
+    """Would any teacher have done? How near to our Base come students of it and of other models?
+
+    Args:
+        dataset: MedMNIST's name.
+
+    Returns:
+        Rows for ``results.as_table``: agreement beyond chance, the mean over the runs and in
+        brackets the lowest and the highest. A teacher without students has no row.
+    """
     rows = []
-    for title, run_ids in CONTROLS.items():
-        answers = []
-        for run in content["runs"]:
-            if run["id"].startswith(run_ids):
-                answers.append(run["same_prediction"])
-        if answers:
-            maps = {ruler: _measured(dataset, ruler, run_ids) for ruler in rulers}
-            rows.append(Row(title, GREY, answers, maps))
+    for teacher, run_ids in TEACHERS.items():
+        row = {"Tiny, taught by the answers of": teacher}
+        for ruler, title in {"occlusion": "by hiding", "grad_cam": "by Grad-CAM"}.items():
+            pairs = _measured(dataset, ruler, run_ids)
+            if pairs:
+                percent = beyond_chance(pairs)
+                row["runs"] = str(len(pairs))
+                span = f"{min(percent):.0f} to {max(percent):.0f}"
+                row[f"like our Base's, {title}"] = f"{np.mean(percent):.0f}% ({span})"
+        if len(row) > 1:
+            rows.append(row)
     return rows
 
 

@@ -181,6 +181,7 @@ class Offer:
             alike = np.nanmean(agreement(maps["B"], maps[letter]))
             row = {
                 "model": letter,
+                "right": f"{(alarm == sick).mean():.0%}",
                 "AUC": f"{roc_auc_score(sick, p):.3f}",
                 "sick found": f"{alarm[sick].mean():.0%}",
                 "healthy called sick": f"{alarm[~sick].mean():.0%}",

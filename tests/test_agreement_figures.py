@@ -57,26 +57,20 @@ def test_the_three_questions_have_a_panel_each():
     assert len(three_questions(series_results()).axes) == 3
 
 
-def test_the_controls_stand_below_the_students_of_answers(monkeypatch):
+def test_students_of_other_teachers_are_compared_with_our_base(monkeypatch):
     run_ids = [
         "vit_tiny/answers_of_another/seed0",
         "vit_tiny/answers_of_tiny/seed0",
         "vit_tiny/answers_of_our_tiny/seed1",
     ]
     pairs = {"runs": dict.fromkeys(run_ids, PAIR)}
-    measured = {
-        "runs": [{"id": run_id, "same_prediction": 0.95} for run_id in run_ids],
-        "maps": {"grad_cam": pairs, "occlusion": pairs},
-    }
+    measured = {"maps": {"grad_cam": pairs, "occlusion": pairs}}
     monkeypatch.setattr(agreement, "read_results", lambda dataset, name: measured)
-    axes = three_questions(series_results()).axes
-    titles = [label.get_text() for label in axes[0].get_yticklabels()]
-    place = titles.index("Tiny, answers")
-    assert titles[place + 1] == "Tiny, answers of\nanother Base"
-    assert titles[place + 2] == "Tiny, answers of\na Tiny"
-    _, of_another, of_tinys = axes[0].lines[place : place + 3]
-    assert len(of_another.get_xdata()) == 1
-    assert len(of_tinys.get_xdata()) == 2
+    of_another, of_tinys = agreement.teachers_table()
+    assert of_another["Tiny, taught by the answers of"] == "another Base"
+    assert of_another["runs"] == "1"
+    assert of_tinys["runs"] == "2"
+    assert of_tinys["like our Base's, by hiding"] == "14% (14 to 14)"
 
 
 def test_three_pairs_show_what_agreement_means():

@@ -5,7 +5,6 @@ import pytest
 
 from swys_figures import scores as score_figures
 from swys_utils.metrics import evaluate
-from swys_utils.shipped_results import read_results, series_results
 
 
 @pytest.fixture
@@ -70,34 +69,6 @@ def test_runs_of_more_than_two_classes_have_no_sensitivity():
     assert score_figures.recall_of_runs(runs) == {"Tiny": [(0.9, 0.8)]}
 
 
-def test_each_way_to_train_has_rows_of_its_own(monkeypatch):
-    def entry(method, recall):
-        last = {"accuracy": 0.9, "auc": 0.95}
-        scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": last, "recall": recall}
-        return {"id": f"vit_tiny/{method}/seed0", "history": [{}]} | scores
-
-    runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
-    monkeypatch.setattr(score_figures, "read_results", lambda dataset, name: runs)
-    rows = score_figures.ways_table(series_results(), validation=True)
-    assert [(row["trained with"], row["healthy cleared"]) for row in rows] == [
-        ("blurred views", "70%"),
-        ("sharp views", "50%"),
-    ]
-    assert rows[0]["right, validation"] == "80%"
-
-
-def test_of_several_runs_the_lowest_and_the_highest_are_named(monkeypatch):
-    scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": {"accuracy": 0.9, "auc": 0.95}}
-    entries = [
-        {"id": f"vit_base/labels/seed{seed}", "history": [{}], "recall": [cleared, 0.9]} | scores
-        for seed, cleared in enumerate((0.6, 0.8))
-    ]
-    monkeypatch.setattr(score_figures, "read_results", lambda *names: {"runs": entries})
-    (row,) = score_figures.ways_table(series_results())
-    assert (row["model"], row["runs"], row["healthy cleared"]) == ("Base", "2", "70% (60% to 80%)")
-    assert "AUC, validation" not in row
-
-
 def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
     probability = np.array([0.1, 0.3, 0.9, 0.7])
     sick = np.array([False, False, False, True])
@@ -106,14 +77,3 @@ def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
     assert "expects 50 of 100 sick, 25 are" in title
     heights = sum(abs(patch.get_height()) for patch in figure.axes[0].patches)
     assert heights == pytest.approx(100)
-
-
-def test_each_run_has_a_curve_of_its_training_loss_and_one_of_its_auc():
-    results = series_results()
-    runs = read_results(results.dataset, "runs")["runs"]
-    of_both_sizes = score_figures.WAYS["blurred views"]
-    drawn = [run for run in runs if run["id"].startswith(of_both_sizes)]
-    losses, areas = score_figures.by_passes(results).axes
-    for ax, key in ((losses, "train_loss"), (areas, "test_auc")):
-        ends = {line.get_ydata()[-1] for line in ax.lines if len(line.get_ydata())}
-        assert ends == {run["history"][-1][key] for run in drawn}

@@ -1,0 +1,57 @@
+"""Complete runs of both sizes after each way to train them."""
+
+from swys_figures import ways
+from swys_utils.shipped_results import read_results, series_results
+
+
+def test_each_way_to_train_has_rows_of_its_own(monkeypatch):
+    def entry(method, recall):
+        last = {"accuracy": 0.9, "auc": 0.95}
+        scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": last, "recall": recall}
+        return {"id": f"vit_tiny/{method}/seed0", "history": [{}]} | scores
+
+    runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
+    monkeypatch.setattr(ways, "read_results", lambda dataset, name: runs)
+    rows = ways.ways_table(series_results(), validation=True)
+    assert [(row["trained with"], row["healthy cleared"]) for row in rows] == [
+        ("blurred views", "70%"),
+        ("sharp views", "50%"),
+    ]
+    assert rows[0]["right, validation"] == "80%"
+
+
+def test_of_several_runs_the_lowest_and_the_highest_are_named(monkeypatch):
+    scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": {"accuracy": 0.9, "auc": 0.95}}
+    entries = [
+        {"id": f"vit_base/labels/seed{seed}", "history": [{}], "recall": [cleared, 0.9]} | scores
+        for seed, cleared in enumerate((0.6, 0.8))
+    ]
+    monkeypatch.setattr(ways, "read_results", lambda *names: {"runs": entries})
+    (row,) = ways.ways_table(series_results())
+    assert (row["model"], row["runs"], row["healthy cleared"]) == ("Base", "2", "70% (60% to 80%)")
+    assert "AUC, validation" not in row
+
+
+def test_each_run_has_a_curve_of_its_training_loss_and_one_of_its_auc():
+    results = series_results()
+    runs = read_results(results.dataset, "runs")["runs"]
+    of_both_sizes = ways.WAYS["blurred views"]
+    drawn = [run for run in runs if run["id"].startswith(of_both_sizes)]
+    losses, areas = ways.by_passes(results).axes
+    for ax, key in ((losses, "train_loss"), (areas, "test_auc")):
+        ends = {line.get_ydata()[-1] for line in ax.lines if len(line.get_ydata())}
+        assert ends == {run["history"][-1][key] for run in drawn}
+
+
+def test_each_way_has_a_row_of_dots_and_its_mean():
+    results = series_results()
+    (ax,) = ways.cleared_figure(results, ["blurred views"]).axes
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    assert rows == [
+        "Base, 12 passes,\nblurred views",
+        "Tiny, 12 passes,\nblurred views",
+        "Tiny, 30 passes,\nblurred views",
+    ]
+    base, *_ = [line for line in ax.lines if line.get_marker() == "o"]
+    mean = base.get_xdata().mean()
+    assert ax.texts[0].get_text() == f"{mean:.0f} %"
