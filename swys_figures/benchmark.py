@@ -16,12 +16,13 @@ from torch import Tensor
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.config import write_json
 from swys_utils.models import count_parameters, create_model
-from swys_utils.plots import GREY, colour, spread_out
+from swys_utils.plots import GREY, colour
 from swys_utils.splits import Split
 from swys_utils.training import predict
 
 from .data import images_above
 from .heatmaps import draw_patches
+from .labels import spread_out
 
 RUNTIMES = ("torch", "ONNX", "int8")
 

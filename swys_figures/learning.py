@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from swys_utils.data import Dataset
 from swys_utils.metrics import probabilities
-from swys_utils.plots import LiveCurve, Scores, colour, spread_out
+from swys_utils.plots import LiveCurve, Scores, colour
 from swys_utils.recipe import SupervisedObjective, one_hot
 from swys_utils.training import predict
+
+from .labels import name_ends
 
 WATCHED = 100  # validation images whose loss is followed; all would take longer than training
 
@@ -154,13 +156,13 @@ class LiveLosses(LiveCurve):
         for name, (key, style) in lines.items():
             losses = [row[key] for row in self.history]
             ax.plot(seconds, losses, style, color=shade, marker=".")
-            ends[name] = losses[-1]
+            ends[name] = (losses[-1], shade)
         first = min(1, len(losses) - 1)  # the untrained model does not count
         _mark_lowest(ax, seconds[first:], losses[first:])
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
         top = ax.get_ylim()[1]
         ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis
-        _name_ends(ax, seconds[-1], ends, shade)
+        name_ends(ax, seconds[-1], ends, gap=0.088 * top)
 
 
 def _mark_lowest(ax: Axes, seconds: Sequence[float], losses: Sequence[float]) -> None:
@@ -202,7 +204,11 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
         means.append(curves.mean(axis=0))
     validation, test = means
     ax.fill_between(epochs, test, validation, color=shade, alpha=0.12, linewidth=0)
-    ends = {"validation": validation[-1], "test": test[-1], "linear model, test": line}
+    ends = {
+        "validation": (validation[-1], "black"),
+        "test": (test[-1], "black"),
+        "linear model, test": (line, "black"),
+    }
     ax.hlines(
         line,
         epochs[0],
@@ -216,16 +222,8 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
     if np.mean(validation - test) > 0.15 * (high - low):  # there is room for words
         centre = (validation + test)[middle] / 2
         ax.text(epochs[middle], centre, "validation flatters", ha="center", va="center")
-    _name_ends(ax, epochs[-1], ends, "black")
+    name_ends(ax, epochs[-1], ends, gap=0.08 * (high - low))
     return figure
-
-
-def _name_ends(ax: Axes, x: float, ends: Mapping[str, float], shade: str) -> None:
-    """Names right of the ends of lines, none of them over another."""
-    low, high = ax.get_ylim()
-    heights = spread_out(list(ends.values()), gap=0.08 * (high - low))
-    for name, height in zip(ends, heights):
-        ax.text(x, height, f"   {name}", color=shade, va="center")
 
 
 def outcome(auc: float, line: float) -> str:

@@ -21,13 +21,14 @@ from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import METHODS
 from swys_utils.metrics import probabilities
 from swys_utils.planted import Mark, found, plant
-from swys_utils.plots import GREY, colour, spread_out
+from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import planted_units
 from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
 from .data import MARK, short_name, show_image
 from .heatmaps import draw_patches
+from .labels import name_ends
 
 CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "as trained": ("black", "-", "as trained"),
@@ -156,19 +157,12 @@ class ShortcutCurve:
         figure = Figure(figsize=(7.6, 3.2), layout="constrained", dpi=90)
         ax = figure.subplots()
         seconds = [row["seconds"] for row in self.history]
-        heights = spread_out([self.history[-1][name] for name in CURVES], gap=0.08)
-        for height, (name, (shade, style, text)) in zip(heights, CURVES.items()):
+        ends = {}
+        for name, (shade, style, text) in CURVES.items():
             values = [row[name] for row in self.history]
             ax.plot(seconds, values, style, color=shade, lw=2, marker=".")
-            label = f" {text}: {values[-1]:.2f}"
-            ax.text(
-                seconds[-1],
-                height,
-                label,
-                color=shade,
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )
+            ends[f"{text}: {values[-1]:.2f}"] = (values[-1], shade)
+        name_ends(ax, seconds[-1], ends, gap=0.08)
         ax.axhline(0.5, color=GREY, lw=0.8)
         end = max(seconds[-1], 1e-9) * 1.25
         ax.annotate(

@@ -17,12 +17,13 @@ from torch import nn
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.metrics import point_scores
 from swys_utils.planted import Mark, plant
-from swys_utils.plots import GREY, colour, spread_out
+from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import FEW, SeriesResults, planted_units
 from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
 from .agreement import row_of_dots
+from .labels import name_ends
 from .planted import MOST_NAMED
 
 LOOKS = 6  # how often a student is tested while it learns
@@ -102,27 +103,18 @@ class StudentCurves:
             color="black",
             lw=1,
         )
-        ends = {text: height}
-        shades = {text: "black"}
+        ends = {f"{text}: {height:.2f}": (height, "black")}
         for name, rows in self.history.items():
-            ends[name] = rows[-1]["auc"]
-            shades[name] = colour(name)
+            end = rows[-1]["auc"]
+            ends[f"{name}: {end:.2f}"] = (end, colour(name))
             ax.plot(
                 [row["seconds"] for row in rows],
                 [row["auc"] for row in rows],
                 ".-",
-                color=shades[name],
+                color=colour(name),
                 lw=2,
             )
-        places = spread_out(list(ends.values()), gap=0.045)
-        for (name, end), place in zip(ends.items(), places):
-            ax.text(
-                1.03 * self.seconds,
-                place,
-                f"{name}: {end:.2f}",
-                color=shades[name],
-                va="center",
-            )
+        name_ends(ax, self.seconds, ends, gap=0.045)
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
         ax.set_xlim(0, 1.5 * self.seconds)
         return figure

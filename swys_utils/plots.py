@@ -40,15 +40,6 @@ def use_style() -> None:
 use_style()
 
 
-def spread_out(values: Sequence[float], gap: float) -> list[float]:
-    """Heights for labels near these values, in their order, at least ``gap`` apart."""
-    order = np.argsort(values)
-    heights = np.array(values, dtype=float)
-    for below, above in zip(order, order[1:]):
-        heights[above] = max(heights[above], heights[below] + gap)
-    return heights.tolist()
-
-
 def colour(name: str) -> str:
     """The colour of a model, a way to teach or a way to explain, the same in every figure.
 

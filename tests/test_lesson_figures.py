@@ -12,10 +12,10 @@ import torch
 from small import vit
 
 from swys_figures import heatmaps as heatmap_figures
+from swys_figures import labels
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
 from swys_utils import (
-    plots,
     shipped_results,
     teachers,
 )
@@ -205,11 +205,15 @@ def test_curves_of_students_have_their_names(data, model):
             watch(model, seconds)
     assert [len(rows) for rows in curves.history.values()] == [2, 2]
     texts = [text.get_text() for text in curves.figure().axes[0].texts]
-    assert any(text.startswith("control: ") for text in texts)
+    assert any(text.strip().startswith("control: ") for text in texts)
 
 
 def test_labels_are_moved_apart():
-    assert plots.spread_out([0.5, 0.5, 0.9], gap=0.1) == [0.5, 0.6, 0.9]
+    _, ax = plt.subplots()
+    ends = {"a": (0.5, "black"), "b": (0.5, "red"), "c": (0.9, "blue")}
+    labels.name_ends(ax, 1, ends, gap=0.1)
+    heights = [text.get_position()[1] for text in ax.texts]
+    assert heights == [0.5, 0.6, 0.9]
 
 
 def test_figures_of_teaching():
