@@ -1,19 +1,21 @@
-"""How much two models agree, by two rulers: the figures of notebooks 4 and 5."""
+"""How much two models agree, by two rulers: tables and figures of notebooks 4, 5 and extra 13."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from swys_utils.data import DEFAULT_DATASET, Dataset
+from swys_utils.data import Dataset
 from swys_utils.explain import agreement, shuffled
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
+from swys_utils.results import with_range
 from swys_utils.shipped_results import SeriesResults, read_results
 
 from .data import short_name, show_image
@@ -22,12 +24,13 @@ AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as man
 TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
     "our Base": ("vit_tiny/answers/",),
     "another Base": ("vit_tiny/answers_of_another/",),
-    "a Tiny": ("vit_tiny/answers_of_tiny/", "vit_tiny/answers_of_our_tiny/"),
+    "our Tiny": ("vit_tiny/answers_of_our_tiny/",),
+    "another Tiny": ("vit_tiny/answers_of_tiny/",),
     "nobody (labels alone)": ("vit_tiny/labels/",),
 }
-RULERS = {  # way to explain -> title of its panel in notebook 4
-    "grad_cam": "By Grad-CAM",
-    "occlusion": "By hiding",
+RULERS = {  # way to explain -> how it is named
+    "grad_cam": "by Grad-CAM",
+    "occlusion": "by hiding",
 }
 QUESTIONS = {  # way to explain -> the question that it answers
     "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance",
@@ -55,20 +58,53 @@ def agreement_figure(results: SeriesResults) -> Figure:
     figure.set_layout_engine("constrained")
     for ax, ruler in zip(axes[0], rulers):
         _percent_axis(ax, room=75)
-        compared = results.agreement[ruler]
-        rows = {
-            "Tiny\nwith Base": compared.get("vit_tiny", []),
-            "Tiny, 12 passes,\nwith Base": _measured(results.dataset, ruler, AS_LONG_AS_BASE),
-            "another Base\nwith Base": compared.get("vit_base", []),
-            "two Tinys": results.siblings.get(ruler, []),
-        }
+        rows = _pairs(results, ruler)
         for place, (title, runs) in enumerate(rows.items()):
-            shade = colour("Base" if title.startswith("another") else "Tiny")
+            shade = colour("Base" if title == "two Bases" else "Tiny")
             _draw_beyond_chance(ax, place, runs, shade, behind=True)
         ax.set_title(RULERS[ruler], loc="left", fontsize=11)
         ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_yticks(range(len(rows)), rows)
+        ax.set_yticks(range(len(rows)), [fill(title, 15) for title in rows])
     return figure
+
+
+def pairs_table(results: SeriesResults) -> list[dict[str, str]]:
+    """What two models have in common beyond chance, by two rulers.
+
+    Args:
+        results: of ``shipped_results.series_results``.
+
+    Returns:
+        Rows for ``results.as_table``: the mean over pairs of runs, by the order of all patches, and
+        by hiding also by the hottest patch alone; empty where nothing was measured.
+    """
+    by_hiding = _pairs(results, "occlusion")
+    by_grad_cam = _pairs(results, "grad_cam")
+    rows = []
+    for title, pairs in by_hiding.items():
+        row = {
+            "agreement beyond chance": title,
+            "by hiding": _mean_percent(beyond_chance(pairs)),
+            "by hiding, hottest patch only": _mean_percent(same_hottest(pairs)),
+            "by Grad-CAM": _mean_percent(beyond_chance(by_grad_cam[title])),
+        }
+        rows.append(row)
+    return rows
+
+
+def _mean_percent(values: np.ndarray) -> str:
+    return f"{values.mean():.0f}%" if len(values) else ""
+
+
+def _pairs(results: SeriesResults, ruler: str) -> dict[str, list[dict]]:
+    """The pairs of complete runs that were compared by a ruler."""
+    compared = results.agreement.get(ruler, {})
+    return {
+        "two Bases": compared.get("vit_base", []),
+        "two Tinys": results.siblings.get(ruler, []),
+        "Tiny and Base": compared.get("vit_tiny", []),
+        "Tiny and Base, both after 12 passes": _measured(results.dataset, ruler, AS_LONG_AS_BASE),
+    }
 
 
 def _measured(dataset: str, ruler: str, begin: str | tuple[str, ...]) -> list[dict]:
@@ -92,6 +128,17 @@ def beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
     agreed = np.array([pair["spearman"] for pair in pairs])
     chance = np.array([pair["chance_in_class"] for pair in pairs])
     return 100 * (agreed - chance) / (1 - chance)
+
+
+def same_hottest(pairs: Sequence[Mapping]) -> np.ndarray:
+    """The share of the images with the same hottest patch, on the scale of ``beyond_chance``.
+
+    Args:
+        pairs: of models, with "same_top" and "same_top_chance", fractions.
+    """
+    same = np.array([pair["same_top"] for pair in pairs])
+    chance = np.array([pair["same_top_chance"] for pair in pairs])
+    return 100 * (same - chance) / (1 - chance)
 
 
 def _percent_axis(ax: Axes, room: float = 30) -> None:
@@ -274,11 +321,11 @@ def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
     return rows
 
 
-def teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
+def teachers_table(results: SeriesResults) -> list[dict[str, str]]:
     """Would any teacher have done? How near to our Base come students of it and of other models?
 
     Args:
-        dataset: MedMNIST's name.
+        results: of ``shipped_results.series_results``.
 
     Returns:
         Rows for ``results.as_table``: agreement beyond chance, the mean over the runs and in
@@ -286,16 +333,17 @@ def teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
     """
     rows = []
     for teacher, run_ids in TEACHERS.items():
-        row = {"Tiny, taught by the answers of": teacher}
-        for ruler, title in {"occlusion": "by hiding", "grad_cam": "by Grad-CAM"}.items():
-            pairs = _measured(dataset, ruler, run_ids)
-            if pairs:
-                percent = beyond_chance(pairs)
-                row["runs"] = str(len(pairs))
-                span = f"{min(percent):.0f} to {max(percent):.0f}"
-                row[f"like our Base's, {title}"] = f"{np.mean(percent):.0f}% ({span})"
-        if len(row) > 1:
-            rows.append(row)
+        hidden = _measured(results.dataset, "occlusion", run_ids)
+        marked = _measured(results.dataset, "grad_cam", run_ids)
+        if not hidden:
+            continue
+        row = {
+            "Tiny, taught by the answers of": teacher,
+            "runs": str(len(hidden)),
+            "like our Base by hiding": with_range(beyond_chance(hidden) / 100, ".0%"),
+            "like our Base by Grad-CAM": with_range(beyond_chance(marked) / 100, ".0%"),
+        }
+        rows.append(row)
     return rows
 
 

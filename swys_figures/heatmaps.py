@@ -1,4 +1,4 @@
-"""Figures of notebook 4: one heatmap, why maps are empty, what colours hide, two models' places."""
+"""Heatmaps in notebook 4 and extra 13: one map, empty ones, what colours hide, two models."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from swys_utils.plots import GREY, colour
+from swys_utils.results import with_range
 from swys_utils.shipped_results import OLD_METHODS, SeriesResults, read_results
 
 from .agreement import AS_LONG_AS_BASE, row_of_dots
@@ -42,25 +43,21 @@ def ways_table(
         images, in brackets the lowest and the highest. A way that was not trained has no row.
     """
     rows = []
-    for way in ways:
-        for prefix in WAYS[way]:
-            runs = _runs_of(results, prefix)
-            if not runs:
-                continue
-            cells = {
-                "trained with": way,
-                "model": "Base" if prefix.startswith("vit_base") else "Tiny",
-                "passes": str(len(runs[0]["history"])),
-                "runs": str(len(runs)),
-            }
-            if validation:
-                cells["AUC, validation"] = _mean([run["val_auc"] for run in runs], ".3f")
-                cells["right, validation"] = _mean([run["val_accuracy"] for run in runs], ".0%")
-            cells["AUC, test"] = _mean([run["last"]["auc"] for run in runs], ".3f")
-            cells["right, test"] = _mean([run["last"]["accuracy"] for run in runs], ".0%")
-            cells["healthy cleared"] = _with_range([run["recall"][0] for run in runs], ".0%")
-            cells["sick found"] = _with_range([run["recall"][1] for run in runs], ".0%")
-            rows.append(cells)
+    for way, model, runs in _trained(results, ways):
+        cells = {
+            "trained with": way,
+            "model": model,
+            "passes": str(len(runs[0]["history"])),
+            "runs": str(len(runs)),
+        }
+        if validation:
+            cells["AUC, validation"] = _mean([run["val_auc"] for run in runs], ".3f")
+            cells["right, validation"] = _mean([run["val_accuracy"] for run in runs], ".0%")
+        cells["AUC, test"] = _mean([run["last"]["auc"] for run in runs], ".3f")
+        cells["right, test"] = _mean([run["last"]["accuracy"] for run in runs], ".0%")
+        cells["healthy cleared"] = with_range([run["recall"][0] for run in runs], ".0%")
+        cells["sick found"] = with_range([run["recall"][1] for run in runs], ".0%")
+        rows.append(cells)
     return rows
 
 
@@ -71,55 +68,29 @@ def cleared_figure(results: SeriesResults, ways: Sequence[str]) -> Figure:
         results: of ``shipped_results.series_results``; two classes.
         ways: which are shown, of ``WAYS``; one that was not trained has no row.
     """
-    rows = {}
-    for way in ways:
-        for prefix in WAYS[way]:
-            runs = _runs_of(results, prefix)
-            if runs:
-                model = "Base" if prefix.startswith("vit_base") else "Tiny"
-                passes = len(runs[0]["history"])
-                rows[f"{model}, {passes} passes,\n{way}"] = (colour(model), runs)
-    figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.55 * max(len(rows), 1)))
+    trained = list(_trained(results, ways))
+    titles = []
+    figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.55 * max(len(trained), 1)))
     figure.set_layout_engine("constrained")
-    for place, (shade, runs) in enumerate(rows.values()):
-        cleared = [100 * run["recall"][0] for run in runs]
-        row_of_dots(ax, place, np.array(cleared), shade)
+    for place, (way, model, runs) in enumerate(trained):
+        titles.append(f"{model}, {len(runs[0]['history'])} passes,\n{way}")
+        cleared = np.array([100 * run["recall"][0] for run in runs])
+        row_of_dots(ax, place, cleared, colour(model))
         ax.text(
-            101,
+            1.01,
             place,
-            f"{np.mean(cleared):.0f} %",
+            f"{cleared.mean():.1f} %",
+            transform=ax.get_yaxis_transform(),
             va="center",
-            color=shade,
+            color=colour(model),
             weight="bold",
         )
         ax.axhline(place + 0.5, color=GREY, lw=0.4)
-    ax.set_xlim(60, 100)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_xlim(right=100)
+    ax.set_ylim(len(trained) - 0.5, -0.5)
+    ax.set_yticks(range(len(titles)), titles)
     ax.set_xlabel("of 100 healthy children, cleared at a threshold of 0.5")
     return figure
-
-
-def _runs_of(results: SeriesResults, prefix: str) -> list[dict[str, Any]]:
-    """The complete runs of one of ``WAYS``, by today's names or earlier ones."""
-    content = read_results(results.dataset, "runs") or {"runs": []}
-    runs = []
-    for run in content["runs"]:
-        model, method, _ = run["id"].split("/")
-        if f"{model}/{OLD_METHODS.get(method, method)}/" == prefix:
-            runs.append(run)
-    return runs
-
-
-def _mean(values: Sequence[float], form: str) -> str:
-    return f"{np.mean(values):{form}}"
-
-
-def _with_range(values: Sequence[float], form: str) -> str:
-    """The mean and, where there are several, the lowest and the highest value in brackets."""
-    if len(values) == 1:
-        return _mean(values, form)
-    return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def by_passes(results: SeriesResults) -> Figure:
@@ -139,10 +110,10 @@ def by_passes(results: SeriesResults) -> Figure:
         "test_auc": "test AUC",
     }
     for ax, (key, label) in zip(axes, panels.items()):
-        for prefix in WAYS["blurred views"]:
-            for run in _runs_of(results, prefix):
+        for _, model, runs in _trained(results, ["blurred views"]):
+            for run in runs:
                 values = [row[key] for row in run["history"]]
-                _curve_to_its_end(ax, values, prefix)
+                _curve_to_its_end(ax, values, model)
         ax.set_xlabel("passes through the training images")
         ax.set_ylabel(label)
     axes[1].set_ylim(bottom=0.85)
@@ -152,10 +123,10 @@ def by_passes(results: SeriesResults) -> Figure:
     return figure
 
 
-def _curve_to_its_end(ax: Axes, values: Sequence[float], prefix: str) -> None:
+def _curve_to_its_end(ax: Axes, values: Sequence[float], model: str) -> None:
     """A curve over the passes, with a dot at its end; Base's is thicker and above the others."""
-    is_base = prefix.startswith("vit_base")
-    shade = colour("Base" if is_base else "Tiny")
+    is_base = model == "Base"
+    shade = colour(model)
     ax.plot(
         range(1, len(values) + 1),
         values,
@@ -169,3 +140,30 @@ def _curve_to_its_end(ax: Axes, values: Sequence[float], prefix: str) -> None:
         "o",
         color=shade,
     )
+
+
+def _trained(
+    results: SeriesResults, ways: Sequence[str]
+) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Way, model and runs of each of ``WAYS`` that was trained."""
+    for way in ways:
+        for prefix in WAYS[way]:
+            runs = _runs_of(results, prefix)
+            if runs:
+                model = "Base" if prefix.startswith("vit_base") else "Tiny"
+                yield way, model, runs
+
+
+def _runs_of(results: SeriesResults, prefix: str) -> list[dict[str, Any]]:
+    """The complete runs of one of ``WAYS``, by today's names or earlier ones."""
+    content = read_results(results.dataset, "runs") or {"runs": []}
+    runs = []
+    for run in content["runs"]:
+        model, method, _ = run["id"].split("/")
+        if f"{model}/{OLD_METHODS.get(method, method)}/" == prefix:
+            runs.append(run)
+    return runs
+
+
+def _mean(values: Sequence[float], form: str) -> str:
+    return f"{np.mean(values):{form}}"

@@ -179,6 +179,7 @@ class Teachers:
         self.seed = seed
         self._made: dict[str, VisionTransformer] = {}
         self._maps: dict[str, dict[str, np.ndarray]] = {}
+        self._others: dict[str, Teachers] = {}
 
     @cached_property
     def explained(self) -> Planted:
@@ -213,9 +214,12 @@ class Teachers:
         Args:
             kind: how a student is taught.
         """
-        if kind.teacher_model in (None, self.setting.model):
+        model = kind.teacher_model or self.setting.model
+        if model == self.setting.model:
             return self
-        return Teachers(replace(self.setting, model=kind.teacher_model), self.seed)
+        if model not in self._others:
+            self._others[model] = Teachers(replace(self.setting, model=model), self.seed)
+        return self._others[model]
 
     def student(self, kind: PlantedKind) -> tuple[VisionTransformer, float]:
         """A student of one of them, trained now, and the seconds that it took.
@@ -303,14 +307,14 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     else:
         model, seconds = teachers.student(kind)
     maps = ruler_maps(model, teachers.explained, mark.target)
-    teachers = teachers.of(kind)
+    of_teacher = teachers.of(kind).maps
     measured = {
         "scores": _scores(setting, _answers(model)),
         "maps": where_maps_point(maps, teachers.explained),
-        "like_honest": compared(maps, teachers.maps(HONEST)),
+        "like_honest": compared(maps, of_teacher(HONEST)),
     }
     if kind.id != HONEST:
-        measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
+        measured["like_cheat"] = compared(maps, of_teacher(CHEAT))
     if kind.id == CHEAT:
         measured["methods"] = every_method(model, teachers.explained, mark.target)
         some = teachers.explained.split.images[:SUBSET_IMAGES]

@@ -34,13 +34,12 @@ from .planted import (
     MARKS,
     TEST_SEED,
     Setting,
-    methods_table,
     planted_data,
     read_units,
-    students_table,
 )
 from .planted_measures import EXPLAINED, compared, scores, where_maps_point
 from .planted_students import CHEAT, HONEST
+from .planted_tables import methods_table, students_table
 from .runs import RUNS
 
 MODEL = "resnet18"

@@ -139,7 +139,7 @@ def _with_maps(weight: float) -> Make:
 
 
 def _with_answers_and_maps(share: float) -> Make:
-    """Labels, the teacher's answers, with this share of both, and its maps."""
+    """Labels and the teacher's answers, which have this share of the loss, + its maps."""
 
     def make(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
         return MapDistiller(teacher, labels, alpha=share, gamma=1.0)

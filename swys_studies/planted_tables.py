@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from swys_utils.gradcam import METHODS
-from swys_utils.shipped_results import read_results
+from swys_utils.results import with_range
+from swys_utils.shipped_results import planted_units, read_results
 
 from .inheritance import with_interval
 from .planted_measures import RULERS
 from .planted_students import CHEAT, KINDS
 
+LAST_BLOCK = "11"  # of a Tiny
 MEASURED = ("pneumoniamnist", "bloodmnist", "pneumoniamnist-twin")  # whose cheats are shipped
 
 
@@ -65,35 +69,44 @@ def cheats_table() -> list[dict]:
     """Who obeys a mark, and what finds it: a row for each kind of cheat on each data set."""
     rows = []
     for name in MEASURED:
-        units = (read_results(name, "planted") or {"units": []})["units"]
-        for row in students_table(units):
-            if row["kind"] == CHEAT:
-                shown = {"images": name, "model and mark": row["setting"]}
-                shown |= {column: row[column] for column in ("swapped", "flips")}
-                shown |= {METHODS[ruler].title: row[f"{ruler} hits"] for ruler in RULERS}
-                rows.append(shown)
+        content = read_results(name, "planted") or {"units": []}
+        for setting, group in _groups(content["units"], CHEAT).items():
+            swapped = [unit["scores"]["swapped"]["auc"] for unit in group]
+            flips = [unit["scores"]["flips"] for unit in group]
+            row = {
+                "images": name,
+                "model and mark": setting,
+                "swapped": f"{np.mean(swapped):.2f}",
+                "flips": with_range(flips, ".0%"),
+            }
+            for ruler in RULERS:
+                hits = [unit["maps"][ruler]["hits"] for unit in group]
+                row[METHODS[ruler].title] = with_range(hits, ".0%")
+            row["chance"] = f"{group[0]['maps']['occlusion']['chance']:.0%}"
+            rows.append(row)
     return rows
 
 
-def spread_table(model: str = "vit_tiny", patch: int = 7) -> list[dict]:
+def spread_table() -> list[dict]:
     """How even the maps of cheats are, where the mark has no place and where it has one.
 
-    Args:
-        model: architecture of the cheats, on the default data set.
-        patch: side of their patches, px.
+    Of each way to explain the last block counts.
 
     Returns:
-        A row for each way to explain, at the last block that was asked.
+        A row for each way to explain; Tiny with patches of 7 px, on the default data set.
     """
-    units = (read_results(MEASURED[0], "planted") or {"units": []})["units"]
-    cheats = _groups(units, CHEAT)
+    cheats = _groups(planted_units(), CHEAT)
     rows: dict[str, dict] = {}
     for mark in ("texture", "corner"):
-        group = cheats[f"{model}/{patch}, {mark}"]
-        for method in group[0]["methods"]:
-            title = method.partition(", block")[0]  # of its blocks the last one comes last
-            row = rows.setdefault(title, {"spread of the map": title})
-            row[mark] = with_interval([unit["methods"][method]["spread"] for unit in group])
+        for unit in cheats[f"vit_tiny/7, {mark}"]:
+            for method, measured in unit["methods"].items():
+                name, _, block = method.partition(", block ")
+                if block in ("", LAST_BLOCK):
+                    row = rows.setdefault(name, {"spread of the map": name.replace("_", " ")})
+                    row.setdefault(mark, []).append(measured["spread"])
+    for row in rows.values():
+        row["texture"] = with_interval(row["texture"])
+        row["corner"] = with_interval(row["corner"])
     return list(rows.values())
 
 

@@ -37,7 +37,7 @@ class Mark:
         share: of the images of that class that get it in training, from 0 to 1.
         elsewhere: the same of all other images.
         strength: its opacity, from 0 to 1.
-        size: width of the ring in an image of 28 px, from 3 to 12.
+        size: width of the ring in an image of 28 px, from 3 to 12; a texture has none.
 
     Raises:
         SwysError: an unknown place, or a size outside its range.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 
@@ -77,3 +78,16 @@ def as_table(rows: Sequence[Mapping]) -> str:
         cells = [cell.ljust(width) for cell, width in zip(line, widths)]
         text.append("  ".join(cells).rstrip())
     return "\n".join(text)
+
+
+def with_range(values: Sequence[float] | np.ndarray, form: str) -> str:
+    """A mean as text and, where there are several, the lowest and the highest value in brackets.
+
+    Args:
+        values: at least one.
+        form: of each number, such as ".0%".
+    """
+    mean = f"{np.mean(values):{form}}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):{form}} to {max(values):{form}})"

@@ -20,13 +20,13 @@ def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
     results = series_results()
     panels = agreement_figure(results).axes
     titles = [ax.get_title(loc="left") for ax in panels]
-    assert titles == ["By Grad-CAM", "By hiding"]
+    assert titles == ["by Grad-CAM", "by hiding"]
     rows = [label.get_text() for label in panels[0].get_yticklabels()]
     assert rows == [
-        "Tiny\nwith Base",
-        "Tiny, 12 passes,\nwith Base",
-        "another Base\nwith Base",
+        "two Bases",
         "two Tinys",
+        "Tiny and Base",
+        "Tiny and Base,\nboth after 12\npasses",
     ]
 
 
@@ -66,11 +66,25 @@ def test_students_of_other_teachers_are_compared_with_our_base(monkeypatch):
     pairs = {"runs": dict.fromkeys(run_ids, PAIR)}
     measured = {"maps": {"grad_cam": pairs, "occlusion": pairs}}
     monkeypatch.setattr(agreement, "read_results", lambda dataset, name: measured)
-    of_another, of_tinys = agreement.teachers_table()
-    assert of_another["Tiny, taught by the answers of"] == "another Base"
-    assert of_another["runs"] == "1"
-    assert of_tinys["runs"] == "2"
-    assert of_tinys["like our Base's, by hiding"] == "14% (14 to 14)"
+    rows = agreement.teachers_table(series_results())
+    teachers = [row["Tiny, taught by the answers of"] for row in rows]
+    assert teachers == ["another Base", "our Tiny", "another Tiny"]
+    assert rows[0]["runs"] == "1"
+    assert rows[0]["like our Base by hiding"] == "14%"
+
+
+def test_pairs_of_models_have_a_row_each():
+    pair = PAIR | {"same_top": 0.5, "same_top_chance": 0.2}
+    found = {ruler: {"vit_base": [pair]} for ruler in ("occlusion", "grad_cam")}
+    results = series_results()._replace(dataset="another", agreement=found, siblings={})
+    of_bases, *others = agreement.pairs_table(results)
+    assert of_bases == {
+        "agreement beyond chance": "two Bases",
+        "by hiding": "14%",
+        "by hiding, hottest patch only": "38%",
+        "by Grad-CAM": "14%",
+    }
+    assert [row["by hiding"] for row in others] == ["", "", ""]
 
 
 def test_three_pairs_show_what_agreement_means():

@@ -9,6 +9,7 @@ from swys_figures import audit
 from swys_utils.config import SwysError
 from swys_utils.data import TWIN, Dataset, load_dataset
 from swys_utils.occlusion import occlusion
+from swys_utils.splits import has_class
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,14 @@ def test_without_the_mark_the_honest_model_finds_most_of_the_sick(offer):
     for row in offer.verdict():
         found[row["model"]] = percent(row["sick found"])
     assert found["B"] > max(found["A"], found["C"])
+
+
+def test_right_is_the_mean_of_sick_found_and_healthy_cleared(offer):
+    sick = has_class(offer.data.test, 1).mean()
+    for row in offer.verdict():
+        found = sick * percent(row["sick found"])
+        cleared = (1 - sick) * (100 - percent(row["healthy called sick"]))
+        assert percent(row["right"]) == pytest.approx(found + cleared, abs=1.1)
 
 
 def test_the_maps_of_the_student_are_like_those_of_its_honest_teacher(offer):

@@ -45,16 +45,22 @@ def entries():
         entry("vit_base/labels/seed1", LABELS),
         entry("vit_tiny/labels/seed0", LABELS),
         entry("vit_tiny/answers/seed0", TEACHER),
+        entry("vit_base/labels_sharp/seed0", 1 - TEACHER),
     ]
 
 
 def test_every_run_but_the_teacher_is_compared(entries):
     runs = inheritance.inherited_by_runs(entries, LABELS)["runs"]
     groups = {run["group"]: run["inherited"] for run in runs}
-    assert groups == {"another teacher": 0, "Tiny": 0, "Tiny, answers": 1}
+    assert groups == {
+        "another teacher": 0,
+        "Tiny": 0,
+        "Tiny, answers": 1,
+        "Base, views without blur": 0,
+    }
 
 
-def test_images_whose_answer_changed_are_listed(entries):
+def test_images_whose_answer_changed_in_tinys_are_listed(entries):
     changed = inheritance.inherited_by_runs(entries, LABELS)["changed"]
     assert [image["index"] for image in changed] == [3, 6, 7]
     assert changed[0] == {"index": 3, "label": 0, "teacher": 1, "share": 0.5}

@@ -221,7 +221,7 @@ def test_the_spread_is_of_the_last_block():
         if unit["kind"] == "cheat" and unit["mark"] == "texture":
             cheats.append(unit["methods"]["grad_cam, block 11"]["spread"])
     mean = f"{np.mean(cheats):.2f}"
-    assert by_method["grad_cam"]["texture"].startswith(mean)
+    assert by_method["grad cam"]["texture"].startswith(mean)
 
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):

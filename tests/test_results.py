@@ -7,7 +7,7 @@ import pytest
 from small import vit
 
 from swys_utils import results
-from swys_utils.results import as_table, read_live, write_live
+from swys_utils.results import as_table, read_live, with_range, write_live
 
 HISTORY = [{"seconds": 1.0, "accuracy": 0.5}]
 
@@ -72,3 +72,8 @@ def test_a_kept_curve_is_read_again(data):
 
 def test_a_curve_that_no_notebook_kept_is_empty(data):
     assert read_live(data, "vit_base") == []
+
+
+def test_a_range_has_the_mean_the_lowest_and_the_highest():
+    assert with_range([0.25, 0.75], ".0%") == "50% (25% to 75%)"
+    assert with_range([0.25], ".2f") == "0.25"

@@ -54,4 +54,4 @@ def test_each_way_has_a_row_of_dots_and_its_mean():
     ]
     base, *_ = [line for line in ax.lines if line.get_marker() == "o"]
     mean = base.get_xdata().mean()
-    assert ax.texts[0].get_text() == f"{mean:.0f} %"
+    assert ax.texts[0].get_text() == f"{mean:.1f} %"
