@@ -28,11 +28,13 @@ def name_ends(ax: Axes, x: float, ends: Mapping[str, tuple[float, str]], gap: fl
     """
     heights = spread_out([end for end, _ in ends.values()], gap)
     for (name, (_, shade)), height in zip(ends.items(), heights):
-        ax.text(
-            x,
-            height,
-            f"  {name}",
+        ax.annotate(
+            name,
+            (x, height),
+            xytext=(8, 0),
+            textcoords="offset points",
             color=shade,
             va="center",
+            annotation_clip=False,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )

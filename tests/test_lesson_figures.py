@@ -212,7 +212,7 @@ def test_labels_are_moved_apart():
     _, ax = plt.subplots()
     ends = {"a": (0.5, "black"), "b": (0.5, "red"), "c": (0.9, "blue")}
     labels.name_ends(ax, 1, ends, gap=0.1)
-    heights = [text.get_position()[1] for text in ax.texts]
+    heights = [text.xy[1] for text in ax.texts]
     assert heights == [0.5, 0.6, 0.9]
 
 
