@@ -14,7 +14,6 @@ from swys import cli
 
 MODELS = ("pneumoniamnist/vit_base", "pneumoniamnist/vit_tiny_maps")
 OPTIONS = {"--maps": "32", "--occlusions": "8", "--shown": "12", "--seconds": "2"}
-LARGEST_VERDICT = 1  # exit codes 0 (kept) and 1 (lost) are verdicts, higher ones are mistakes
 
 
 def main(path: Path) -> int:
@@ -30,7 +29,8 @@ def main(path: Path) -> int:
     arguments = ["compare", *MODELS, "--data", "pneumoniamnist", "--html", str(path)]
     for option, value in OPTIONS.items():
         arguments += [option, value]
-    if cli.main(arguments) > LARGEST_VERDICT:
+    cli.main(arguments)  # its exit code is about the gates: 2 is "cannot tell", too
+    if not path.is_file():
         print("report: skipped, swys compare did not work; the book is built without it")
     return 0
 
