@@ -105,18 +105,22 @@ def by_passes(results: SeriesResults) -> Figure:
         figsize=(8.4, 3.2),
         layout="constrained",
     )
+    trained = list(_trained(results, ["blurred views"]))
     panels = {
         "train_loss": "training loss",
         "test_auc": "test AUC",
     }
     for ax, (key, label) in zip(axes, panels.items()):
-        for _, model, runs in _trained(results, ["blurred views"]):
+        for _, model, runs in trained:
             for run in runs:
                 values = [row[key] for row in run["history"]]
                 _curve_to_its_end(ax, values, model)
         ax.set_xlabel("passes through the training images")
         ax.set_ylabel(label)
-    axes[1].set_ylim(bottom=0.85)
+    lowest = 1.0
+    for _, _, runs in trained:
+        lowest = min(lowest, runs[0]["history"][0]["test_auc"])  # after the first pass
+    axes[1].set_ylim(bottom=max(0.85, lowest - 0.01))
     axes[0].plot([], [], color=colour("Base"), label="Base")
     axes[0].plot([], [], color=colour("Tiny"), label="Tiny")
     axes[0].legend(frameon=False)
