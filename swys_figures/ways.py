@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -28,31 +28,26 @@ WAYS = {
 }
 
 
-def ways_table(
-    results: SeriesResults, ways: Sequence[str] = tuple(WAYS), validation: bool = False
-) -> list[dict[str, str]]:
+def ways_table(results: SeriesResults) -> list[dict[str, str]]:
     """Complete runs of both sizes after each way to train them.
 
     Args:
         results: of ``shipped_results.series_results``; two classes.
-        ways: which are shown, of ``WAYS``.
-        validation: beside the test images, also the scores on the validation images.
 
     Returns:
         Rows for ``results.as_table``: means over the runs and, of healthy and sick on the test
         images, in brackets the lowest and the highest. A way that was not trained has no row.
     """
     rows = []
-    for way, model, runs in _trained(results, ways):
+    for way, model, runs in _trained(results, WAYS):
         cells = {
             "trained with": way,
             "model": model,
             "passes": str(len(runs[0]["history"])),
             "runs": str(len(runs)),
         }
-        if validation:
-            cells["AUC, validation"] = _mean([run["val_auc"] for run in runs], ".3f")
-            cells["right, validation"] = _mean([run["val_accuracy"] for run in runs], ".0%")
+        cells["AUC, validation"] = _mean([run["val_auc"] for run in runs], ".3f")
+        cells["right, validation"] = _mean([run["val_accuracy"] for run in runs], ".0%")
         cells["AUC, test"] = _mean([run["last"]["auc"] for run in runs], ".3f")
         cells["right, test"] = _mean([run["last"]["accuracy"] for run in runs], ".0%")
         cells["healthy cleared"] = with_range([run["recall"][0] for run in runs], ".0%")
@@ -147,7 +142,7 @@ def _curve_to_its_end(ax: Axes, values: Sequence[float], model: str) -> None:
 
 
 def _trained(
-    results: SeriesResults, ways: Sequence[str]
+    results: SeriesResults, ways: Iterable[str]
 ) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Way, model and runs of each of ``WAYS`` that was trained."""
     for way in ways:
