@@ -185,7 +185,7 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
     """The checkpoint of a run: the one that was trained in a folder, else the shipped one.
 
     Args:
-        run_id: today's id of the run.
+        run_id: today's id of the run, or the name of a shipped model.
         dataset: name of the data set; its shipped checkpoints are in checkpoints/<dataset>.
         out: folder of runs.
 
@@ -205,7 +205,7 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
             return card_path.with_suffix(".safetensors")
     for card_path in sorted((CHECKPOINTS / dataset).glob("*/card.json")):
         shipped_id = str(read_card(card_path).get("id"))
-        if todays_id(shipped_id) == run_id:
+        if run_id in (todays_id(shipped_id), card_path.parent.name):
             return card_path.parent
     return None
 
