@@ -196,8 +196,8 @@ OUR_TINY_TEACHER = replace(
     teachers=("vit_tiny/labels/seed0",),
     first_seed=1,
 )
-# Does a better teacher hand on more? These two see the same images, enlarged to 224 px and so in 196
-# patches, and were trained three times as long as the reference set, with all of their tokens.
+# Does a better teacher hand on more? These two see the same images, enlarged to 224 px and so in
+# 196 patches, and were trained three times as long as the reference set, with all of their tokens.
 BETTER_TEACHERS = replace(
     TWO_TEACHERS,
     title=f"{TINY.title}, answers of two Tinys with 196 tokens",
