@@ -179,7 +179,6 @@ class Teachers:
         self.seed = seed
         self._made: dict[str, VisionTransformer] = {}
         self._maps: dict[str, dict[str, np.ndarray]] = {}
-        self._others: dict[str, Teachers] = {}
 
     @cached_property
     def explained(self) -> Planted:
@@ -208,19 +207,6 @@ class Teachers:
             self._maps[name] = ruler_maps(self.model(name), self.explained, target)
         return self._maps[name]
 
-    def of(self, kind: PlantedKind) -> Teachers:
-        """Those that a kind learns from: these, or the same of another architecture.
-
-        Args:
-            kind: how a student is taught.
-        """
-        model = kind.teacher_model or self.setting.model
-        if model == self.setting.model:
-            return self
-        if model not in self._others:
-            self._others[model] = Teachers(replace(self.setting, model=model), self.seed)
-        return self._others[model]
-
     def student(self, kind: PlantedKind) -> tuple[VisionTransformer, float]:
         """A student of one of them, trained now, and the seconds that it took.
 
@@ -231,7 +217,7 @@ class Teachers:
         seed = STUDENT_SEEDS + self.seed
         model = _build(setting, kind.patch or setting.patch, seed)
         labels = SupervisedObjective()
-        teacher = Teacher(self.of(kind).model(kind.teacher or HONEST))
+        teacher = Teacher(self.model(kind.teacher or HONEST))
         seconds = _train(model, setting, kind, seed, kind.make(teacher, labels))
         return model, seconds
 
@@ -307,7 +293,7 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     else:
         model, seconds = teachers.student(kind)
     maps = ruler_maps(model, teachers.explained, mark.target)
-    of_teacher = teachers.of(kind).maps
+    of_teacher = teachers.maps
     measured = {
         "scores": _scores(setting, _answers(model)),
         "maps": where_maps_point(maps, teachers.explained),

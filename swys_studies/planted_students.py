@@ -33,7 +33,6 @@ class PlantedKind:
         make: how its objective is made.
         core: whether it belongs to the few that every seed has first.
         patch: side of its patches, px; None for that of the study.
-        teacher_model: architecture of its teacher; None for that of the study.
     """
 
     id: str
@@ -42,7 +41,6 @@ class PlantedKind:
     make: Make
     core: bool = False
     patch: int | None = None
-    teacher_model: str | None = None
 
     @property
     def is_teacher(self) -> bool:
@@ -171,17 +169,6 @@ KINDS = (
     PlantedKind("labels + cheat's maps, clean images", CHEAT, False, _with_maps(MAP_WEIGHT)),
     PlantedKind("cheat's answers + maps, clean images", CHEAT, False, _with_answers_and_maps(1.0)),
     PlantedKind("labels + cheat's occlusion, clean images", CHEAT, False, OcclusionDistiller),
-    # a large teacher
-    PlantedKind(
-        "honest answers of a Base", HONEST, True, _with_answers(1.0), teacher_model="vit_base"
-    ),
-    PlantedKind(
-        "labels + honest maps of a Base",
-        HONEST,
-        True,
-        _with_maps(MAP_WEIGHT),
-        teacher_model="vit_base",
-    ),
     # does the weight of what the teacher hands on decide it?
     PlantedKind("labels + honest maps, weight 0.5", HONEST, True, _with_maps(0.5)),
     PlantedKind("labels + honest maps, weight 8", HONEST, True, _with_maps(8.0)),

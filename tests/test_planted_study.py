@@ -167,16 +167,6 @@ def test_a_student_never_starts_as_its_teacher():
     assert not any(kind.is_teacher for kind in students)
 
 
-def test_a_large_teacher_has_its_own_architecture_and_the_seed_of_its_student(tmp_path):
-    data = planted.planted_data("twin")
-    setting = planted.Setting(data, "vit_tiny", 7, "corner", epochs=2, folder=tmp_path)
-    teachers = planted.Teachers(setting, seed=3)
-    large = next(kind for kind in KINDS if kind.teacher_model)
-    assert teachers.of(KINDS[0]) is teachers
-    assert teachers.of(large).setting.model == "vit_base"
-    assert teachers.of(large).seed == 3
-
-
 # What is kept
 
 
