@@ -33,6 +33,7 @@ from .kinds import (
     ANOTHER_TEACHER,
     AS_LONG_AS_BASE,
     BASE,
+    BETTER_TEACHERS,
     OUR_TINY_TEACHER,
     TINY,
     TINY_TEACHER,
@@ -202,7 +203,8 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
 
 def student_kinds() -> list[Kind]:
     """Tiny, taught in each way whose maps are compared with the teacher's."""
-    return [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER]
+    kinds = [*studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER]
+    return [*kinds, BETTER_TEACHERS]
 
 
 def _row(entry: dict, group: str) -> dict:
