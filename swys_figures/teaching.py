@@ -14,11 +14,14 @@ from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from swys_utils.cards import read_card
+from swys_utils.config import CHECKPOINTS
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.metrics import point_scores
 from swys_utils.planted import Mark, plant
 from swys_utils.plots import GREY, colour
-from swys_utils.shipped_results import FEW, SeriesResults, planted_units
+from swys_utils.results import with_range
+from swys_utils.shipped_results import FEW, SeriesResults, planted_units, read_results
 from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
@@ -26,6 +29,15 @@ from .agreement import row_of_dots
 from .labels import name_ends
 from .planted import MOST_NAMED
 
+ANSWERS_OF = {  # who teaches Tiny, beside all labels -> what the ids of such runs begin with
+    "nobody": "vit_tiny/labels/",
+    "Base": "vit_tiny/answers/",
+    "two better Tinys": "vit_tiny/answers_of_196/",
+}
+TEACHERS = {  # the same -> the shipped models that teach
+    "Base": ["vit_base"],
+    "two better Tinys": ["vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"],
+}
 LOOKS = 6  # how often a student is tested while it learns
 CHEATING = {  # kind of model in planted.json -> its name in the figure
     "another honest": "another honest model",
@@ -148,6 +160,39 @@ def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
             for seed in range(draws):
                 row[f"draw {seed + 1}"] = f"{areas[seed]:.3f}" if seed in areas else "-"
             rows.append(row)
+    return rows
+
+
+def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
+    """Complete runs of Tiny with all labels: does a teacher that is better than they help?
+
+    Args:
+        dataset: MedMNIST's name; where no such runs are shipped, the default one is shown.
+
+    Returns:
+        Rows for ``results.as_table``, scores on the test images: the AUC of each teacher, and the
+        mean of the students with the lowest and the highest.
+    """
+    content = read_results(dataset, "runs")
+    better = ANSWERS_OF["two better Tinys"]
+    if content is None or not any(run["id"].startswith(better) for run in content["runs"]):
+        dataset = DEFAULT_DATASET
+        content = read_results(dataset, "runs") or {"runs": []}
+    rows = []
+    for title, begin in ANSWERS_OF.items():
+        cards = [
+            read_card(CHECKPOINTS / dataset / name / "card.json")
+            for name in TEACHERS.get(title, [])
+        ]
+        scores = [run["last"] for run in content["runs"] if run["id"].startswith(begin)]
+        row = {
+            "taught by": title,
+            "the teacher's AUC": ", ".join(f"{card['stored']['auc']:.3f}" for card in cards) or "-",
+            "runs": str(len(scores)),
+            "AUC": with_range([score["auc"] for score in scores], ".3f"),
+            "right": with_range([score["accuracy"] for score in scores], ".1%"),
+        }
+        rows.append(row)
     return rows
 
 

@@ -230,6 +230,18 @@ def test_each_draw_of_the_few_labels_has_a_column():
     assert [control["draw 1"], control["draw 2"]] == ["0.700", "-"]
 
 
+def test_a_better_teacher_stands_beside_base_with_its_own_auc():
+    rows = teaching_figures.better_teachers_table()
+    assert [row["taught by"] for row in rows] == ["nobody", "Base", "two better Tinys"]
+    assert [row["the teacher's AUC"] for row in rows] == ["-", "0.946", "0.963, 0.966"]
+    assert all(row["runs"] == "4" for row in rows)
+
+
+def test_a_data_set_without_better_teachers_shows_the_default_one():
+    rows = teaching_figures.better_teachers_table("bloodmnist")
+    assert rows == teaching_figures.better_teachers_table()
+
+
 def few_run(seed: int, auc: float) -> dict:
     return {"seed": seed, "last": {"auc": auc}}
 

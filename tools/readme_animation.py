@@ -60,7 +60,8 @@ def frame(explained: Explained, index: int, place: int, title: str) -> Figure:
         shade = explained_colour(lines[0])
         ax.set_title(f"{name}\n{lines[1]}", fontsize=9, color=shade)
         if column:
-            ax.set_xlabel(title, fontsize=9)
+            peak = lines[4]  # "peak 0.004", or that the map is empty
+            ax.set_xlabel(f"{title}\n{peak}", fontsize=9)
     bar = figure.add_subplot(grid[1, :])
     bar.plot([0, SHOWN - 1], [0, 0], color="#BBBBBB", lw=4, solid_capstyle="round")
     bar.plot(place, 0, "o", ms=12, color="black")
