@@ -200,7 +200,7 @@ OUR_TINY_TEACHER = replace(
 # 196 patches, and were trained three times as long as the reference set, with all of their tokens.
 BETTER_TEACHERS = replace(
     TWO_TEACHERS,
-    title=f"{TINY.title}, answers of two Tinys with 196 tokens",
+    title=f"{TINY.title}, answers of two Tinys with 196 patches",
     method="answers_of_196",
     teachers=("vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"),
     seeds_elsewhere=0,
