@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 import nbformat
 import pytest
@@ -48,6 +49,32 @@ def test_its_table_has_the_numbers_of_notebook_6(readme, table_of_notebook_6):
     assert len(rows) >= 4
     for row in rows:
         assert numbers_in(row) in table_of_notebook_6, row
+
+
+SCORES = {  # how a row of the table of scores begins -> how the ids of its runs begin
+    "Base | 12": "vit_base/labels/",
+    "Tiny | 12": "vit_tiny/labels_12/",
+    "Tiny | 30": "vit_tiny/labels/",
+    "Base, views that are not blurred | 12": "vit_base/labels_sharp/",
+    "Tiny, views that are not blurred | 30": "vit_tiny/labels_sharp/",
+    "Tiny, taught by Base's answers | 30": "vit_tiny/answers/",
+    "Tiny, taught by two better Tinys' answers | 30": "vit_tiny/answers_of_196/",
+}
+
+
+@pytest.mark.parametrize("begin", SCORES)
+def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
+    (row,) = re.findall(rf"^  \| {re.escape(begin)} \| (.*) \|$", readme, re.MULTILINE)
+    entries = read_runs(SHIPPED / "runs.json")
+    runs = [run for run in entries if run["id"].startswith(SCORES[begin])]
+    healthy, sick = zip(*[run["recall"] for run in runs])
+    assert numbers_in(row) == [
+        len(runs),
+        round(100 * mean(run["last"]["accuracy"] for run in runs), 1),
+        round(mean(run["last"]["auc"] for run in runs), 3),
+        round(100 * mean(sick)),
+        round(100 * mean(healthy)),
+    ]
 
 
 def test_it_gives_the_mean_agreement_of_each_way_to_teach(numbers):
