@@ -29,12 +29,12 @@ from .agreement import row_of_dots
 from .labels import name_ends
 from .planted import MOST_NAMED
 
-ANSWERS_OF = {  # who teaches Tiny, beside all labels -> what the ids of such runs begin with
+RUNS_TAUGHT_BY = {  # who teaches Tiny, beside all labels -> what the ids of such runs begin with
     "nobody": "vit_tiny/labels/",
     "Base": "vit_tiny/answers/",
     "two better Tinys": "vit_tiny/answers_of_196/",
 }
-TEACHERS = {  # the same -> the shipped models that teach
+SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
     "Base": ["vit_base"],
     "two better Tinys": ["vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"],
 }
@@ -164,7 +164,7 @@ def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
 
 
 def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
-    """Complete runs of Tiny with all labels: does a teacher that is better than they help?
+    """Complete runs of Tiny with all labels: does a better teacher help?
 
     Args:
         dataset: MedMNIST's name; where no such runs are shipped, the default one is shown.
@@ -173,18 +173,18 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
         Rows for ``results.as_table``, scores on the test images: the AUC of each teacher, and the
         mean of the students with the lowest and the highest.
     """
-    content = read_results(dataset, "runs")
-    better = ANSWERS_OF["two better Tinys"]
-    if content is None or not any(run["id"].startswith(better) for run in content["runs"]):
+    runs = _complete_runs(dataset)
+    better = RUNS_TAUGHT_BY["two better Tinys"]
+    if not any(run["id"].startswith(better) for run in runs):
         dataset = DEFAULT_DATASET
-        content = read_results(dataset, "runs") or {"runs": []}
+        runs = _complete_runs(dataset)
     rows = []
-    for title, begin in ANSWERS_OF.items():
+    for title, begin in RUNS_TAUGHT_BY.items():
         cards = [
             read_card(CHECKPOINTS / dataset / name / "card.json")
-            for name in TEACHERS.get(title, [])
+            for name in SHIPPED_TEACHERS.get(title, [])
         ]
-        scores = [run["last"] for run in content["runs"] if run["id"].startswith(begin)]
+        scores = [run["last"] for run in runs if run["id"].startswith(begin)]
         row = {
             "taught by": title,
             "the teacher's AUC": ", ".join(f"{card['stored']['auc']:.3f}" for card in cards) or "-",
@@ -194,6 +194,12 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
         }
         rows.append(row)
     return rows
+
+
+def _complete_runs(dataset: str) -> list[dict]:
+    """The finished runs that are shipped for a data set."""
+    content = read_results(dataset, "runs")
+    return content["runs"] if content else []
 
 
 def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:

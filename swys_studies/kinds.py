@@ -29,9 +29,8 @@ class Kind:
         objective: how the model is taught, an id in ``distillation.OBJECTIVES``.
         patch_size: side of a patch, px.
         label_share: share of the training images that keep their label.
-        teachers: ids of the runs that teach, where the objective has a teacher, or the name of a
-            shipped model; the mean of their answers is taught. ``{seed}`` stands for the run's own
-            seed.
+        teachers: ids of the runs that teach, or names of shipped models, where the objective has a
+            teacher; the mean of their answers is taught. ``{seed}`` stands for the run's own seed.
         seeds: number of its runs in the reference set of PneumoniaMNIST.
         seeds_elsewhere: number of its runs in the reference set of another data set.
         first_seed: seed of the first of them. A student whose maps are compared must not begin with
@@ -197,7 +196,7 @@ OUR_TINY_TEACHER = replace(
     first_seed=1,
 )
 # Does a better teacher hand on more? These two see the same images, enlarged to 224 px and so in
-# 196 patches, and were trained three times as long as the reference set, with all of their tokens.
+# 196 patches, and had longer schedules and stronger views; one was itself taught by a large model.
 BETTER_TEACHERS = replace(
     TWO_TEACHERS,
     title=f"{TINY.title}, answers of two Tinys with 196 patches",

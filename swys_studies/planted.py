@@ -293,14 +293,13 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     else:
         model, seconds = teachers.student(kind)
     maps = ruler_maps(model, teachers.explained, mark.target)
-    of_teacher = teachers.maps
     measured = {
         "scores": _scores(setting, _answers(model)),
         "maps": where_maps_point(maps, teachers.explained),
-        "like_honest": compared(maps, of_teacher(HONEST)),
+        "like_honest": compared(maps, teachers.maps(HONEST)),
     }
     if kind.id != HONEST:
-        measured["like_cheat"] = compared(maps, of_teacher(CHEAT))
+        measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
     if kind.id == CHEAT:
         measured["methods"] = every_method(model, teachers.explained, mark.target)
         some = teachers.explained.split.images[:SUBSET_IMAGES]

@@ -252,11 +252,12 @@ def mean_teacher(teachers: Sequence[CachedTeacher]) -> CachedTeacher:
 
 
 def _cached(teacher: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
-    """A run that teaches, with its answers to every view that the student will see."""
+    """A teacher, with its answers to every view that the student will see."""
     with FileLock(out / f"{teacher}.lock"):  # a process that trains the teacher is waited for
         path = run_path(teacher, data.info.name, out)
     if path is None:
-        raise SwysError(f"the teacher {teacher} is not there; train '--only {teacher}' first")
+        way_out = f"train '--only {teacher}' first" if "/" in teacher else "it should be shipped"
+        raise SwysError(f"the teacher {teacher} is not there; {way_out}")
     device = config.default_device()
     model, _ = load_checkpoint(path, device, data.info.num_classes)
     with FileLock(out / "views.lock"):

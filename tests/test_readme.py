@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 
 from swys_studies.agreement import summary
 from swys_studies.runs import read_runs
+from swys_utils.metrics import t_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints" / "pneumoniamnist"
@@ -75,6 +76,17 @@ def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
         round(100 * mean(sick)),
         round(100 * mean(healthy)),
     ]
+
+
+def test_it_gives_the_gain_of_a_better_teacher(numbers):
+    auc = {run["id"]: run["last"]["auc"] for run in read_runs(SHIPPED / "runs.json")}
+    for other in ("answers", "labels"):
+        gains = []
+        for seed in range(4):
+            better = auc[f"vit_tiny/answers_of_196/seed{seed}"]
+            gains.append(better - auc[f"vit_tiny/{other}/seed{seed}"])
+        for value in (mean(gains), *t_interval(gains)):
+            assert round(value, 3) in numbers, other
 
 
 def test_it_gives_the_mean_agreement_of_each_way_to_teach(numbers):
