@@ -95,7 +95,8 @@ def typical_images(
     strong = agreed[np.min(peaks, axis=0) > WEAK]
     if len(strong) >= count:
         agreed = strong
-    first, second, *_ = signed.values()
+    first, *others = signed.values()
+    second = others[0] if others else first  # one model, where another has learned nothing
     alike = np.nan_to_num(agreement(first[agreed], second[agreed]))
     order = agreed[np.argsort(alike, kind="stable")]
     ranks = (np.arange(count) + 0.5) / count * len(order)
@@ -209,8 +210,10 @@ def two_rulers(
                 draw_patches(ax, heat, images.shape[1:], top=of_model.max())
                 ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=9)
             place += 1
-        first, *_, second = maps.values()
-        for ax, value in zip(axes[:, place - 1], agreement(first, second)):
+        first, *others = maps.values()
+        if not others:
+            continue  # one model, where another has learned nothing
+        for ax, value in zip(axes[:, place - 1], agreement(first, others[-1])):
             ax.set_xlabel(f"{ax.get_xlabel()}\nagreement {value:.2f}", fontsize=9)
     return figure
 

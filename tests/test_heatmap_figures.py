@@ -116,6 +116,16 @@ def test_typical_images_come_from_little_to_much_agreement():
     assert chosen.tolist() == [1, 2, 0]
 
 
+def test_one_model_alone_has_typical_images_and_both_rulers():
+    maps = {"Tiny": np.random.default_rng(0).random((4, 2, 2)) - 0.5}
+    chosen = heatmap_figures.typical_images({"Tiny": np.zeros(4)}, maps, 3)
+    assert len(set(chosen.tolist())) == 3
+    images = np.zeros((4, 28, 28), np.uint8)
+    figure = heatmap_figures.two_rulers(images, maps, maps, ["sick"] * 4)
+    labels = [ax.get_xlabel() for ax in figure.axes]
+    assert not any("agreement" in label for label in labels)
+
+
 def test_a_model_that_reads_the_border_answers_otherwise_without_it(monkeypatch):
     generator = np.random.default_rng(0)
     labels = np.arange(40) % 2
