@@ -22,7 +22,7 @@ from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES
-from swys_utils.models import load_checkpoint
+from swys_utils.models import load_checkpoint, save_checkpoint
 
 BEGUN = "min on two cores"
 WORKER = "import sys, test_reference; test_reference.worker(sys.argv[1])"
@@ -48,12 +48,20 @@ def data(drawn_data_dir):
     return some(load_dataset(root=drawn_data_dir))
 
 
+def ship_teachers(shipped: Path) -> None:
+    """Small models under the names of the shipped ones that teach."""
+    card = {"model": "vit_tiny_patch16_224", "dataset": "pneumoniamnist"}
+    for seed, name in enumerate(kinds.BETTER_TEACHERS.teachers, start=10):
+        save_checkpoint(vit(seed=seed), shipped / "pneumoniamnist" / name, card)
+
+
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A folder with two seeds of each kind of run, and the third Tiny, which teaches."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, data, folder / "shipped")
+        ship_teachers(folder / "shipped")
         for runs_to_train in ("vit_base", "vit_tiny/labels/seed2", "seed0", "seed1"):
             reference.reference(only=runs_to_train, folder=folder)
     return folder
@@ -67,8 +75,9 @@ def entries(trained):
 
 @pytest.fixture
 def empty_folder(data, tmp_path, monkeypatch):
-    """A folder without runs, where small runs can be trained; nothing is shipped."""
+    """A folder without runs, where small runs can be trained; only the teachers are shipped."""
     shrink(monkeypatch, data, tmp_path / "shipped")
+    ship_teachers(tmp_path / "shipped")
     return tmp_path / "runs"
 
 
@@ -354,6 +363,7 @@ def worker(folder: str) -> None:
 def shared(drawn_data_dir, tmp_path_factory):
     """What four processes trained together, of which one was killed: entries, and their log."""
     folder = tmp_path_factory.mktemp("shared")
+    ship_teachers(folder / "shipped")
     command = [sys.executable, "-c", WORKER, str(folder)]
     log = folder / "log.txt"
     options: dict = {
