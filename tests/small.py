@@ -1,15 +1,17 @@
 """Small models, few images and the objectives by name: what many test files need."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import swys.train  # noqa: F401 (adds a way to teach)
+from swys_studies.kinds import BETTER_TEACHERS
 from swys_utils import distillation
 from swys_utils.data import Dataset
-from swys_utils.models import create_model
+from swys_utils.models import create_model, save_checkpoint
 from swys_utils.recipe import Recipe, SupervisedObjective
 
 SMALL = {"patch_size": 14, "depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -66,3 +68,10 @@ def run_entry(run_id: str, predicted: str = "0", accuracy: float = 0.5, **change
         "val_chosen": scores,
     }
     return entry | changes
+
+
+def ship_teachers(shipped: Path) -> None:
+    """Small models under the names of the shipped ones that teach."""
+    card = {"model": "vit_tiny_patch16_224", "dataset": "pneumoniamnist"}
+    for seed, name in enumerate(BETTER_TEACHERS.teachers, start=10):
+        save_checkpoint(vit(seed=seed), shipped / "pneumoniamnist" / name, card)

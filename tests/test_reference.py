@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from small import RECIPE, SMALL, some, vit
+from small import RECIPE, SMALL, ship_teachers, some, vit
 
 from swys_studies import kinds, pretraining, reference, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY, RunSpec
@@ -22,7 +22,7 @@ from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES
-from swys_utils.models import load_checkpoint, save_checkpoint
+from swys_utils.models import load_checkpoint
 
 BEGUN = "min on two cores"
 WORKER = "import sys, test_reference; test_reference.worker(sys.argv[1])"
@@ -46,13 +46,6 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
 @pytest.fixture(scope="module")
 def data(drawn_data_dir):
     return some(load_dataset(root=drawn_data_dir))
-
-
-def ship_teachers(shipped: Path) -> None:
-    """Small models under the names of the shipped ones that teach."""
-    card = {"model": "vit_tiny_patch16_224", "dataset": "pneumoniamnist"}
-    for seed, name in enumerate(kinds.BETTER_TEACHERS.teachers, start=10):
-        save_checkpoint(vit(seed=seed), shipped / "pneumoniamnist" / name, card)
 
 
 @pytest.fixture(scope="module")
