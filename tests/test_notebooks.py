@@ -163,6 +163,11 @@ def test_it_was_run_from_top_to_bottom(code):
     assert counts == list(range(1, len(code) + 1)), "run all cells in a fresh kernel, then save"
 
 
+def test_no_cell_is_longer_than_a_screen(code):
+    lines = [len(cell.source.splitlines()) for cell in code]
+    assert max(lines) <= 25, "split the longest cell"
+
+
 def first_reading(notebook) -> list[str]:
     """The code outside of the section "Second reading", without the first cell."""
     depth_left_out = 0  # of the heading whose section is left out; 0: none is
