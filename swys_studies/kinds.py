@@ -37,6 +37,7 @@ class Kind:
             the random weights of its teacher: their maps would agree for no other reason.
         epochs: length of its schedule; None for that of its recipe.
         sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
+        strong: it learns by the recipe of the shipped Tinys of 224 px, see ``strong_recipe``.
         encoders: number of masked autoencoders, pretrained on the same images, from which its runs
             start in turn; 0: they start from random weights.
     """
@@ -53,6 +54,7 @@ class Kind:
     first_seed: int = 0
     epochs: int | None = None
     sharp: bool = False
+    strong: bool = False
     encoders: int = 0
 
     def run_id(self, seed: int) -> str:
@@ -112,6 +114,16 @@ SHARP_TINY = replace(
     method="labels_sharp",
     seeds_elsewhere=0,
     sharp=True,
+)
+# Is it the size, or a recipe that is too short and too mild?
+STRONG_TINY = replace(
+    TINY,
+    title=f"{TINY.title}, a hundred passes of mixed views",
+    method="labels_strong",
+    seeds=2,
+    seeds_elsewhere=0,
+    epochs=100,
+    strong=True,
 )
 # Is it the size, or that so few images have so few labels to learn from?
 MASKED_TINY = replace(
@@ -231,7 +243,8 @@ def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
     many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
-    many_labels += [SHARP_BASE, SHARP_TINY, MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
+    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY]
+    many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
 
@@ -342,4 +355,23 @@ def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
     if kind.sharp:
         augmentation = replace(recipe.augmentation, rotate=0.0, scale=0.0)
         recipe = replace(recipe, augmentation=augmentation)
+    if kind.strong:
+        recipe = strong_recipe(recipe)
     return RunSpec(kind, seed, recipe)
+
+
+def strong_recipe(recipe: Recipe) -> Recipe:
+    """A recipe with what the shipped Tinys of 224 px had: new views, stronger and mixed.
+
+    Args:
+        recipe: length and tokens are its own.
+    """
+    return replace(
+        recipe,
+        batch_size=128,
+        lr=5e-4,
+        views=0,
+        augmentation=replace(recipe.augmentation, jitter=0.4),
+        mixup=0.4,
+        drop_path=0.1,
+    )

@@ -2,13 +2,14 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from small import run_entry, vit
 
 from swys_studies import kinds, runs
 from swys_studies.kinds import BASE, TINY
+from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.distillation import OBJECTIVES
 from swys_utils.models import save_checkpoint
@@ -65,6 +66,7 @@ def test_the_titles_of_the_kinds():
         "Tiny, as many passes as Base",
         "Base, views without blur",
         "Tiny, views without blur",
+        "Tiny, a hundred passes of mixed views",
         "Tiny, masked pretraining first",
         "Base, views without blur, masked pretraining first",
         "Tiny, views without blur, masked pretraining first",
@@ -88,6 +90,15 @@ def test_views_without_blur_are_moved_and_mirrored_only():
     assert (sharp.augmentation.rotate, sharp.augmentation.scale) == (0, 0)
     unturned = replace(usual.augmentation, rotate=0.0, scale=0.0)
     assert replace(usual, augmentation=unturned) == sharp
+
+
+def test_the_strong_recipe_is_that_of_the_shipped_tiny_of_224_px():
+    strong = asdict(spec("vit_tiny/labels_strong/seed0").recipe)
+    shipped = read_card(CHECKPOINTS / "pneumoniamnist/vit_tiny_patch16_224/card.json")["recipe"]
+    for name in ("epochs", "batch_size", "lr", "weight_decay", "mixup", "drop_path", "views"):
+        assert strong[name] == shipped.get(name, 0), name
+    for name in ("flip", "rotate", "scale", "shift", "jitter"):
+        assert strong["augmentation"][name] == shipped[name], name
 
 
 def test_students_are_compared_with_tiny_first():
@@ -123,7 +134,7 @@ def test_short_runs_come_before_more_seeds():
     assert ids[15:17] == ["vit_base/labels/seed1", "vit_tiny/labels/seed1"]
 
 
-@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 54), ("bloodmnist", 25)])
+@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 56), ("bloodmnist", 25)])
 def test_every_run_of_the_set_has_its_own_id(dataset, count):
     ids = {run.id for run in kinds.reference_runs(dataset)}
     assert len(ids) == len(kinds.reference_runs(dataset)) == count
