@@ -139,10 +139,11 @@ def roc_figure(
         ax.annotate(
             words,
             (x, 100 * found),
-            (10, -14),
+            (24, -48),
             textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": shade, "relpos": (0, 0.5)},
             color=shade,
-            va="top",
+            va="center",
         )
     ax.set(
         xlabel="healthy who are called sick (%): 100 - specificity",
