@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     agreement,
+    amount,
     deployed,
     explanations,
     fillings,
@@ -24,6 +25,7 @@ COMMANDS = {
     "time": original.time_to_original,
     "report": report.report,
     "agreement": agreement.measure,
+    "amount": amount.amount,
     "deployed": deployed.deployed,
     "explanations": explanations.measure,
     "fillings": fillings.fillings,

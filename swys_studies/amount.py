@@ -1,0 +1,158 @@
+"""From how many images on does the large model pay? ``swys study amount``.
+
+Base and Tiny learn from more and more images of one data set. Every run is shown equally many
+images in all, so where there are fewer, each of them comes more often.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.data import Dataset, load_dataset
+from swys_utils.metrics import point_scores
+from swys_utils.recipe import Recipe, reference_recipe
+from swys_utils.results import as_table
+from swys_utils.training import build, fit, predict
+
+from .runs import RUNS
+
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
+SHOWN = 48_000  # images that a run is shown
+PATCH_SIZE = 7  # px; a third of the cost of the reference set's 4
+WATCHED = 200  # validation images that are scored after each pass; they choose nothing
+
+
+def amount(
+    dataset: str = "bloodmnist",
+    only: str = "",
+    seeds: int = 1,
+    folder: str = "",
+) -> None:
+    """Train Base and Tiny on 1/8, 1/4, 1/2 and all of the training images; print their scores.
+
+    What is done is skipped, and a killed run goes on.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image.
+        only: part of the ids of the runs to train; "none" trains nothing.
+        seeds: number of runs of each model with each number of images.
+        folder: where unfinished runs are kept; default: runs/<dataset>/amount.
+
+    Raises:
+        SwysError: no real images, several labels an image, or no such run.
+    """
+    data = load_dataset(dataset, download=False)
+    if data.info.synthetic:
+        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
+    if data.info.multi_label:
+        raise SwysError(f"'{dataset}' has several labels an image; amount needs one")
+    out = Path(folder or RUNS / dataset / "amount")
+    path = CHECKPOINTS / dataset / "amount.json"
+    counts = [int(share * len(data.train)) for share in SHARES]
+    runs = []
+    for seed in range(seeds):
+        for count in counts:
+            for model in ("vit_tiny", "vit_base"):
+                runs.append((f"{model}/{count}/seed{seed}", model, count, seed))
+    wanted = [run for run in runs if only in run[0]]
+    if not wanted and only != "none":
+        raise SwysError(f"no run matches '{only}'; ids look like {runs[0][0]}")
+    out.mkdir(parents=True, exist_ok=True)
+    for run_id, model, count, seed in wanted:
+        _train_once(run_id, model, count, seed, data, out, path)
+    print(as_table(summary(read_amounts(path))))
+
+
+def amount_recipe(model: str, dataset: str, count: int) -> Recipe:
+    """The recipe of the reference set, as long as it takes to show ``SHOWN`` images.
+
+    Args:
+        model: name of the model.
+        dataset: name of the data set.
+        count: number of training images.
+    """
+    recipe = reference_recipe(model, dataset)
+    passes = max(1, round(SHOWN / count))
+    return replace(recipe, epochs=passes, views=0)
+
+
+def read_amounts(path: Path) -> list[dict]:
+    """Entries of the runs that are done.
+
+    Args:
+        path: an amount.json; none is the same as an empty one.
+    """
+    if not path.is_file():
+        return []
+    return json.loads(path.read_text("utf-8"))["runs"]
+
+
+def summary(entries: Sequence[dict]) -> list[dict]:
+    """One row a run, few images first.
+
+    Args:
+        entries: of amount.json.
+
+    Returns:
+        Rows for ``results.as_table``: scores on the test split, and the training loss at the end.
+    """
+    rows = []
+    for entry in sorted(entries, key=lambda entry: (entry["images"], entry["model"])):
+        row = {
+            "images": entry["images"],
+            "passes": entry["recipe"]["epochs"],
+            "model": entry["model"],
+            "seed": entry["seed"],
+            "accuracy": f"{entry['test']['accuracy']:.1%}",
+            "AUC": f"{entry['test']['auc']:.4f}",
+            "training loss": entry["train_loss"],
+            "minutes": f"{entry['seconds'] / 60:.0f}",
+        }
+        rows.append(row)
+    return rows
+
+
+def _train_once(
+    run_id: str, model: str, count: int, seed: int, data: Dataset, out: Path, path: Path
+) -> None:
+    """Train and score one run, unless that is done or another process does it."""
+    state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
+    try:
+        with FileLock(f"{state_path}.lock", timeout=0):
+            if run_id in {entry["id"] for entry in read_amounts(path)}:
+                return
+            print(f"{run_id} ...", flush=True)
+            facts = {"id": run_id, "model": model, "images": count, "seed": seed}
+            entry = facts | _trained(model, count, seed, data, state_path)
+            with FileLock(RUNS / "amount.lock"):
+                write_json(path, {"runs": [*read_amounts(path), entry]})
+            state_path.unlink()
+    except Timeout:
+        print(f"{run_id} is trained by another process")
+
+
+def _trained(model_name: str, count: int, seed: int, data: Dataset, state_path: Path) -> dict:
+    """Train one run; returns its scores."""
+    recipe = amount_recipe(model_name, data.info.name, count)
+    part = replace(data, train=data.train.head(count), val=data.val.head(WATCHED))
+    model = build(model_name, data, recipe, seed, patch_size=PATCH_SIZE)
+    device = default_device()
+    state = fit(model, part, recipe, seed=seed, device=device, state_path=state_path)
+    logits = predict(model, data.test.images)
+    scores = point_scores(logits, data.test.labels, data.info.task)
+    last = state.history[-1]
+    return {
+        "test": {name: round(value, 5) for name, value in scores.items()},
+        "train_loss": round(last["train_loss"], 5),
+        "recipe": asdict(recipe),
+        "patch_size": PATCH_SIZE,
+        "seconds": round(last["seconds"], 1),
+        "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
+    }
