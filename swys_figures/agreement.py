@@ -26,6 +26,7 @@ TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students beg
     "another Base": ("vit_tiny/answers_of_another/",),
     "our Tiny": ("vit_tiny/answers_of_our_tiny/",),
     "another Tiny": ("vit_tiny/answers_of_tiny/",),
+    "two better Tinys": ("vit_tiny/answers_of_196/",),
     "nobody (labels alone)": ("vit_tiny/labels/",),
 }
 RULERS = {  # way to explain -> how it is named

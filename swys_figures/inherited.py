@@ -84,9 +84,9 @@ def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
             fontsize=9,
         )
     ax.axvspan(0, 0.5, color=GREY, alpha=0.15, linewidth=0)
-    ax.text(0.25, -0.55, "obeys the ring", ha="center", fontsize=9)
-    ax.text(0.75, -0.55, "reads the image", ha="center", fontsize=9)
-    ax.set(xlim=(0, 1), ylim=(len(swapped) - 0.3, -0.8))
+    ax.text(0.25, -0.55, "ranks by the ring", ha="center", fontsize=9)
+    ax.text(0.75, -0.55, "ranks by the image", ha="center", fontsize=9)
+    ax.set(xlim=(-0.03, 1), ylim=(len(swapped) - 0.3, -0.8))
     ax.set_yticks(range(len(swapped)), list(swapped))
     ax.set_xlabel("AUC (0.5: guessing)")
     ax.set_title("the ring moved to images\nof the other class", fontsize=10)
