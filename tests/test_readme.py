@@ -56,8 +56,6 @@ SCORES = {  # how a row of the table of scores begins -> how the ids of its runs
     "Base | 12": "vit_base/labels/",
     "Tiny | 12": "vit_tiny/labels_12/",
     "Tiny | 30": "vit_tiny/labels/",
-    "Base, views that are not blurred | 12": "vit_base/labels_sharp/",
-    "Tiny, views that are not blurred | 30": "vit_tiny/labels_sharp/",
     "Tiny, taught by Base's answers | 30": "vit_tiny/answers/",
     "Tiny, taught by two better Tinys' answers | 30": "vit_tiny/answers_of_196/",
 }
