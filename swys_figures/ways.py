@@ -122,6 +122,34 @@ def by_passes(results: SeriesResults) -> Figure:
     return figure
 
 
+def by_amount(dataset: str = "bloodmnist") -> Figure:
+    """Test accuracy and training loss of both sizes, from few images to all: a dot for each run.
+
+    Args:
+        dataset: MedMNIST's name; its amount.json is shown.
+    """
+    content = read_results(dataset, "amount") or {"runs": []}
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    for name, title in (("vit_base", "Base"), ("vit_tiny", "Tiny")):
+        runs = [run for run in content["runs"] if run["model"] == name]
+        runs.sort(key=lambda run: run["images"])
+        images = [run["images"] for run in runs]
+        right = [100 * run["test"]["accuracy"] for run in runs]
+        loss = [run["train_loss"] for run in runs]
+        axes[0].plot(images, right, "o-", color=colour(title), label=title)
+        axes[1].plot(images, loss, "o-", color=colour(title), label=title)
+    counts = sorted({run["images"] for run in content["runs"]})
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_xticks(counts, [f"{count:,}" for count in counts])
+        ax.minorticks_off()
+        ax.set_xlabel("training images")
+    axes[0].set_ylabel("right on test images (%)")
+    axes[1].set_ylabel("training loss at the end")
+    axes[0].legend(frameon=False)
+    return figure
+
+
 def _curve_to_its_end(ax: Axes, values: Sequence[float], model: str) -> None:
     """A curve over the passes, with a dot at its end; Base's is thicker and above the others."""
     is_base = model == "Base"

@@ -54,3 +54,21 @@ def test_each_way_has_a_row_of_dots_and_its_mean():
     base, *_ = [line for line in ax.lines if line.get_marker() == "o"]
     mean = base.get_xdata().mean()
     assert ax.texts[0].get_text() == f"{mean:.1f} %"
+
+
+def test_each_number_of_images_has_a_dot_for_both_sizes(monkeypatch):
+    runs = []
+    for images, tiny, base in ((2000, 0.8, 0.9), (1000, 0.7, 0.6)):
+        for model, accuracy in (("vit_tiny", tiny), ("vit_base", base)):
+            scores = {"test": {"accuracy": accuracy}, "train_loss": 0.5}
+            runs.append({"model": model, "images": images} | scores)
+    monkeypatch.setattr(ways, "read_results", lambda dataset, name: {"runs": runs})
+    accuracy, _ = ways.by_amount().axes
+    curves = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
+    assert curves["Base"] == [[1000, 60], [2000, 90]]
+    assert curves["Tiny"] == [[1000, 70], [2000, 80]]
+
+
+def test_without_runs_the_figure_of_amounts_is_empty(monkeypatch):
+    monkeypatch.setattr(ways, "read_results", lambda dataset, name: None)
+    assert all(len(line.get_xdata()) == 0 for ax in ways.by_amount().axes for line in ax.lines)
