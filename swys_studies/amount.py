@@ -26,6 +26,7 @@ from .runs import RUNS
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
 SHOWN = 48_000  # images that a run is shown
 PATCH_SIZE = 7  # px; a third of the cost of the reference set's 4
+FULL_TOKENS = 0.25  # of the passes, the last ones, show all patches: at least one of four
 WATCHED = 200  # validation images that are scored after each pass; they choose nothing
 
 
@@ -80,7 +81,7 @@ def amount_recipe(model: str, dataset: str, count: int) -> Recipe:
     """
     recipe = reference_recipe(model, dataset)
     passes = max(1, round(SHOWN / count))
-    return replace(recipe, epochs=passes, views=0)
+    return replace(recipe, epochs=passes, views=0, full_tokens=FULL_TOKENS)
 
 
 def read_amounts(path: Path) -> list[dict]:

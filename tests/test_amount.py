@@ -52,6 +52,15 @@ def test_fewer_images_are_shown_more_often(study):
     assert passes[few] == 2 * passes[many]
 
 
+@pytest.mark.parametrize("share", amount.SHARES)
+@pytest.mark.parametrize("model", ["vit_tiny", "vit_base"])
+def test_the_last_quarter_of_the_passes_shows_whole_pictures(model, share):
+    recipe = amount.amount_recipe(model, "bloodmnist", int(share * 11_959))
+    whole = [epoch for epoch in range(recipe.epochs) if epoch / recipe.epochs >= 0.75]
+    assert recipe.full_tokens == 0.25
+    assert len(whole) == recipe.epochs / 4
+
+
 def test_what_is_done_is_not_trained_again(study, monkeypatch):
     entries = run(study, only="tiny")
     monkeypatch.setattr(amount, "fit", pytest.fail)
