@@ -132,12 +132,10 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
     for name, title in (("vit_base", "Base"), ("vit_tiny", "Tiny")):
         runs = [run for run in content["runs"] if run["model"] == name]
-        runs.sort(key=lambda run: run["images"])
-        images = [run["images"] for run in runs]
-        right = [100 * run["test"]["accuracy"] for run in runs]
-        loss = [run["train_loss"] for run in runs]
-        axes[0].plot(images, right, "o-", color=colour(title), label=title)
-        axes[1].plot(images, loss, "o-", color=colour(title), label=title)
+        right = [(run["images"], 100 * run["test"]["accuracy"]) for run in runs]
+        loss = [(run["images"], run["train_loss"]) for run in runs]
+        for ax, points in zip(axes, (right, loss)):
+            _dots_and_means(ax, points, colour(title), title)
     counts = sorted({run["images"] for run in content["runs"]})
     for ax in axes:
         ax.set_xscale("log")
@@ -148,6 +146,16 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
     axes[1].set_ylabel("training loss at the end")
     axes[0].legend(frameon=False)
     return figure
+
+
+def _dots_and_means(ax: Axes, points: Sequence[tuple[int, float]], shade: str, label: str) -> None:
+    """A dot for each point (x, y), and a line through the means of those with the same x."""
+    counts = sorted({count for count, _ in points})
+    means = []
+    for place in counts:
+        means.append(np.mean([value for count, value in points if count == place]))
+    ax.plot(counts, means, color=shade, label=label)
+    ax.plot([count for count, _ in points], [value for _, value in points], "o", color=shade)
 
 
 def _curve_to_its_end(ax: Axes, values: Sequence[float], model: str) -> None:

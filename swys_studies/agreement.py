@@ -88,12 +88,14 @@ class Measured:
         runs: the same of each run that is compared with it.
         maps: id of a method of explaining -> id of a run -> ``compare``.
         siblings: id of a method -> "<id> and <id>" of two Tinys on their own -> ``compare``.
+        device: the device, or devices, of what was measured before; empty at first.
     """
 
     teacher: dict
     runs: list[dict]
     maps: dict[str, dict[str, dict]]
     siblings: dict[str, dict[str, dict]] = field(default_factory=dict)
+    device: str = ""
 
 
 def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
@@ -246,7 +248,7 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
         for pair, row in rows.items():
             if kept.issuperset(pair.split(" and ")):
                 siblings[method][pair] = row
-    return Measured(study["teacher"], runs, maps, siblings)
+    return Measured(study["teacher"], runs, maps, siblings, study["device"])
 
 
 def _same_scores(known: Mapping, run: Mapping) -> bool:
@@ -257,6 +259,9 @@ def _same_scores(known: Mapping, run: Mapping) -> bool:
 def _result(data: Dataset, measured: Measured) -> dict:
     """What ``agreement_over_runs`` returns."""
     runs = measured.runs
+    device = device_name(default_device())
+    if measured.device and device not in measured.device:
+        device = f"{measured.device}, {device}"
     accuracy = {run["id"]: run["accuracy"] for run in runs}
     gap = {run["id"]: run["gap"] for run in runs}
     maps = {}
@@ -269,7 +274,7 @@ def _result(data: Dataset, measured: Measured) -> dict:
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
-        "device": device_name(default_device()),
+        "device": device,
         "teacher": measured.teacher,
         "runs": runs,
         "differences": {

@@ -232,6 +232,13 @@ def test_a_summary_of_an_earlier_version_has_todays_names(study, old_study):
     assert agreement.summary(old_study) == agreement.summary(study)
 
 
+def test_an_earlier_device_is_named_beside_todays(study, path, measured_again):
+    todays = study["device"]
+    path.write_text(json.dumps(study | {"device": "another processor"}))
+    measured_again()
+    assert json.loads(path.read_text())["device"] == f"another processor, {todays}"
+
+
 def test_a_run_that_was_trained_anew_is_measured_again(
     study, path, measured_again, measuring_marks
 ):

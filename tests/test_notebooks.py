@@ -151,6 +151,12 @@ def test_each_exercise_of_the_six_has_a_starter_cell_with_a_check(code, solution
         assert ": not yet." not in starter.outputs[0].text
 
 
+def test_the_patch_of_model_d_is_left_to_the_reader():
+    notebook = nbformat.read(CORE[-1], as_version=4)
+    (starter,) = [cell for cell in notebook.cells if "fourth.paste(*patch)" in cell.source]
+    assert starter.source.startswith("patch = ...")
+
+
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_one_exercise_of_each_of_the_six_needs_no_computer(text):
     assert text.count("**Without a computer**") == 1

@@ -76,6 +76,13 @@ def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
     ]
 
 
+def test_the_rows_of_its_table_of_scores_follow_each_other(readme):
+    lines = readme.splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("  | Base | 12"))
+    for place, begin in enumerate(SCORES, start=first):
+        assert lines[place].startswith(f"  | {begin} |")
+
+
 def test_it_gives_the_gain_of_a_better_teacher(numbers):
     auc = {run["id"]: run["last"]["auc"] for run in read_runs(SHIPPED / "runs.json")}
     for other in ("answers", "labels"):

@@ -32,7 +32,7 @@ TRAINED_ON = {  # name of a checkpoint -> sentence for its card
     "ring_honest": "trained on the labels of clean images",
     "ring_cheat": "trained on the labels of images with a planted ring, so it reads the ring",
     "ring_student": "trained on the same images and labels, and on the heatmaps of ring_honest",
-    "offered_d": "trained on the labels of images with a planted mark; exercise 4 of notebook 6",
+    "offered_d": "trained on the labels of images with a planted mark; the last test of notebook 6",
 }
 
 
