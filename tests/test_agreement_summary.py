@@ -1,0 +1,101 @@
+"""Differences of ways to teach, paired by seed, and the summary of a study of agreement."""
+
+import numpy as np
+import pytest
+
+from swys_studies import agreement
+
+SEEDS = {  # group -> value of each seed
+    "Tiny": (0.1, 0.2, 0.3),
+    "Tiny, answers": (0.2, 0.4, 0.3),
+    "Tiny, answers + maps": (0.8, 0.8, 0.8),
+    "another teacher": (0.4, 0.4, 0.4),
+}
+
+
+@pytest.fixture
+def rows():
+    """Three runs of each group."""
+    rows = []
+    for group in SEEDS:
+        for seed in range(3):
+            row = {"id": f"{group}, {seed}", "group": group, "seed": seed}
+            rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def values(rows):
+    """Id of a run -> its value."""
+    return {row["id"]: SEEDS[row["group"]][row["seed"]] for row in rows}
+
+
+@pytest.fixture
+def summary_row(rows, values):
+    """Summary of a study with one way to explain; the order of its runs is another one."""
+    compared = {}
+    for run_id, value in values.items():
+        compared[run_id] = {
+            "spearman": value,
+            "chance": 0.05,
+            "chance_in_class": 0.1,
+        }
+    rows.reverse()
+    study = {"runs": rows, "maps": {"grad_cam": {"runs": compared}}}
+    (row,) = agreement.summary(study)
+    return row
+
+
+def test_students_are_compared_with_each_other(rows, values):
+    compared = []
+    for row in agreement.differences(rows, values):
+        compared.append(f"{row['of']} - {row['to']}")
+    assert compared == [
+        "Tiny, answers - Tiny",
+        "Tiny, answers + maps - Tiny",
+        "Tiny, answers + maps - Tiny, answers",
+    ]
+
+
+def test_differences_are_paired_by_seed(rows, values):
+    answers, *_ = agreement.differences(rows, values)
+    assert answers["seeds"] == pytest.approx([0.1, 0.2, 0.0])
+    assert answers["mean"] == pytest.approx(0.1)
+
+
+def test_the_interval_of_a_difference_is_a_t_interval(rows, values):
+    answers, *_ = agreement.differences(rows, values)
+    half = 4.3027 * 0.1 / np.sqrt(3)  # t quantile, standard error
+    assert answers["low"] == pytest.approx(0.1 - half, abs=1e-4)
+    assert answers["high"] == pytest.approx(0.1 + half, abs=1e-4)
+
+
+def test_one_pair_is_no_comparison(rows, values):
+    one_seed = [row for row in rows if row["seed"] == 0]
+    assert agreement.differences(one_seed, values) == []
+
+
+def test_the_summary_has_chance_and_the_groups_in_the_order_of_the_table(summary_row):
+    keys = list(summary_row)
+    assert keys[:3] == ["map", "chance", "chance_in_class"]
+    assert keys[3:7] == list(SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("key", "mean"),
+    [
+        ("chance", 0.05),
+        ("chance_in_class", 0.1),
+        ("Tiny", 0.2),
+        ("Tiny, answers", 0.3),
+        ("Tiny, answers + maps", 0.8),
+        ("another teacher", 0.4),
+    ],
+)
+def test_the_summary_has_the_mean_of_each_group(summary_row, key, mean):
+    assert summary_row[key] == pytest.approx(mean)
+
+
+def test_the_summary_has_differences_with_intervals(summary_row):
+    difference = summary_row["Tiny, answers + maps - Tiny"]
+    assert difference.startswith("+0.60 [")
