@@ -58,10 +58,20 @@ def test_each_way_has_a_row_of_dots_and_its_mean():
 
 def test_each_number_of_images_has_a_dot_for_both_sizes(monkeypatch):
     runs = []
-    for images, tiny, base in ((2000, 0.8, 0.9), (1000, 0.7, 0.6)):
-        for model, accuracy in (("vit_tiny", tiny), ("vit_base", base)):
-            scores = {"test": {"accuracy": accuracy}, "train_loss": 0.5}
-            runs.append({"model": model, "images": images} | scores)
+    accuracies = {
+        ("vit_tiny", 2000): 0.8,
+        ("vit_base", 2000): 0.9,
+        ("vit_tiny", 1000): 0.7,
+        ("vit_base", 1000): 0.6,
+    }
+    for (model, images), accuracy in accuracies.items():
+        run = {
+            "model": model,
+            "images": images,
+            "test": {"accuracy": accuracy},
+            "train_loss": 0.5,
+        }
+        runs.append(run)
     monkeypatch.setattr(ways, "read_results", lambda dataset, name: {"runs": runs})
     accuracy, _ = ways.by_amount().axes
     curves = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
@@ -71,4 +81,6 @@ def test_each_number_of_images_has_a_dot_for_both_sizes(monkeypatch):
 
 def test_without_runs_the_figure_of_amounts_is_empty(monkeypatch):
     monkeypatch.setattr(ways, "read_results", lambda dataset, name: None)
-    assert all(len(line.get_xdata()) == 0 for ax in ways.by_amount().axes for line in ax.lines)
+    for ax in ways.by_amount().axes:
+        drawn = [line for line in ax.lines if len(line.get_xdata())]
+        assert drawn == []
