@@ -20,6 +20,7 @@ from .agreement import AS_LONG_AS_BASE, row_of_dots
 WAYS = {
     "blurred views": ("vit_base/labels/", AS_LONG_AS_BASE, "vit_tiny/labels/"),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
+    "mixed views": ("vit_tiny/labels_strong/",),
     "blurred views, masked first": ("vit_tiny/labels_masked/",),
     "sharp views, masked first": (
         "vit_base/labels_sharp_masked/",
