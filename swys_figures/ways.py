@@ -127,35 +127,44 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
     """Test accuracy and training loss of both sizes, from few images to all: a dot for each run.
 
     Args:
-        dataset: MedMNIST's name; its amount.json is shown.
+        dataset: MedMNIST's name; its amount.json is shown. Runs that were shown more images in all
+            than others have a dashed line.
     """
     content = read_results(dataset, "amount") or {"runs": []}
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    fewest = min([run["shown"] for run in content["runs"]], default=0)
     for name, title in (("vit_base", "Base"), ("vit_tiny", "Tiny")):
-        runs = [run for run in content["runs"] if run["model"] == name]
-        right = [(run["images"], 100 * run["test"]["accuracy"]) for run in runs]
-        loss = [(run["images"], run["train_loss"]) for run in runs]
-        for ax, points in zip(axes, (right, loss)):
-            _dots_and_means(ax, points, colour(title), title)
+        of_model = [run for run in content["runs"] if run["model"] == name]
+        for shown in sorted({run["shown"] for run in of_model}):
+            runs = [run for run in of_model if run["shown"] == shown]
+            style = "-" if shown == fewest else "--"
+            label = f"{title}, {shown:,} shown"
+            right = [(run["images"], 100 * run["test"]["accuracy"]) for run in runs]
+            loss = [(run["images"], run["train_loss"]) for run in runs]
+            for ax, points in zip(axes, (right, loss)):
+                _dots_and_means(ax, points, colour(title), style, label)
     counts = sorted({run["images"] for run in content["runs"]})
     for ax in axes:
         ax.set_xscale("log")
         ax.set_xticks(counts, [f"{count:,}" for count in counts])
         ax.minorticks_off()
-        ax.set_xlabel("training images")
+        ax.set_xlabel("different training images")
     axes[0].set_ylabel("right on test images (%)")
     axes[1].set_ylabel("training loss at the end")
-    axes[0].legend(frameon=False)
+    if counts:
+        axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 
-def _dots_and_means(ax: Axes, points: Sequence[tuple[int, float]], shade: str, label: str) -> None:
+def _dots_and_means(
+    ax: Axes, points: Sequence[tuple[int, float]], shade: str, style: str, label: str
+) -> None:
     """A dot for each point (x, y), and a line through the means of those with the same x."""
     counts = sorted({count for count, _ in points})
     means = []
     for place in counts:
         means.append(np.mean([value for count, value in points if count == place]))
-    ax.plot(counts, means, color=shade, label=label)
+    ax.plot(counts, means, style, color=shade, label=label)
     ax.plot([count for count, _ in points], [value for _, value in points], "o", color=shade)
 
 

@@ -1,14 +1,15 @@
 """From how many images on does the large model pay? ``swys study amount``.
 
 Base and Tiny learn from more and more images of one data set. Every run is shown equally many
-images in all, so where there are fewer, each of them comes more often.
+images in all, so where there are fewer, each of them comes more often. With another number of
+shown images, Tiny can be given the time that Base took.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,16 +25,39 @@ from swys_utils.training import build, fit, predict
 from .runs import RUNS
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
-SHOWN = 48_000  # images that a run is shown
+SHOWN = 48_000  # images that a run is shown, unless another number is asked for
 PATCH_SIZE = 7  # px; a third of the cost of the reference set's 4
 FULL_TOKENS = 0.25  # of the passes, the last ones, show all patches: at least one of four
 WATCHED = 200  # validation images that are scored after each pass; they choose nothing
+
+
+@dataclass(frozen=True)
+class AmountRun:
+    """One run.
+
+    Attributes:
+        model: an id in ``models.SERIES``.
+        images: number of training images.
+        shown: number of images that it is shown: the same ones again and again.
+        seed: of the weights and the order of the images.
+    """
+
+    model: str
+    images: int
+    shown: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """``<model>/<images>/<shown>/seed<k>``."""
+        return f"{self.model}/{self.images}/{self.shown}/seed{self.seed}"
 
 
 def amount(
     dataset: str = "bloodmnist",
     only: str = "",
     seeds: int = 1,
+    shown: int = SHOWN,
     folder: str = "",
 ) -> None:
     """Train Base and Tiny on 1/8, 1/4, 1/2 and all of the training images; print their scores.
@@ -44,6 +68,7 @@ def amount(
         dataset: any 2D MedMNIST name with one label an image.
         only: part of the ids of the runs to train; "none" trains nothing.
         seeds: number of runs of each model with each number of images.
+        shown: number of images that each run is shown.
         folder: where unfinished runs are kept; default: runs/<dataset>/amount.
 
     Raises:
@@ -61,26 +86,25 @@ def amount(
     for seed in range(seeds):
         for count in counts:
             for model in ("vit_tiny", "vit_base"):
-                runs.append((f"{model}/{count}/seed{seed}", model, count, seed))
-    wanted = [run for run in runs if only in run[0]]
+                runs.append(AmountRun(model, count, shown, seed))
+    wanted = [run for run in runs if only in run.id]
     if not wanted and only != "none":
-        raise SwysError(f"no run matches '{only}'; ids look like {runs[0][0]}")
+        raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}")
     out.mkdir(parents=True, exist_ok=True)
-    for run_id, model, count, seed in wanted:
-        _train_once(run_id, model, count, seed, data, out, path)
+    for run in wanted:
+        _train_once(run, data, out, path)
     print(as_table(summary(read_amounts(path))))
 
 
-def amount_recipe(model: str, dataset: str, count: int) -> Recipe:
-    """The recipe of the reference set, as long as it takes to show ``SHOWN`` images.
+def amount_recipe(run: AmountRun, dataset: str) -> Recipe:
+    """The recipe of the reference set, as long as it takes to show as many images as a run shows.
 
     Args:
-        model: name of the model.
+        run: its model, its number of training images, and how many it shows.
         dataset: name of the data set.
-        count: number of training images.
     """
-    recipe = reference_recipe(model, dataset)
-    passes = max(1, round(SHOWN / count))
+    recipe = reference_recipe(run.model, dataset)
+    passes = max(1, round(run.shown / run.images))
     return replace(recipe, epochs=passes, views=0, full_tokens=FULL_TOKENS)
 
 
@@ -105,7 +129,7 @@ def summary(entries: Sequence[dict]) -> list[dict]:
         Rows for ``results.as_table``: scores on the test split, and the training loss at the end.
     """
     rows = []
-    for entry in sorted(entries, key=lambda entry: (entry["images"], entry["model"])):
+    for entry in sorted(entries, key=_place):
         row = {
             "images": entry["images"],
             "passes": entry["recipe"]["epochs"],
@@ -120,32 +144,34 @@ def summary(entries: Sequence[dict]) -> list[dict]:
     return rows
 
 
-def _train_once(
-    run_id: str, model: str, count: int, seed: int, data: Dataset, out: Path, path: Path
-) -> None:
+def _place(entry: dict) -> tuple:
+    """Where a run stands in the table."""
+    return entry["images"], entry["shown"], entry["model"], entry["seed"]
+
+
+def _train_once(run: AmountRun, data: Dataset, out: Path, path: Path) -> None:
     """Train and score one run, unless that is done or another process does it."""
-    state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
+    state_path = out / f"{run.id.replace('/', ', ')}.state.pt"
     try:
         with FileLock(f"{state_path}.lock", timeout=0):
-            if run_id in {entry["id"] for entry in read_amounts(path)}:
+            if run.id in {entry["id"] for entry in read_amounts(path)}:
                 return
-            print(f"{run_id} ...", flush=True)
-            facts = {"id": run_id, "model": model, "images": count, "seed": seed}
-            entry = facts | _trained(model, count, seed, data, state_path)
+            print(f"{run.id} ...", flush=True)
+            entry = {"id": run.id} | asdict(run) | _trained(run, data, state_path)
             with FileLock(RUNS / "amount.lock"):
                 write_json(path, {"runs": [*read_amounts(path), entry]})
             state_path.unlink()
     except Timeout:
-        print(f"{run_id} is trained by another process")
+        print(f"{run.id} is trained by another process")
 
 
-def _trained(model_name: str, count: int, seed: int, data: Dataset, state_path: Path) -> dict:
+def _trained(run: AmountRun, data: Dataset, state_path: Path) -> dict:
     """Train one run; returns its scores."""
-    recipe = amount_recipe(model_name, data.info.name, count)
-    part = replace(data, train=data.train.head(count), val=data.val.head(WATCHED))
-    model = build(model_name, data, recipe, seed, patch_size=PATCH_SIZE)
+    recipe = amount_recipe(run, data.info.name)
+    part = replace(data, train=data.train.head(run.images), val=data.val.head(WATCHED))
+    model = build(run.model, data, recipe, run.seed, patch_size=PATCH_SIZE)
     device = default_device()
-    state = fit(model, part, recipe, seed=seed, device=device, state_path=state_path)
+    state = fit(model, part, recipe, seed=run.seed, device=device, state_path=state_path)
     logits = predict(model, data.test.images)
     scores = point_scores(logits, data.test.labels, data.info.task)
     last = state.history[-1]

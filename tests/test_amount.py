@@ -6,6 +6,7 @@ import pytest
 from small import RECIPE, SMALL, some
 
 from swys_studies import amount
+from swys_studies.amount import AmountRun
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.splits import TWIN_SOURCE
@@ -24,13 +25,13 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     monkeypatch.setattr(amount, "load_dataset", lambda name, download: data)
     monkeypatch.setattr(amount, "reference_recipe", lambda *names: RECIPE)
     monkeypatch.setattr(amount, "SHARES", (1 / 2, 1))
-    monkeypatch.setattr(amount, "SHOWN", len(data.train))
     monkeypatch.setattr(amount, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(amount, "RUNS", tmp_path)
     return tmp_path
 
 
 def run(folder, **options):
+    options = {"shown": 96} | options
     amount.amount("pneumoniamnist", folder=str(folder / "work"), **options)
     return amount.read_amounts(folder / "pneumoniamnist" / "amount.json")
 
@@ -55,7 +56,8 @@ def test_fewer_images_are_shown_more_often(study):
 @pytest.mark.parametrize("share", amount.SHARES)
 @pytest.mark.parametrize("model", ["vit_tiny", "vit_base"])
 def test_the_last_quarter_of_the_passes_shows_whole_pictures(model, share):
-    recipe = amount.amount_recipe(model, "bloodmnist", int(share * 11_959))
+    run = AmountRun(model, int(share * 11_959), amount.SHOWN, seed=0)
+    recipe = amount.amount_recipe(run, "bloodmnist")
     whole = [epoch for epoch in range(recipe.epochs) if epoch / recipe.epochs >= 0.75]
     assert recipe.full_tokens == 0.25
     assert len(whole) == recipe.epochs / 4

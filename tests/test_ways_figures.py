@@ -68,6 +68,7 @@ def test_each_number_of_images_has_a_dot_for_both_sizes(monkeypatch):
         run = {
             "model": model,
             "images": images,
+            "shown": 8000,
             "test": {"accuracy": accuracy},
             "train_loss": 0.5,
         }
@@ -75,8 +76,8 @@ def test_each_number_of_images_has_a_dot_for_both_sizes(monkeypatch):
     monkeypatch.setattr(ways, "read_results", lambda dataset, name: {"runs": runs})
     accuracy, _ = ways.by_amount().axes
     curves = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
-    assert curves["Base"] == [[1000, 60], [2000, 90]]
-    assert curves["Tiny"] == [[1000, 70], [2000, 80]]
+    assert curves["Base, 8,000 shown"] == [[1000, 60], [2000, 90]]
+    assert curves["Tiny, 8,000 shown"] == [[1000, 70], [2000, 80]]
 
 
 def test_without_runs_the_figure_of_amounts_is_empty(monkeypatch):
