@@ -51,7 +51,7 @@ def frame(explained: Explained, index: int, place: int, title: str) -> Figure:
     """
     figure = Figure(figsize=(7.6, 3), layout="constrained")
     grid = figure.add_gridspec(2, 1 + len(explained.models), height_ratios=[9, 1])
-    pictures = explained.pictures(index, PREDICTED, "image", 0.7)
+    pictures = explained.pictures(index, PREDICTED, "model", 0.7)
     texts = explained.texts(index, PREDICTED)
     for column, (picture, lines) in enumerate(zip(pictures, texts)):
         ax = figure.add_subplot(grid[0, column])
