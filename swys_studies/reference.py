@@ -166,7 +166,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     if run.kind.encoders:
         model.load_state_dict(_encoder(run, data, out), strict=False)
     initial_weights = weights_digest(model)
-    steps = len(data.train) // run.recipe.batch_size
+    steps = max(1, len(data.train) // run.recipe.batch_size)  # few images are one batch
     curve = CurveOnTest(out / f"{run.id}.curve.json", data, steps)
     state_path = out / f"{run.id}.state.pt"
     result = fit(
