@@ -7,7 +7,6 @@ shown images, Tiny can be given the time that Base took.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from swys_utils.recipe import Recipe, reference_recipe
 from swys_utils.results import as_table
 from swys_utils.training import build, fit, predict
 
-from .runs import RUNS
+from .runs import RUNS, read_entries
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
 SHOWN = 48_000  # images that a run is shown, unless another number is asked for
@@ -93,7 +92,7 @@ def amount(
     out.mkdir(parents=True, exist_ok=True)
     for run in wanted:
         _train_once(run, data, out, path)
-    print(as_table(summary(read_amounts(path))))
+    print(as_table(summary(read_entries(path, "runs"))))
 
 
 def amount_recipe(run: AmountRun, dataset: str) -> Recipe:
@@ -106,17 +105,6 @@ def amount_recipe(run: AmountRun, dataset: str) -> Recipe:
     recipe = reference_recipe(run.model, dataset)
     passes = max(1, round(run.shown / run.images))
     return replace(recipe, epochs=passes, views=0, full_tokens=FULL_TOKENS)
-
-
-def read_amounts(path: Path) -> list[dict]:
-    """Entries of the runs that are done.
-
-    Args:
-        path: an amount.json; none is the same as an empty one.
-    """
-    if not path.is_file():
-        return []
-    return json.loads(path.read_text("utf-8"))["runs"]
 
 
 def summary(entries: Sequence[dict]) -> list[dict]:
@@ -154,12 +142,12 @@ def _train_once(run: AmountRun, data: Dataset, out: Path, path: Path) -> None:
     state_path = out / f"{run.id.replace('/', ', ')}.state.pt"
     try:
         with FileLock(f"{state_path}.lock", timeout=0):
-            if run.id in {entry["id"] for entry in read_amounts(path)}:
+            if run.id in {entry["id"] for entry in read_entries(path, "runs")}:
                 return
             print(f"{run.id} ...", flush=True)
             entry = {"id": run.id} | asdict(run) | _trained(run, data, state_path)
             with FileLock(RUNS / "amount.lock"):
-                write_json(path, {"runs": [*read_amounts(path), entry]})
+                write_json(path, {"runs": [*read_entries(path, "runs"), entry]})
             state_path.unlink()
     except Timeout:
         print(f"{run.id} is trained by another process")

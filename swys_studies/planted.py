@@ -6,7 +6,6 @@ or wrong; and a model that reads it fails where the mark sits on the other class
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,7 +40,7 @@ from .planted_measures import (
 )
 from .planted_students import CHEAT, HONEST, KINDS, STUDENT_SEEDS, UNTRAINED, PlantedKind
 from .planted_tables import methods_table, students_table
-from .runs import RUNS
+from .runs import RUNS, read_entries
 
 MARKS = {
     "corner": Mark(place="corner"),
@@ -325,6 +324,4 @@ def read_units(path: Path) -> list[dict]:
     Args:
         path: a planted.json; none is the same as an empty one.
     """
-    if not path.is_file():
-        return []
-    return json.loads(path.read_text("utf-8"))["units"]
+    return read_entries(path, "units")

@@ -210,6 +210,18 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
     return None
 
 
+def read_entries(path: Path, key: str) -> list[dict]:
+    """What a study has measured so far.
+
+    Args:
+        path: its JSON file; none is the same as an empty one.
+        key: under which the file has its list.
+    """
+    if not path.is_file():
+        return []
+    return json.loads(path.read_text("utf-8"))[key]
+
+
 def read_study(path: Path) -> dict:
     """The content of an agreement.json, with today's ids and groups.
 

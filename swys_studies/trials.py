@@ -8,7 +8,6 @@ in the end whether the choice was right, and choose nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from swys_utils.training import build, fit, predict
 from .lookalikes import Fold, grouped_folds
 from .pretraining import masked_recipe, pretrained
 from .reference import study_data
-from .runs import RUNS
+from .runs import RUNS, read_entries
 
 SPLITS = ("grouped", "random", "test")  # where each trial is scored
 
@@ -140,9 +139,7 @@ def read_trials(path: Path) -> list[dict]:
     Args:
         path: a trials.json; none is the same as an empty one.
     """
-    if not path.is_file():
-        return []
-    return json.loads(path.read_text("utf-8"))["trials"]
+    return read_entries(path, "trials")
 
 
 def summary(entries: list[dict], test: bool = False) -> list[dict]:

@@ -7,9 +7,12 @@ from small import RECIPE, SMALL, some
 
 from swys_studies import amount
 from swys_studies.amount import AmountRun
+from swys_studies.runs import read_entries
+from swys_utils import training
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.splits import TWIN_SOURCE
+from swys_utils.training import train_epoch
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
 def run(folder, **options):
     options = {"shown": 96} | options
     amount.amount("pneumoniamnist", folder=str(folder / "work"), **options)
-    return amount.read_amounts(folder / "pneumoniamnist" / "amount.json")
+    return read_entries(folder / "pneumoniamnist" / "amount.json", "runs")
 
 
 def test_both_models_are_scored_with_each_number_of_images(study):
@@ -74,6 +77,27 @@ def test_nothing_but_the_results_is_left(study):
     assert not list(study.rglob("*.state.pt"))
 
 
+def test_a_killed_run_goes_on(study, monkeypatch):
+    predict = amount.predict
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(amount, "predict", killed)  # after its last pass
+    with pytest.raises(KeyboardInterrupt):
+        run(study, only="tiny")
+    monkeypatch.setattr(amount, "predict", predict)
+    finished = []
+
+    def counted(*arguments):
+        finished.append(arguments)
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(training, "train_epoch", counted)
+    _, second = run(study, only="tiny")
+    assert len(finished) == second["recipe"]["epochs"]
+
+
 def test_few_images_come_first_in_the_table(study):
     rows = amount.summary(reversed(run(study)))
     assert [row["images"] for row in rows] == sorted(row["images"] for row in rows)
@@ -102,4 +126,4 @@ def test_images_with_several_labels_are_refused(monkeypatch, drawn_data_dir):
 
 
 def test_no_file_has_no_runs(tmp_path):
-    assert amount.read_amounts(tmp_path / "amount.json") == []
+    assert read_entries(tmp_path / "amount.json", "runs") == []
