@@ -29,8 +29,9 @@ TARGET = BUILD / "site"
 REPOSITORY = address()
 PACKAGES = ("swys_utils", "swys_figures", "swys")  # of the reference
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
-PICTURE = re.compile(r"^!\[[^\]]*\]\(notebooks/[^)]+\)$", re.MULTILINE)
-PICTURE_PLACE = "<!-- the first picture of the README -->"
+# of the README: its first picture, the caption, and the answers, up to the commands
+FINDING = re.compile(r"^!\[[^\]]*\]\(notebooks/.*?(?=^```)", re.MULTILINE | re.DOTALL)
+FINDING_PLACE = "<!-- the finding of the README -->"
 OPTIONAL = {  # what a page shows where it was made before the book -> its file
     "demo": "demo.html",
     "compare": "compare/index.html",
@@ -72,13 +73,13 @@ def gather() -> None:
     shutil.copytree(SITE / "book", SOURCE)
     shutil.copytree(ROOT / "notebooks" / "images", SOURCE / "notebooks" / "images")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "about" / "changelog.md")
-    picture = PICTURE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    finding = FINDING.search((ROOT / "README.md").read_text(encoding="utf-8"))
     for page in SOURCE.rglob("*.md"):
         text = page.read_text(encoding="utf-8")  # links are written as they work in a clone
         page.write_text(text.replace("](../../../notebooks/", "](../notebooks/"), encoding="utf-8")
     index = SOURCE / "index.md"
     text = index.read_text(encoding="utf-8")
-    text = text.replace(PICTURE_PLACE, picture[0] if picture else "")
+    text = text.replace(FINDING_PLACE, finding[0] if finding else "")
     index.write_text(text, encoding="utf-8")
     (SOURCE / "notebooks" / "extras").mkdir(exist_ok=True)
     for path in CORE + EXTRAS:

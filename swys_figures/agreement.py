@@ -76,25 +76,27 @@ def pairs_table(results: SeriesResults) -> list[dict[str, str]]:
         results: of ``shipped_results.series_results``.
 
     Returns:
-        Rows for ``results.as_table``: the mean over pairs of runs, by the order of all patches, and
-        by hiding also by the hottest patch alone; empty where nothing was measured.
+        Rows for ``results.as_table``: the mean over pairs of runs and their range, in percent, by
+        the order of all patches, and by hiding also by the hottest patch alone; empty where nothing
+        was measured.
     """
     by_hiding = _pairs(results, "occlusion")
     by_grad_cam = _pairs(results, "grad_cam")
     rows = []
     for title, pairs in by_hiding.items():
         row = {
-            "agreement beyond chance": title,
-            "by hiding": _mean_percent(beyond_chance(pairs)),
-            "by hiding, hottest patch only": _mean_percent(same_hottest(pairs)),
-            "by Grad-CAM": _mean_percent(beyond_chance(by_grad_cam[title])),
+            "% beyond chance": title,
+            "pairs": max(len(pairs), len(by_grad_cam[title])),
+            "by hiding": _percent(beyond_chance(pairs)),
+            "its hottest patch": _percent(same_hottest(pairs)),
+            "by Grad-CAM": _percent(beyond_chance(by_grad_cam[title])),
         }
         rows.append(row)
     return rows
 
 
-def _mean_percent(values: np.ndarray) -> str:
-    return f"{values.mean():.0f}%" if len(values) else ""
+def _percent(values: np.ndarray) -> str:
+    return with_range(values, ".0f") if len(values) else ""
 
 
 def _pairs(results: SeriesResults, ruler: str) -> dict[str, list[dict]]:

@@ -259,18 +259,6 @@ def file_maps(
     return figure
 
 
-def as_html(rows: Sequence[Mapping[str, str]], note: str) -> str:
-    """Rows as a table for a notebook.
-
-    Args:
-        rows: with the same keys, the names of the columns.
-        note: stands below.
-    """
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    cells = ["<td>" + "</td><td>".join(line) + "</td>" for line in lines]
-    return f"<table><tr>{'</tr><tr>'.join(cells)}</tr></table><p>{note}</p>"
-
-
 def step_table(
     timings: Mapping[str, Timing], macs: Mapping[str, int], files: Mapping[str, Path]
 ) -> list[dict[str, str]]:
@@ -282,7 +270,7 @@ def step_table(
         files: the same names, of those that are files -> path.
 
     Returns:
-        Rows for ``as_html``.
+        Rows for ``as_table``.
     """
     rows = []
     for name in macs:

@@ -15,6 +15,8 @@ from scipy.special import logit
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour
 
+from .labels import name_ends
+
 HEALTHY = "#56B4E9"
 SICK = "#882255"
 LOWEST_AUC = 0.78  # of the curves by images and seconds: below it all models look alike
@@ -100,16 +102,10 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
 
 
 def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) -> None:
-    """The name of each model above the end of its curve."""
+    """The name of each model right of the end of its curve."""
     for name, history in histories.items():
-        ax.annotate(
-            name,
-            (history[-1][key], history[-1]["auc"]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            color=colour(name),
-            ha="center",
-        )
+        last = history[-1]
+        name_ends(ax, last[key], {name: (last["auc"], colour(name))}, gap=0)
     longest = max(history[-1][key] for history in histories.values())
     ax.set_xlim(0, 1.25 * longest)
 

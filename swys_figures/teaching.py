@@ -128,7 +128,7 @@ class StudentCurves:
             )
         name_ends(ax, self.seconds, ends, gap=0.045)
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
-        ax.set_xlim(0, 1.5 * self.seconds)
+        ax.set_xlim(0, self.seconds)
         return figure
 
     def _redraw(self) -> None:

@@ -119,11 +119,16 @@ def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
         fast: another timing of the same call, so that their rounds are paired.
 
     Returns:
-        (ratio, low, high): median ratio of the rounds, and its 95 % bootstrap interval.
+        (ratio, low, high): the median of the slow one divided by that of the fast one, and its
+        95 % bootstrap interval, for which rounds are drawn.
     """
-    ratios = slow.samples / fast.samples
-    low, high = bootstrap_interval(np.median, ratios, n_resamples=1000)
-    return float(np.median(ratios)), low, high
+
+    def ratio(slow_samples: np.ndarray, fast_samples: np.ndarray) -> float:
+        return float(np.median(slow_samples) / np.median(fast_samples))
+
+    samples = (slow.samples, fast.samples)
+    low, high = bootstrap_interval(ratio, *samples, n_resamples=1000)
+    return ratio(*samples), low, high
 
 
 def random_inputs(model: VisionTransformer, batch: int) -> torch.Tensor:

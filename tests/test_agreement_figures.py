@@ -79,10 +79,11 @@ def test_pairs_of_models_have_a_row_each():
     results = series_results()._replace(dataset="another", agreement=found, siblings={})
     of_bases, *others = agreement.pairs_table(results)
     assert of_bases == {
-        "agreement beyond chance": "two Bases",
-        "by hiding": "14%",
-        "by hiding, hottest patch only": "38%",
-        "by Grad-CAM": "14%",
+        "% beyond chance": "two Bases",
+        "pairs": 1,
+        "by hiding": "14",
+        "its hottest patch": "38",
+        "by Grad-CAM": "14",
     }
     assert [row["by hiding"] for row in others] == ["", "", ""]
 

@@ -91,12 +91,6 @@ def test_the_table_of_steps_is_kept(tmp_path):
     assert json.loads((tmp_path / "benchmark_table.json").read_text())["note"] == "a note"
 
 
-def test_a_table_of_html():
-    html = benchmark_figures.as_html([{"model": "Base", "ms": "3"}], "a note")
-    assert "<td>Base</td><td>3</td>" in html
-    assert html.endswith("<p>a note</p>")
-
-
 def test_the_number_of_an_image_stands_below_its_map():
     maps = {"torch": MAPS[:2]}
     figure = benchmark_figures.file_maps(
