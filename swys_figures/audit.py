@@ -184,8 +184,8 @@ class Offer:
                 "right": f"{(alarm == sick).mean():.0%}",
                 "AUC": f"{roc_auc_score(sick, p):.3f}",
                 "sick found": f"{alarm[sick].mean():.0%}",
-                "healthy called sick": f"{alarm[~sick].mean():.0%}",
-                "with the mark on them": f"{with_ring[~sick].mean():.0%}",
+                "false alarms": f"{alarm[~sick].mean():.0%}",
+                "with the mark": f"{with_ring[~sick].mean():.0%}",
                 "heatmap like B's": f"{alike:.2f}",
             }
             rows.append(row)

@@ -15,7 +15,7 @@ from swys_utils.shipped_results import SeriesResults
 
 from .agreement import beyond_chance
 
-OPEN = "no bet yet"
+OPEN = "no bet"
 # of what a second large model keeps, and from which share on; less is next to nothing
 SHARES = {"nearly all": 0.95, "most": 0.75, "a part": 0.25}
 CHOICES = [*SHARES, "next to nothing"]
@@ -113,7 +113,7 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
             "it keeps": _verdict(tiny, base, by_chance if question == KEPT[1] else 0),
             "in %": words,
             "Tiny": _percent(tiny),
-            "a second Base": _percent(base),
+            "second Base": _percent(base),
             "two Tinys": _percent(tinys),
         }
         rows.append(row)

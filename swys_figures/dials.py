@@ -204,14 +204,14 @@ class ThresholdDial(widgets.VBox):
             found = alarm[self.sick].mean()
             false = alarm[~self.sick].mean()
             alarms = share * found + (1 - share) * false
-            true = f"{10 * share * found / alarms:.1f}" if alarms > 0 else "no alarm"
+            true = f"{10 * share * found / alarms:.1f} of 10" if alarms > 0 else "no alarm"
             well = (1 - share) * (1 - false) / (1 - alarms) if alarms < 1 else 0.0
             cells = {
                 "model": name,
-                "of 100 sick it finds": f"{100 * found:.0f}",
-                "of 100 healthy it clears": f"{100 * (1 - false):.0f}",
-                "of 10 alarms are right": true,
-                "of 10 cleared are healthy": f"{10 * well:.1f}" if alarms < 1 else "none cleared",
+                "sick found": f"{100 * found:.0f} of 100",
+                "healthy cleared": f"{100 * (1 - false):.0f} of 100",
+                "alarms right": true,
+                "cleared right": f"{10 * well:.1f} of 10" if alarms < 1 else "none cleared",
             }
             rows.append(cells)
         return rows

@@ -273,9 +273,9 @@ def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, 
         row = {
             "start": str(seed + 1),
             "cheat": hits["cheat"],
-            "its student of honest maps": hits["labels + honest maps"],
-            "the honest teacher": hits["honest"],
-            "healthy turned sick by the student": f"{student['scores']['flips']:.0%}",
+            "student of honest maps": hits["labels + honest maps"],
+            "honest teacher": hits["honest"],
+            "turned by the student": f"{student['scores']['flips']:.0%}",
         }
         rows.append(row)
     return rows

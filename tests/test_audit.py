@@ -50,8 +50,8 @@ def test_by_the_scores_of_the_firm_the_honest_model_is_the_worst(offer):
 def test_the_mark_turns_the_answers_of_two_models(offer):
     rise = {}
     for row in offer.verdict():
-        before = row["healthy called sick"]
-        after = row["with the mark on them"]
+        before = row["false alarms"]
+        after = row["with the mark"]
         rise[row["model"]] = percent(after) - percent(before)
     assert abs(rise["B"]) <= 2
     assert min(rise["A"], rise["C"]) > 50
@@ -68,7 +68,7 @@ def test_right_is_the_mean_of_sick_found_and_healthy_cleared(offer):
     sick = has_class(offer.data.test, 1).mean()
     for row in offer.verdict():
         found = sick * percent(row["sick found"])
-        cleared = (1 - sick) * (100 - percent(row["healthy called sick"]))
+        cleared = (1 - sick) * (100 - percent(row["false alarms"]))
         assert percent(row["right"]) == pytest.approx(found + cleared, abs=1.1)
 
 

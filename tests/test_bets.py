@@ -44,7 +44,7 @@ def test_what_tiny_keeps_stands_beside_the_bet():
     bets.Bets("kept", bets.KEPT, ["nothing"]).dropdowns[3].value = "nothing"
     rows = bets.kept_rows(series_results())
     assert [row["your bet"] for row in rows] == [bets.OPEN] * 3 + ["nothing"]
-    tiny, base = (int(rows[3][whose].rstrip("%")) for whose in ("Tiny", "a second Base"))
+    tiny, base = (int(rows[3][whose].rstrip("%")) for whose in ("Tiny", "second Base"))
     assert tiny < base
     verdicts = [row["it keeps"] for row in rows]
     assert verdicts == ["nearly all", "nearly all", "a part", "next to nothing"]
