@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.ndimage import gaussian_filter
 from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.data import Dataset, Split
@@ -184,7 +185,8 @@ def two_rulers(
 
     All maps of a column have one scale, from 0 to the highest value among them. A frame is around
     the hottest patch of each map, whose value stands below it. Below the second map of each ruler
-    stands how much the maps of both models agree.
+    stands how much the maps of both models agree. White lines are the edges of dark areas of the
+    image, which in an X-ray are the lungs and the air.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
@@ -206,8 +208,9 @@ def two_rulers(
     for ruler, maps in rulers.items():
         for name, of_model in maps.items():
             axes[0, place].set_title(f"{name}:\n{ruler}", color=colour(name), fontsize=10)
-            for ax, heat in zip(axes[:, place], of_model):
+            for ax, image, heat in zip(axes[:, place], images, of_model):
                 draw_patches(ax, heat, images.shape[1:], top=of_model.max())
+                draw_dark_areas(ax, image)
                 ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=9)
             place += 1
         first, *others = maps.values()
@@ -216,6 +219,19 @@ def two_rulers(
         for ax, value in zip(axes[:, place - 1], agreement(first, others[-1])):
             ax.set_xlabel(f"{ax.get_xlabel()}\nagreement {value:.2f}", fontsize=9)
     return figure
+
+
+def draw_dark_areas(ax: Axes, image: np.ndarray) -> None:
+    """Thin lines around the dark areas of an image, to say where the patches of a map lie.
+
+    Args:
+        ax: is drawn on; its axes are scaled in pixels of the image.
+        image: uint8 (H, W) or (H, W, 3).
+    """
+    grey = image.astype(float) if image.ndim == 2 else image.mean(axis=2)
+    smooth = gaussian_filter(grey, sigma=len(image) / 28)
+    level = smooth.mean() - smooth.std() / 2
+    ax.contour(smooth, levels=[level], colors="white", linewidths=0.7, alpha=0.7)
 
 
 def usual_places(maps: Mapping[str, np.ndarray]) -> Figure:

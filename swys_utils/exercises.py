@@ -13,7 +13,7 @@ from torch import Tensor
 from .config import SwysError, unknown
 from .data import Dataset
 from .distillation import soft_target_loss
-from .explain import randomisation_check
+from .explain import agreement, randomisation_check
 from .gradcam import grad_cam, hires_cam
 from .metrics import probabilities
 from .splits import has_class
@@ -137,13 +137,15 @@ def _hires_cam(answer: Tensor, model: VisionTransformer, inputs: Tensor, target:
     return "" if right else "Multiply gradient and activation, add up the channels, then the ReLU."
 
 
-@register("two marks")
-def _two_marks(answer: tuple[float, float, float]) -> str:
-    if len(answer) != 3:
-        return "Give three numbers: left hidden, right hidden, both hidden."
-    if tuple(answer[:2]) != (0, 0):
-        return "With one mark hidden the other one is still there, and max(0, 1) is 1."
-    return "" if answer[2] == 1 else "With both hidden the score is max(0, 0); before it was 1."
+@register("habit")
+def _habit(answer: tuple[float, float], first: np.ndarray, second: np.ndarray) -> str:
+    habit = np.zeros_like(second) + second.mean(axis=0)
+    agreed, beyond = answer
+    if abs(agreed - np.nanmean(agreement(first, habit))) > 1e-3:
+        return "Compare each map of the first model with the mean of all maps of the second."
+    if abs(beyond) > 1e-3:
+        return "The map of another child is the same mean, so chance is the agreement itself."
+    return ""
 
 
 @register("true alarms")

@@ -31,6 +31,7 @@ from swys_utils.planted import Mark, plant
 from swys_utils.splits import Split
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+HABIT = np.arange(8.0).reshape(2, 2, 2)  # two maps with the same order
 IMAGES = np.random.default_rng(0).integers(
     0,
     256,
@@ -281,8 +282,9 @@ def test_operations_are_counted():
 @pytest.mark.parametrize(
     ("name", "answer", "given", "hint"),
     [
-        ("two marks", (0, 0, 1), (), "right"),
-        ("two marks", (1, 1, 1), (), "max(0, 1)"),
+        ("habit", (1.0, 0.0), (HABIT, HABIT), "right"),
+        ("habit", (1.0, 1.0), (HABIT, HABIT), "the same mean"),
+        ("habit", (0.0, 0.0), (HABIT, HABIT), "the mean of all maps"),
         ("two models", ([1.0, 0.0], [0.0, 1.0]), (), "right"),
         ("two models", ([1.0, 0.0], [1.0, 0.0]), (), "same patches"),
         ("soft targets", torch.tensor([[1.0, 0.0, 0.0]]), (), "right"),
