@@ -76,9 +76,9 @@ def pairs_table(results: SeriesResults) -> list[dict[str, str]]:
         results: of ``shipped_results.series_results``.
 
     Returns:
-        Rows for ``results.as_table``: the mean over pairs of runs and their range, in percent, by
-        the order of all patches, and by hiding also by the hottest patch alone; empty where nothing
-        was measured.
+        Rows for ``results.as_table``: the number of pairs of runs, their mean and their range, in
+        percent, by the order of all patches, and by hiding also by the hottest patch alone; empty
+        where nothing was measured.
     """
     by_hiding = _pairs(results, "occlusion")
     by_grad_cam = _pairs(results, "grad_cam")
@@ -86,7 +86,7 @@ def pairs_table(results: SeriesResults) -> list[dict[str, str]]:
     for title, pairs in by_hiding.items():
         row = {
             "% beyond chance": title,
-            "pairs": max(len(pairs), len(by_grad_cam[title])),
+            "pairs": str(max(len(pairs), len(by_grad_cam[title]))),
             "by hiding": _percent(beyond_chance(pairs)),
             "its hottest patch": _percent(same_hottest(pairs)),
             "by Grad-CAM": _percent(beyond_chance(by_grad_cam[title])),

@@ -161,7 +161,7 @@ def taught_rows(results: SeriesResults) -> list[dict[str, str]]:
                 "question": f"{student} {question}",
                 "your bet": bets.get(f"{student} {question}", OPEN),
                 "it has": _percent(own),
-                "a second Base has": _percent(base),
+                "second Base has": _percent(base),
             }
             rows.append(row)
     return rows

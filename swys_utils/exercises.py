@@ -139,11 +139,13 @@ def _hires_cam(answer: Tensor, model: VisionTransformer, inputs: Tensor, target:
 
 @register("habit")
 def _habit(answer: tuple[float, float], first: np.ndarray, second: np.ndarray) -> str:
-    habit = np.zeros_like(second) + second.mean(axis=0)
+    if len(answer) != 2:
+        return "Give two numbers: the agreement, and what is left of it beyond chance."
     agreed, beyond = answer
-    if abs(agreed - np.nanmean(agreement(first, habit))) > 1e-3:
+    habit = np.zeros_like(second) + second.mean(axis=0)
+    if not np.isclose(agreed, np.nanmean(agreement(first, habit)), atol=1e-3):
         return "Compare each map of the first model with the mean of all maps of the second."
-    if abs(beyond) > 1e-3:
+    if not np.isclose(beyond, 0, atol=0.05):
         return "The map of another child is the same mean, so chance is the agreement itself."
     return ""
 

@@ -80,7 +80,7 @@ def test_pairs_of_models_have_a_row_each():
     of_bases, *others = agreement.pairs_table(results)
     assert of_bases == {
         "% beyond chance": "two Bases",
-        "pairs": 1,
+        "pairs": "1",
         "by hiding": "14",
         "its hottest patch": "38",
         "by Grad-CAM": "14",

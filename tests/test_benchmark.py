@@ -138,6 +138,12 @@ def test_noise_of_a_round_that_hits_both_cancels(noise):
     assert speedup(slow, fast) == pytest.approx((4, 4, 4))
 
 
+def test_a_speedup_is_the_quotient_of_the_medians():
+    slow = Timing(np.array([2.0, 4.0, 6.0]))
+    fast = Timing(np.array([4.0, 1.0, 2.0]))
+    assert speedup(slow, fast)[0] == 2  # the median of the quotients is 3
+
+
 def test_an_interval_holds_the_speedup(noise):
     slow = Timing(4 * noise)
     fast = Timing(noise[::-1])

@@ -31,7 +31,10 @@ from swys_utils.planted import Mark, plant
 from swys_utils.splits import Split
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-HABIT = np.arange(8.0).reshape(2, 2, 2)  # two maps with the same order
+ORDERS = [[1, 2, 3, 4], [2, 1, 3, 4], [4, 3, 1, 2]]
+FIRST = np.array(ORDERS, float).reshape(3, 2, 2)
+SECOND = np.array([[1, 2, 3, 4], [0, 0, 0, 8], [5, 5, 6, 6]], float).reshape(3, 2, 2)
+THIRD = 1 / 3  # the mean agreement of the first with the mean of the second
 IMAGES = np.random.default_rng(0).integers(
     0,
     256,
@@ -282,9 +285,11 @@ def test_operations_are_counted():
 @pytest.mark.parametrize(
     ("name", "answer", "given", "hint"),
     [
-        ("habit", (1.0, 0.0), (HABIT, HABIT), "right"),
-        ("habit", (1.0, 1.0), (HABIT, HABIT), "the same mean"),
-        ("habit", (0.0, 0.0), (HABIT, HABIT), "the mean of all maps"),
+        ("habit", (THIRD, 0.0), (FIRST, SECOND), "right"),
+        ("habit", (THIRD, 0.5), (FIRST, SECOND), "the same mean"),
+        ("habit", (0.0, 0.0), (FIRST, SECOND), "the mean of all maps"),
+        ("habit", (np.nan, np.nan), (FIRST, SECOND), "the mean of all maps"),
+        ("habit", (THIRD, THIRD, 0.0), (FIRST, SECOND), "two numbers"),
         ("two models", ([1.0, 0.0], [0.0, 1.0]), (), "right"),
         ("two models", ([1.0, 0.0], [1.0, 0.0]), (), "same patches"),
         ("soft targets", torch.tensor([[1.0, 0.0, 0.0]]), (), "right"),
