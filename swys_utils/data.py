@@ -273,8 +273,7 @@ def _find_file(name: str, size: int, root: str | Path | None, download: bool) ->
         except OSError as error:
             problem = f"download failed: {error}"
     if name == DEFAULT_DATASET and size == 28:
-        print(f"No {file_name} on disk ({problem}).", file=sys.stderr)
-        print(f"Using the {TWIN_SOURCE.upper()}.", file=sys.stderr)
+        print(f"no {file_name} ({problem}): using the {TWIN_SOURCE}", file=sys.stderr)
         return TWIN, TWIN_SOURCE
     raise SwysError(
         f"no data for '{name}' at {size} px ({problem}); put {file_name} into a folder and set"

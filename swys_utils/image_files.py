@@ -67,13 +67,15 @@ def download_file(url: str, md5: str, target: Path) -> None:
     Raises:
         OSError: It could not be had, or is not the right one.
     """
+    pooch.get_logger().setLevel("WARNING")  # it would name a path on every page
     for last_try in (False, True):
         try:
             pooch.retrieve(url, f"md5:{md5}", target.name, target.parent, downloader=_fetch)
             return
         except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
             if last_try:
-                message = f"{url} - {error}".replace("\n", " ")
+                offline = isinstance(error, requests.ConnectionError)
+                message = f"{url} - {'no connection' if offline else error}".replace("\n", " ")
                 raise OSError(message[:300]) from error
 
 

@@ -160,7 +160,7 @@ def empty_home(tmp_path, monkeypatch):
 def test_without_any_file_the_default_set_is_the_twin(empty_home, capsys):
     data = load_dataset(download=False)
     assert data.info.synthetic
-    assert "Using the SYNTHETIC TWIN" in capsys.readouterr().err
+    assert "using the synthetic twin" in capsys.readouterr().err
 
 
 def test_without_any_file_another_set_is_an_error(empty_home):

@@ -197,6 +197,16 @@ def test_a_server_that_is_not_there_is_one_line(serve, impatient):
         load_dataset("bloodmnist")
 
 
+def test_offline_the_default_set_says_one_line_without_a_path(monkeypatch, impatient, capfd):
+    monkeypatch.delenv("SWYS_DATA_DIR")
+    monkeypatch.setitem(INFO["pneumoniamnist"], "url", "http://127.0.0.1:9/pneumoniamnist.npz")
+    assert load_dataset().info.synthetic
+    captured = capfd.readouterr()
+    (line,) = (captured.out + captured.err).splitlines()
+    assert "no connection" in line
+    assert ".medmnist" not in line
+
+
 def test_four_downloads_at_once_leave_one_good_file(at_once, address, tmp_path, faults):
     target = tmp_path / "new" / "file.npz"
     download = (f"{address}/fine/file.npz", INFO["bloodmnist"]["MD5"], target)

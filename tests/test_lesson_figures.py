@@ -289,7 +289,7 @@ def test_operations_are_counted():
         ("habit", (THIRD, 0.5), (FIRST, SECOND), "the same mean"),
         ("habit", (0.0, 0.0), (FIRST, SECOND), "the mean of all maps"),
         ("habit", (np.nan, np.nan), (FIRST, SECOND), "the mean of all maps"),
-        ("habit", (THIRD, THIRD, 0.0), (FIRST, SECOND), "two numbers"),
+        ("habit", (THIRD, THIRD, 0.0), (FIRST, SECOND), "right"),
         ("two models", ([1.0, 0.0], [0.0, 1.0]), (), "right"),
         ("two models", ([1.0, 0.0], [1.0, 0.0]), (), "same patches"),
         ("soft targets", torch.tensor([[1.0, 0.0, 0.0]]), (), "right"),
