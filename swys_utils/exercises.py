@@ -140,7 +140,7 @@ def _hires_cam(answer: Tensor, model: VisionTransformer, inputs: Tensor, target:
 @register("habit")
 def _habit(answer: tuple[float, ...], first: np.ndarray, second: np.ndarray) -> str:
     agreed, *_, beyond = answer  # chance may stand between them
-    habit = np.zeros_like(second) + second.mean(axis=0)
+    habit = 0 * second + second.mean(axis=0)
     if not np.isclose(agreed, np.nanmean(agreement(first, habit)), atol=1e-3):
         return "Compare each map of the first model with the mean of all maps of the second."
     if not np.isclose(beyond, 0, atol=0.05):
