@@ -126,7 +126,7 @@ def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
     def ratio(slow_samples: np.ndarray, fast_samples: np.ndarray) -> float:
         return float(np.median(slow_samples) / np.median(fast_samples))
 
-    samples = (slow.samples, fast.samples)
+    samples = slow.samples, fast.samples
     low, high = bootstrap_interval(ratio, *samples, n_resamples=1000)
     return ratio(*samples), low, high
 

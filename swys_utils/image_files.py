@@ -75,8 +75,8 @@ def download_file(url: str, md5: str, target: Path) -> None:
         except (OSError, ValueError) as error:  # ValueError: the MD5 or a header is wrong
             if last_try:
                 offline = isinstance(error, requests.ConnectionError)
-                reason = "no connection" if offline else str(error).replace("\n", " ")[:200]
-                raise OSError(f"{url} - {reason}") from error
+                message = f"{url} - {'no connection' if offline else error}"
+                raise OSError(message.replace("\n", " ")[:300]) from error
 
 
 def _fetch(url: str, output_file: str, _pooch: Any) -> None:
