@@ -260,7 +260,9 @@ def _result(data: Dataset, measured: Measured) -> dict:
     """What ``agreement_over_runs`` returns."""
     runs = measured.runs
     device = device_name(default_device())
-    if measured.device and device not in measured.device:
+    if device in measured.device:
+        device = measured.device
+    elif measured.device:
         device = f"{measured.device}, {device}"
     accuracy = {run["id"]: run["accuracy"] for run in runs}
     gap = {run["id"]: run["gap"] for run in runs}
