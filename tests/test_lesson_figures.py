@@ -31,9 +31,20 @@ from swys_utils.planted import Mark, plant
 from swys_utils.splits import Split
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-ORDERS = [[1, 2, 3, 4], [2, 1, 3, 4], [4, 3, 1, 2]]
-FIRST = np.array(ORDERS, float).reshape(3, 2, 2)
-SECOND = np.array([[1, 2, 3, 4], [0, 0, 0, 8], [5, 5, 6, 6]], float).reshape(3, 2, 2)
+FIRST = np.array(
+    [
+        [[1.0, 2.0], [3.0, 4.0]],
+        [[2.0, 1.0], [3.0, 4.0]],
+        [[4.0, 3.0], [1.0, 2.0]],
+    ]
+)
+SECOND = np.array(
+    [
+        [[1.0, 2.0], [3.0, 4.0]],
+        [[0.0, 0.0], [0.0, 8.0]],
+        [[5.0, 5.0], [6.0, 6.0]],
+    ]
+)
 THIRD = 1 / 3  # the mean agreement of the first with the mean of the second
 IMAGES = np.random.default_rng(0).integers(
     0,
