@@ -99,6 +99,15 @@ AS_LONG_AS_BASE = replace(
     seeds_elsewhere=2,
     epochs=reference_recipe(BASE.model).epochs,
 )
+# ... and Base with a whole schedule as long as Tiny's
+AS_LONG_AS_TINY = replace(
+    BASE,
+    title=f"{BASE.title}, as many passes as Tiny",
+    method="labels_30",
+    seeds=1,
+    seeds_elsewhere=0,
+    epochs=reference_recipe(TINY.model).epochs,
+)
 # Is it the size, or that turning and scaling blur a picture of 28 px?
 SHARP_BASE = replace(
     BASE,
@@ -243,7 +252,7 @@ def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
     many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
-    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY]
+    many_labels += [AS_LONG_AS_TINY, SHARP_BASE, SHARP_TINY, STRONG_TINY]
     many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]

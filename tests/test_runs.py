@@ -64,6 +64,7 @@ def test_the_titles_of_the_kinds():
         "Tiny, answers of two Tinys with 196 patches",
         "Tiny, answers, 16 patches",
         "Tiny, as many passes as Base",
+        "Base, as many passes as Tiny",
         "Base, views without blur",
         "Tiny, views without blur",
         "Tiny, a hundred passes of mixed views",
@@ -81,6 +82,13 @@ def test_tiny_is_also_trained_for_as_many_passes_as_base():
     assert (
         spec("vit_tiny/labels_12/seed0").recipe.epochs
         == spec("vit_base/labels/seed0").recipe.epochs
+    )
+
+
+def test_base_is_also_trained_for_as_many_passes_as_tiny():
+    assert (
+        spec("vit_base/labels_30/seed0").recipe.epochs
+        == spec("vit_tiny/labels/seed0").recipe.epochs
     )
 
 
