@@ -43,60 +43,36 @@ def agreement_figure(results: SeriesResults) -> Figure:
     """Tiny's and another Base's maps with Base's, and those of two Tinys, by two rulers.
 
     A bar is the mean agreement beyond chance, in % of what is possible, and a dot a pair of models.
-    Beside it stand agreement and chance themselves.
+    By hiding there are two panels, for the order of all patches and for the hottest one alone.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
     """
-    rulers = [ruler for ruler in RULERS if ruler in results.agreement]
+    panels = {
+        "by hiding,\nall patches": ("occlusion", beyond_chance),
+        "by hiding,\nthe hottest patch": ("occlusion", same_hottest),
+        "by Grad-CAM,\nall patches": ("grad_cam", beyond_chance),
+    }
+    panels = {title: panel for title, panel in panels.items() if panel[0] in results.agreement}
     figure, axes = plt.subplots(
         1,
-        max(1, len(rulers)),
-        figsize=(8.6, 3.4),
+        max(1, len(panels)),
+        figsize=(9.4, 3.6),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
-    for ax, ruler in zip(axes[0], rulers):
-        _percent_axis(ax, room=75)
+    for ax, (panel, (ruler, measure)) in zip(axes[0], panels.items()):
+        _percent_axis(ax, room=80)
         rows = _pairs(results, ruler)
-        for place, (title, runs) in enumerate(rows.items()):
+        for place, (title, pairs) in enumerate(rows.items()):
             shade = colour("Base" if title == "two Bases" else "Tiny")
-            _draw_beyond_chance(ax, place, runs, shade, behind=True)
-        ax.set_title(RULERS[ruler], loc="left", fontsize=11)
+            if pairs:
+                _draw_beyond_chance(ax, place, measure(pairs), shade, ranged=True)
+        ax.set_title(panel, loc="left", fontsize=11)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)), [fill(title, 15) for title in rows])
     return figure
-
-
-def pairs_table(results: SeriesResults) -> list[dict[str, str]]:
-    """What two models have in common beyond chance, by two rulers.
-
-    Args:
-        results: of ``shipped_results.series_results``.
-
-    Returns:
-        Rows for ``results.as_table``: the number of pairs of runs, their mean and their range, in
-        percent, by the order of all patches, and by hiding also by the hottest patch alone; empty
-        where nothing was measured.
-    """
-    by_hiding = _pairs(results, "occlusion")
-    by_grad_cam = _pairs(results, "grad_cam")
-    rows = []
-    for title, pairs in by_hiding.items():
-        row = {
-            "% beyond chance": title,
-            "pairs": str(max(len(pairs), len(by_grad_cam[title]))),
-            "by hiding": _percent(beyond_chance(pairs)),
-            "its hottest patch": _percent(same_hottest(pairs)),
-            "by Grad-CAM": _percent(beyond_chance(by_grad_cam[title])),
-        }
-        rows.append(row)
-    return rows
-
-
-def _percent(values: np.ndarray) -> str:
-    return with_range(values, ".0f") if len(values) else ""
 
 
 def _pairs(results: SeriesResults, ruler: str) -> dict[str, list[dict]]:
@@ -148,24 +124,19 @@ def _percent_axis(ax: Axes, room: float = 30) -> None:
     """The horizontal axis of agreement beyond chance, with room for numbers at the right."""
     ax.axvline(0, color=GREY, lw=1)
     ax.set_xlim(-22, 100 + room)
-    ax.set_xticks([0, 50, 100], ["0 %\nas chance", "50 %", "100 %\nsame order"])
+    ax.set_xticks([0, 50, 100], ["0 %\nas chance", "50 %", "100 %\nthe same"])
 
 
 def _draw_beyond_chance(
-    ax: Axes, place: float, runs: Sequence[Mapping], shade: str, behind: bool = False
+    ax: Axes, place: float, percent: np.ndarray, shade: str, ranged: bool = False
 ) -> None:
-    """A bar to the mean of one row, a dot for each pair, the mean and the numbers behind it."""
-    if not runs:
-        return
-    percent = beyond_chance(runs)
+    """A bar to the mean of one row, a dot for each pair, and the numbers."""
     mean = percent.mean()
     ax.barh(place, mean, color=shade, alpha=0.3)
     row_of_dots(ax, place, percent, shade)
     numbers = f"{mean:.0f} %"
-    if behind:
-        agreed = np.mean([run["spearman"] for run in runs])
-        chance = np.mean([run["chance_in_class"] for run in runs])
-        numbers += f"  ({agreed:.2f}, chance {chance:.2f})"
+    if ranged and len(percent) > 1:
+        numbers += f"\n{percent.min():.0f} to {percent.max():.0f}"
     end = ax.get_xlim()[1]
     ax.text(
         end,
@@ -297,7 +268,9 @@ def three_questions(results: SeriesResults) -> Figure:
     for place, row in enumerate(rows):
         row_of_dots(axes[0], place, 100 * np.array(row.answers), row.shade)
         for ax, ruler in zip(axes[1:], rulers):
-            _draw_beyond_chance(ax, place, row.maps[ruler], row.shade)
+            pairs = row.maps[ruler]
+            if pairs:
+                _draw_beyond_chance(ax, place, beyond_chance(pairs), row.shade)
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     axes[0].set(
         xlim=(85, 100),

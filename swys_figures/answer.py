@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -67,9 +68,6 @@ def answer_figure(
         milliseconds: title of a model -> measured time of one image.
         parts: "scores": accuracy, healthy cleared, calibration and cost; "sameness": what a model
             has in common with Base.
-
-    Returns:
-        A figure that pyplot does not know.
     """
     results = series_results(dataset)
     names = [name for name in lesson_models() if name in results.runs]
@@ -87,7 +85,7 @@ def answer_figure(
             if method in results.agreement:
                 rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
     heights = [height for height, _ in rows]
-    figure = Figure(figsize=(7.6, 1.25 * sum(heights) + 0.8), layout="constrained", dpi=90)
+    figure = plt.figure(figsize=(7.6, 1.25 * sum(heights) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), 1, sharex=True, height_ratios=heights)
     for ax, (_, draw) in zip(axes, rows):
         draw(ax)

@@ -222,12 +222,26 @@ def changed_by_rounding(
     Returns:
         bool (N,).
     """
-    small = deepcopy(model)
-    for weights in small.parameters():
+    before = predict(model, images).argmax(axis=1)
+    rounded = rounded_model(model, rounded_to, bits)
+    return predict(rounded, images).argmax(axis=1) != before
+
+
+def rounded_model(
+    model: VisionTransformer, rounded_to: Callable[[Tensor, int], Tensor], bits: int
+) -> VisionTransformer:
+    """A copy of a model with rounded matrices.
+
+    Args:
+        model: is left as it was.
+        rounded_to: a matrix and a number of bits -> the matrix that is left.
+        bits: of each weight.
+    """
+    rounded = deepcopy(model)
+    for weights in rounded.parameters():
         if weights.ndim == 2:
             weights.data = rounded_to(weights.data, bits)
-    before = predict(model, images).argmax(axis=1)
-    return predict(small, images).argmax(axis=1) != before
+    return rounded
 
 
 def file_maps(

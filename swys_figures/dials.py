@@ -15,11 +15,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from swys_utils.data import Dataset
+from swys_utils.explain import agreement
+from swys_utils.gradcam import heatmaps
 from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
 
-from .benchmark import changed_by_rounding
+from .benchmark import rounded_model
 from .data import as_png, short_name
 
 SIDE = 224  # px of a picture on a button's side
@@ -130,20 +132,26 @@ def rounded_to(weights: Tensor, bits: int) -> Tensor:
 
 
 class BitsDial(widgets.VBox):
-    """A number of bits to move, what it leaves of a few weights, and which answers it changes.
+    """A number of bits to move, what it leaves of a few weights, and of the model.
 
     Args:
         model: all of its matrices are rounded, each row with a scale of its own.
         images: uint8 (N, H, W) or (N, H, W, 3).
+        explained: of how many of the images reasons and maps are compared.
 
     Attributes:
         bits: of each weight; 8 at first.
-        table: what they do.
+        shown: what they do, as ``row`` returns it.
+        table: the same to look at.
     """
 
-    def __init__(self, model: VisionTransformer, images: np.ndarray):
+    def __init__(self, model: VisionTransformer, images: np.ndarray, explained: int = 8):
         self.model = model
         self.images = images
+        self.explained = images[:explained]
+        self.answers = predict(model, images).argmax(axis=1)
+        self.reasons = occlusion(model, self.explained, self.answers[:explained])
+        self.maps = self.signed_maps(model)
         self.bits = widgets.IntSlider(8, min=2, max=8, description="bits")
         self.table = widgets.HTML()
         super().__init__([self.bits, self.table])
@@ -151,18 +159,38 @@ class BitsDial(widgets.VBox):
         self._show()
 
     def row(self) -> dict[str, str]:
-        """The first four weights of a row as they are restored, and how many answers change."""
+        """Three weights as they are restored, and what the rounded model has kept.
+
+        Reasons (by hiding) and maps (Grad-CAM, signed) are those of the whole model's answer; 1 is
+        the same order of all patches.
+        """
         bits = self.bits.value
-        restored = rounded_to(self.model.blocks[0].mlp.fc1.weight.detach(), bits)[0, :4]
-        changed = changed_by_rounding(self.model, self.images, rounded_to, bits)
+        small = rounded_model(self.model, rounded_to, bits)
+        restored = small.blocks[0].mlp.fc1.weight[0, :3].tolist()
+        changed = predict(small, self.images).argmax(axis=1) != self.answers
+        reasons = occlusion(small, self.explained, self.answers[: len(self.explained)])
+        same_reasons = np.nanmean(agreement(self.reasons, reasons))
+        same_maps = np.nanmean(agreement(self.maps, self.signed_maps(small)))
         return {
             "bits": str(bits),
-            "four weights": ", ".join(f"{weight + 0:.4f}" for weight in restored),  # no -0
+            "three weights": ", ".join(f"{weight + 0:.4f}" for weight in restored),  # no -0
             "answers changed": f"{changed.sum()} of {len(changed)}",
+            "same reasons": f"{same_reasons:.2f}",
+            "same map": f"{same_maps:.2f}",
         }
 
+    def signed_maps(self, model: VisionTransformer) -> np.ndarray:
+        """Grad-CAM before the ReLU, of the whole model's answers, float (M, gh, gw).
+
+        Args:
+            model: the whole one, or a rounded one.
+        """
+        targets = self.answers[: len(self.explained)]
+        return heatmaps(model, self.explained, targets=targets, signed=True)
+
     def _show(self, change: dict | None = None) -> None:
-        self.table.value = _html_table([self.row()])
+        self.shown = self.row()
+        self.table.value = _html_table([self.shown])
 
     def __repr__(self) -> str:
         return f"Slider: {self.bits.value} bits (run it to move it)"

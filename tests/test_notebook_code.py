@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from swys_utils.data import to_model_input
+from swys_utils.distillation import MapDistiller
 from swys_utils.faithfulness import deletion_insertion
 from swys_utils.models import count_parameters, create_model
+from swys_utils.recipe import Batch, SupervisedObjective
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -71,6 +73,35 @@ def test_the_rule_of_notebook_3_counts_nearly_all_weights():
 def test_base_with_the_width_of_tiny_is_tiny():
     narrow = create_model("vit_base", num_classes=2, embed_dim=192, num_heads=3)
     assert count_parameters(narrow) == count_parameters(create_model("vit_tiny", num_classes=2))
+
+
+class Told(torch.nn.Module):
+    """A teacher whose answers and maps are given."""
+
+    num_classes = 2
+    grid = (4, 4)
+
+    def __init__(self, answers, maps):
+        super().__init__()
+        self.answers = answers
+        self.maps = maps.unflatten(1, self.grid)
+
+    def explain(self, batch):
+        return self.answers[batch.indices], self.maps[batch.indices]
+
+
+def test_the_loss_of_answers_and_maps_of_notebook_5_is_that_of_the_library(vit):
+    functions = ["soft_loss", "loss_of_answers", "map_loss", "trainable_map", "loss_of_all"]
+    page = defined_on("05_distillation.ipynb", *functions)
+    labels = SupervisedObjective()
+    page.update(labels=labels, device="cpu")  # as the folded cells do; the functions look them up
+    answers = torch.randn(5, 2)
+    maps = torch.randn(5, 16)
+    targets = torch.eye(2)[[0, 1, 1]]
+    batch = Batch(torch.rand(3, 3, 28, 28), targets, torch.tensor([4, 0, 2]), view=0)
+    library = MapDistiller(Told(answers, maps), labels, alpha=0.7, temperature=2.0, gamma=1.0)
+    on_the_page = page["loss_of_all"](vit, batch, answers, maps)
+    torch.testing.assert_close(on_the_page, library(vit, batch), atol=1e-5, rtol=1e-4)
 
 
 def test_the_pictures_of_extra_7_have_the_probabilities_of_the_library(vit):
