@@ -34,8 +34,8 @@ RULERS = {  # way to explain -> how it is named
     "occlusion": "by hiding",
 }
 QUESTIONS = {  # way to explain -> the question that it answers
-    "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance",
     "occlusion": "SAME REASONS?\nhidden patches,\nbeyond chance",
+    "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance",
 }
 
 

@@ -26,8 +26,8 @@ TAUGHT = {  # id in ``SERIES`` -> how its questions begin
 }
 QUESTIONS = {  # what is compared with Base -> the question
     "same": "same answers?",
-    "grad_cam": "same maps?",
     "occlusion": "same reasons?",
+    "grad_cam": "same maps?",
 }
 
 

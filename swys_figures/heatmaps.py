@@ -226,9 +226,11 @@ def draw_dark_areas(ax: Axes, image: np.ndarray) -> None:
 
     Args:
         ax: is drawn on; its axes are scaled in pixels of the image.
-        image: uint8 (H, W) or (H, W, 3).
+        image: uint8 (H, W) or (H, W, 3); one of a single colour has no dark area and no line.
     """
     grey = image.astype(float) if image.ndim == 2 else image.mean(axis=2)
+    if grey.std() == 0:
+        return
     smooth = gaussian_filter(grey, sigma=len(image) / 28)
     level = smooth.mean() - smooth.std() / 2
     ax.contour(smooth, levels=[level], colors="white", linewidths=0.7, alpha=0.7)

@@ -225,8 +225,8 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
 def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     """Marked images and, below them, a row of maps for each way to explain.
 
-    Each map is on its own scale, and above it stands its highest value. An orange frame is around
-    the mark, one in cyan around the hottest patch.
+    All maps of a row share one scale, and above each stands its highest value. An orange frame is
+    around the mark, one in cyan around the hottest patch.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3), all marked.
@@ -245,7 +245,7 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
         row[0].set_ylabel(name, fontsize=11)
         hits = found(heat, mask).hits
         for index, ax in enumerate(row):
-            draw_patches(ax, heat[index], images.shape[1:])
+            draw_patches(ax, heat[index], images.shape[1:], top=heat.max())
             frame_mark(ax, mask[index])
             highest = heat[index].max()
             text = "hit" if hits[index] else "empty" if highest <= 0 else "miss"

@@ -1,22 +1,13 @@
-"""The table of all shipped models that notebook 6 prints."""
+"""The tables of the shipped models that notebook 6 prints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+from .agreement import beyond_chance
 
+SHRUNK = ("Base", "Base, int8", "Base, 4 bits", "Base, 2 bits", "Tiny", "Tiny, answers")
 COLUMNS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
-
-
-def _with_chance(runs: Sequence[Mapping], key: str, chance: str, form: str) -> str:
-    """Mean of a measure and, in brackets, by chance; a dash where no run has it."""
-    measured = [run for run in runs if key in run]
-    if not measured:
-        return "-"
-    value = np.mean([run[key] for run in measured])
-    expected = np.mean([run[chance] for run in measured])
-    return f"{form.format(value)} ({form.format(expected)})"
 
 
 def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
@@ -42,3 +33,34 @@ def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
             row[title] = text
         rows.append(row)
     return rows
+
+
+def shrunk_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
+    """What is left of Base when it is rounded, and in a Tiny: a row for each way.
+
+    Args:
+        models: of ``shipped_results.deployed_models``.
+
+    Returns:
+        Rows for ``results.as_table``: size, accuracy, the share of Base's answers, and agreement
+        beyond chance with Base's reasons (hiding) and Grad-CAM maps, in %.
+    """
+    rows = []
+    for model in models:
+        if model["title"] in SHRUNK:
+            row = {
+                "model": model["title"],
+                "MB": f"{model['megabytes']:.0f}",
+                "right": f"{model['accuracy']:.1%}",
+                "same answers": f"{model['same_answer']:.1%}",
+                "same reasons": _percent(model["occlusion"]),
+                "same map": _percent(model["grad_cam"]),
+            }
+            rows.append(row)
+    return rows
+
+
+def _percent(pair: Mapping) -> str:
+    """Agreement beyond chance."""
+    (percent,) = beyond_chance([pair])
+    return f"{percent:.0f}%"

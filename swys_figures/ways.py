@@ -21,8 +21,8 @@ WAYS = {
     "blurred views": ("vit_base/labels/", AS_LONG_AS_BASE, "vit_tiny/labels/"),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
     "mixed views": ("vit_tiny/labels_strong/",),
-    "blurred views, masked first": ("vit_tiny/labels_masked/",),
-    "sharp views, masked first": (
+    "masked, blurred views": ("vit_tiny/labels_masked/",),
+    "masked, sharp views": (
         "vit_base/labels_sharp_masked/",
         "vit_tiny/labels_sharp_masked/",
     ),
@@ -36,23 +36,24 @@ def ways_table(results: SeriesResults) -> list[dict[str, str]]:
         results: of ``shipped_results.series_results``; two classes.
 
     Returns:
-        Rows for ``results.as_table``: means over the runs and, of healthy and sick on the test
-        images, in brackets the lowest and the highest. A way that was not trained has no row.
+        Rows for ``results.as_table``: means over the runs, on the validation images ("val") and on
+        the test images, shares in %; of the healthy that are cleared, in brackets also the lowest
+        and the highest run. "Found" is of the sick. A way that was not trained has no row.
     """
     rows = []
     for way, model, runs in _trained(results, WAYS):
         cells = {
-            "trained with": way,
+            "views": way.removesuffix(" views"),
             "model": model,
             "passes": str(len(runs[0]["history"])),
             "runs": str(len(runs)),
         }
-        cells["AUC, validation"] = _mean([run["val_auc"] for run in runs], ".3f")
-        cells["right, validation"] = _mean([run["val_accuracy"] for run in runs], ".0%")
-        cells["AUC, test"] = _mean([run["last"]["auc"] for run in runs], ".3f")
-        cells["right, test"] = _mean([run["last"]["accuracy"] for run in runs], ".0%")
-        cells["healthy cleared"] = with_range([run["recall"][0] for run in runs], ".0%")
-        cells["sick found"] = with_range([run["recall"][1] for run in runs], ".0%")
+        cells["val AUC"] = _mean([run["val_auc"] for run in runs], ".3f")
+        cells["val right"] = _mean([100 * run["val_accuracy"] for run in runs], ".0f")
+        cells["AUC"] = _mean([run["last"]["auc"] for run in runs], ".3f")
+        cells["right"] = _mean([100 * run["last"]["accuracy"] for run in runs], ".0f")
+        cells["cleared"] = with_range([100 * run["recall"][0] for run in runs], ".0f")
+        cells["found"] = _mean([100 * run["recall"][1] for run in runs], ".0f")
         rows.append(cells)
     return rows
 

@@ -1,14 +1,17 @@
-"""What int8 weights and coarser patches keep of Base, by both rulers: ``swys study deployed``.
+"""What fewer bits and coarser patches keep of Base, by both rulers: ``swys study deployed``.
 
 ``agreement`` compares ways of teaching. Here each shipped model is made smaller once more: its
-ONNX file with int8 weights, and the student that reads 16 patches instead of 49.
+ONNX file with int8 weights, the student that reads 16 patches instead of 49, and Base with so few
+bits that its weights take no more space than Tiny's.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from swys_figures.benchmark import rounded_model
+from swys_figures.dials import rounded_to
 from swys_figures.tables import deployed_table
 from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
@@ -36,6 +41,7 @@ from swys_utils.training import predict
 from .compared_maps import compare, part_of, weights_beside_base
 from .reference import study_data
 
+BITS = (4, 2)  # of Base's matrices; with 2, its weights take as much space as Tiny's of 32 bits
 # side of what is hidden, px: the patches of Base, whatever a model's own are
 PATCH = SERIES["vit_base"].patch_size
 
@@ -62,7 +68,9 @@ class Deployed:
 def deployed(
     dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str = ""
 ) -> list[dict[str, str]]:
-    """Compare the shipped models, in float32 and in int8, and the 16-token student with Base.
+    """Compare the shipped models, also with fewer bits, and the 16-token student with Base.
+
+    What the file has is kept, but for Base, with which all are compared.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
@@ -77,31 +85,48 @@ def deployed(
     """
     data = study_data(dataset)
     weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
-    result = compare_deployed(weights, data)
-    write_json(save_path or CHECKPOINTS / data.info.results_name / "deployed.json", result)
+    path = Path(save_path or CHECKPOINTS / data.info.results_name / "deployed.json")
+    measured = json.loads(path.read_text()) if path.is_file() else {"models": [], "device": ""}
+    devices = dict.fromkeys([measured["device"], device_name(default_device())])
+    result = {
+        "dataset": data.info.name,
+        "source": data.info.source,
+        "images": len(data.test),
+        "device": "; ".join(filter(None, devices)),
+        "models": [],
+    }
+    for row in compare_deployed(weights, data, measured["models"]):
+        result["models"].append(row)
+        print(f"{row['title']}: done")
+    write_json(path, result)
     rows = deployed_table(result["models"])
     print(as_table(rows))
     return rows
 
 
-def compare_deployed(weights: Path, data: Dataset) -> dict:
+def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()) -> Iterator[dict]:
     """What each model has in common with Base in float32.
 
     Args:
         weights: folder with ``vit_base`` and others.
         data: all test images are explained, every fourth with hidden patches; none chose anything.
+        measured: rows of an earlier run, which are not measured again.
 
-    Returns:
-        ``dataset``, ``source``, ``images``, ``device``, and ``models``: a row for each, Base first,
-        with ``title``, ``megabytes``, ``accuracy``, ``auc``, ``same_answer``, and by the id of a
-        way to explain ``compared_maps.compare``; no Grad-CAM where the map has other patches.
+    Yields:
+        A row for each model, Base first, with ``title``, ``megabytes``, ``accuracy``, ``auc``,
+        ``same_answer``, and by the id of a way to explain ``compared_maps.compare``; no Grad-CAM
+        where the map has other patches.
     """
+    done = {row["title"]: row for row in measured}
     images = data.test.images
     few = part_of("occlusion")
     answers = None
     base_maps: dict[str, np.ndarray] = {}
-    rows = []
-    for model in small_and_smaller(weights, data.info.num_classes):
+    for title, make in small_and_smaller(weights, data.info.num_classes):
+        if title in done and base_maps:  # Base's maps are needed to compare
+            yield done[title]
+            continue
+        model = make()
         scores = model.predict(images)
         predictions = scores.argmax(axis=1)
         if answers is None:
@@ -116,34 +141,28 @@ def compare_deployed(weights: Path, data: Dataset) -> dict:
             theirs = base_maps[method]
             if own.shape == theirs.shape:
                 compared[method] = compare(theirs, own, answers[part_of(method)])
-        measured = point_scores(scores, data.test.labels, data.info.task)
+        scored = point_scores(scores, data.test.labels, data.info.task)
         row = {
-            "title": model.title,
+            "title": title,
             "megabytes": round(model.megabytes, 1),
-            "accuracy": round(measured["accuracy"], 5),
-            "auc": round(measured["auc"], 5),
+            "accuracy": round(scored["accuracy"], 5),
+            "auc": round(scored["auc"], 5),
             "same_answer": round(float((predictions == answers).mean()), 5),
         }
-        rows.append(row | compared)
-        print(f"{model.title}: done")
-    return {
-        "dataset": data.info.name,
-        "source": data.info.source,
-        "images": len(data.test),
-        "device": device_name(default_device()),
-        "models": rows,
-    }
+        yield row | compared
 
 
-def small_and_smaller(weights: Path, num_classes: int) -> Iterator[Deployed]:
-    """The models of the lesson that are there, each in float32 and in int8, then coarser ones.
+def small_and_smaller(
+    weights: Path, num_classes: int
+) -> Iterator[tuple[str, Callable[[], Deployed]]]:
+    """The models of the lesson that are there, each in float32 and smaller, then coarser ones.
 
     Args:
         weights: folder of checkpoints.
         num_classes: of the data.
 
     Yields:
-        Base in float32 first.
+        The title of a model and a function that makes it; Base in float32 is the first.
     """
     names = [*lesson_models(), "vit_tiny_answers_p7"]
     for name in names:
@@ -151,8 +170,14 @@ def small_and_smaller(weights: Path, num_classes: int) -> Iterator[Deployed]:
             continue
         model, _ = load_checkpoint(weights / name, default_device(), num_classes)
         title = SERIES[name].title
-        yield in_torch(title, model)
-        yield in_int8(f"{title}, int8", model)
+        yield title, partial(in_torch, title, model)
+        yield f"{title}, int8", partial(in_int8, f"{title}, int8", model)
+        if name == "vit_base":
+            for bits in BITS:
+                yield (
+                    f"{title}, {bits} bits",
+                    partial(in_few_bits, f"{title}, {bits} bits", model, bits),
+                )
 
 
 def in_torch(title: str, model: VisionTransformer) -> Deployed:
@@ -166,6 +191,13 @@ def in_torch(title: str, model: VisionTransformer) -> Deployed:
 
     megabytes = sum(4 * weight.numel() for weight in model.parameters()) / 1e6
     return Deployed(title, megabytes, answer, maps, model)
+
+
+def in_few_bits(title: str, model: VisionTransformer, bits: int) -> Deployed:
+    """A model whose matrices were rounded to a few bits, as torch runs it in float32."""
+    small = in_torch(title, rounded_model(model, rounded_to, bits))
+    stored = [bits * w.numel() if w.ndim == 2 else 32 * w.numel() for w in model.parameters()]
+    return replace(small, megabytes=sum(stored) / 8e6)
 
 
 def in_int8(title: str, model: VisionTransformer) -> Deployed:

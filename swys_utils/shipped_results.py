@@ -26,7 +26,7 @@ OLD_METHODS = {  # ways to teach, as earlier versions called them -> today's nam
 }
 FEW = {  # ways to teach where 1 % of the images have a label -> what a table calls them
     "few_labels": "Tiny, few labels",
-    "few_answers": "Tiny, answers",
+    "few_answers": "answers of Base",
     "few_control": "control",
 }
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small import some, vit
 
+from swys_figures.tables import shrunk_table
 from swys_studies import deployed
 from swys_utils.data import load_dataset
 from swys_utils.models import save_checkpoint
@@ -25,7 +26,8 @@ def result(data, tmp_path_factory):
         model = vit(seed=seed, noise=0.1, patch_size=patch)
         card = {"model": name, "dataset": "pneumoniamnist", "patch_size": patch}
         save_checkpoint(model, folder / name, card)
-    return deployed.compare_deployed(folder, data)
+    rows = list(deployed.compare_deployed(folder, data))
+    return {"models": rows, "folder": folder}
 
 
 def row(result, title):
@@ -47,6 +49,21 @@ def test_int8_is_nearer_to_its_own_model_than_another_model_is(result):
     assert same["megabytes"] < row(result, "Base")["megabytes"]
 
 
+def test_fewer_bits_take_less_space_and_are_further_from_the_whole_model(result):
+    four = row(result, "Base, 4 bits")
+    two = row(result, "Base, 2 bits")
+    assert two["megabytes"] < four["megabytes"] < row(result, "Base")["megabytes"]
+    assert two["occlusion"]["spearman"] < four["occlusion"]["spearman"]
+
+
+def test_what_was_measured_is_not_measured_again(result, data):
+    kept = [entry | {"auc": 0.123} for entry in result["models"] if entry["title"] != "Tiny"]
+    again = list(deployed.compare_deployed(result["folder"], data, kept))
+    assert [entry["title"] for entry in again] == [entry["title"] for entry in result["models"]]
+    assert row({"models": again}, "Base, int8")["auc"] == 0.123
+    assert row({"models": again}, "Tiny") == row(result, "Tiny")
+
+
 def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result, data):
     coarse = row(result, "Tiny, answers, 16 patches")
     assert "grad_cam" not in coarse
@@ -55,7 +72,7 @@ def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result, data):
 
 def test_a_table_has_a_row_for_each_model(result):
     rows = deployed.deployed_table(result["models"])
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert rows[-1]["Grad-CAM (chance)"] == "other patches"
 
 
@@ -67,3 +84,15 @@ def test_the_int8_file_answers_with_a_hidden_patch_as_it_does_without(data):
         expected = model(inputs)
     difference = (small.scorer(inputs) - expected).abs().max()
     assert difference < 0.2 * expected.abs().max()
+
+
+def test_what_is_left_of_base_is_counted_beyond_chance(result):
+    rows = shrunk_table(result["models"])
+    assert [row["model"] for row in rows] == [
+        "Base",
+        "Base, int8",
+        "Base, 4 bits",
+        "Base, 2 bits",
+        "Tiny",
+    ]
+    assert (rows[0]["same answers"], rows[0]["same reasons"]) == ("100.0%", "100%")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 from small import vit
 
 from swys_figures import heatmaps as heatmap_figures
@@ -145,3 +146,19 @@ def test_a_model_that_reads_the_border_answers_otherwise_without_it(monkeypatch)
     assert [row["answers changed"] for row in rows] == ["0%", "50%", "50%"]
     assert [row["others cleared"] for row in rows] == ["100%"] * 3
     assert [row["AUC"] for row in rows] == [1, 0.5, 0.5]
+
+
+def test_a_line_goes_around_a_dark_area():
+    image = np.full((28, 28), 200, np.uint8)
+    image[8:20, 8:20] = 20
+    _, ax = plt.subplots()
+    heatmap_figures.draw_dark_areas(ax, image)
+    (lines,) = ax.collections
+    x, y = lines.get_paths()[0].vertices.T
+    assert (x.min(), x.max(), y.min(), y.max()) == pytest.approx((7.5, 19.5, 7.5, 19.5), abs=0.5)
+
+
+def test_an_image_of_one_colour_has_no_dark_area():
+    _, ax = plt.subplots()
+    heatmap_figures.draw_dark_areas(ax, np.full((28, 28, 3), 200, np.uint8))
+    assert not ax.collections

@@ -234,7 +234,7 @@ def test_labels_are_moved_apart():
 def test_figures_of_teaching():
     results = shipped_results.series_results()
     rows = teaching_figures.few_label_table(results)
-    assert [row["student"] for row in rows][:2] == ["Tiny, few labels", "Tiny, answers"]
+    assert [row["student"] for row in rows][:2] == ["Tiny, few labels", "answers of Base"]
 
 
 def test_each_draw_of_the_few_labels_has_a_column():

@@ -13,11 +13,11 @@ def test_each_way_to_train_has_rows_of_its_own(monkeypatch):
     runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
     monkeypatch.setattr(ways, "read_results", lambda dataset, name: runs)
     rows = ways.ways_table(series_results())
-    assert [(row["trained with"], row["healthy cleared"]) for row in rows] == [
-        ("blurred views", "70%"),
-        ("sharp views", "50%"),
+    assert [(row["views"], row["cleared"]) for row in rows] == [
+        ("blurred", "70"),
+        ("sharp", "50"),
     ]
-    assert rows[0]["right, validation"] == "80%"
+    assert rows[0]["val right"] == "80"
 
 
 def test_of_several_runs_the_lowest_and_the_highest_are_named(monkeypatch):
@@ -28,7 +28,7 @@ def test_of_several_runs_the_lowest_and_the_highest_are_named(monkeypatch):
     ]
     monkeypatch.setattr(ways, "read_results", lambda *names: {"runs": entries})
     (row,) = ways.ways_table(series_results())
-    assert (row["model"], row["runs"], row["healthy cleared"]) == ("Base", "2", "70% (60% to 80%)")
+    assert (row["model"], row["runs"], row["cleared"]) == ("Base", "2", "70 (60 to 80)")
 
 
 def test_each_run_has_a_curve_of_its_training_loss_and_one_of_its_auc():

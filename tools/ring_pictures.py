@@ -93,19 +93,23 @@ def worn_map() -> Figure:
         ax.axis("off")
     show_image(axes[0, 0], teachers.explained.split.images[film])
     axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=11)
-    words_at(axes[0, 0], -0.08, "each map has\nits own scale")
-    words_at(axes[1, 0], 0.6, "one scale\nfor all")
-    words_at(axes[1, 0], -0.08, "of the healthy,\nthe ring turns")
-    for row, (ruler, words) in zip(axes, {"grad_cam": "Grad-CAM", "occlusion": "hiding"}.items()):
+    words_at(axes[0, 0], -0.08, "GRAD-CAM\neach map has\nits own scale")
+    words_at(axes[1, 0], 0.8, "HIDING\none scale for all\n(square root)")
+    words_at(axes[1, 0], -0.04, "highest\nhealthy turned sick")
+    for row, ruler in zip(axes, ("grad_cam", "occlusion")):
         shown = {name: maps[ruler][film] for name, maps in models.items()}
         top = None
         if ruler == "occlusion":
-            top = max(heat.max() for heat in shown.values())
+            top = max(heat.max() for heat in shown.values()) ** 0.5
         for ax, (name, heat) in zip(row[1:], shown.items()):
-            draw_patches(ax, heat, (28, 28), top=top)
+            drawn = heat if top is None else heat.clip(0) ** 0.5  # so that weak ones are seen, too
+            draw_patches(ax, drawn, (28, 28), top=top)
             frame_mark(ax, teachers.explained.mask[film])
-            ax.set_title(f"{name}:\n{words}", fontsize=11)
             ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=10)
+            if ruler == "grad_cam":
+                ax.set_title(name, fontsize=12, weight="bold")
+    for ax, heat in zip(axes[1, 1:], shown.values()):
+        ax.set_xlabel(f"{heat.max():.2g} of log-odds", fontsize=10)
     for ax, share in zip(axes[1, 1:], turned):
         ax.set_xlabel(f"{ax.get_xlabel()}\n{share}", fontsize=11)
     return figure
