@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,13 +87,17 @@ def deployed(
     data = study_data(dataset)
     weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "deployed.json")
-    measured = json.loads(path.read_text()) if path.is_file() else {"models": [], "device": ""}
-    devices = dict.fromkeys([measured["device"], device_name(default_device())])
-    result = {
+    measured: dict[str, Any] = {"models": [], "device": ""}
+    if path.is_file():
+        measured = json.loads(path.read_text())
+    device = device_name(default_device())
+    if measured["device"] not in ("", device):
+        device = f"{measured['device']}, {device}"
+    result: dict[str, Any] = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
-        "device": "; ".join(filter(None, devices)),
+        "device": device,
         "models": [],
     }
     for row in compare_deployed(weights, data, measured["models"]):
