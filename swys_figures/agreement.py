@@ -29,10 +29,6 @@ TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students beg
     "two better Tinys": ("vit_tiny/answers_of_196/",),
     "nobody (labels alone)": ("vit_tiny/labels/",),
 }
-RULERS = {  # way to explain -> how it is named
-    "grad_cam": "by Grad-CAM",
-    "occlusion": "by hiding",
-}
 QUESTIONS = {  # way to explain -> the question that it answers
     "occlusion": "SAME REASONS?\nhidden patches,\nbeyond chance",
     "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance",

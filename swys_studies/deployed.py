@@ -52,14 +52,12 @@ class Deployed:
     """A model as it is used.
 
     Attributes:
-        title: what a table calls it.
         megabytes: of its weights or its file.
         predict: uint8 images -> logits (N, C).
         maps: uint8 images, classes -> signed Grad-CAM (N, gh, gw).
         scorer: model input -> logits, to be asked with hidden patches.
     """
 
-    title: str
     megabytes: float
     predict: Callable[[np.ndarray], np.ndarray]
     maps: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -71,7 +69,8 @@ def deployed(
 ) -> list[dict[str, str]]:
     """Compare the shipped models, also with fewer bits, and the 16-token student with Base.
 
-    What the file has is kept, but for Base, with which all are compared.
+    What the file has is kept, but for Base, with which all are compared. It does not notice that a
+    checkpoint has changed: then delete the file first.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
@@ -91,20 +90,24 @@ def deployed(
     if path.is_file():
         measured = json.loads(path.read_text())
     device = device_name(default_device())
-    if measured["device"] not in ("", device):
+    if device in measured["device"]:
+        device = measured["device"]
+    elif measured["device"]:
         device = f"{measured['device']}, {device}"
     result: dict[str, Any] = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
         "device": device,
-        "models": [],
     }
+    done: list[dict] = []
     for row in compare_deployed(weights, data, measured["models"]):
-        result["models"].append(row)
+        done.append(row)
+        titles = [model["title"] for model in done]
+        later = [model for model in measured["models"] if model["title"] not in titles]
+        write_json(path, result | {"models": done + later})  # a run that is killed loses nothing
         print(f"{row['title']}: done")
-    write_json(path, result)
-    rows = deployed_table(result["models"])
+    rows = deployed_table(done)
     print(as_table(rows))
     return rows
 
@@ -175,17 +178,14 @@ def small_and_smaller(
             continue
         model, _ = load_checkpoint(weights / name, default_device(), num_classes)
         title = SERIES[name].title
-        yield title, partial(in_torch, title, model)
-        yield f"{title}, int8", partial(in_int8, f"{title}, int8", model)
+        yield title, partial(in_torch, model)
+        yield f"{title}, int8", partial(in_int8, model)
         if name == "vit_base":
             for bits in BITS:
-                yield (
-                    f"{title}, {bits} bits",
-                    partial(in_few_bits, f"{title}, {bits} bits", model, bits),
-                )
+                yield f"{title}, {bits} bits", partial(in_few_bits, model, bits)
 
 
-def in_torch(title: str, model: VisionTransformer) -> Deployed:
+def in_torch(model: VisionTransformer) -> Deployed:
     """A model as torch runs it, in float32."""
 
     def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -195,17 +195,17 @@ def in_torch(title: str, model: VisionTransformer) -> Deployed:
         return predict(model, images)
 
     megabytes = sum(4 * weight.numel() for weight in model.parameters()) / 1e6
-    return Deployed(title, megabytes, answer, maps, model)
+    return Deployed(megabytes, answer, maps, model)
 
 
-def in_few_bits(title: str, model: VisionTransformer, bits: int) -> Deployed:
+def in_few_bits(model: VisionTransformer, bits: int) -> Deployed:
     """A model whose matrices were rounded to a few bits, as torch runs it in float32."""
-    small = in_torch(title, rounded_model(model, rounded_to, bits))
+    small = in_torch(rounded_model(model, rounded_to, bits))
     stored = [bits * w.numel() if w.ndim == 2 else 32 * w.numel() for w in model.parameters()]
     return replace(small, megabytes=sum(stored) / 8e6)
 
 
-def in_int8(title: str, model: VisionTransformer) -> Deployed:
+def in_int8(model: VisionTransformer) -> Deployed:
     """A model as an ONNX file of int8 weights, run one image at a time."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "int8.onnx"
@@ -226,4 +226,4 @@ def in_int8(title: str, model: VisionTransformer) -> Deployed:
         logits = [run_onnx(session, pixels)[0] for pixels in inputs.split(1)]
         return torch.from_numpy(np.concatenate(logits))
 
-    return Deployed(title, megabytes, answer, maps, scorer)
+    return Deployed(megabytes, answer, maps, scorer)

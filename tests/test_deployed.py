@@ -78,7 +78,7 @@ def test_a_table_has_a_row_for_each_model(result):
 
 def test_the_int8_file_answers_with_a_hidden_patch_as_it_does_without(data):
     model = vit(noise=0.1)
-    small = deployed.in_int8("Tiny, int8", model)
+    small = deployed.in_int8(model)
     inputs = torch.rand(2, 3, 28, 28) * 2 - 1
     with torch.no_grad():
         expected = model(inputs)
