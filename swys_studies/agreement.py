@@ -35,6 +35,7 @@ from .kinds import (
     BASE,
     BETTER_TEACHERS,
     OUR_TINY_TEACHER,
+    RESNET_TEACHERS,
     TINY,
     TINY_TEACHER,
     TWO_TEACHERS,
@@ -205,7 +206,8 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
 
 def student_kinds() -> list[Kind]:
     """Tiny, taught in each way whose maps are compared with Base's."""
-    other_teachers = [ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER, BETTER_TEACHERS]
+    other_teachers = [ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER]
+    other_teachers += [BETTER_TEACHERS, RESNET_TEACHERS]
     return [*studied_kinds(), TWO_TEACHERS, *other_teachers]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     agreement,
     amount,
+    cnn,
     deployed,
     explanations,
     fillings,
@@ -26,6 +27,7 @@ COMMANDS = {
     "report": report.report,
     "agreement": agreement.measure,
     "amount": amount.amount,
+    "cnn": cnn.cnn,
     "deployed": deployed.deployed,
     "explanations": explanations.measure,
     "fillings": fillings.fillings,

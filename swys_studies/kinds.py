@@ -225,6 +225,15 @@ BETTER_TEACHERS = replace(
     teachers=("vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"),
     seeds_elsewhere=0,
 )
+# Does a teacher of another architecture hand on more? See ``cnn``, which trains it.
+RESNET_TEACHERS = replace(
+    TWO_TEACHERS,
+    title=f"{TINY.title}, answers of two ResNets",
+    method="answers_of_resnets",
+    teachers=("resnet18/labels/seed0", "resnet18/labels/seed1"),
+    seeds=3,
+    seeds_elsewhere=0,
+)
 ORIGINAL = Kind(
     title="Tiny, the earlier project's recipe",
     model="vit_tiny_patch16_224",
@@ -251,8 +260,9 @@ def studied_kinds() -> list[Kind]:
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
-    many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, ANSWERS_16_TOKENS, AS_LONG_AS_BASE]
-    many_labels += [AS_LONG_AS_TINY, SHARP_BASE, SHARP_TINY, STRONG_TINY]
+    many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, RESNET_TEACHERS]
+    many_labels += [ANSWERS_16_TOKENS, AS_LONG_AS_BASE, AS_LONG_AS_TINY]
+    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY]
     many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]

@@ -24,7 +24,7 @@ from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils import config
 from swys_utils.config import SwysError, write_json
 from swys_utils.data import Dataset, load_dataset
-from swys_utils.distillation import OBJECTIVES, hide_labels
+from swys_utils.distillation import OBJECTIVES, Teacher, hide_labels
 from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name, weights_digest
 from swys_utils.recipe import SupervisedObjective
@@ -33,6 +33,8 @@ from swys_utils.training import best_epoch, build, fit, predict, run_card
 
 from .kinds import RunSpec, reference_runs
 from .pretraining import masked_recipe, pretrained
+from .resnet import MODEL as RESNET
+from .resnet import ResnetTeacher, load_resnet
 from .runs import RUNS, finished_runs, run_path, write_runs
 from .teacher_cache import CachedTeacher, cached_teacher
 
@@ -251,17 +253,24 @@ def mean_teacher(teachers: Sequence[CachedTeacher]) -> CachedTeacher:
     )
 
 
-def _cached(teacher: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
+def _cached(name: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
     """A teacher, with its answers to every view that the student will see."""
-    with FileLock(out / f"{teacher}.lock"):  # a process that trains the teacher is waited for
-        path = run_path(teacher, data.info.name, out)
-    if path is None:
-        way_out = f"train '--only {teacher}' first" if "/" in teacher else "it should be shipped"
-        raise SwysError(f"the teacher {teacher} is not there; {way_out}")
-    device = config.default_device()
-    model, _ = load_checkpoint(path, device, data.info.num_classes)
+    with FileLock(out / f"{name}.lock"):  # a process that trains the teacher is waited for
+        teacher = _teacher(name, data, out)
     with FileLock(out / "views.lock"):
-        return cached_teacher(model, data, run.recipe, out / "views", device)
+        return cached_teacher(teacher, data, run.recipe, out / "views", config.default_device())
+
+
+def _teacher(name: str, data: Dataset, out: Path) -> Teacher | ResnetTeacher:
+    """A finished run, or a shipped model, that teaches."""
+    if name.startswith(RESNET):
+        return ResnetTeacher(load_resnet(out / f"{name}.pt", data.info.num_classes))
+    path = run_path(name, data.info.name, out)
+    if path is None:
+        way_out = f"train '--only {name}' first" if "/" in name else "it should be shipped"
+        raise SwysError(f"the teacher {name} is not there; {way_out}")
+    model, _ = load_checkpoint(path, config.default_device(), data.info.num_classes)
+    return Teacher(model)
 
 
 def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> dict:

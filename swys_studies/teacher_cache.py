@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -20,6 +19,8 @@ from swys_utils.data import Dataset
 from swys_utils.distillation import Teacher
 from swys_utils.recipe import Batch, Recipe
 from swys_utils.views import make_views, view_draws
+
+from .resnet import ResnetTeacher
 
 BATCH = 128  # images that the teacher looks at together
 
@@ -52,7 +53,7 @@ class CachedTeacher(nn.Module):
 
 
 def cached_teacher(
-    model: VisionTransformer,
+    teacher: Teacher | ResnetTeacher,
     data: Dataset,
     recipe: Recipe,
     folder: Path,
@@ -61,7 +62,7 @@ def cached_teacher(
     """The answers of a teacher for the ``recipe.views`` views of each training image.
 
     Args:
-        model: the teacher; it is moved to ``device``.
+        teacher: it is moved to ``device``.
         data: its training split is shown.
         recipe: which views; a student has to be trained by one with the same views.
         folder: where answers are kept; views that lie there are read.
@@ -72,7 +73,7 @@ def cached_teacher(
     """
     if recipe.views < 1:
         raise SwysError(f"a recipe with {recipe.views} fixed views; a cache needs at least one")
-    teacher = Teacher(model.to(device))
+    teacher = teacher.to(device)
     images = np.ascontiguousarray(data.train.images)
     images_digest = hashlib.sha256(images.data).hexdigest()
     identity = repr(recipe.augmentation) + teacher.digest + images_digest
@@ -91,7 +92,7 @@ def cached_teacher(
 
 
 def _answers_of(
-    teacher: Teacher,
+    teacher: Teacher | ResnetTeacher,
     data: Dataset,
     recipe: Recipe,
     view: int,
@@ -111,7 +112,9 @@ def _answers_of(
     """
     images = data.train.images
     draws = view_draws(recipe.augmentation, len(images), view)
-    img_size = teacher.model.patch_embed.img_size[0]
+    img_size = images.shape[1]
+    if isinstance(teacher, Teacher):
+        img_size = teacher.model.patch_embed.img_size[0]  # a ViT reads one size only
     logits = []
     maps = []
     for indices in torch.arange(len(images)).split(BATCH):

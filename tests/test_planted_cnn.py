@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swys_studies import planted, planted_cnn
+from swys_studies import planted, planted_cnn, resnet
 from swys_studies.planted_students import CHEAT, HONEST
 from swys_utils.data import to_model_input
 from swys_utils.planted import plant
@@ -20,7 +20,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def model():
-    return planted_cnn.small_resnet(2, seed=0).eval()
+    return resnet.small_resnet(2, seed=0).eval()
 
 
 def test_its_last_layer_has_four_positions_a_side(model, data):
@@ -29,7 +29,7 @@ def test_its_last_layer_has_four_positions_a_side(model, data):
 
 
 def test_its_answers_are_those_of_the_model(model, data):
-    logits = planted_cnn.cnn_logits(model, data.test.images)
+    logits = resnet.resnet_logits(model, data.test.images)
     with torch.no_grad():
         expected = model(to_model_input(data.test.images))
     torch.testing.assert_close(torch.as_tensor(logits), expected, atol=1e-4, rtol=1e-4)
@@ -44,16 +44,16 @@ def test_each_layer_has_a_map_and_hiding_has_one(model, data):
 
 
 def test_training_lowers_the_loss_on_its_images(data):
-    model = planted_cnn.small_resnet(2, seed=0)
+    model = resnet.small_resnet(2, seed=0)
     recipe = planted.Setting(data, "resnet18", 7, "corner", 3, None).recipe
     targets = torch.as_tensor(data.train.labels).long()
 
     def loss():
-        logits = torch.as_tensor(planted_cnn.cnn_logits(model, data.train.images))
+        logits = torch.as_tensor(resnet.resnet_logits(model, data.train.images))
         return torch.nn.functional.cross_entropy(logits, targets).item()
 
     before = loss()
-    planted_cnn.train_cnn(model, data, replace(recipe, batch_size=8), seed=0)
+    resnet.train_resnet(model, data, replace(recipe, batch_size=8), seed=0)
     assert not model.training
     assert loss() < before
 

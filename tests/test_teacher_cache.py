@@ -36,14 +36,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cached(model, data, folder):
-    return cached_teacher(model, data, RECIPE, folder, CPU)
+    return cached_teacher(Teacher(model), data, RECIPE, folder, CPU)
 
 
 @pytest.fixture
 def cached_anew(model, data, tmp_path):
     """As ``cached``, but in an empty folder, with changes."""
     usual = {
-        "model": model,
+        "teacher": Teacher(model),
         "data": data,
         "recipe": RECIPE,
         "folder": tmp_path,
@@ -95,7 +95,7 @@ def test_a_teacher_that_reads_larger_images_sees_the_same_views(cached_anew, dat
 
 def test_views_that_were_computed_are_read(cached, model, data, folder, monkeypatch):
     monkeypatch.setattr(teacher_cache, "_answers_of", pytest.fail)
-    again = cached_teacher(model, data, RECIPE, folder, CPU)
+    again = cached_teacher(Teacher(model), data, RECIPE, folder, CPU)
     assert torch.equal(again.logits, cached.logits)
     assert torch.equal(again.maps, cached.maps)
 
@@ -187,4 +187,4 @@ def test_a_killed_run_does_not_go_on_with_another_cached_teacher(train, model):
 def test_a_recipe_without_fixed_views_is_refused(model, data, tmp_path):
     recipe = replace(RECIPE, views=0)
     with pytest.raises(SwysError, match="a cache needs at least one"):
-        cached_teacher(model, data, recipe, tmp_path, torch.device("cpu"))
+        cached_teacher(Teacher(model), data, recipe, tmp_path, torch.device("cpu"))

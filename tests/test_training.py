@@ -18,7 +18,7 @@ from swys_studies.teacher_cache import cached_teacher
 from swys_utils import training
 from swys_utils.config import SwysError, fast_bf16
 from swys_utils.data import Dataset, load_dataset, to_model_input
-from swys_utils.distillation import SoftTargets
+from swys_utils.distillation import SoftTargets, Teacher
 from swys_utils.models import weights_digest
 from swys_utils.recipe import Recipe, SupervisedObjective, batches
 from swys_utils.resume import TrainingState, objective_settings
@@ -294,7 +294,7 @@ def test_a_damaged_state_is_one_line(model, data, path):
 
 def cached(data: Dataset, seed: int, folder: Path) -> nn.Module:
     """Soft targets of a teacher whose answers lie in a folder."""
-    teacher = cached_teacher(vit(seed=seed), data, RECIPE, folder, CPU)
+    teacher = cached_teacher(Teacher(vit(seed=seed)), data, RECIPE, folder, CPU)
     return SoftTargets(teacher, SupervisedObjective())
 
 

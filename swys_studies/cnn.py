@@ -1,0 +1,271 @@
+"""Does a ViT rest on what a convolutional network rests on? ``swys study cnn``.
+
+Two sizes of one architecture share reasons. How much of that is the architecture, and how much do
+the images ask of any model? A ResNet learns here from the same images in the same views as Base,
+as often as Base, and is then compared with Base and Tiny as they are with each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from swys.layer_maps import cut_timm, grad_cam_of_features
+from swys_figures.agreement import beyond_chance
+from swys_utils.config import (
+    CHECKPOINTS,
+    SwysError,
+    default_device,
+    device_name,
+    replacing,
+    write_json,
+)
+from swys_utils.data import DEFAULT_DATASET, Dataset, to_model_input
+from swys_utils.metrics import point_scores
+from swys_utils.models import SERIES, load_checkpoint
+from swys_utils.occlusion import occlusion
+from swys_utils.recipe import Recipe, reference_recipe
+from swys_utils.results import as_table
+from swys_utils.training import predict
+
+from .compared_maps import compare, part_of, signed_maps, weights_beside_base
+from .inheritance import in_common
+from .reference import study_data
+from .resnet import BATCH, MODEL, load_resnet, resnet_logits, small_resnet, train_resnet
+from .runs import RUNS
+
+# side of what is hidden, px: the patches of Base
+PATCH = SERIES["vit_base"].patch_size
+METHODS = ("grad_cam", "occlusion")
+COMPARED = ("vit_base", "vit_tiny")  # shipped models that the ResNets are compared with
+
+
+@dataclass
+class Explained:
+    """A model's answers, and its maps for the classes that Base predicts.
+
+    Attributes:
+        answers: int (N,).
+        maps: id of a method -> signed maps (n, gh, gw) of the images that it is asked about.
+    """
+
+    answers: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def cnn(
+    dataset: str = DEFAULT_DATASET, seeds: int = 2, folder: str = "", save_path: str = ""
+) -> list[dict]:
+    """Train ResNets beside the ViTs, and compare answers and reasons; what is done is kept.
+
+    Args:
+        dataset: any 2D MedMNIST name with one label an image; Base and Tiny have to be shipped.
+        seeds: number of ResNets.
+        folder: where their weights are kept; default: runs/<dataset>.
+        save_path: the result; default: checkpoints/<dataset>/cnn.json.
+
+    Returns:
+        The printed table, see ``summary``.
+
+    Raises:
+        SwysError: no real data, several labels an image, or no checkpoint of Base.
+    """
+    data = study_data(dataset)
+    if data.info.multi_label:
+        raise SwysError(f"'{dataset}' has several labels an image; cnn needs one, as in bloodmnist")
+    shipped = weights_beside_base(CHECKPOINTS / data.info.results_name)
+    path = Path(save_path or CHECKPOINTS / data.info.results_name / "cnn.json")
+    out = Path(folder or RUNS / dataset)
+    ids = [resnet_id(seed) for seed in range(seeds)]
+    for seed, run_id in enumerate(ids):
+        _train_if_missing(run_id, seed, data, out)
+    weights = {run_id: resnet_path(run_id, out) for run_id in ids}
+    runs = {run_id: json.loads(_entry_path(run_id, out).read_text("utf-8")) for run_id in ids}
+    result = {
+        "dataset": data.info.name,
+        "source": data.info.source,
+        "images": len(data.test),
+        "device": device_name(default_device()),
+        "runs": list(runs.values()),
+        "pairs": compared_pairs(shipped, weights, data),
+    }
+    write_json(path, result)
+    rows = summary(result)
+    print(as_table(rows))
+    return rows
+
+
+def resnet_id(seed: int) -> str:
+    """The id of a ResNet, as of a run of the reference set.
+
+    Args:
+        seed: of the run.
+    """
+    return f"{MODEL}/labels/seed{seed}"
+
+
+def resnet_path(run_id: str, out: Path) -> Path:
+    """Where the weights of a ResNet are kept.
+
+    Args:
+        run_id: its id.
+        out: folder of runs.
+    """
+    return out / f"{run_id}.pt"
+
+
+def _entry_path(run_id: str, out: Path) -> Path:
+    """Where the scores of a ResNet are kept: beside its weights, written after them."""
+    return out / f"{run_id}.json"
+
+
+def resnet_recipe(dataset: str) -> Recipe:
+    """The recipe of a ResNet: Tiny's rate and views, and as many passes as Base.
+
+    Args:
+        dataset: name of the data set.
+    """
+    passes = reference_recipe("vit_base", dataset).epochs
+    return replace(reference_recipe("vit_tiny", dataset), epochs=passes, patch_drop=0.0)
+
+
+def _train_if_missing(run_id: str, seed: int, data: Dataset, out: Path) -> None:
+    """Train and score a ResNet, unless that is done; another process is waited for."""
+    path = resnet_path(run_id, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if _entry_path(run_id, out).is_file():
+            return
+        print(f"{run_id} ...", flush=True)
+        recipe = resnet_recipe(data.info.name)
+        model = small_resnet(data.info.num_classes, seed)
+        state_path = path.with_suffix(".state.pt")
+        losses = train_resnet(model, data, recipe, seed, state_path)
+        logits = resnet_logits(model, data.test.images)
+        validation = resnet_logits(model, data.val.images)
+        entry = {
+            "id": run_id,
+            "seed": seed,
+            "recipe": asdict(recipe),
+            "train_loss": losses,
+            "validation": point_scores(validation, data.val.labels, data.info.task),
+            "last": point_scores(logits, data.test.labels, data.info.task),
+            "predicted": "".join(np.base_repr(answer, 36) for answer in logits.argmax(axis=1)),
+            "device": f"{device_name(default_device())}, {torch.get_num_threads()} threads",
+        }
+        with replacing(path) as part:
+            torch.save(model.state_dict(), part)
+        write_json(_entry_path(run_id, out), entry)  # last: it says that the run is done
+        state_path.unlink(missing_ok=True)
+
+
+def compared_pairs(shipped: Path, weights: Mapping[str, Path], data: Dataset) -> dict[str, dict]:
+    """Compare each ResNet with Base, with Tiny and with the first ResNet.
+
+    Args:
+        shipped: folder of shipped checkpoints.
+        weights: id of a ResNet -> its weights.
+        data: its test images are answered, and explained as in ``compared_maps``.
+
+    Returns:
+        "<model> and <ResNet>" -> ``inheritance.in_common`` of the first model's errors, and by the
+        id of a method ``compared_maps.compare``.
+    """
+    images = data.test.images
+    vits = {}
+    for name in COMPARED:
+        if (shipped / name).is_dir():
+            vits[name], _ = load_checkpoint(shipped / name, default_device(), data.info.num_classes)
+    targets = predict(vits["vit_base"], images).argmax(axis=1)
+    models = {name: explained_vit(vit, images, targets) for name, vit in vits.items()}
+    resnets = {}
+    for run_id, path in weights.items():
+        resnet = load_resnet(path, data.info.num_classes)
+        resnets[run_id] = explained_resnet(resnet, images, targets)
+    first = next(iter(resnets))
+    models[first] = resnets[first]
+    pairs = {}
+    for name, one in models.items():
+        for run_id, other in resnets.items():
+            if name == run_id:
+                continue
+            row: dict[str, Any] = {**in_common(one.answers, other.answers, data.test.labels)}
+            for method in METHODS:
+                classes = targets[part_of(method)]
+                row[method] = compare(one.maps[method], other.maps[method], classes)
+            pairs[f"{name} and {run_id}"] = row
+    return pairs
+
+
+def explained_vit(model: VisionTransformer, images: np.ndarray, targets: np.ndarray) -> Explained:
+    """Answers of a ViT, and its maps.
+
+    Args:
+        model: in eval mode.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        targets: the classes to explain, int (N,).
+    """
+    answers = predict(model, images).argmax(axis=1)
+    maps = {method: signed_maps(model, images, targets, method) for method in METHODS}
+    return Explained(answers, maps)
+
+
+def explained_resnet(model: nn.Module, images: np.ndarray, targets: np.ndarray) -> Explained:
+    """Answers of a ResNet, its Grad-CAM after its last layer, and what it loses without a patch.
+
+    Grad-CAM has 4 x 4 positions; it is enlarged to the patches of Base, as maps are to be shown.
+
+    Args:
+        model: in eval mode.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        targets: the classes to explain, int (N,).
+    """
+    grid = images.shape[1] // PATCH
+    enlarge = nn.Upsample(size=(grid, grid), mode="bilinear")
+    maps = []
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        inputs = to_model_input(images[part], device=default_device())
+        classes = torch.as_tensor(targets[part])
+        coarse = grad_cam_of_features(model, cut_timm(model), inputs, classes)
+        maps.append(enlarge(coarse[:, None])[:, 0].cpu().numpy())
+    few = part_of("occlusion")
+    lost = occlusion(model, images[few], targets[few], patch=PATCH)
+    answers = resnet_logits(model, images).argmax(axis=1)
+    return Explained(answers, {"grad_cam": np.concatenate(maps), "occlusion": lost})
+
+
+def summary(result: Mapping) -> list[dict]:
+    """One row a pair of models: the same answers, shared errors, and agreement beyond chance.
+
+    Args:
+        result: content of a cnn.json.
+
+    Returns:
+        Rows for ``results.as_table``.
+    """
+    scores = {run["id"]: run["last"] for run in result["runs"]}
+    rows = []
+    for pair, row in result["pairs"].items():
+        own = scores[pair.split(" and ")[1]]
+        by_hiding, by_grad_cam = beyond_chance([row["occlusion"], row["grad_cam"]])
+        printed = {
+            "pair": pair,
+            "accuracy": f"{own['accuracy']:.1%}",
+            "AUC": f"{own['auc']:.3f}",
+            "same answer": f"{row['same_answer']:.1%}",
+            "shared errors": f"{row['inherited']:.0%} (chance {row['by_chance']:.0%})",
+            "by hiding": f"{by_hiding:.0f} %",
+            "by Grad-CAM": f"{by_grad_cam:.0f} %",
+        }
+        rows.append(printed)
+    return rows
