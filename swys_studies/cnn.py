@@ -7,15 +7,13 @@ as often as Base, and is then compared with Base and Tiny as they are with each 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -26,21 +24,18 @@ from swys_utils.config import (
     SwysError,
     default_device,
     device_name,
-    replacing,
     write_json,
 )
 from swys_utils.data import DEFAULT_DATASET, Dataset, to_model_input
-from swys_utils.metrics import point_scores
 from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.occlusion import occlusion
-from swys_utils.recipe import Recipe, reference_recipe
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .compared_maps import compare, part_of, signed_maps, weights_beside_base
 from .inheritance import in_common
 from .reference import study_data
-from .resnet import BATCH, MODEL, load_resnet, resnet_logits, small_resnet, train_resnet
+from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
 from .runs import RUNS
 
 # side of what is hidden, px: the patches of Base
@@ -86,17 +81,14 @@ def cnn(
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "cnn.json")
     out = Path(folder or RUNS / dataset)
     ids = [resnet_id(seed) for seed in range(seeds)]
-    for seed, run_id in enumerate(ids):
-        _train_if_missing(run_id, seed, data, out)
-    weights = {run_id: resnet_path(run_id, out) for run_id in ids}
-    runs = {run_id: json.loads(_entry_path(run_id, out).read_text("utf-8")) for run_id in ids}
+    resnets = {run_id: trained_resnet(run_id, data, out) for run_id in ids}
     result = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
         "device": device_name(default_device()),
-        "runs": list(runs.values()),
-        "pairs": compared_pairs(shipped, weights, data),
+        "runs": [resnet_entry(run_id, out) for run_id in ids],
+        "pairs": compared_pairs(shipped, resnets, data),
     }
     write_json(path, result)
     rows = summary(result)
@@ -104,76 +96,14 @@ def cnn(
     return rows
 
 
-def resnet_id(seed: int) -> str:
-    """The id of a ResNet, as of a run of the reference set.
-
-    Args:
-        seed: of the run.
-    """
-    return f"{MODEL}/labels/seed{seed}"
-
-
-def resnet_path(run_id: str, out: Path) -> Path:
-    """Where the weights of a ResNet are kept.
-
-    Args:
-        run_id: its id.
-        out: folder of runs.
-    """
-    return out / f"{run_id}.pt"
-
-
-def _entry_path(run_id: str, out: Path) -> Path:
-    """Where the scores of a ResNet are kept: beside its weights, written after them."""
-    return out / f"{run_id}.json"
-
-
-def resnet_recipe(dataset: str) -> Recipe:
-    """The recipe of a ResNet: Tiny's rate and views, and as many passes as Base.
-
-    Args:
-        dataset: name of the data set.
-    """
-    passes = reference_recipe("vit_base", dataset).epochs
-    return replace(reference_recipe("vit_tiny", dataset), epochs=passes, patch_drop=0.0)
-
-
-def _train_if_missing(run_id: str, seed: int, data: Dataset, out: Path) -> None:
-    """Train and score a ResNet, unless that is done; another process is waited for."""
-    path = resnet_path(run_id, out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if _entry_path(run_id, out).is_file():
-            return
-        print(f"{run_id} ...", flush=True)
-        recipe = resnet_recipe(data.info.name)
-        model = small_resnet(data.info.num_classes, seed)
-        state_path = path.with_suffix(".state.pt")
-        losses = train_resnet(model, data, recipe, seed, state_path)
-        logits = resnet_logits(model, data.test.images)
-        validation = resnet_logits(model, data.val.images)
-        entry = {
-            "id": run_id,
-            "seed": seed,
-            "recipe": asdict(recipe),
-            "train_loss": losses,
-            "validation": point_scores(validation, data.val.labels, data.info.task),
-            "last": point_scores(logits, data.test.labels, data.info.task),
-            "predicted": "".join(np.base_repr(answer, 36) for answer in logits.argmax(axis=1)),
-            "device": f"{device_name(default_device())}, {torch.get_num_threads()} threads",
-        }
-        with replacing(path) as part:
-            torch.save(model.state_dict(), part)
-        write_json(_entry_path(run_id, out), entry)  # last: it says that the run is done
-        state_path.unlink(missing_ok=True)
-
-
-def compared_pairs(shipped: Path, weights: Mapping[str, Path], data: Dataset) -> dict[str, dict]:
+def compared_pairs(
+    shipped: Path, resnets: Mapping[str, nn.Module], data: Dataset
+) -> dict[str, dict]:
     """Compare each ResNet with Base, with Tiny and with the first ResNet.
 
     Args:
         shipped: folder of shipped checkpoints.
-        weights: id of a ResNet -> its weights.
+        resnets: id of a ResNet -> the model.
         data: its test images are answered, and explained as in ``compared_maps``.
 
     Returns:
@@ -187,15 +117,14 @@ def compared_pairs(shipped: Path, weights: Mapping[str, Path], data: Dataset) ->
             vits[name], _ = load_checkpoint(shipped / name, default_device(), data.info.num_classes)
     targets = predict(vits["vit_base"], images).argmax(axis=1)
     models = {name: explained_vit(vit, images, targets) for name, vit in vits.items()}
-    resnets = {}
-    for run_id, path in weights.items():
-        resnet = load_resnet(path, data.info.num_classes)
-        resnets[run_id] = explained_resnet(resnet, images, targets)
-    first = next(iter(resnets))
-    models[first] = resnets[first]
+    explained = {}
+    for run_id, resnet in resnets.items():
+        explained[run_id] = explained_resnet(resnet, images, targets)
+    first = next(iter(explained))
+    models[first] = explained[first]
     pairs = {}
     for name, one in models.items():
-        for run_id, other in resnets.items():
+        for run_id, other in explained.items():
             if name == run_id:
                 continue
             row: dict[str, Any] = {**in_common(one.answers, other.answers, data.test.labels)}

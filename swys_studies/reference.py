@@ -34,7 +34,7 @@ from swys_utils.training import best_epoch, build, fit, predict, run_card
 from .kinds import RunSpec, reference_runs
 from .pretraining import masked_recipe, pretrained
 from .resnet import MODEL as RESNET
-from .resnet import ResnetTeacher, load_resnet
+from .resnet import ResnetTeacher, trained_resnet
 from .runs import RUNS, finished_runs, run_path, write_runs
 from .teacher_cache import CachedTeacher, cached_teacher
 
@@ -264,7 +264,7 @@ def _cached(name: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
 def _teacher(name: str, data: Dataset, out: Path) -> Teacher | ResnetTeacher:
     """A finished run, or a shipped model, that teaches."""
     if name.startswith(RESNET):
-        return ResnetTeacher(load_resnet(out / f"{name}.pt", data.info.num_classes))
+        return ResnetTeacher(trained_resnet(name, data, out))
     path = run_path(name, data.info.name, out)
     if path is None:
         way_out = f"train '--only {name}' first" if "/" in name else "it should be shipped"

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from swys_utils.config import (
-    SwysError,
     default_device,
+    device_name,
     fast_bf16,
     replacing,
     seed_everything,
+    write_json,
 )
 from swys_utils.data import Dataset, to_model_input
+from swys_utils.metrics import point_scores
 from swys_utils.models import weights_digest
-from swys_utils.recipe import Batch, Recipe, SupervisedObjective, batches, learning_rate
+from swys_utils.recipe import (
+    Batch,
+    Recipe,
+    SupervisedObjective,
+    batches,
+    learning_rate,
+    reference_recipe,
+)
 
 MODEL = "resnet18"
 BATCH = 64
@@ -40,21 +53,86 @@ def small_resnet(num_classes: int, seed: int) -> nn.Module:
     return model.to(default_device())
 
 
-def load_resnet(path: Path, num_classes: int) -> nn.Module:
-    """A trained ResNet, in eval mode.
+def resnet_id(seed: int) -> str:
+    """The id of a ResNet, like that of a run of the reference set: ``resnet18/labels/seed<k>``.
 
     Args:
-        path: of its weights.
-        num_classes: of the data.
-
-    Raises:
-        SwysError: it was not trained yet.
+        seed: of the run.
     """
-    if not path.is_file():
-        raise SwysError(f"there is no ResNet at '{path}'; train it first, with swys study cnn")
-    model = small_resnet(num_classes, seed=0)
-    model.load_state_dict(torch.load(path, map_location=default_device(), weights_only=True))
+    return f"{MODEL}/labels/seed{seed}"
+
+
+def resnet_recipe(dataset: str) -> Recipe:
+    """The recipe of a ResNet: Tiny's rate and views, and as many passes as Base.
+
+    Args:
+        dataset: name of the data set.
+    """
+    passes = reference_recipe("vit_base", dataset).epochs
+    return replace(reference_recipe("vit_tiny", dataset), epochs=passes, patch_drop=0.0)
+
+
+def trained_resnet(run_id: str, data: Dataset, out: Path) -> nn.Module:
+    """A ResNet in eval mode: as it was trained before, else it is trained and scored now.
+
+    A killed training goes on, and another process that trains it is waited for.
+
+    Args:
+        run_id: of ``resnet_id``.
+        data: data of the reference set.
+        out: folder of runs; weights and scores are kept there.
+    """
+    seed = int(run_id.rsplit("seed", 1)[1])
+    model = small_resnet(data.info.num_classes, seed)
+    path = out / f"{run_id}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not _entry_path(run_id, out).is_file():
+            print(f"{run_id} ...", flush=True)
+            _train_and_score(model, run_id, seed, data, path, out)
+    weights = torch.load(path, map_location=default_device(), weights_only=True)
+    model.load_state_dict(weights)
     return model.eval()
+
+
+def resnet_entry(run_id: str, out: Path) -> dict[str, Any]:
+    """What is known of a trained ResNet: recipe, losses, scores and answers.
+
+    Args:
+        run_id: of ``resnet_id``.
+        out: folder of runs.
+    """
+    return json.loads(_entry_path(run_id, out).read_text("utf-8"))
+
+
+def _entry_path(run_id: str, out: Path) -> Path:
+    """Where the scores of a ResNet are kept: beside its weights, and written after them."""
+    return out / f"{run_id}.json"
+
+
+def _train_and_score(
+    model: nn.Module, run_id: str, seed: int, data: Dataset, path: Path, out: Path
+) -> None:
+    """Train a ResNet, and write its weights and what is known of it."""
+    recipe = resnet_recipe(data.info.name)
+    state_path = path.with_suffix(".state.pt")
+    losses = train_resnet(model, data, recipe, seed, state_path)
+    logits = resnet_logits(model, data.test.images)
+    validation = resnet_logits(model, data.val.images)
+    entry = {
+        "id": run_id,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "train_loss": losses,
+        "validation": point_scores(validation, data.val.labels, data.info.task),
+        "last": point_scores(logits, data.test.labels, data.info.task),
+        "predicted": "".join(np.base_repr(answer, 36) for answer in logits.argmax(axis=1)),
+        "device": f"{device_name(default_device())}, {torch.get_num_threads()} threads",
+    }
+    with replacing(path) as part:
+        torch.save(model.state_dict(), part)
+    write_json(_entry_path(run_id, out), entry)  # last: it says that the run is done
+    state_path.unlink(missing_ok=True)
 
 
 def train_resnet(

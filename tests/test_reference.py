@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from small import RECIPE, SMALL, ship_teachers, some, vit
 
-from swys_studies import kinds, pretraining, reference, runs
+from swys_studies import kinds, pretraining, reference, resnet, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY, RunSpec
 from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
@@ -37,6 +37,7 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
 
     for module in (reference, pretraining):
         patch.setattr(module, "build", build_small)
+    patch.setattr(resnet, "resnet_recipe", lambda name: replace(RECIPE, epochs=1))
     patch.setattr(reference, "masked_recipe", lambda name: replace(RECIPE, epochs=1))
     patch.setattr(kinds, "reference_recipe", lambda *names: RECIPE)
     patch.setattr(reference, "study_data", lambda dataset: data)

@@ -87,7 +87,7 @@ def test_explanations_are_those_of_the_teacher(cached, model, data, epoch):
 
 def test_a_teacher_that_reads_larger_images_sees_the_same_views(cached_anew, data):
     model = vit(seed=1, noise=0.02, img_size=56)
-    cached = cached_anew(model=model)
+    cached = cached_anew(teacher=Teacher(model))
     batch = next(batches(data, 1, RECIPE, img_size=56))
     expected = Teacher(model).explain(batch)
     torch.testing.assert_close(cached.explain(batch), expected, rtol=0.05, atol=0.02)
@@ -123,12 +123,12 @@ def test_it_has_the_grid_of_its_teacher(cached):
 
 def test_the_same_teacher_has_the_same_digest(cached, cached_anew):
     same = vit(seed=1, noise=0.02)
-    assert cached_anew(model=same).digest == cached.digest
+    assert cached_anew(teacher=Teacher(same)).digest == cached.digest
 
 
 def test_another_teacher_has_another_digest(cached, cached_anew):
     other = vit(seed=2)
-    assert cached_anew(model=other).digest != cached.digest
+    assert cached_anew(teacher=Teacher(other)).digest != cached.digest
 
 
 def test_another_augmentation_has_another_digest(cached, cached_anew):
@@ -151,7 +151,7 @@ def train(cached_anew, data, tmp_path):
             student,
             data,
             RECIPE,
-            SoftTargets(cached_anew(model=teacher), SupervisedObjective()),
+            SoftTargets(cached_anew(teacher=Teacher(teacher)), SupervisedObjective()),
             device="cpu",
             state_path=tmp_path / "state.pt",
             callback=callback,
