@@ -138,7 +138,7 @@ def fixed_part_figure(
         xytext=(0.1 * smallest, 0.85 * highest),
         arrowprops={"arrowstyle": "-", "color": GREY},
     )
-    corner.set_xlim(0, 2 * smallest)
+    corner.set_xlim(0, 2.2 * smallest)
     corner.set_ylim(0, 1.4 * highest)
     corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
     return figure
@@ -156,7 +156,7 @@ def _name_fixed_parts(
     heights = spread_out(below, gap=0.11 * highest)
     for (program, (fixed, _)), height in zip(lines.items(), heights):
         ax.text(
-            smallest,
+            1.06 * smallest,
             height,
             f"{program}: {fixed:.1f} ms fixed",
             va="top",

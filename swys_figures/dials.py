@@ -386,7 +386,12 @@ class PatchCover(widgets.VBox):
         lines = []
         for title, picture in self.pictures.items():
             lines.append(f"{title}: {self.says(picture)}")
-        return "\n".join([*lines, "(run it to cover patches)"])  # ipywidgets shows 110 letters
+        return "\n".join([*lines, "(run it to cover patches)"])
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """What a notebook shows and stores; ipywidgets cuts the text after 110 letters."""
+        shown = super()._repr_mimebundle_(**options)
+        return shown | {"text/plain": repr(self)}
 
 
 def _html_table(rows: list[dict[str, str]]) -> str:

@@ -27,7 +27,7 @@ from swys_utils.config import CHECKPOINTS, default_device, device_name, write_js
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import heatmaps
 from swys_utils.metrics import point_scores
-from swys_utils.models import SERIES, lesson_models, load_checkpoint
+from swys_utils.models import SERIES, lesson_models, load_checkpoint, weights_digest
 from swys_utils.occlusion import occlusion
 from swys_utils.onnx_export import (
     export_onnx,
@@ -69,8 +69,7 @@ def deployed(
 ) -> list[dict[str, str]]:
     """Compare the shipped models, also with fewer bits, and the 16-token student with Base.
 
-    What the file has is kept, but for Base, with which all are compared. It does not notice that a
-    checkpoint has changed: then delete the file first.
+    What the file has of the same weights is kept, but for Base, with which all are compared.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
@@ -118,21 +117,25 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
     Args:
         weights: folder with ``vit_base`` and others.
         data: all test images are explained, every fourth with hidden patches; none chose anything.
-        measured: rows of an earlier run, which are not measured again.
+        measured: rows of an earlier run; those of the same weights of Base and of the model are
+            not measured again.
 
     Yields:
-        A row for each model, Base first, with ``title``, ``megabytes``, ``accuracy``, ``auc``,
+        A row for each model, Base first, with ``title``, ``weights`` (their digest, before they
+        have fewer bits), ``megabytes``, ``accuracy``, ``auc``,
         ``same_answer``, and by the id of a way to explain ``compared_maps.compare``; no Grad-CAM
         where the map has other patches.
     """
-    done = {row["title"]: row for row in measured}
+    done = {(row["title"], row.get("weights")): row for row in measured}
     images = data.test.images
     few = part_of("occlusion")
     answers = None
     base_maps: dict[str, np.ndarray] = {}
-    for title, make in small_and_smaller(weights, data.info.num_classes):
-        if title in done and base_maps:  # Base's maps are needed to compare
-            yield done[title]
+    for title, digest, make in small_and_smaller(weights, data.info.num_classes):
+        if answers is None and (title, digest) not in done:
+            done = {}  # another Base: nothing that was compared with the last one is of use
+        if (title, digest) in done and base_maps:  # Base's maps are needed to compare
+            yield done[title, digest]
             continue
         model = make()
         scores = model.predict(images)
@@ -152,6 +155,7 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
         scored = point_scores(scores, data.test.labels, data.info.task)
         row = {
             "title": title,
+            "weights": digest,
             "megabytes": round(model.megabytes, 1),
             "accuracy": round(scored["accuracy"], 5),
             "auc": round(scored["auc"], 5),
@@ -162,7 +166,7 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
 
 def small_and_smaller(
     weights: Path, num_classes: int
-) -> Iterator[tuple[str, Callable[[], Deployed]]]:
+) -> Iterator[tuple[str, str, Callable[[], Deployed]]]:
     """The models of the lesson that are there, each in float32 and smaller, then coarser ones.
 
     Args:
@@ -170,7 +174,8 @@ def small_and_smaller(
         num_classes: of the data.
 
     Yields:
-        The title of a model and a function that makes it; Base in float32 is the first.
+        The title of a model, the digest of its weights before they have fewer bits, and a function
+        that makes it; Base in float32 is the first.
     """
     names = [*lesson_models(), "vit_tiny_answers_p7"]
     for name in names:
@@ -178,11 +183,12 @@ def small_and_smaller(
             continue
         model, _ = load_checkpoint(weights / name, default_device(), num_classes)
         title = SERIES[name].title
-        yield title, partial(in_torch, model)
-        yield f"{title}, int8", partial(in_int8, model)
+        digest = weights_digest(model)
+        yield title, digest, partial(in_torch, model)
+        yield f"{title}, int8", digest, partial(in_int8, model)
         if name == "vit_base":
             for bits in BITS:
-                yield f"{title}, {bits} bits", partial(in_few_bits, model, bits)
+                yield f"{title}, {bits} bits", digest, partial(in_few_bits, model, bits)
 
 
 def in_torch(model: VisionTransformer) -> Deployed:

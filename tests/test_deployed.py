@@ -64,6 +64,12 @@ def test_what_was_measured_is_not_measured_again(result, data):
     assert row({"models": again}, "Tiny") == row(result, "Tiny")
 
 
+def test_other_weights_are_measured_anew(result, data):
+    other = [entry | {"auc": 0.123, "weights": "others"} for entry in result["models"]]
+    again = list(deployed.compare_deployed(result["folder"], data, other))
+    assert again == result["models"]
+
+
 def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result, data):
     coarse = row(result, "Tiny, answers, 16 patches")
     assert "grad_cam" not in coarse

@@ -87,6 +87,11 @@ def test_a_page_where_nothing_can_be_pressed_has_the_answers(cover):
     assert repr(cover).startswith("one: Tiny ")
 
 
+def test_such_a_page_has_all_of_them(cover, data):
+    cover.pictures = {f"{number}, a picture": data.test.images[number] for number in range(9)}
+    assert cover._repr_mimebundle_()["text/plain"] == repr(cover)
+
+
 def test_its_figure_covers_the_patch_that_counts_most(cover, data):
     figure = cover.figure()
     pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
