@@ -21,12 +21,18 @@ from swys_utils.shipped_results import SeriesResults, read_results
 from .data import short_name, show_image
 
 AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
+RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
+    "a ResNet and Base": "vit_base and",
+    "a ResNet and Tiny": "vit_tiny and",
+    "two ResNets": "resnet18/",
+}
 TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
     "our Base": ("vit_tiny/answers/",),
     "another Base": ("vit_tiny/answers_of_another/",),
     "our Tiny": ("vit_tiny/answers_of_our_tiny/",),
     "another Tiny": ("vit_tiny/answers_of_tiny/",),
     "two better Tinys": ("vit_tiny/answers_of_196/",),
+    "two ResNets": ("vit_tiny/answers_of_resnets/",),
     "nobody (labels alone)": ("vit_tiny/labels/",),
 }
 QUESTIONS = {  # way to explain -> the question that it answers
@@ -36,7 +42,7 @@ QUESTIONS = {  # way to explain -> the question that it answers
 
 
 def agreement_figure(results: SeriesResults) -> Figure:
-    """Tiny's and another Base's maps with Base's, and those of two Tinys, by two rulers.
+    """Tiny's, another Base's and a ResNet's maps with Base's, and others, by two rulers.
 
     A bar is the mean agreement beyond chance, in % of what is possible, and a dot a pair of models.
     By hiding there are two panels, for the order of all patches and for the hottest one alone.
@@ -50,19 +56,21 @@ def agreement_figure(results: SeriesResults) -> Figure:
         "by Grad-CAM,\nall patches": ("grad_cam", beyond_chance),
     }
     panels = {title: panel for title, panel in panels.items() if panel[0] in results.agreement}
+    found = {ruler: _pairs(results, ruler) for ruler, _ in panels.values()}
+    count = max([len(rows) for rows in found.values()], default=1)
     figure, axes = plt.subplots(
         1,
         max(1, len(panels)),
-        figsize=(9.4, 3.6),
+        figsize=(9.4, 0.75 * count + 0.6),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
     for ax, (panel, (ruler, measure)) in zip(axes[0], panels.items()):
         _percent_axis(ax, room=80)
-        rows = _pairs(results, ruler)
+        rows = found[ruler]
         for place, (title, pairs) in enumerate(rows.items()):
-            shade = colour("Base" if title == "two Bases" else "Tiny")
+            shade = _shade(title)
             if pairs:
                 _draw_beyond_chance(ax, place, measure(pairs), shade, ranged=True)
         ax.set_title(panel, loc="left", fontsize=11)
@@ -74,12 +82,26 @@ def agreement_figure(results: SeriesResults) -> Figure:
 def _pairs(results: SeriesResults, ruler: str) -> dict[str, list[dict]]:
     """The pairs of complete runs that were compared by a ruler."""
     compared = results.agreement.get(ruler, {})
-    return {
+    pairs = {
         "two Bases": compared.get("vit_base", []),
         "two Tinys": results.siblings.get(ruler, []),
         "Tiny and Base": compared.get("vit_tiny", []),
         "Tiny and Base, both after 12 passes": _measured(results.dataset, ruler, AS_LONG_AS_BASE),
     }
+    stored = read_results(results.dataset, "cnn")
+    if stored:
+        for title, begin in RESNETS.items():
+            pairs[title] = [
+                row[ruler] for pair, row in stored["pairs"].items() if pair.startswith(begin)
+            ]
+    return pairs
+
+
+def _shade(title: str) -> str:
+    """The colour of a row of pairs: that of its smaller model, grey for a ResNet."""
+    if title in RESNETS:
+        return GREY
+    return colour("Base" if title == "two Bases" else "Tiny")
 
 
 def _measured(dataset: str, ruler: str, begin: str | tuple[str, ...]) -> list[dict]:

@@ -33,6 +33,7 @@ RUNS_TAUGHT_BY = {  # who teaches Tiny, beside all labels -> what the ids of suc
     "nobody": "vit_tiny/labels/",
     "Base": "vit_tiny/answers/",
     "two better Tinys": "vit_tiny/answers_of_196/",
+    "two ResNets": "vit_tiny/answers_of_resnets/",
 }
 SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
     "Base": ["vit_base"],
@@ -180,20 +181,29 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
         runs = _complete_runs(dataset)
     rows = []
     for title, begin in RUNS_TAUGHT_BY.items():
-        cards = [
-            read_card(CHECKPOINTS / dataset / name / "card.json")
-            for name in SHIPPED_TEACHERS.get(title, [])
-        ]
         scores = [run["last"] for run in runs if run["id"].startswith(begin)]
+        if not scores:
+            continue
+        areas = [f"{area:.3f}" for area in _areas_of_teachers(title, dataset)]
         row = {
             "taught by": title,
-            "the teacher's AUC": ", ".join(f"{card['stored']['auc']:.3f}" for card in cards) or "-",
+            "the teacher's AUC": ", ".join(areas) or "-",
             "runs": str(len(scores)),
             "AUC": with_range([score["auc"] for score in scores], ".3f"),
             "right": with_range([score["accuracy"] for score in scores], ".1%"),
         }
         rows.append(row)
     return rows
+
+
+def _areas_of_teachers(title: str, dataset: str) -> list[float]:
+    """Test AUC of each teacher of a row: of shipped models, or of the ResNets."""
+    if title == "two ResNets":
+        stored = read_results(dataset, "cnn") or {"runs": []}
+        return [run["last"]["auc"] for run in stored["runs"]]
+    names = SHIPPED_TEACHERS.get(title, [])
+    cards = [read_card(CHECKPOINTS / dataset / name / "card.json") for name in names]
+    return [card["stored"]["auc"] for card in cards]
 
 
 def _complete_runs(dataset: str) -> list[dict]:

@@ -59,7 +59,7 @@ class Explained:
 
 def cnn(
     dataset: str = DEFAULT_DATASET, seeds: int = 2, folder: str = "", save_path: str = ""
-) -> list[dict]:
+) -> list[dict[str, str]]:
     """Train ResNets beside the ViTs, and compare answers and reasons; what is done is kept.
 
     Args:
@@ -69,7 +69,7 @@ def cnn(
         save_path: the result; default: checkpoints/<dataset>/cnn.json.
 
     Returns:
-        The printed table, see ``summary``.
+        The second of the printed tables, see ``summary``.
 
     Raises:
         SwysError: no real data, several labels an image, or no checkpoint of Base.
@@ -91,6 +91,7 @@ def cnn(
         "pairs": compared_pairs(shipped, resnets, data),
     }
     write_json(path, result)
+    print(as_table(scores_table(result)))
     rows = summary(result)
     print(as_table(rows))
     return rows
@@ -173,7 +174,30 @@ def explained_resnet(model: nn.Module, images: np.ndarray, targets: np.ndarray) 
     return Explained(answers, {"grad_cam": np.concatenate(maps), "occlusion": lost})
 
 
-def summary(result: Mapping) -> list[dict]:
+def scores_table(result: Mapping) -> list[dict[str, str]]:
+    """One row a ResNet: its scores on the test split, and its AUC on validation.
+
+    Args:
+        result: content of a cnn.json.
+
+    Returns:
+        Rows for ``results.as_table``.
+    """
+    rows = []
+    for run in result["runs"]:
+        row = {
+            "model": _title(run["id"]),
+            "passes": str(run["recipe"]["epochs"]),
+            "accuracy": f"{run['last']['accuracy']:.1%}",
+            "AUC": f"{run['last']['auc']:.3f}",
+            "ECE": f"{run['last']['ece']:.3f}",
+            "validation AUC": f"{run['validation']['auc']:.3f}",
+        }
+        rows.append(row)
+    return rows
+
+
+def summary(result: Mapping) -> list[dict[str, str]]:
     """One row a pair of models: the same answers, shared errors, and agreement beyond chance.
 
     Args:
@@ -182,19 +206,24 @@ def summary(result: Mapping) -> list[dict]:
     Returns:
         Rows for ``results.as_table``.
     """
-    scores = {run["id"]: run["last"] for run in result["runs"]}
     rows = []
-    for pair, row in result["pairs"].items():
-        own = scores[pair.split(" and ")[1]]
-        by_hiding, by_grad_cam = beyond_chance([row["occlusion"], row["grad_cam"]])
-        printed = {
-            "pair": pair,
-            "accuracy": f"{own['accuracy']:.1%}",
-            "AUC": f"{own['auc']:.3f}",
-            "same answer": f"{row['same_answer']:.1%}",
-            "shared errors": f"{row['inherited']:.0%} (chance {row['by_chance']:.0%})",
-            "by hiding": f"{by_hiding:.0f} %",
-            "by Grad-CAM": f"{by_grad_cam:.0f} %",
+    for pair, found in result["pairs"].items():
+        one, other = [_title(name) for name in pair.split(" and ")]
+        reasons, maps = beyond_chance([found["occlusion"], found["grad_cam"]])
+        row = {
+            "models": f"{one} and {other}",
+            "same answers": f"{found['same_answer']:.1%}",
+            "shared errors (chance)": f"{found['inherited']:.0%} ({found['by_chance']:.0%})",
+            "same reasons": f"{reasons:.0f}%",
+            "same map": f"{maps:.0f}%",
         }
-        rows.append(printed)
+        rows.append(row)
     return rows
+
+
+def _title(name: str) -> str:
+    """What a model is called in the tables."""
+    if name in SERIES:
+        return SERIES[name].title
+    seed = int(name.rsplit("seed", 1)[1])
+    return f"ResNet {seed + 1}"

@@ -31,6 +31,9 @@ def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
         "two Tinys",
         "Tiny and Base",
         "Tiny and Base,\nboth after 12\npasses",
+        "a ResNet and\nBase",
+        "a ResNet and\nTiny",
+        "two ResNets",
     ]
 
 

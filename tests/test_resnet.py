@@ -1,5 +1,6 @@
 """A ResNet beside the ViTs: its size, its training, its answers, and as a teacher."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -137,9 +138,11 @@ def test_the_study_compares_each_pair(data, tmp_path, short, monkeypatch):
     save_checkpoint(vit(noise=0.1, patch_size=4), tmp_path / "pneumoniamnist" / "vit_base", card)
     path = tmp_path / "cnn.json"
     rows = cnn.cnn(folder=str(tmp_path), save_path=str(path))
-    assert [row["pair"] for row in rows] == [
-        "vit_base and resnet18/labels/seed0",
-        "vit_base and resnet18/labels/seed1",
-        "resnet18/labels/seed0 and resnet18/labels/seed1",
+    assert [row["models"] for row in rows] == [
+        "Base and ResNet 1",
+        "Base and ResNet 2",
+        "ResNet 1 and ResNet 2",
     ]
-    assert path.is_file()
+    kept = json.loads(path.read_text("utf-8"))
+    assert kept["pairs"]["vit_base and resnet18/labels/seed1"]["occlusion"]["images"] == 3
+    assert [row["model"] for row in cnn.scores_table(kept)] == ["ResNet 1", "ResNet 2"]

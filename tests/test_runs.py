@@ -62,6 +62,7 @@ def test_the_titles_of_the_kinds():
         "Tiny, answers of another Tiny",
         "Tiny, answers of our Tiny",
         "Tiny, answers of two Tinys with 196 patches",
+        "Tiny, answers of two ResNets",
         "Tiny, answers, 16 patches",
         "Tiny, as many passes as Base",
         "Base, as many passes as Tiny",
