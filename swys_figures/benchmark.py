@@ -227,6 +227,18 @@ def changed_by_rounding(
     return predict(rounded, images).argmax(axis=1) != before
 
 
+def rounded_to(weights: Tensor, bits: int) -> Tensor:
+    """A matrix with few bits for each weight: whole numbers times one scale for each row.
+
+    Args:
+        weights: float (outputs, inputs).
+        bits: 2 or more; with 2, a weight is -1, 0 or 1 times the scale.
+    """
+    largest = 2 ** (bits - 1) - 1
+    scale = weights.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / largest
+    return (weights / scale).round() * scale
+
+
 def rounded_model(
     model: VisionTransformer, rounded_to: Callable[[Tensor, int], Tensor], bits: int
 ) -> VisionTransformer:

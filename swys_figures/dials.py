@@ -21,7 +21,7 @@ from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
 
-from .benchmark import rounded_model
+from .benchmark import rounded_model, rounded_to
 from .data import as_png, short_name
 
 SIDE = 224  # px of a picture on a button's side
@@ -117,18 +117,6 @@ class TemperatureDial(widgets.VBox):
         return (
             f"Slider: temperature {self.temperature.value:.2f} gives {shares} (run it to move it)"
         )
-
-
-def rounded_to(weights: Tensor, bits: int) -> Tensor:
-    """A matrix with few bits for each weight: whole numbers times one scale for each row.
-
-    Args:
-        weights: float (outputs, inputs).
-        bits: 2 or more; with 2, a weight is -1, 0 or 1 times the scale.
-    """
-    largest = 2 ** (bits - 1) - 1
-    scale = weights.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / largest
-    return (weights / scale).round() * scale
 
 
 class BitsDial(widgets.VBox):

@@ -172,7 +172,7 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
 
     Returns:
         Rows for ``results.as_table``, scores on the test images: the AUC of each teacher, and the
-        mean of the students with the lowest and the highest.
+        mean of the students with the lowest and the highest. A teacher without students has none.
     """
     runs = _complete_runs(dataset)
     better = RUNS_TAUGHT_BY["two better Tinys"]
@@ -181,10 +181,11 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
         runs = _complete_runs(dataset)
     rows = []
     for title, begin in RUNS_TAUGHT_BY.items():
-        scores = [run["last"] for run in runs if run["id"].startswith(begin)]
-        if not scores:
+        taught = [run for run in runs if run["id"].startswith(begin)]
+        if not taught:
             continue
-        areas = [f"{area:.3f}" for area in _areas_of_teachers(title, dataset)]
+        scores = [run["last"] for run in taught]
+        areas = [f"{area:.3f}" for area in _areas_of_teachers(title, taught[0], dataset)]
         row = {
             "taught by": title,
             "the teacher's AUC": ", ".join(areas) or "-",
@@ -196,14 +197,18 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
     return rows
 
 
-def _areas_of_teachers(title: str, dataset: str) -> list[float]:
-    """Test AUC of each teacher of a row: of shipped models, or of the ResNets."""
-    if title == "two ResNets":
-        stored = read_results(dataset, "cnn") or {"runs": []}
-        return [run["last"]["auc"] for run in stored["runs"]]
-    names = SHIPPED_TEACHERS.get(title, [])
-    cards = [read_card(CHECKPOINTS / dataset / name / "card.json") for name in names]
-    return [card["stored"]["auc"] for card in cards]
+def _areas_of_teachers(title: str, student: dict, dataset: str) -> list[float]:
+    """Test AUC of each teacher of a row: of shipped models, or of ResNets."""
+    stored = read_results(dataset, "cnn") or {"runs": []}
+    resnets = {run["id"]: run["last"]["auc"] for run in stored["runs"]}
+    areas = []
+    for name in SHIPPED_TEACHERS.get(title, student.get("teachers") or []):
+        if name in resnets:
+            areas.append(resnets[name])
+        else:
+            card = read_card(CHECKPOINTS / dataset / name / "card.json")
+            areas.append(card["stored"]["auc"])
+    return areas
 
 
 def _complete_runs(dataset: str) -> list[dict]:

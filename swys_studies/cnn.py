@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -32,14 +33,12 @@ from swys_utils.occlusion import occlusion
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .compared_maps import compare, part_of, signed_maps, weights_beside_base
+from .compared_maps import PATCH, compare, part_of, signed_maps, weights_beside_base
 from .inheritance import in_common
 from .reference import study_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
 from .runs import RUNS
 
-# side of what is hidden, px: the patches of Base
-PATCH = SERIES["vit_base"].patch_size
 METHODS = ("grad_cam", "occlusion")
 COMPARED = ("vit_base", "vit_tiny")  # shipped models that the ResNets are compared with
 
@@ -60,11 +59,14 @@ class Explained:
 def cnn(
     dataset: str = DEFAULT_DATASET, seeds: int = 2, folder: str = "", save_path: str = ""
 ) -> list[dict[str, str]]:
-    """Train ResNets beside the ViTs, and compare answers and reasons; what is done is kept.
+    """Train ResNets beside the ViTs, and compare answers and reasons.
+
+    What is trained is not trained again; it is always compared anew.
 
     Args:
-        dataset: any 2D MedMNIST name with one label an image; Base and Tiny have to be shipped.
-        seeds: number of ResNets.
+        dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it. Where
+            Tiny is shipped, too, it is compared as well.
+        seeds: number of ResNets, at least 1.
         folder: where their weights are kept; default: runs/<dataset>.
         save_path: the result; default: checkpoints/<dataset>/cnn.json.
 
@@ -72,8 +74,10 @@ def cnn(
         The second of the printed tables, see ``summary``.
 
     Raises:
-        SwysError: no real data, several labels an image, or no checkpoint of Base.
+        SwysError: no real data, several labels an image, no seed, or no checkpoint of Base.
     """
+    if seeds < 1:
+        raise SwysError(f"seeds is {seeds}; at least 1 ResNet is needed")
     data = study_data(dataset)
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; cnn needs one, as in bloodmnist")
@@ -117,22 +121,20 @@ def compared_pairs(
         if (shipped / name).is_dir():
             vits[name], _ = load_checkpoint(shipped / name, default_device(), data.info.num_classes)
     targets = predict(vits["vit_base"], images).argmax(axis=1)
-    models = {name: explained_vit(vit, images, targets) for name, vit in vits.items()}
     explained = {}
+    for name, vit in vits.items():
+        explained[name] = explained_vit(vit, images, targets)
     for run_id, resnet in resnets.items():
         explained[run_id] = explained_resnet(resnet, images, targets)
-    first = next(iter(explained))
-    models[first] = explained[first]
+    first, *others = resnets
     pairs = {}
-    for name, one in models.items():
-        for run_id, other in explained.items():
-            if name == run_id:
-                continue
-            row: dict[str, Any] = {**in_common(one.answers, other.answers, data.test.labels)}
-            for method in METHODS:
-                classes = targets[part_of(method)]
-                row[method] = compare(one.maps[method], other.maps[method], classes)
-            pairs[f"{name} and {run_id}"] = row
+    for one, other in [*product(vits, resnets), *product([first], others)]:
+        shared = in_common(explained[one].answers, explained[other].answers, data.test.labels)
+        row: dict[str, Any] = dict(shared)
+        for method in METHODS:
+            maps = (explained[one].maps[method], explained[other].maps[method])
+            row[method] = compare(*maps, targets[part_of(method)])
+        pairs[f"{one} and {other}"] = row
     return pairs
 
 
@@ -152,24 +154,24 @@ def explained_vit(model: VisionTransformer, images: np.ndarray, targets: np.ndar
 def explained_resnet(model: nn.Module, images: np.ndarray, targets: np.ndarray) -> Explained:
     """Answers of a ResNet, its Grad-CAM after its last layer, and what it loses without a patch.
 
-    Grad-CAM has 4 x 4 positions; it is enlarged to the patches of Base, as maps are to be shown.
+    Grad-CAM has 4 x 4 positions; it is enlarged to the patches of Base, bilinearly.
 
     Args:
         model: in eval mode.
         images: uint8 (N, H, W) or (N, H, W, 3).
         targets: the classes to explain, int (N,).
     """
-    grid = images.shape[1] // PATCH
-    enlarge = nn.Upsample(size=(grid, grid), mode="bilinear")
+    side = images.shape[1] // PATCH
     maps = []
     for start in range(0, len(images), BATCH):
         part = slice(start, start + BATCH)
         inputs = to_model_input(images[part], device=default_device())
-        classes = torch.as_tensor(targets[part])
-        coarse = grad_cam_of_features(model, cut_timm(model), inputs, classes)
-        maps.append(enlarge(coarse[:, None])[:, 0].cpu().numpy())
+        coarse = grad_cam_of_features(model, cut_timm(model), inputs, targets[part])
+        fine = F.interpolate(coarse[:, None], size=(side, side), mode="bilinear")
+        maps.append(fine[:, 0].cpu().numpy())
     few = part_of("occlusion")
-    lost = occlusion(model, images[few], targets[few], patch=PATCH)
+    inputs = to_model_input(images[few], device=default_device())
+    lost = occlusion(model, inputs, targets[few], patch=PATCH)
     answers = resnet_logits(model, images).argmax(axis=1)
     return Explained(answers, {"grad_cam": np.concatenate(maps), "occlusion": lost})
 

@@ -14,11 +14,13 @@ from swys_utils.explain import agreement, shuffled
 from swys_utils.faithfulness import deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.metrics import mean_interval
-from swys_utils.models import load_checkpoint
+from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.training import predict
 
 # one of how many test images is explained: hiding patches costs a forward pass for each of them
 EVERY = {"occlusion": 4}
+# side of what is hidden, px: the patches of Base, whatever a model's own are
+PATCH = SERIES["vit_base"].patch_size
 
 
 def weights_beside_base(folder: str | Path) -> Path:

@@ -20,8 +20,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from swys_figures.benchmark import rounded_model
-from swys_figures.dials import rounded_to
+from swys_figures.benchmark import rounded_model, rounded_to
 from swys_figures.tables import deployed_table
 from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
@@ -39,12 +38,10 @@ from swys_utils.onnx_export import (
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .compared_maps import compare, part_of, weights_beside_base
+from .compared_maps import PATCH, compare, part_of, weights_beside_base
 from .reference import study_data
 
 BITS = (4, 2)  # of Base's matrices; with 2, its weights take as much space as Tiny's of 32 bits
-# side of what is hidden, px: the patches of Base, whatever a model's own are
-PATCH = SERIES["vit_base"].patch_size
 
 
 @dataclass
@@ -117,25 +114,26 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
     Args:
         weights: folder with ``vit_base`` and others.
         data: all test images are explained, every fourth with hidden patches; none chose anything.
-        measured: rows of an earlier run; those of the same weights of Base and of the model are
-            not measured again.
+        measured: rows of an earlier run; those of the same weights, of the model and of the Base
+            that it was compared with, are not measured again.
 
     Yields:
         A row for each model, Base first, with ``title``, ``weights`` (their digest, before they
-        have fewer bits), ``megabytes``, ``accuracy``, ``auc``,
+        have fewer bits), ``base`` (the same of Base), ``megabytes``, ``accuracy``, ``auc``,
         ``same_answer``, and by the id of a way to explain ``compared_maps.compare``; no Grad-CAM
         where the map has other patches.
     """
-    done = {(row["title"], row.get("weights")): row for row in measured}
+    done = {(row["title"], row.get("weights"), row.get("base")): row for row in measured}
     images = data.test.images
     few = part_of("occlusion")
     answers = None
+    base_digest = ""
     base_maps: dict[str, np.ndarray] = {}
     for title, digest, make in small_and_smaller(weights, data.info.num_classes):
-        if answers is None and (title, digest) not in done:
-            done = {}  # another Base: nothing that was compared with the last one is of use
-        if (title, digest) in done and base_maps:  # Base's maps are needed to compare
-            yield done[title, digest]
+        base_digest = base_digest or digest
+        identity = (title, digest, base_digest)
+        if identity in done and base_maps:  # Base's maps are needed to compare
+            yield done[identity]
             continue
         model = make()
         scores = model.predict(images)
@@ -156,6 +154,7 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
         row = {
             "title": title,
             "weights": digest,
+            "base": base_digest,
             "megabytes": round(model.megabytes, 1),
             "accuracy": round(scored["accuracy"], 5),
             "auc": round(scored["auc"], 5),

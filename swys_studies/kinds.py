@@ -11,6 +11,8 @@ from swys_utils.distillation import OBJECTIVES
 from swys_utils.models import SERIES
 from swys_utils.recipe import Recipe, reference_recipe
 
+from .resnet import resnet_id
+
 # settings of the objectives; one that is not named here has its default
 SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
 FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
@@ -225,12 +227,12 @@ BETTER_TEACHERS = replace(
     teachers=("vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"),
     seeds_elsewhere=0,
 )
-# Does a teacher of another architecture hand on more? See ``cnn``, which trains it.
+# Does a teacher of another architecture hand on more? ``resnet`` trains it where it is missing.
 RESNET_TEACHERS = replace(
     TWO_TEACHERS,
     title=f"{TINY.title}, answers of two ResNets",
     method="answers_of_resnets",
-    teachers=("resnet18/labels/seed0", "resnet18/labels/seed1"),
+    teachers=(resnet_id(0), resnet_id(1)),
     seeds=3,
     seeds_elsewhere=0,
 )

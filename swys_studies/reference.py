@@ -255,17 +255,17 @@ def mean_teacher(teachers: Sequence[CachedTeacher]) -> CachedTeacher:
 
 def _cached(name: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
     """A teacher, with its answers to every view that the student will see."""
-    with FileLock(out / f"{name}.lock"):  # a process that trains the teacher is waited for
-        teacher = _teacher(name, data, out)
+    teacher = _teacher(name, data, out)
     with FileLock(out / "views.lock"):
         return cached_teacher(teacher, data, run.recipe, out / "views", config.default_device())
 
 
 def _teacher(name: str, data: Dataset, out: Path) -> Teacher | ResnetTeacher:
-    """A finished run, or a shipped model, that teaches."""
+    """A finished run, or a shipped model, that teaches; a ResNet is trained if it is missing."""
     if name.startswith(RESNET):
         return ResnetTeacher(trained_resnet(name, data, out))
-    path = run_path(name, data.info.name, out)
+    with FileLock(out / f"{name}.lock"):  # a process that trains the teacher is waited for
+        path = run_path(name, data.info.name, out)
     if path is None:
         way_out = f"train '--only {name}' first" if "/" in name else "it should be shipped"
         raise SwysError(f"the teacher {name} is not there; {way_out}")

@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from swys_utils.config import (
+    SwysError,
     default_device,
     device_name,
     fast_bf16,
@@ -25,13 +26,13 @@ from swys_utils.data import Dataset, to_model_input
 from swys_utils.metrics import point_scores
 from swys_utils.models import weights_digest
 from swys_utils.recipe import (
-    Batch,
     Recipe,
     SupervisedObjective,
     batches,
     learning_rate,
     reference_recipe,
 )
+from swys_utils.resume import TrainingState
 
 MODEL = "resnet18"
 BATCH = 64
@@ -68,8 +69,12 @@ def resnet_recipe(dataset: str) -> Recipe:
     Args:
         dataset: name of the data set.
     """
-    passes = reference_recipe("vit_base", dataset).epochs
-    return replace(reference_recipe("vit_tiny", dataset), epochs=passes, patch_drop=0.0)
+    return replace(
+        reference_recipe("vit_tiny", dataset),
+        epochs=reference_recipe("vit_base", dataset).epochs,
+        patch_drop=0.0,
+        drop_path=0.0,
+    )
 
 
 def trained_resnet(run_id: str, data: Dataset, out: Path) -> nn.Module:
@@ -81,6 +86,9 @@ def trained_resnet(run_id: str, data: Dataset, out: Path) -> nn.Module:
         run_id: of ``resnet_id``.
         data: data of the reference set.
         out: folder of runs; weights and scores are kept there.
+
+    Raises:
+        SwysError: the folder has one of another data set, or a state of another recipe.
     """
     seed = int(run_id.rsplit("seed", 1)[1])
     model = small_resnet(data.info.num_classes, seed)
@@ -90,6 +98,9 @@ def trained_resnet(run_id: str, data: Dataset, out: Path) -> nn.Module:
         if not _entry_path(run_id, out).is_file():
             print(f"{run_id} ...", flush=True)
             _train_and_score(model, run_id, seed, data, path, out)
+    trained_on = resnet_entry(run_id, out)["dataset"]
+    if trained_on != data.info.name:
+        raise SwysError(f"'{path}' learned {trained_on}, not {data.info.name}; name another folder")
     weights = torch.load(path, map_location=default_device(), weights_only=True)
     model.load_state_dict(weights)
     return model.eval()
@@ -121,6 +132,7 @@ def _train_and_score(
     validation = resnet_logits(model, data.val.images)
     entry = {
         "id": run_id,
+        "dataset": data.info.name,
         "seed": seed,
         "recipe": asdict(recipe),
         "train_loss": losses,
@@ -140,6 +152,8 @@ def train_resnet(
 ) -> list[float]:
     """Train a model on the labels, in place; each epoch's randomness follows from (seed, epoch).
 
+    AdamW's weight decay holds for all weights, also for those of the batch normalisation.
+
     Args:
         model: any classifier of images.
         data: its training split is shown.
@@ -149,27 +163,32 @@ def train_resnet(
 
     Returns:
         The mean loss of each epoch.
+
+    Raises:
+        SwysError: the file is damaged, or of another run.
     """
+    objective = SupervisedObjective(data.info.multi_label)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay)
-    losses: list[float] = []
-    if state_path and state_path.is_file():
-        state = torch.load(state_path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        losses = state["losses"]
-    while len(losses) < recipe.epochs:
-        losses.append(_train_epoch(model, optimizer, data, recipe, seed, len(losses)))
-        if state_path:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            with replacing(state_path) as part:
-                torch.save(state | {"losses": losses}, part)
-            print(f"    epoch {len(losses)} of {recipe.epochs}: loss {losses[-1]:.3f}", flush=True)
+    settings = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "data": data.info.results_name,
+        "images": len(data.train),
+    }
+    state = TrainingState(state_path, model, objective, optimizer, settings)
+    while len(state.history) < recipe.epochs:
+        epoch = len(state.history)
+        loss = _train_epoch(model, objective, optimizer, data, recipe, seed, epoch)
+        state.history.append({"train_loss": loss})
+        state.save(now=True)
+        print(f"    epoch {epoch + 1} of {recipe.epochs}: loss {loss:.3f}", flush=True)
     model.eval()
-    return losses
+    return [row["train_loss"] for row in state.history]
 
 
 def _train_epoch(
     model: nn.Module,
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Dataset,
     recipe: Recipe,
@@ -178,7 +197,6 @@ def _train_epoch(
 ) -> float:
     """Show the training split once; returns the mean loss."""
     device = default_device()
-    objective = SupervisedObjective()
     steps_per_epoch = max(1, len(data.train) // recipe.batch_size)
     losses: list[float] = []
     model.train()
@@ -214,7 +232,7 @@ def resnet_logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 class ResnetTeacher(nn.Module):
-    """A trained ResNet that answers like ``distillation.Teacher``, but has no map to teach.
+    """A trained ResNet whose answers can be stored for students; it has no map to teach.
 
     Args:
         model: the trained model; it is asked in eval mode.
@@ -223,17 +241,11 @@ class ResnetTeacher(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.num_classes = model.num_classes
 
     @property
     def digest(self) -> str:
         """Which teacher it is: two with the same weights have the same digest."""
         return weights_digest(self.model)
-
-    @torch.no_grad()
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, C) of a batch, detached."""
-        return self.model(batch.inputs)
 
     @torch.no_grad()
     def logits_and_maps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

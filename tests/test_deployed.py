@@ -64,10 +64,18 @@ def test_what_was_measured_is_not_measured_again(result, data):
     assert row({"models": again}, "Tiny") == row(result, "Tiny")
 
 
-def test_other_weights_are_measured_anew(result, data):
-    other = [entry | {"auc": 0.123, "weights": "others"} for entry in result["models"]]
-    again = list(deployed.compare_deployed(result["folder"], data, other))
-    assert again == result["models"]
+@pytest.mark.parametrize("digest", ["weights", "base"])
+def test_other_weights_are_measured_anew(result, data, digest):
+    """Those of a model, or those of the Base that it was compared with."""
+    changed = []
+    for entry in result["models"]:
+        known = entry | {"auc": 0.123}
+        if entry["title"] == "Tiny":
+            known[digest] = "others"
+        changed.append(known)
+    again = {"models": list(deployed.compare_deployed(result["folder"], data, changed))}
+    assert row(again, "Tiny") == row(result, "Tiny")
+    assert row(again, "Tiny, int8")["auc"] == 0.123
 
 
 def test_coarser_patches_have_no_map_to_compare_but_can_be_hidden(result, data):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from swys_figures.benchmark import rounded_to
 from swys_figures.dials import (
     BitsDial,
     PatchCover,
     QueryDial,
     TemperatureDial,
     ThresholdDial,
-    rounded_to,
 )
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model

@@ -1,23 +1,22 @@
 """A ResNet beside the ViTs: its size, its training, its answers, and as a teacher."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from small import some, vit
+from small import some
 
-from swys_studies import cnn, resnet
-from swys_studies.kinds import RESNET_TEACHERS
+from swys_studies import resnet
 from swys_studies.reference import mean_teacher
 from swys_studies.teacher_cache import cached_teacher
+from swys_utils.config import SwysError
 from swys_utils.data import load_dataset, to_model_input
-from swys_utils.models import save_checkpoint
-from swys_utils.recipe import Batch, Recipe
+from swys_utils.recipe import Recipe
 from swys_utils.views import Augmentation
 
 RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, views=2)
 FIRST = "resnet18/labels/seed0"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def data(drawn_data_dir):
     return some(load_dataset(root=drawn_data_dir), train=32, test=12)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     return resnet.small_resnet(2, seed=0).eval()
 
@@ -36,11 +35,10 @@ def short(monkeypatch):
     monkeypatch.setattr(resnet, "resnet_recipe", lambda dataset: RECIPE)
 
 
-def losses_of(data, path, epochs=2):
+def losses_of(data, path):
     """Train a new ResNet; its losses and one of its weights."""
     model = resnet.small_resnet(2, seed=0)
-    recipe = replace(RECIPE, epochs=epochs)
-    losses = resnet.train_resnet(model, data, recipe, seed=0, state_path=path)
+    losses = resnet.train_resnet(model, data, RECIPE, seed=0, state_path=path)
     return losses, model.fc.weight.detach()
 
 
@@ -106,43 +104,26 @@ def test_it_learns_as_long_as_base_with_all_of_the_image():
     assert recipe.patch_drop == 0
 
 
-def test_a_kind_is_taught_by_its_ids():
-    assert RESNET_TEACHERS.teachers == (resnet.resnet_id(0), resnet.resnet_id(1))
+def test_a_state_of_another_recipe_does_not_go_on(data, tmp_path):
+    losses_of(data, tmp_path / "state.pt")
+    model = resnet.small_resnet(2, seed=0)
+    with pytest.raises(SwysError, match="another recipe"):
+        longer = replace(RECIPE, epochs=3)
+        resnet.train_resnet(model, data, longer, seed=0, state_path=tmp_path / "state.pt")
+
+
+def test_one_of_another_data_set_is_refused(data, tmp_path, short):
+    resnet.trained_resnet(FIRST, data, tmp_path)
+    other = replace(data, info=replace(data.info, name="bloodmnist"))
+    with pytest.raises(SwysError, match="learned pneumoniamnist, not bloodmnist"):
+        resnet.trained_resnet(FIRST, other, tmp_path)
 
 
 def test_as_a_teacher_it_gives_its_answers_and_no_maps(model, data, tmp_path):
     teacher = resnet.ResnetTeacher(model)
-    cached = cached_teacher(teacher, data, RECIPE, tmp_path, torch.device("cpu"))
+    cached = cached_teacher(teacher, data, RECIPE, tmp_path, CPU)
     assert cached.logits.shape == (2, 32, 2)
     assert cached.grid == (0, 0)
-    inputs = to_model_input(data.train.images[:3])
-    batch = Batch(inputs, torch.zeros(3, 2), torch.arange(3), view=0)
-    with torch.no_grad():
-        torch.testing.assert_close(teacher(batch), model(inputs))
-
-
-def test_two_of_them_teach_the_mean_of_their_probabilities(data, tmp_path):
-    cached = []
-    for seed in (0, 1):
-        teacher = resnet.ResnetTeacher(resnet.small_resnet(2, seed))
-        cached.append(cached_teacher(teacher, data, RECIPE, tmp_path, torch.device("cpu")))
-    mean = mean_teacher(cached)
-    expected = sum(teacher.logits.float().softmax(-1) for teacher in cached) / 2
-    torch.testing.assert_close(mean.logits.softmax(-1), expected)
-
-
-def test_the_study_compares_each_pair(data, tmp_path, short, monkeypatch):
-    monkeypatch.setattr(cnn, "study_data", lambda dataset: data)
-    monkeypatch.setattr(cnn, "CHECKPOINTS", tmp_path)
-    card = {"model": "vit_base", "dataset": "pneumoniamnist"}
-    save_checkpoint(vit(noise=0.1, patch_size=4), tmp_path / "pneumoniamnist" / "vit_base", card)
-    path = tmp_path / "cnn.json"
-    rows = cnn.cnn(folder=str(tmp_path), save_path=str(path))
-    assert [row["models"] for row in rows] == [
-        "Base and ResNet 1",
-        "Base and ResNet 2",
-        "ResNet 1 and ResNet 2",
-    ]
-    kept = json.loads(path.read_text("utf-8"))
-    assert kept["pairs"]["vit_base and resnet18/labels/seed1"]["occlusion"]["images"] == 3
-    assert [row["model"] for row in cnn.scores_table(kept)] == ["ResNet 1", "ResNet 2"]
+    both = mean_teacher([cached, cached])
+    assert both.maps.shape == (2, 32, 0, 0)
+    torch.testing.assert_close(both.logits, cached.logits.float().log_softmax(dim=-1))

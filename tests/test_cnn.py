@@ -1,0 +1,65 @@
+"""ResNets compared with shipped ViTs: untrained models and drawn images."""
+
+import json
+
+import pytest
+from small import some, vit
+
+from swys_studies import cnn, resnet
+from swys_utils.config import SwysError
+from swys_utils.data import load_dataset
+from swys_utils.models import save_checkpoint
+from swys_utils.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def found(drawn_data_dir, tmp_path_factory):
+    """The printed rows and the content of the file, of Base, Tiny and two ResNets."""
+    folder = tmp_path_factory.mktemp("cnn")
+    data = some(load_dataset(root=drawn_data_dir), train=32, test=12)
+    for seed, name in enumerate(("vit_base", "vit_tiny")):
+        model = vit(seed=seed, noise=0.1, patch_size=4)
+        card = {"model": name, "dataset": "pneumoniamnist"}
+        save_checkpoint(model, folder / "pneumoniamnist" / name, card)
+    recipe = Recipe(epochs=1, batch_size=16, warmup_epochs=1, views=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cnn, "study_data", lambda dataset: data)
+        patch.setattr(cnn, "CHECKPOINTS", folder)
+        patch.setattr(resnet, "resnet_recipe", lambda dataset: recipe)
+        rows = cnn.cnn(folder=str(folder / "runs"))
+    path = folder / "pneumoniamnist" / "cnn.json"
+    return rows, json.loads(path.read_text("utf-8"))
+
+
+def test_each_vit_is_compared_with_each_resnet_and_these_with_each_other(found):
+    rows, _ = found
+    assert [row["models"] for row in rows] == [
+        "Base and ResNet 1",
+        "Base and ResNet 2",
+        "Tiny and ResNet 1",
+        "Tiny and ResNet 2",
+        "ResNet 1 and ResNet 2",
+    ]
+
+
+def test_every_fourth_image_is_hidden_and_all_are_marked(found):
+    _, kept = found
+    for pair in kept["pairs"].values():
+        assert pair["occlusion"]["images"] == 3
+        assert pair["grad_cam"]["images"] == 12
+
+
+def test_the_scores_are_those_of_the_answers(found):
+    _, kept = found
+    first, second = cnn.scores_table(kept)
+    assert (first["model"], second["model"]) == ("ResNet 1", "ResNet 2")
+    assert first["passes"] == "1"
+    pair = kept["pairs"]["resnet18/labels/seed0 and resnet18/labels/seed1"]
+    answers = [run["predicted"] for run in kept["runs"]]
+    same = sum(one == other for one, other in zip(*answers))
+    assert pair["same_answer"] == pytest.approx(same / 12, abs=1e-4)
+
+
+def test_no_seed_is_refused():
+    with pytest.raises(SwysError, match="at least 1 ResNet"):
+        cnn.cnn(seeds=0)
