@@ -35,12 +35,13 @@ from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, signed_maps, weights_beside_base
 from .inheritance import in_common
+from .kinds import RESNET_TEACHERS
 from .reference import study_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
-from .runs import RUNS
+from .runs import RUNS, run_path
 
 METHODS = ("grad_cam", "occlusion")
-COMPARED = ("vit_base", "vit_tiny")  # shipped models that the ResNets are compared with
+COMPARED = ("vit_base", "vit_tiny")  # shipped models that are compared with the ResNets
 
 
 @dataclass
@@ -61,13 +62,14 @@ def cnn(
 ) -> list[dict[str, str]]:
     """Train ResNets beside the ViTs, and compare answers and reasons.
 
-    What is trained is not trained again; it is always compared anew.
+    What is trained is not trained again; it is always compared anew. Students of the ResNets that
+    ``swys study reference --only answers_of_resnets`` has trained are compared, too.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it. Where
             Tiny is shipped, too, it is compared as well.
         seeds: number of ResNets, at least 1.
-        folder: where their weights are kept; default: runs/<dataset>.
+        folder: finished runs, and the weights of the ResNets; default: runs/<dataset>.
         save_path: the result; default: checkpoints/<dataset>/cnn.json.
 
     Returns:
@@ -92,7 +94,7 @@ def cnn(
         "images": len(data.test),
         "device": device_name(default_device()),
         "runs": [resnet_entry(run_id, out) for run_id in ids],
-        "pairs": compared_pairs(shipped, resnets, data),
+        "pairs": compared_pairs(_compared_vits(data, shipped, out), resnets, data),
     }
     write_json(path, result)
     print(as_table(scores_table(result)))
@@ -101,13 +103,24 @@ def cnn(
     return rows
 
 
+def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:
+    """Name or id -> weights: Base and Tiny, and the students of the ResNets that are there."""
+    found = {name: shipped / name for name in COMPARED if (shipped / name).is_dir()}
+    for seed in RESNET_TEACHERS.seeds_on(data.info.name):
+        run_id = RESNET_TEACHERS.run_id(seed)
+        path = run_path(run_id, data.info.name, out)
+        if path is not None:
+            found[run_id] = path
+    return found
+
+
 def compared_pairs(
-    shipped: Path, resnets: Mapping[str, nn.Module], data: Dataset
+    weights: Mapping[str, Path], resnets: Mapping[str, nn.Module], data: Dataset
 ) -> dict[str, dict]:
-    """Compare each ResNet with Base, with Tiny and with the first ResNet.
+    """Compare each ResNet with each ViT, and with the first ResNet.
 
     Args:
-        shipped: folder of shipped checkpoints.
+        weights: name or id of a ViT -> its weights; ``vit_base`` has to be among them.
         resnets: id of a ResNet -> the model.
         data: its test images are answered, and explained as in ``compared_maps``.
 
@@ -117,9 +130,8 @@ def compared_pairs(
     """
     images = data.test.images
     vits = {}
-    for name in COMPARED:
-        if (shipped / name).is_dir():
-            vits[name], _ = load_checkpoint(shipped / name, default_device(), data.info.num_classes)
+    for name, path in weights.items():
+        vits[name], _ = load_checkpoint(path, default_device(), data.info.num_classes)
     targets = predict(vits["vit_base"], images).argmax(axis=1)
     explained = {}
     for name, vit in vits.items():
@@ -227,5 +239,7 @@ def _title(name: str) -> str:
     """What a model is called in the tables."""
     if name in SERIES:
         return SERIES[name].title
-    seed = int(name.rsplit("seed", 1)[1])
-    return f"ResNet {seed + 1}"
+    number = int(name.rsplit("seed", 1)[1]) + 1
+    if name == RESNET_TEACHERS.run_id(number - 1):
+        return f"their student {number}"
+    return f"ResNet {number}"

@@ -14,13 +14,16 @@ from swys_utils.recipe import Recipe
 
 @pytest.fixture(scope="module")
 def found(drawn_data_dir, tmp_path_factory):
-    """The printed rows and the content of the file, of Base, Tiny and two ResNets."""
+    """The printed rows and the content of the file, of Base, Tiny, two ResNets and a student."""
     folder = tmp_path_factory.mktemp("cnn")
     data = some(load_dataset(root=drawn_data_dir), train=32, test=12)
     for seed, name in enumerate(("vit_base", "vit_tiny")):
         model = vit(seed=seed, noise=0.1, patch_size=4)
         card = {"model": name, "dataset": "pneumoniamnist"}
         save_checkpoint(model, folder / "pneumoniamnist" / name, card)
+    student = "vit_tiny/answers_of_resnets/seed1"
+    model = vit(seed=2, noise=0.1, patch_size=4)
+    save_checkpoint(model, folder / "runs" / f"{student}.safetensors", card)
     recipe = Recipe(epochs=1, batch_size=16, warmup_epochs=1, views=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cnn, "study_data", lambda dataset: data)
@@ -38,6 +41,8 @@ def test_each_vit_is_compared_with_each_resnet_and_these_with_each_other(found):
         "Base and ResNet 2",
         "Tiny and ResNet 1",
         "Tiny and ResNet 2",
+        "their student 2 and ResNet 1",
+        "their student 2 and ResNet 2",
         "ResNet 1 and ResNet 2",
     ]
 
