@@ -25,10 +25,11 @@ from swys_utils.config import (
     SwysError,
     default_device,
     device_name,
+    replacing,
     write_json,
 )
 from swys_utils.data import DEFAULT_DATASET, Dataset, to_model_input
-from swys_utils.models import SERIES, load_checkpoint
+from swys_utils.models import SERIES, load_checkpoint, weights_digest
 from swys_utils.occlusion import occlusion
 from swys_utils.results import as_table
 from swys_utils.training import predict
@@ -62,14 +63,14 @@ def cnn(
 ) -> list[dict[str, str]]:
     """Train ResNets beside the ViTs, and compare answers and reasons.
 
-    What is trained is not trained again; it is always compared anew. Students of the ResNets that
-    ``swys study reference --only answers_of_resnets`` has trained are compared, too.
+    What is trained or explained is kept in the folder. Students of the ResNets that ``swys study
+    reference --only answers_of_resnets`` has trained are compared, too.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it. Where
             Tiny is shipped, too, it is compared as well.
         seeds: number of ResNets, at least 1.
-        folder: finished runs, and the weights of the ResNets; default: runs/<dataset>.
+        folder: finished runs, the weights of the ResNets, and the maps; default: runs/<dataset>.
         save_path: the result; default: checkpoints/<dataset>/cnn.json.
 
     Returns:
@@ -88,13 +89,16 @@ def cnn(
     out = Path(folder or RUNS / dataset)
     ids = [resnet_id(seed) for seed in range(seeds)]
     resnets = {run_id: trained_resnet(run_id, data, out) for run_id in ids}
+    vits = _compared_vits(data, shipped, out)
     result = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
         "device": device_name(default_device()),
         "runs": [resnet_entry(run_id, out) for run_id in ids],
-        "pairs": compared_pairs(_compared_vits(data, shipped, out), resnets, data),
+        "pairs": compared_pairs(
+            _compared_vits(data, shipped, out), resnets, data, out / "explained"
+        ),
     }
     write_json(path, result)
     print(as_table(scores_table(result)))
@@ -115,7 +119,7 @@ def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:
 
 
 def compared_pairs(
-    weights: Mapping[str, Path], resnets: Mapping[str, nn.Module], data: Dataset
+    weights: Mapping[str, Path], resnets: Mapping[str, nn.Module], data: Dataset, folder: Path
 ) -> dict[str, dict]:
     """Compare each ResNet with each ViT, and with the first ResNet.
 
@@ -123,6 +127,7 @@ def compared_pairs(
         weights: name or id of a ViT -> its weights; ``vit_base`` has to be among them.
         resnets: id of a ResNet -> the model.
         data: its test images are answered, and explained as in ``compared_maps``.
+        folder: where answers and maps are kept, because hiding patches takes a ResNet minutes.
 
     Returns:
         "<model> and <ResNet>" -> ``inheritance.in_common`` of the first model's errors, and by the
@@ -134,10 +139,9 @@ def compared_pairs(
         vits[name], _ = load_checkpoint(path, default_device(), data.info.num_classes)
     targets = predict(vits["vit_base"], images).argmax(axis=1)
     explained = {}
-    for name, vit in vits.items():
-        explained[name] = explained_vit(vit, images, targets)
-    for run_id, resnet in resnets.items():
-        explained[run_id] = explained_resnet(resnet, images, targets)
+    for name, model in {**vits, **resnets}.items():
+        path = folder / f"{weights_digest(vits['vit_base'])}-{weights_digest(model)}.npz"
+        explained[name] = _kept_or_explained(model, images, targets, path)
     first, *others = resnets
     pairs = {}
     for one, other in [*product(vits, resnets), *product([first], others)]:
@@ -148,6 +152,20 @@ def compared_pairs(
             row[method] = compare(*maps, targets[part_of(method)])
         pairs[f"{one} and {other}"] = row
     return pairs
+
+
+def _kept_or_explained(
+    model: nn.Module, images: np.ndarray, targets: np.ndarray, path: Path
+) -> Explained:
+    """Answers and maps of a model, from a file if it was explained before."""
+    if not path.is_file():
+        explain = explained_vit if isinstance(model, VisionTransformer) else explained_resnet
+        found = explain(model, images, targets)
+        with replacing(path) as part, part.open("wb") as file:
+            grad_cam, lost = (found.maps[method] for method in METHODS)
+            np.savez(file, answers=found.answers, grad_cam=grad_cam, occlusion=lost)
+    with np.load(path) as kept:
+        return Explained(kept["answers"], {method: kept[method] for method in METHODS})
 
 
 def explained_vit(model: VisionTransformer, images: np.ndarray, targets: np.ndarray) -> Explained:

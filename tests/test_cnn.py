@@ -30,6 +30,8 @@ def found(drawn_data_dir, tmp_path_factory):
         patch.setattr(cnn, "CHECKPOINTS", folder)
         patch.setattr(resnet, "resnet_recipe", lambda dataset: recipe)
         rows = cnn.cnn(folder=str(folder / "runs"))
+        patch.setattr(cnn, "occlusion", None)  # what is explained is kept
+        assert cnn.cnn(folder=str(folder / "runs")) == rows
     path = folder / "pneumoniamnist" / "cnn.json"
     return rows, json.loads(path.read_text("utf-8"))
 
