@@ -96,9 +96,7 @@ def cnn(
         "images": len(data.test),
         "device": device_name(default_device()),
         "runs": [resnet_entry(run_id, out) for run_id in ids],
-        "pairs": compared_pairs(
-            _compared_vits(data, shipped, out), resnets, data, out / "explained"
-        ),
+        "pairs": compared_pairs(vits, resnets, data, out / "explained"),
     }
     write_json(path, result)
     print(as_table(scores_table(result)))
