@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from sklearn.metrics import recall_score
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -35,7 +34,7 @@ from .kinds import RunSpec, reference_runs
 from .pretraining import masked_recipe, pretrained
 from .resnet import MODEL as RESNET
 from .resnet import ResnetTeacher, trained_resnet
-from .runs import RUNS, finished_runs, run_path, write_runs
+from .runs import RUNS, finished_runs, recalls, run_path, write_runs
 from .teacher_cache import CachedTeacher, cached_teacher
 
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
@@ -313,23 +312,6 @@ def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> d
     save_checkpoint(result.model, out / f"{metadata['id']}.safetensors", card, "fp32")
     write_json(out / f"{metadata['id']}.run.json", entry)  # last: it says that the run is done
     return entry
-
-
-def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float] | None:
-    """The share of the images of each class that are given it.
-
-    Args:
-        answers: int (N,).
-        labels: int (N,), or 0/1 (N, L).
-        classes: how many.
-
-    Returns:
-        Fractions, one a class; None where an image can have several labels.
-    """
-    if labels.ndim == 2:
-        return None
-    shares = recall_score(labels, answers, labels=range(classes), average=None, zero_division=0)
-    return [float(share) for share in shares]
 
 
 class CurveOnTest:

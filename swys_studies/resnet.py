@@ -34,6 +34,8 @@ from swys_utils.recipe import (
 )
 from swys_utils.resume import TrainingState
 
+from .runs import recalls
+
 MODEL = "resnet18"
 BATCH = 64
 
@@ -129,6 +131,7 @@ def _train_and_score(
     state_path = path.with_suffix(".state.pt")
     losses = train_resnet(model, data, recipe, seed, state_path)
     logits = resnet_logits(model, data.test.images)
+    answers = logits.argmax(axis=1)
     validation = resnet_logits(model, data.val.images)
     entry = {
         "id": run_id,
@@ -138,7 +141,8 @@ def _train_and_score(
         "train_loss": losses,
         "validation": point_scores(validation, data.val.labels, data.info.task),
         "last": point_scores(logits, data.test.labels, data.info.task),
-        "predicted": "".join(np.base_repr(answer, 36) for answer in logits.argmax(axis=1)),
+        "predicted": "".join(np.base_repr(answer, 36) for answer in answers),
+        "recall": recalls(answers, data.test.labels, data.info.num_classes),
         "device": f"{device_name(default_device())}, {torch.get_num_threads()} threads",
     }
     with replacing(path) as part:

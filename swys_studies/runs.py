@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 from filelock import FileLock
+from sklearn.metrics import recall_score
 
 from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS, PROJECT_ROOT, SwysError, write_json
@@ -208,6 +210,23 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
         if run_id in (todays_id(shipped_id), card_path.parent.name):
             return card_path.parent
     return None
+
+
+def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float] | None:
+    """The share of the images of each class that are given it.
+
+    Args:
+        answers: int (N,).
+        labels: int (N,), or 0/1 (N, L).
+        classes: how many.
+
+    Returns:
+        Fractions, one a class; None where an image can have several labels.
+    """
+    if labels.ndim == 2:
+        return None
+    shares = recall_score(labels, answers, labels=range(classes), average=None, zero_division=0)
+    return [float(share) for share in shares]
 
 
 def read_entries(path: Path, key: str) -> list[dict]:

@@ -387,12 +387,3 @@ def test_four_processes_train_nothing_twice(shared):
     entries, log = shared
     begun = log.count(BEGUN)
     assert len(entries) <= begun <= len(entries) + 1  # one process was killed in a run
-
-
-def test_recalls_are_shares_of_each_class():
-    answers = np.array([0, 1, 1, 1])
-    assert reference.recalls(answers, np.array([0, 0, 1, 1]), 3) == [0.5, 1.0, 0.0]
-
-
-def test_images_with_several_labels_have_no_recalls():
-    assert reference.recalls(np.array([0, 1]), np.eye(2, dtype=int), 2) is None

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from small import run_entry, vit
 
@@ -356,3 +357,12 @@ def test_a_shipped_run_is_found_by_its_card(tmp_path, run_id, name):
 
 def test_a_run_without_weights_has_no_path(tmp_path):
     assert runs.run_path("vit_tiny/maps/seed3", "pneumoniamnist", tmp_path) is None
+
+
+def test_recalls_are_shares_of_each_class():
+    answers = np.array([0, 1, 1, 1])
+    assert runs.recalls(answers, np.array([0, 0, 1, 1]), 3) == [0.5, 1.0, 0.0]
+
+
+def test_images_with_several_labels_have_no_recalls():
+    assert runs.recalls(np.array([0, 1]), np.eye(2, dtype=int), 2) is None
