@@ -233,7 +233,7 @@ RESNET_TEACHERS = replace(
     title=f"{TINY.title}, answers of two ResNets",
     method="answers_of_resnets",
     teachers=(resnet_id(0), resnet_id(1)),
-    seeds=3,
+    seeds=2,
     seeds_elsewhere=0,
 )
 ORIGINAL = Kind(

@@ -57,16 +57,21 @@ SCORES = {  # how a row of the table of scores begins -> how the ids of its runs
     "Tiny, mixed views | 100": "vit_tiny/labels_strong/",
     "Tiny, taught by Base's answers | 30": "vit_tiny/answers/",
     "Tiny, taught by two better Tinys' answers | 30": "vit_tiny/answers_of_196/",
+    "Tiny, taught by two ResNets' answers | 30": "vit_tiny/answers_of_resnets/",
 }
+RESNETS = "ResNet-18, 11 M weights | 12"
 
 
-@pytest.mark.parametrize("begin", SCORES)
-def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
+def scores_beside(begin: str, readme: str) -> list[float]:
+    """The numbers of the row of the table of scores that begins so."""
     (row,) = re.findall(rf"^  \| {re.escape(begin)} \| (.*) \|$", readme, re.MULTILINE)
-    entries = read_runs(SHIPPED / "runs.json")
-    runs = [run for run in entries if run["id"].startswith(SCORES[begin])]
+    return numbers_in(row)
+
+
+def means_of(runs: list[dict]) -> list[float]:
+    """How many runs, then their mean accuracy, AUC, and recall of the sick and the healthy."""
     healthy, sick = zip(*[run["recall"] for run in runs])
-    assert numbers_in(row) == [
+    return [
         len(runs),
         round(100 * mean(run["last"]["accuracy"] for run in runs), 1),
         round(mean(run["last"]["auc"] for run in runs), 3),
@@ -75,10 +80,22 @@ def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
     ]
 
 
+@pytest.mark.parametrize("begin", SCORES)
+def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
+    entries = read_runs(SHIPPED / "runs.json")
+    runs = [run for run in entries if run["id"].startswith(SCORES[begin])]
+    assert scores_beside(begin, readme) == means_of(runs)
+
+
+def test_its_table_of_scores_has_the_resnets(readme):
+    runs = json.loads((SHIPPED / "cnn.json").read_text("utf-8"))["runs"]
+    assert scores_beside(RESNETS, readme) == means_of(runs)
+
+
 def test_the_rows_of_its_table_of_scores_follow_each_other(readme):
     lines = readme.splitlines()
     first = next(place for place, line in enumerate(lines) if line.startswith("  | Base | 12"))
-    for place, begin in enumerate(SCORES, start=first):
+    for place, begin in enumerate([*SCORES, RESNETS], start=first):
         assert lines[place].startswith(f"  | {begin} |")
 
 
