@@ -18,7 +18,12 @@ from .agreement import AS_LONG_AS_BASE, row_of_dots
 
 # how the complete runs of Base and Tiny were trained -> what their ids begin with
 WAYS = {
-    "blurred views": ("vit_base/labels/", AS_LONG_AS_BASE, "vit_tiny/labels/"),
+    "blurred views": (
+        "vit_base/labels/",
+        "vit_base/labels_30/",
+        AS_LONG_AS_BASE,
+        "vit_tiny/labels/",
+    ),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
     "mixed views": ("vit_tiny/labels_strong/",),
     "masked, blurred views": ("vit_tiny/labels_masked/",),

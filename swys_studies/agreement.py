@@ -32,6 +32,7 @@ from .compared_maps import compare, compare_siblings, own_measures, part_of, sig
 from .kinds import (
     ANOTHER_TEACHER,
     AS_LONG_AS_BASE,
+    AS_LONG_AS_TINY,
     BASE,
     BETTER_TEACHERS,
     OUR_TINY_TEACHER,
@@ -178,7 +179,7 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
     Raises:
         SwysError: the runs have no teacher, or several, or the teacher is not among them.
     """
-    compared_kinds = [BASE, *student_kinds(), AS_LONG_AS_BASE]
+    compared_kinds = [BASE, *student_kinds(), AS_LONG_AS_BASE, AS_LONG_AS_TINY]
     compared = {}
     titles = {}
     teachers = set()
