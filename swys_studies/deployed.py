@@ -145,11 +145,6 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
             "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
         }
         base_maps = base_maps or maps
-        compared = {}
-        for method, own in maps.items():
-            theirs = base_maps[method]
-            if own.shape == theirs.shape:
-                compared[method] = compare(theirs, own, answers[part_of(method)])
         scored = point_scores(scores, data.test.labels, data.info.task)
         row = {
             "title": title,
@@ -160,7 +155,25 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
             "auc": round(scored["auc"], 5),
             "same_answer": round(float((predictions == answers).mean()), 5),
         }
-        yield row | compared
+        yield row | compared_maps(base_maps, maps, answers)
+
+
+def compared_maps(
+    base_maps: dict[str, np.ndarray], maps: dict[str, np.ndarray], answers: np.ndarray
+) -> dict[str, dict]:
+    """Id of a way to explain -> how like Base's maps are, where they have the same patches.
+
+    Args:
+        base_maps: id -> float (n, gh, gw).
+        maps: the same of another model.
+        answers: classes that were explained, int (N,), with N >= n.
+    """
+    compared = {}
+    for method, own in maps.items():
+        theirs = base_maps[method]
+        if own.shape == theirs.shape:
+            compared[method] = compare(theirs, own, answers[part_of(method)])
+    return compared
 
 
 def small_and_smaller(

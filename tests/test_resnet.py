@@ -63,7 +63,13 @@ def test_training_lowers_the_loss_on_its_images(data):
         return torch.nn.functional.cross_entropy(logits, targets).item()
 
     before = loss()
-    plain = replace(RECIPE, epochs=6, batch_size=4, lr=5e-4, augmentation=Augmentation())
+    plain = replace(
+        RECIPE,
+        epochs=6,
+        batch_size=4,
+        lr=5e-4,
+        augmentation=Augmentation(),
+    )
     resnet.train_resnet(model, data, plain, seed=0)
     assert not model.training
     assert loss() < before
