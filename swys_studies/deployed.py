@@ -155,10 +155,10 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
             "auc": round(scored["auc"], 5),
             "same_answer": round(float((predictions == answers).mean()), 5),
         }
-        yield row | compared_maps(base_maps, maps, answers)
+        yield row | like_base(base_maps, maps, answers)
 
 
-def compared_maps(
+def like_base(
     base_maps: dict[str, np.ndarray], maps: dict[str, np.ndarray], answers: np.ndarray
 ) -> dict[str, dict]:
     """Id of a way to explain -> how like Base's maps are, where they have the same patches.
