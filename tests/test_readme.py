@@ -52,6 +52,7 @@ def test_its_table_has_the_numbers_of_notebook_6(readme, lines_of_notebook_6):
 
 SCORES = {  # how a row of the table of scores begins -> how the ids of its runs begin
     "Base | 12": "vit_base/labels/",
+    "Base | 30": "vit_base/labels_30/",
     "Tiny | 12": "vit_tiny/labels_12/",
     "Tiny | 30": "vit_tiny/labels/",
     "Tiny, mixed views | 100": "vit_tiny/labels_strong/",
