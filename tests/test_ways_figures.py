@@ -48,6 +48,7 @@ def test_each_way_has_a_row_of_dots_and_its_mean():
     rows = [label.get_text() for label in ax.get_yticklabels()]
     assert rows == [
         "Base, 12 passes,\nblurred views",
+        "Base, 30 passes,\nblurred views",
         "Tiny, 12 passes,\nblurred views",
         "Tiny, 30 passes,\nblurred views",
     ]
