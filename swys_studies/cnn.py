@@ -146,8 +146,11 @@ def compared_pairs(
         shared = in_common(explained[one].answers, explained[other].answers, data.test.labels)
         row: dict[str, Any] = dict(shared)
         for method in METHODS:
-            maps = (explained[one].maps[method], explained[other].maps[method])
-            row[method] = compare(*maps, targets[part_of(method)])
+            row[method] = compare(
+                explained[one].maps[method],
+                explained[other].maps[method],
+                targets[part_of(method)],
+            )
         pairs[f"{one} and {other}"] = row
     return pairs
 
@@ -160,8 +163,12 @@ def _kept_or_explained(
         explain = explained_vit if isinstance(model, VisionTransformer) else explained_resnet
         found = explain(model, images, targets)
         with replacing(path) as part, part.open("wb") as file:
-            grad_cam, lost = (found.maps[method] for method in METHODS)
-            np.savez(file, answers=found.answers, grad_cam=grad_cam, occlusion=lost)
+            np.savez(
+                file,
+                answers=found.answers,
+                grad_cam=found.maps["grad_cam"],
+                occlusion=found.maps["occlusion"],
+            )
     with np.load(path) as kept:
         return Explained(kept["answers"], {method: kept[method] for method in METHODS})
 
