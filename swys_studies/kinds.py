@@ -1,23 +1,15 @@
-"""What is trained for the reference set: the kinds of run, and the runs in their order."""
+"""The kinds of run of the reference set: which model is taught, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 from swys_utils.distillation import OBJECTIVES
 from swys_utils.models import SERIES
-from swys_utils.recipe import Recipe, reference_recipe
+from swys_utils.recipe import reference_recipe
 
 from .resnet import resnet_id
-
-# settings of the objectives; one that is not named here has its default
-SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
-FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
-# with half of the tokens, on two cores of an AMD EPYC
-IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,9 @@ class Kind:
             the random weights of its teacher: their maps would agree for no other reason.
         epochs: length of its schedule; None for that of its recipe.
         sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
-        strong: it learns by the recipe of the shipped Tinys of 224 px, see ``strong_recipe``.
+        strong: it learns by the recipe of the shipped Tinys of 224 px, see
+            ``run_specs.strong_recipe``.
+        whole: it is shown every patch in every step; Base and the others, half of them in most.
         encoders: number of masked autoencoders, pretrained on the same images, from which its runs
             start in turn; 0: they start from random weights.
     """
@@ -57,6 +51,7 @@ class Kind:
     epochs: int | None = None
     sharp: bool = False
     strong: bool = False
+    whole: bool = False
     encoders: int = 0
 
     def run_id(self, seed: int) -> str:
@@ -135,6 +130,15 @@ STRONG_TINY = replace(
     seeds_elsewhere=0,
     epochs=100,
     strong=True,
+)
+# Is it the size, or that a ViT is shown half of each picture in most steps?
+WHOLE_TINY = replace(
+    TINY,
+    title=f"{TINY.title}, whole pictures in every step",
+    method="labels_whole",
+    seeds=2,
+    seeds_elsewhere=0,
+    whole=True,
 )
 # Is it the size, or that so few images have so few labels to learn from?
 MASKED_TINY = replace(
@@ -264,7 +268,7 @@ def all_kinds() -> list[Kind]:
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
     many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, RESNET_TEACHERS]
     many_labels += [ANSWERS_16_TOKENS, AS_LONG_AS_BASE, AS_LONG_AS_TINY]
-    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY]
+    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY, WHOLE_TINY]
     many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
@@ -293,106 +297,3 @@ def kind_of(entry: dict) -> Kind | None:
         if kind.run_id(entry["seed"]) == entry["id"]:
             return kind
     return None
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """One run of the reference set.
-
-    Attributes:
-        kind: what is trained, and how it is taught.
-        seed: of the initial weights, the order of the images, and which labels are hidden.
-        recipe: its recipe.
-    """
-
-    kind: Kind
-    seed: int
-    recipe: Recipe
-
-    @property
-    def id(self) -> str:
-        """``<model>/<method>/seed<k>``."""
-        return self.kind.run_id(self.seed)
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """Ids of the runs that teach, or none."""
-        if not OBJECTIVES[self.kind.objective].needs_teacher:
-            return ()
-        return tuple(teacher.format(seed=self.seed) for teacher in self.kind.teachers)
-
-    @property
-    def settings(self) -> dict[str, float]:
-        """Settings of its objective."""
-        chosen = FEW_SETTINGS if self.kind.label_share < 1 else SETTINGS
-        defaults = OBJECTIVES[self.kind.objective].defaults
-        return {name: chosen.get(name, default) for name, default in defaults.items()}
-
-    def cost(self, images: int) -> float:
-        """Estimated seconds of training on two CPU cores.
-
-        Args:
-            images: number of training images.
-        """
-        # an epoch with all tokens takes twice as long as one with half of them
-        full_epochs = self.recipe.full_tokens if self.recipe.patch_drop else 1
-        seconds_per_epoch = images / IMAGES_PER_S[self.kind.model]
-        return self.recipe.epochs * (1 + full_epochs) * seconds_per_epoch
-
-
-def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
-    """The set in the order of training: one seed of each kind first, then more seeds.
-
-    Args:
-        dataset: name of the data set.
-    """
-    kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset)]
-    end = max(kind.seeds_on(dataset).stop for kind in kinds)
-    all_labels = [kind for kind in kinds if kind.label_share == 1]
-    few_labels = [kind for kind in kinds if kind.label_share < 1]
-    runs = _seed_by_seed(all_labels, [0], dataset)
-    runs += _seed_by_seed(few_labels, range(end), dataset)  # short runs
-    runs += _seed_by_seed(all_labels, range(1, end), dataset)
-    return runs
-
-
-def _seed_by_seed(kinds: Sequence[Kind], seeds: Iterable[int], dataset: str) -> list[RunSpec]:
-    """The runs of these kinds with these seeds, one seed of every kind before the next."""
-    runs = []
-    for seed in seeds:
-        runs += [_run(kind, seed, dataset) for kind in kinds if seed in kind.seeds_on(dataset)]
-    return runs
-
-
-def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
-    """A run with the recipe of its kind."""
-    recipe = reference_recipe(kind.model, dataset)
-    changes: dict[str, Any] = {**OBJECTIVES[kind.objective].recipe_changes}
-    recipe = replace(recipe, **changes)
-    if kind.label_share < 1:
-        recipe = replace(recipe, epochs=10, warmup_epochs=1)
-    if kind.epochs is not None:
-        recipe = replace(recipe, epochs=kind.epochs)
-    if kind.sharp:
-        augmentation = replace(recipe.augmentation, rotate=0.0, scale=0.0)
-        recipe = replace(recipe, augmentation=augmentation)
-    if kind.strong:
-        recipe = strong_recipe(recipe)
-    return RunSpec(kind, seed, recipe)
-
-
-def strong_recipe(recipe: Recipe) -> Recipe:
-    """A recipe with what the shipped Tinys of 224 px had: new views, stronger and mixed.
-
-    Args:
-        recipe: length and tokens are its own.
-    """
-    return replace(
-        recipe,
-        batch_size=128,
-        lr=5e-4,
-        views=0,
-        augmentation=replace(recipe.augmentation, jitter=0.4),
-        mixup=0.4,
-        drop_path=0.1,
-    )

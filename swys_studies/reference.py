@@ -30,10 +30,10 @@ from swys_utils.recipe import SupervisedObjective
 from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
-from .kinds import RunSpec, reference_runs
 from .pretraining import masked_recipe, pretrained
 from .resnet import MODEL as RESNET
 from .resnet import ResnetTeacher, trained_resnet
+from .run_specs import RunSpec, reference_runs
 from .runs import RUNS, finished_runs, recalls, run_path, write_runs
 from .teacher_cache import CachedTeacher, cached_teacher
 

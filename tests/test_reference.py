@@ -16,8 +16,9 @@ import torch
 from filelock import FileLock
 from small import RECIPE, SMALL, ship_teachers, some, vit
 
-from swys_studies import kinds, pretraining, reference, resnet, runs
-from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY, RunSpec
+from swys_studies import pretraining, reference, resnet, run_specs, runs
+from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY
+from swys_studies.run_specs import RunSpec
 from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
@@ -39,7 +40,7 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
         patch.setattr(module, "build", build_small)
     patch.setattr(resnet, "resnet_recipe", lambda name: replace(RECIPE, epochs=1))
     patch.setattr(reference, "masked_recipe", lambda name: replace(RECIPE, epochs=1))
-    patch.setattr(kinds, "reference_recipe", lambda *names: RECIPE)
+    patch.setattr(run_specs, "reference_recipe", lambda *names: RECIPE)
     patch.setattr(reference, "study_data", lambda dataset: data)
     patch.setattr(runs, "CHECKPOINTS", shipped)
 
@@ -93,7 +94,7 @@ def ids_of(entries: list[dict]) -> list[str]:
 
 
 def test_two_seeds_of_each_kind_are_trained(entries):
-    wanted = [run.id for run in kinds.reference_runs() if run.seed < 2]
+    wanted = [run.id for run in run_specs.reference_runs() if run.seed < 2]
     assert ids_of(entries) == sorted(wanted)
 
 
@@ -196,7 +197,7 @@ def test_the_list_gives_the_cost_of_what_is_missing(empty_folder, listed):
 
 
 def test_the_list_makes_no_file_and_no_folder(empty_folder, listed):
-    assert len(listed(empty_folder)) == len(kinds.reference_runs())
+    assert len(listed(empty_folder)) == len(run_specs.reference_runs())
     assert not empty_folder.exists()
 
 
@@ -379,7 +380,7 @@ def shared(drawn_data_dir, tmp_path_factory):
 
 def test_four_processes_of_which_one_is_killed_train_everything(shared):
     entries, _ = shared
-    wanted = [run.id for run in kinds.reference_runs()]
+    wanted = [run.id for run in run_specs.reference_runs()]
     assert ids_of(entries) == sorted(wanted)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small import run_entry, vit
 
-from swys_studies import kinds, runs
+from swys_studies import kinds, run_specs, runs
 from swys_studies.kinds import BASE, TINY
 from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS, SwysError
@@ -49,7 +49,7 @@ def write_entry(folder, entry):
 
 
 def spec(run_id, dataset="pneumoniamnist"):
-    return next(run for run in kinds.reference_runs(dataset) if run.id == run_id)
+    return next(run for run in run_specs.reference_runs(dataset) if run.id == run_id)
 
 
 def test_the_titles_of_the_kinds():
@@ -70,6 +70,7 @@ def test_the_titles_of_the_kinds():
         "Base, views without blur",
         "Tiny, views without blur",
         "Tiny, a hundred passes of mixed views",
+        "Tiny, whole pictures in every step",
         "Tiny, masked pretraining first",
         "Base, views without blur, masked pretraining first",
         "Tiny, views without blur, masked pretraining first",
@@ -92,6 +93,12 @@ def test_base_is_also_trained_for_as_many_passes_as_tiny():
         spec("vit_base/labels_30/seed0").recipe.epochs
         == spec("vit_tiny/labels/seed0").recipe.epochs
     )
+
+
+def test_whole_pictures_differ_in_the_patches_alone():
+    whole = spec("vit_tiny/labels_whole/seed0").recipe
+    assert whole.patch_drop == 0
+    assert replace(whole, patch_drop=0.5) == spec("vit_tiny/labels/seed0").recipe
 
 
 def test_views_without_blur_are_moved_and_mirrored_only():
@@ -117,7 +124,7 @@ def test_students_are_compared_with_tiny_first():
 
 
 def test_no_student_starts_with_the_weights_of_a_teacher_of_its_size():
-    for run in kinds.reference_runs():
+    for run in run_specs.reference_runs():
         for teacher in run.teachers:
             if "/" not in teacher:  # a shipped model of another geometry
                 continue
@@ -127,7 +134,7 @@ def test_no_student_starts_with_the_weights_of_a_teacher_of_its_size():
 
 
 def test_a_small_answer_comes_first():
-    ids = [run.id for run in kinds.reference_runs()]
+    ids = [run.id for run in run_specs.reference_runs()]
     assert ids[:5] == [
         "vit_base/labels/seed0",
         "vit_tiny/labels/seed0",
@@ -138,7 +145,7 @@ def test_a_small_answer_comes_first():
 
 
 def test_short_runs_come_before_more_seeds():
-    ids = [run.id for run in kinds.reference_runs("bloodmnist")]
+    ids = [run.id for run in run_specs.reference_runs("bloodmnist")]
     few = ["few_labels", "few_answers", "few_control"]
     assert ids[6:15] == [f"vit_tiny/{method}/seed{seed}" for seed in range(3) for method in few]
     assert ids[15:17] == ["vit_base/labels/seed1", "vit_tiny/labels/seed1"]
@@ -146,8 +153,8 @@ def test_short_runs_come_before_more_seeds():
 
 @pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 59), ("bloodmnist", 25)])
 def test_every_run_of_the_set_has_its_own_id(dataset, count):
-    ids = {run.id for run in kinds.reference_runs(dataset)}
-    assert len(ids) == len(kinds.reference_runs(dataset)) == count
+    ids = {run.id for run in run_specs.reference_runs(dataset)}
+    assert len(ids) == len(run_specs.reference_runs(dataset)) == count
 
 
 def test_a_shipped_model_can_teach(tmp_path):
@@ -200,7 +207,7 @@ def test_a_run_with_few_labels_is_short():
 
 
 def test_a_new_way_to_teach_is_trained_with_every_seed(new_objective):
-    ids = [run.id for run in kinds.reference_runs()]
+    ids = [run.id for run in run_specs.reference_runs()]
     assert [run_id for run_id in ids if "/new/" in run_id] == [
         f"vit_tiny/new/seed{seed}" for seed in range(4)
     ]
@@ -293,7 +300,7 @@ def test_a_damaged_runs_json_is_refused(tmp_path, text):
 def test_every_shipped_run_of_the_set_is_known(dataset):
     entries = runs.read_runs(CHECKPOINTS / dataset / "runs.json")
     shipped_ids = {entry["id"] for entry in entries}
-    of_the_set = {run.id for run in kinds.reference_runs(dataset)}
+    of_the_set = {run.id for run in run_specs.reference_runs(dataset)}
     assert len(of_the_set & shipped_ids) > 10
     assert all(kinds.kind_of(entry) is not None for entry in entries)
 
