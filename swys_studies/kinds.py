@@ -33,6 +33,7 @@ class Kind:
         sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
         strong: it learns by the recipe of the shipped Tinys of 224 px, see
             ``run_specs.strong_recipe``.
+        matching: it learns nothing but its teachers' answers, to new, mixed views in every pass.
         whole: it is shown every patch in every step; Base and the others, half of them in most.
         encoders: number of masked autoencoders, pretrained on the same images, from which its runs
             start in turn; 0: they start from random weights.
@@ -51,6 +52,7 @@ class Kind:
     epochs: int | None = None
     sharp: bool = False
     strong: bool = False
+    matching: bool = False
     whole: bool = False
     encoders: int = 0
 
@@ -240,6 +242,16 @@ RESNET_TEACHERS = replace(
     seeds=2,
     seeds_elsewhere=0,
 )
+# ... and if it is asked about far more than the training images? Their labels say what a teacher
+# answers there, so it is asked between them: "function matching" (Beyer et al. 2022).
+MATCHING_RESNETS = replace(
+    RESNET_TEACHERS,
+    title=f"{TINY.title}, answers of two ResNets to mixed views",
+    method="answers_matching",
+    epochs=60,
+    matching=True,
+    whole=True,
+)
 ORIGINAL = Kind(
     title="Tiny, the earlier project's recipe",
     model="vit_tiny_patch16_224",
@@ -266,7 +278,7 @@ def studied_kinds() -> list[Kind]:
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
-    many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, RESNET_TEACHERS]
+    many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, RESNET_TEACHERS, MATCHING_RESNETS]
     many_labels += [ANSWERS_16_TOKENS, AS_LONG_AS_BASE, AS_LONG_AS_TINY]
     many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY, WHOLE_TINY]
     many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]

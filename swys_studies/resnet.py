@@ -26,6 +26,7 @@ from swys_utils.data import Dataset, to_model_input
 from swys_utils.metrics import point_scores
 from swys_utils.models import weights_digest
 from swys_utils.recipe import (
+    Batch,
     Recipe,
     SupervisedObjective,
     batches,
@@ -236,20 +237,33 @@ def resnet_logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 class ResnetTeacher(nn.Module):
-    """A trained ResNet whose answers can be stored for students; it has no map to teach.
+    """A trained ResNet that answers a student; it has no map to teach.
+
+    Its layout in memory is changed to the one that convolutions of a CPU are twice as fast in.
 
     Args:
-        model: the trained model; it is asked in eval mode.
+        model: the trained model; it stays in eval mode.
+
+    Attributes:
+        digest: two teachers with the same weights have the same.
+        num_classes: number of classes that it answers for.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model.eval().requires_grad_(False)
+        self.digest = weights_digest(model)
+        self.num_classes = model.num_classes
+        self.model = model.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.train()
 
-    @property
-    def digest(self) -> str:
-        """Which teacher it is: two with the same weights have the same digest."""
-        return weights_digest(self.model)
+    def train(self, mode: bool = True) -> ResnetTeacher:
+        """Stay in eval mode, whatever ``mode`` is: batch normalisation must not learn."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C) of a batch."""
+        return self.model(batch.inputs)
 
     @torch.no_grad()
     def logits_and_maps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from .kinds import Kind, all_kinds
 # settings of the objectives; one that is not named here has its default
 SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
 FEW_SETTINGS = {"alpha": 0.9, "temperature": 2.0, "gamma": 1.0}  # where few images have a label
+MATCHING_SETTINGS = {"alpha": 1.0, "temperature": 2.0}  # no label is seen
 # with half of the tokens, on two cores of an AMD EPYC
 IMAGES_PER_S = {"vit_base": 31, "vit_tiny": 330}
 
@@ -48,6 +49,8 @@ class RunSpec:
     def settings(self) -> dict[str, float]:
         """Settings of its objective."""
         chosen = FEW_SETTINGS if self.kind.label_share < 1 else SETTINGS
+        if self.kind.matching:
+            chosen = MATCHING_SETTINGS
         defaults = OBJECTIVES[self.kind.objective].defaults
         return {name: chosen.get(name, default) for name, default in defaults.items()}
 
@@ -101,6 +104,8 @@ def _run(kind: Kind, seed: int, dataset: str) -> RunSpec:
         recipe = replace(recipe, augmentation=augmentation)
     if kind.strong:
         recipe = strong_recipe(recipe)
+    if kind.matching:
+        recipe = replace(recipe, views=0, mixup=1.0)
     if kind.whole:
         recipe = replace(recipe, patch_drop=0.0)
     return RunSpec(kind, seed, recipe)

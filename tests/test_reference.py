@@ -16,14 +16,15 @@ import torch
 from filelock import FileLock
 from small import RECIPE, SMALL, ship_teachers, some, vit
 
-from swys_studies import pretraining, reference, resnet, run_specs, runs
+from swys_studies import kinds, pretraining, reference, resnet, run_specs, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY
 from swys_studies.run_specs import RunSpec
 from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
-from swys_utils.distillation import OBJECTIVES
-from swys_utils.models import load_checkpoint
+from swys_utils.distillation import OBJECTIVES, Teacher
+from swys_utils.models import load_checkpoint, weights_digest
+from swys_utils.recipe import Batch
 
 BEGUN = "min on two cores"
 WORKER = "import sys, test_reference; test_reference.worker(sys.argv[1])"
@@ -41,6 +42,7 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
     patch.setattr(resnet, "resnet_recipe", lambda name: replace(RECIPE, epochs=1))
     patch.setattr(reference, "masked_recipe", lambda name: replace(RECIPE, epochs=1))
     patch.setattr(run_specs, "reference_recipe", lambda *names: RECIPE)
+    patch.setattr(kinds, "MATCHING_RESNETS", replace(kinds.MATCHING_RESNETS, epochs=2))
     patch.setattr(reference, "study_data", lambda dataset: data)
     patch.setattr(runs, "CHECKPOINTS", shipped)
 
@@ -294,6 +296,17 @@ def test_two_teachers_show_their_mean_map():
 def test_the_mean_of_one_teacher_is_that_teacher():
     teacher = cached([1.0, 2.0], 1.0)
     assert reference.mean_teacher([teacher]) is teacher
+
+
+def test_teachers_are_asked_about_views_that_nobody_kept():
+    batch = Batch(torch.rand(3, 3, 28, 28), torch.zeros(3, 2), torch.arange(3), view=0)
+    models = [vit(seed=0).eval(), vit(seed=1).eval()]
+    asked = reference.AskedTeachers([Teacher(model) for model in models])
+    with torch.no_grad():
+        probabilities = [model(batch.inputs).softmax(dim=-1) for model in models]
+    expected = (probabilities[0] + probabilities[1]) / 2
+    torch.testing.assert_close(asked(batch).softmax(dim=-1), expected)
+    assert weights_digest(models[0]) in asked.digest
 
 
 def test_another_seed_hides_other_labels(data):

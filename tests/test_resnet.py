@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from small import some
+from torch import nn
 
 from swys_studies import resnet
 from swys_studies.reference import mean_teacher
 from swys_studies.teacher_cache import cached_teacher
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset, to_model_input
-from swys_utils.recipe import Recipe
+from swys_utils.recipe import Batch, Recipe
 from swys_utils.views import Augmentation
 
 RECIPE = Recipe(epochs=2, batch_size=16, warmup_epochs=1, views=2)
@@ -133,3 +134,13 @@ def test_as_a_teacher_it_gives_its_answers_and_no_maps(model, data, tmp_path):
     both = mean_teacher([cached, cached])
     assert both.maps.shape == (2, 32, 0, 0)
     torch.testing.assert_close(both.logits, cached.logits.float().log_softmax(dim=-1))
+
+
+def test_as_a_teacher_it_never_learns(model, data):
+    teacher = resnet.ResnetTeacher(model)
+    inputs = to_model_input(data.test.images)
+    before = teacher.digest
+    nn.ModuleList([teacher]).train()
+    batch = Batch(inputs, torch.zeros(len(inputs), 2), torch.arange(len(inputs)), view=0)
+    torch.testing.assert_close(teacher(batch), teacher.logits_and_maps(inputs)[0])
+    assert resnet.ResnetTeacher(model.to(memory_format=torch.contiguous_format)).digest == before

@@ -64,6 +64,7 @@ def test_the_titles_of_the_kinds():
         "Tiny, answers of our Tiny",
         "Tiny, answers of two Tinys with 196 patches",
         "Tiny, answers of two ResNets",
+        "Tiny, answers of two ResNets to mixed views",
         "Tiny, answers, 16 patches",
         "Tiny, as many passes as Base",
         "Base, as many passes as Tiny",
@@ -99,6 +100,14 @@ def test_whole_pictures_differ_in_the_patches_alone():
     whole = spec("vit_tiny/labels_whole/seed0").recipe
     assert whole.patch_drop == 0
     assert replace(whole, patch_drop=0.5) == spec("vit_tiny/labels/seed0").recipe
+
+
+def test_function_matching_sees_new_mixed_views_and_no_label():
+    run = spec("vit_tiny/answers_matching/seed0")
+    assert run.recipe.views == 0
+    assert run.recipe.mixup == 1
+    assert run.recipe.patch_drop == 0
+    assert run.settings["alpha"] == 1
 
 
 def test_views_without_blur_are_moved_and_mirrored_only():
@@ -151,7 +160,7 @@ def test_short_runs_come_before_more_seeds():
     assert ids[15:17] == ["vit_base/labels/seed1", "vit_tiny/labels/seed1"]
 
 
-@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 61), ("bloodmnist", 25)])
+@pytest.mark.parametrize(("dataset", "count"), [("pneumoniamnist", 63), ("bloodmnist", 25)])
 def test_every_run_of_the_set_has_its_own_id(dataset, count):
     ids = {run.id for run in run_specs.reference_runs(dataset)}
     assert len(ids) == len(run_specs.reference_runs(dataset)) == count
