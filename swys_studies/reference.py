@@ -8,7 +8,6 @@ of a process that died.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils import config
@@ -26,7 +25,7 @@ from swys_utils.data import Dataset, load_dataset
 from swys_utils.distillation import OBJECTIVES, Teacher, hide_labels
 from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name, weights_digest
-from swys_utils.recipe import Batch, SupervisedObjective
+from swys_utils.recipe import SupervisedObjective
 from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
@@ -35,7 +34,7 @@ from .resnet import MODEL as RESNET
 from .resnet import ResnetTeacher, trained_resnet
 from .run_specs import RunSpec, reference_runs
 from .runs import RUNS, finished_runs, recalls, run_path, write_runs
-from .teacher_cache import CachedTeacher, cached_teacher
+from .teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
 TEST_SAMPLE = 624
@@ -235,55 +234,6 @@ def _objective_for(run: RunSpec, data: Dataset, model: nn.Module, out: Path) -> 
     labels = SupervisedObjective(data.info.multi_label)
     make = OBJECTIVES[run.kind.objective].make
     return make(teacher, labels, model, **run.settings)
-
-
-def mean_teacher(teachers: Sequence[CachedTeacher]) -> CachedTeacher:
-    """One teacher that answers the mean of the probabilities, and of the maps, of several.
-
-    Args:
-        teachers: of the same views and images; of one teacher, the mean is itself.
-    """
-    if len(teachers) == 1:
-        return teachers[0]
-    maps = [teacher.maps.float() for teacher in teachers]
-    return CachedTeacher(
-        mean_answer([teacher.logits for teacher in teachers]),
-        torch.stack(maps).mean(dim=0),
-        digest=" ".join(teacher.digest for teacher in teachers),
-    )
-
-
-def mean_answer(logits: Sequence[Tensor]) -> Tensor:
-    """Logits whose probabilities are the mean of the probabilities of several logits.
-
-    Args:
-        logits: of each teacher, float (..., C).
-
-    Returns:
-        Float32 (..., C).
-    """
-    log_probabilities = [one.float().log_softmax(dim=-1) for one in logits]
-    return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(len(logits))
-
-
-class AskedTeachers(nn.Module):
-    """Teachers that are asked about each batch, where its views are new and cannot be kept.
-
-    They answer the mean of their probabilities.
-
-    Args:
-        teachers: of the same classes.
-    """
-
-    def __init__(self, teachers: Sequence[Teacher | ResnetTeacher]):
-        super().__init__()
-        self.teachers = nn.ModuleList(teachers)
-        self.num_classes = teachers[0].num_classes
-        self.digest = " ".join(teacher.digest for teacher in teachers)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, C)."""
-        return mean_answer([teacher(batch) for teacher in self.teachers])
 
 
 def _cached(name: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:

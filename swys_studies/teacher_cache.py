@@ -1,11 +1,13 @@
-"""A teacher's answers for every view that a student will see, computed once and kept on disk.
+"""The teachers of a run: their answers to every view are kept on disk, or they are asked each time.
 
-As in TinyViT (Wu et al. 2022): a student's epoch then costs no pass through the teacher.
+Kept as in TinyViT (Wu et al. 2022): a student's epoch then costs no pass through the teacher.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,55 @@ class CachedTeacher(nn.Module):
         """Logits (B, C) and signed Grad-CAM maps (B, gh, gw) of the predicted classes."""
         maps = self.maps[batch.view, batch.indices].to(batch.inputs)
         return self(batch), maps
+
+
+def mean_teacher(teachers: Sequence[CachedTeacher]) -> CachedTeacher:
+    """One teacher that answers the mean of the probabilities, and of the maps, of several.
+
+    Args:
+        teachers: of the same views and images; of one teacher, the mean is itself.
+    """
+    if len(teachers) == 1:
+        return teachers[0]
+    maps = [teacher.maps.float() for teacher in teachers]
+    return CachedTeacher(
+        mean_answer([teacher.logits for teacher in teachers]),
+        torch.stack(maps).mean(dim=0),
+        digest=" ".join(teacher.digest for teacher in teachers),
+    )
+
+
+def mean_answer(logits: Sequence[Tensor]) -> Tensor:
+    """Logits whose probabilities are the mean of the probabilities of several logits.
+
+    Args:
+        logits: of each teacher, float (..., C).
+
+    Returns:
+        Float32 (..., C).
+    """
+    log_probabilities = [one.float().log_softmax(dim=-1) for one in logits]
+    return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(len(logits))
+
+
+class AskedTeachers(nn.Module):
+    """Teachers that are asked about each batch, where its views are new and cannot be kept.
+
+    They answer the mean of their probabilities.
+
+    Args:
+        teachers: of the same classes.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher | ResnetTeacher]):
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+        self.num_classes = teachers[0].num_classes
+        self.digest = " ".join(teacher.digest for teacher in teachers)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        return mean_answer([teacher(batch) for teacher in self.teachers])
 
 
 def cached_teacher(

@@ -19,12 +19,10 @@ from small import RECIPE, SMALL, ship_teachers, some, vit
 from swys_studies import kinds, pretraining, reference, resnet, run_specs, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY
 from swys_studies.run_specs import RunSpec
-from swys_studies.teacher_cache import CachedTeacher
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
-from swys_utils.distillation import OBJECTIVES, Teacher
-from swys_utils.models import load_checkpoint, weights_digest
-from swys_utils.recipe import Batch
+from swys_utils.distillation import OBJECTIVES
+from swys_utils.models import load_checkpoint
 
 BEGUN = "min on two cores"
 WORKER = "import sys, test_reference; test_reference.worker(sys.argv[1])"
@@ -275,38 +273,6 @@ def test_without_a_teacher_the_images_with_a_label_are_repeated(data):
     assert (train.labels >= 0).all()
     different = np.unique(train.images, axis=0)
     assert len(different) == 4
-
-
-def cached(logits: list[float], heat: float) -> CachedTeacher:
-    """A teacher that gives one view of one image these logits, and a map of one patch."""
-    return CachedTeacher(torch.tensor([[logits]]), torch.full((1, 1, 1, 1), heat), "digest")
-
-
-def test_two_teachers_answer_with_their_mean_probability():
-    teacher = reference.mean_teacher([cached([0.0, 0.0], 0.0), cached([50.0, 0.0], 0.0)])
-    probabilities = teacher.logits.softmax(dim=-1).flatten()
-    assert probabilities.tolist() == pytest.approx([0.75, 0.25])
-
-
-def test_two_teachers_show_their_mean_map():
-    teacher = reference.mean_teacher([cached([0.0, 0.0], 1.0), cached([0.0, 0.0], 3.0)])
-    assert teacher.maps.item() == 2
-
-
-def test_the_mean_of_one_teacher_is_that_teacher():
-    teacher = cached([1.0, 2.0], 1.0)
-    assert reference.mean_teacher([teacher]) is teacher
-
-
-def test_teachers_are_asked_about_views_that_nobody_kept():
-    batch = Batch(torch.rand(3, 3, 28, 28), torch.zeros(3, 2), torch.arange(3), view=0)
-    models = [vit(seed=0).eval(), vit(seed=1).eval()]
-    asked = reference.AskedTeachers([Teacher(model) for model in models])
-    with torch.no_grad():
-        probabilities = [model(batch.inputs).softmax(dim=-1) for model in models]
-    expected = (probabilities[0] + probabilities[1]) / 2
-    torch.testing.assert_close(asked(batch).softmax(dim=-1), expected)
-    assert weights_digest(models[0]) in asked.digest
 
 
 def test_another_seed_hides_other_labels(data):

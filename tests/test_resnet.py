@@ -8,8 +8,7 @@ from small import some
 from torch import nn
 
 from swys_studies import resnet
-from swys_studies.reference import mean_teacher
-from swys_studies.teacher_cache import cached_teacher
+from swys_studies.teacher_cache import cached_teacher, mean_teacher
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset, to_model_input
 from swys_utils.recipe import Batch, Recipe

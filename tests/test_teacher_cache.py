@@ -8,10 +8,11 @@ from safetensors.torch import load_file
 from small import RECIPE, SMALL, some, vit
 
 from swys_studies import teacher_cache
-from swys_studies.teacher_cache import CachedTeacher, cached_teacher
+from swys_studies.teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import SoftTargets, Teacher
+from swys_utils.models import weights_digest
 from swys_utils.recipe import Batch, SupervisedObjective, batches
 from swys_utils.training import build, fit
 from swys_utils.views import Augmentation
@@ -188,3 +189,35 @@ def test_a_recipe_without_fixed_views_is_refused(model, data, tmp_path):
     recipe = replace(RECIPE, views=0)
     with pytest.raises(SwysError, match="a cache needs at least one"):
         cached_teacher(Teacher(model), data, recipe, tmp_path, torch.device("cpu"))
+
+
+def kept(logits: list[float], heat: float) -> CachedTeacher:
+    """A teacher that gives one view of one image these logits, and a map of one patch."""
+    return CachedTeacher(torch.tensor([[logits]]), torch.full((1, 1, 1, 1), heat), "digest")
+
+
+def test_two_teachers_answer_with_their_mean_probability():
+    teacher = mean_teacher([kept([0.0, 0.0], 0.0), kept([50.0, 0.0], 0.0)])
+    probabilities = teacher.logits.softmax(dim=-1).flatten()
+    assert probabilities.tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_two_teachers_show_their_mean_map():
+    teacher = mean_teacher([kept([0.0, 0.0], 1.0), kept([0.0, 0.0], 3.0)])
+    assert teacher.maps.item() == 2
+
+
+def test_the_mean_of_one_teacher_is_that_teacher():
+    teacher = kept([1.0, 2.0], 1.0)
+    assert mean_teacher([teacher]) is teacher
+
+
+def test_teachers_are_asked_about_views_that_nobody_kept():
+    batch = Batch(torch.rand(3, 3, 28, 28), torch.zeros(3, 2), torch.arange(3), view=0)
+    models = [vit(seed=0).eval(), vit(seed=1).eval()]
+    asked = AskedTeachers([Teacher(model) for model in models])
+    with torch.no_grad():
+        probabilities = [model(batch.inputs).softmax(dim=-1) for model in models]
+    expected = (probabilities[0] + probabilities[1]) / 2
+    torch.testing.assert_close(asked(batch).softmax(dim=-1), expected)
+    assert weights_digest(models[0]) in asked.digest
