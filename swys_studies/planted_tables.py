@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from swys_utils.gradcam import METHODS
+from swys_utils.models import SERIES
 from swys_utils.results import with_range
 from swys_utils.shipped_results import planted_units, read_results
 
@@ -15,7 +16,12 @@ from .planted_measures import RULERS
 from .planted_students import CHEAT, KINDS
 
 LAST_BLOCK = "11"  # of a Tiny
-MEASURED = ("pneumoniamnist", "bloodmnist", "pneumoniamnist-twin")  # whose cheats are shipped
+# whose cheats are shipped -> what its images are
+MEASURED = {
+    "pneumoniamnist": "X-rays",
+    "bloodmnist": "cells",
+    "pneumoniamnist-twin": "drawn",
+}
 
 
 def methods_table(units: Sequence[Mapping]) -> list[dict]:
@@ -66,23 +72,26 @@ def students_table(units: Sequence[Mapping]) -> list[dict]:
 
 
 def cheats_table() -> list[dict]:
-    """Who obeys a mark, and what finds it: a row for each kind of cheat on each data set."""
+    """Who obeys a mark, and what finds it: a row for each kind of cheat on each data set.
+
+    All but the AUC are in percent.
+    """
     rows = []
-    for name in MEASURED:
+    for name, images in MEASURED.items():
         content = read_results(name, "planted") or {"units": []}
         for setting, group in _groups(content["units"], CHEAT).items():
             swapped = [unit["scores"]["swapped"]["auc"] for unit in group]
-            flips = [unit["scores"]["flips"] for unit in group]
+            flips = [100 * unit["scores"]["flips"] for unit in group]
             row = {
-                "images": name,
-                "model and mark": setting,
+                "images": images,
+                "cheat": setting,
                 "swapped": f"{np.mean(swapped):.2f}",
-                "flips": with_range(flips, ".0%"),
+                "turned": with_range(flips, ".0f"),
             }
             for ruler in RULERS:
-                hits = [unit["maps"][ruler]["hits"] for unit in group]
-                row[METHODS[ruler].title] = with_range(hits, ".0%")
-            row["chance"] = f"{group[0]['maps']['occlusion']['chance']:.0%}"
+                hits = [100 * unit["maps"][ruler]["hits"] for unit in group]
+                row[METHODS[ruler].title] = with_range(hits, ".0f")
+            row["chance"] = f"{100 * group[0]['maps']['occlusion']['chance']:.0f}"
             rows.append(row)
     return rows
 
@@ -98,11 +107,12 @@ def spread_table() -> list[dict]:
     cheats = _groups(planted_units(), CHEAT)
     rows: dict[str, dict] = {}
     for mark in ("texture", "corner"):
-        for unit in cheats[f"vit_tiny/7, {mark}"]:
+        for unit in cheats[f"Tiny, 7 px, {mark}"]:
             for method, measured in unit["methods"].items():
                 name, _, block = method.partition(", block ")
                 if block in ("", LAST_BLOCK):
-                    row = rows.setdefault(name, {"spread of the map": name.replace("_", " ")})
+                    title = METHODS[name].title if name in METHODS else name
+                    row = rows.setdefault(name, {"spread of the map": title.replace("_", " ")})
                     row.setdefault(mark, []).append(measured["spread"])
     for row in rows.values():
         row["texture"] = with_interval(row["texture"])
@@ -115,6 +125,8 @@ def _groups(units: Sequence[Mapping], kind: str) -> dict[str, list[Mapping]]:
     groups: dict[str, list[Mapping]] = {}
     for unit in units:
         if unit["kind"] == kind:
-            setting = f"{unit['model']}/{unit['patch']}, {unit['mark']}"
+            model = unit["model"]
+            title = SERIES[model].title if model in SERIES else model
+            setting = f"{title}, {unit['patch']} px, {unit['mark']}"
             groups.setdefault(setting, []).append(unit)
     return groups
