@@ -8,8 +8,8 @@ from statistics import mean
 import nbformat
 import pytest
 
-from swys_studies.agreement import summary
-from swys_studies.runs import read_runs
+from swys_figures.agreement import beyond_chance
+from swys_studies.runs import read_runs, read_study
 from swys_utils.metrics import t_interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,9 +63,9 @@ SCORES = {  # how a row of the table of scores begins -> how the ids of its runs
 RESNETS = "ResNet-18, 11 M weights | 12"
 
 
-def scores_beside(begin: str, readme: str) -> list[float]:
-    """The numbers of the row of the table of scores that begins so."""
-    (row,) = re.findall(rf"^  \| {re.escape(begin)} \| (.*) \|$", readme, re.MULTILINE)
+def cells_beside(begin: str, readme: str) -> list[float]:
+    """The numbers of the row of a table that begins so, right of its first cell."""
+    (row,) = re.findall(rf"^\| {re.escape(begin)} \| (.*) \|$", readme, re.MULTILINE)
     return numbers_in(row)
 
 
@@ -85,19 +85,19 @@ def means_of(runs: list[dict]) -> list[float]:
 def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
     entries = read_runs(SHIPPED / "runs.json")
     runs = [run for run in entries if run["id"].startswith(SCORES[begin])]
-    assert scores_beside(begin, readme) == means_of(runs)
+    assert cells_beside(begin, readme) == means_of(runs)
 
 
 def test_its_table_of_scores_has_the_resnets(readme):
     runs = json.loads((SHIPPED / "cnn.json").read_text("utf-8"))["runs"]
-    assert scores_beside(RESNETS, readme) == means_of(runs)
+    assert cells_beside(RESNETS, readme) == means_of(runs)
 
 
 def test_the_rows_of_its_table_of_scores_follow_each_other(readme):
     lines = readme.splitlines()
-    first = next(place for place, line in enumerate(lines) if line.startswith("  | Base | 12"))
+    first = next(place for place, line in enumerate(lines) if line.startswith("| Base | 12"))
     for place, begin in enumerate([*SCORES, RESNETS], start=first):
-        assert lines[place].startswith(f"  | {begin} |")
+        assert lines[place].startswith(f"| {begin} |")
 
 
 def test_it_gives_the_gain_of_a_better_teacher(numbers):
@@ -111,10 +111,45 @@ def test_it_gives_the_gain_of_a_better_teacher(numbers):
             assert round(value, 3) in numbers, other
 
 
-def test_it_gives_the_mean_agreement_of_each_way_to_teach(numbers):
-    grad_cam = summary(json.loads((SHIPPED / "agreement.json").read_text()))[0]
-    for title in ("Tiny", "Tiny, answers + maps", "another teacher"):
-        assert round(grad_cam[title], 2) in numbers, title
+COMPARED = {  # how a row of the table of agreement begins -> how the ids of its runs begin
+    "a second Base (one)": ("vit_base/labels/seed1",),
+    "Tiny (four)": ("vit_tiny/labels/",),
+    "Tiny, after as many passes as Base (two)": ("vit_tiny/labels_12/",),
+    "Tiny, taught Base's answers (four)": ("vit_tiny/answers/",),
+    "Tiny, taught another Base's answers (two)": ("vit_tiny/answers_of_another/",),
+    "Tiny, taught a Tiny's answers (four, of two teachers)": (
+        "vit_tiny/answers_of_tiny/",
+        "vit_tiny/answers_of_our_tiny/",
+    ),
+    "Tiny, taught two better Tinys' answers (four)": ("vit_tiny/answers_of_196/",),
+    "Tiny, taught Base's answers and maps (four)": ("vit_tiny/maps/",),
+}
+
+
+@pytest.mark.parametrize("begin", COMPARED)
+def test_its_table_of_agreement_has_the_means_of_the_runs(readme, begin):
+    entries = {run["id"]: run for run in read_runs(SHIPPED / "runs.json")}
+    base = entries["vit_base/labels/seed0"]["predicted"]
+    same = []
+    for run_id, run in entries.items():
+        if run_id.startswith(COMPARED[begin]):
+            same.append(mean(one == other for one, other in zip(run["predicted"], base)))
+    maps = read_study(SHIPPED / "agreement.json")["maps"]
+    expected = [round(100 * mean(same))]
+    for ruler in ("occlusion", "grad_cam"):
+        compared = maps[ruler]["runs"]
+        pairs = [compared[name] for name in compared if name.startswith(COMPARED[begin])]
+        expected.append(round(mean(beyond_chance(pairs))))
+    assert cells_beside(begin, readme) == expected
+
+
+def test_its_table_of_agreement_has_the_resnets(readme):
+    pairs = json.loads((SHIPPED / "cnn.json").read_text("utf-8"))["pairs"]
+    with_base = [pair for name, pair in pairs.items() if name.startswith("vit_base and")]
+    expected = [round(100 * mean(pair["same_answer"] for pair in with_base))]
+    for ruler in ("occlusion", "grad_cam"):
+        expected.append(round(mean(beyond_chance([pair[ruler] for pair in with_base]))))
+    assert cells_beside("a ResNet-18 (two)", readme) == expected
 
 
 def test_it_gives_the_scores_of_the_earlier_projects_recipe(numbers):
