@@ -36,13 +36,18 @@ from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, signed_maps, weights_beside_base
 from .inheritance import in_common
-from .kinds import RESNET_TEACHERS
+from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, WHOLE_TINY
 from .reference import study_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
 from .runs import RUNS, run_path
 
 METHODS = ("grad_cam", "occlusion")
 COMPARED = ("vit_base", "vit_tiny")  # shipped models that are compared with the ResNets
+RUNS_COMPARED = {  # kinds of run that are compared, too, where they are trained -> their name
+    RESNET_TEACHERS: "their student",
+    MATCHING_RESNETS: "their matching student",
+    WHOLE_TINY: "Tiny of whole pictures",
+}
 
 
 @dataclass
@@ -63,8 +68,8 @@ def cnn(
 ) -> list[dict[str, str]]:
     """Train ResNets beside the ViTs, and compare answers and reasons.
 
-    What is trained or explained is kept in the folder. Students of the ResNets that ``swys study
-    reference --only answers_of_resnets`` has trained are compared, too.
+    What is trained or explained is kept in the folder. Students of the ResNets, and Tinys that saw
+    whole pictures, are compared, too, where ``swys study reference`` has trained them there.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it. Where
@@ -106,13 +111,13 @@ def cnn(
 
 
 def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:
-    """Name or id -> weights: Base and Tiny, and the students of the ResNets that are there."""
+    """Name or id -> weights: Base and Tiny, and the runs of ``RUNS_COMPARED`` that are there."""
     found = {name: shipped / name for name in COMPARED if (shipped / name).is_dir()}
-    for seed in RESNET_TEACHERS.seeds_on(data.info.name):
-        run_id = RESNET_TEACHERS.run_id(seed)
-        path = run_path(run_id, data.info.name, out)
-        if path is not None:
-            found[run_id] = path
+    for kind in RUNS_COMPARED:
+        for seed in kind.seeds_on(data.info.name):
+            path = run_path(kind.run_id(seed), data.info.name, out)
+            if path is not None:
+                found[kind.run_id(seed)] = path
     return found
 
 
@@ -262,7 +267,8 @@ def _title(name: str) -> str:
     """What a model is called in the tables."""
     if name in SERIES:
         return SERIES[name].title
-    number = int(name.rsplit("seed", 1)[1]) + 1
-    if name == RESNET_TEACHERS.run_id(number - 1):
-        return f"their student {number}"
-    return f"ResNet {number}"
+    seed = int(name.rsplit("seed", 1)[1])
+    for kind, title in RUNS_COMPARED.items():
+        if name == kind.run_id(seed):
+            return f"{title} {seed + 1}"
+    return f"ResNet {seed + 1}"
