@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from swys_utils.cards import read_card
-from swys_utils.config import BUILD, PROJECT_ROOT, SwysError
+from swys_utils.config import BUILD, PROJECT_ROOT, SwysError, replacing
 from swys_utils.data import TWIN
 from swys_utils.models import SERIES, load_checkpoint
 from swys_utils.onnx_export import export_onnx, predict_onnx, quantise_onnx_dynamic
@@ -137,7 +137,8 @@ def fetch_runtime(folder: Path) -> None:
         for name, member in RUNTIME_FILES.items():
             file = archive.extractfile(f"package/dist/{member}")
             assert file is not None  # it is a plain file
-            (folder / name).write_bytes(file.read())
+            with replacing(folder / name) as unfinished:
+                unfinished.write_bytes(file.read())
     archive_path.unlink()
 
 

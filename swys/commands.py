@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from medmnist import INFO
 
 from swys_utils import metrics
-from swys_utils.config import SwysError, write_json
+from swys_utils.config import SwysError, replacing, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
 from swys_utils.models import load_checkpoint
@@ -153,9 +153,10 @@ def explain(
     folder = Path(save_path)
     picture = folder / "overlays.png"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, dpi=120, bbox_inches="tight")
-        np.savez_compressed(folder / "maps.npz", maps=maps, logits=logits, labels=part.labels)
+        with replacing(picture) as unfinished:
+            figure.savefig(unfinished, format="png", dpi=120, bbox_inches="tight")
+        with replacing(folder / "maps.npz") as unfinished, unfinished.open("wb") as file:
+            np.savez_compressed(file, maps=maps, logits=logits, labels=part.labels)
     except OSError as error:
         problem = f"cannot write to '{folder}': {error.strerror}"
         raise SwysError(f"{problem}; choose another --save_path") from None

@@ -16,7 +16,7 @@ import numpy as np
 
 from swys_utils.config import SwysError
 from swys_utils.data import MEMORY_LIMIT, NAMES, SIZES, Dataset, load_dataset
-from swys_utils.image_files import IMAGE_SUFFIXES, SPLITS, read_image
+from swys_utils.image_files import IMAGE_SUFFIXES, SPLITS, image_paths, read_image
 
 READ_AT_ONCE = 64
 MOST_CLASSES = 100_000
@@ -194,8 +194,7 @@ def open_images(data: str, split: str = "test", size: int = 0) -> ComparedImages
     if split not in SPLITS:
         raise SwysError(f"unknown split '{split}'; give train, val or test")
     if data in NAMES:
-        stored = size if size in SIZES else SIZES[0]
-        return _of_dataset(load_dataset(data, stored), split)
+        return _of_dataset(load_dataset(data, size or SIZES[0]), split)
     path = Path(data).expanduser()
     try:
         is_folder = bool(data) and path.is_dir()
@@ -250,32 +249,26 @@ def _of_folder(folder: Path, split: str, size: int) -> ComparedImages:
         raise SwysError(f"image side {size}; give 1 to 4096 px")
     root = folder / split if (folder / split).is_dir() else folder
     classes = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    names = [path.name for path in classes]
+    if root == folder and names and set(names) <= set(SPLITS):
+        shown = " and ".join(names)
+        raise SwysError(f"'{folder}' has {shown}, but no {split}; give --split {names[0]}")
     paths = []
     labels = []
     for label, class_folder in enumerate(classes):
-        found = _image_files(class_folder, "**/*")
+        found = image_paths(class_folder)
         paths += found
         labels += [label] * len(found)
     source = f"folder {root.name}" if root == folder else f"folder {folder.name}, {split}"
     if not classes:
-        paths = _image_files(root, "*")
+        paths = [path for path in image_paths(root) if path.parent == root]
     if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SwysError(f"'{folder}' has no images; they end in {suffixes}")
     return ComparedImages(
         pictures=ImageFiles(paths, size),
         labels=np.array(labels) if classes else None,
-        class_names=tuple(path.name for path in classes),
+        class_names=tuple(names),
         source=source,
         names=[path.relative_to(root).as_posix() for path in paths],
     )
-
-
-def _image_files(folder: Path, pattern: str) -> list[Path]:
-    """The image files in a folder, sorted, without hidden ones."""
-    paths = []
-    for path in sorted(folder.glob(pattern)):
-        hidden = path.name.startswith(".")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
-            paths.append(path)
-    return paths

@@ -14,7 +14,7 @@ from swys_utils.config import SwysError
 
 from .compared_images import ComparedImages
 from .explanations import Explanations
-from .measure_rows import Row
+from .measure_rows import Row, untold
 from .measures import Answers, agreement_row, label_rows, size_row, speed_row
 from .opened_models import OpenedModel, check_same_classes
 from .shown_images import ShownImage, choose_shown, shown_images
@@ -168,7 +168,7 @@ def answer_all(models: dict[str, OpenedModel], images: ComparedImages) -> dict[s
         Name -> its answers.
 
     Raises:
-        SwysError: other numbers of classes.
+        SwysError: other numbers of classes, or probabilities of several labels.
     """
     logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
     with tqdm(total=len(images), desc="answers", leave=False, disable=None) as progress:
@@ -178,7 +178,13 @@ def answer_all(models: dict[str, OpenedModel], images: ComparedImages) -> dict[s
             progress.update(len(batch))
     answers = {}
     for name, parts in logits.items():
-        answers[name] = Answers.of(np.concatenate(parts), images.multi_label)
+        values = np.concatenate(parts)
+        if images.multi_label and values.min() >= 0 and values.max() <= 1:
+            raise SwysError(
+                f"'{models[name].name}' gives a probability for each label; give its logits, from"
+                " before the sigmoid"
+            )
+        answers[name] = Answers.of(values, images.multi_label)
     classes = {models[name].name: each.logits.shape[1] for name, each in answers.items()}
     if len(set(classes.values())) > 1:
         shown = ", ".join(f"'{name}' has {count}" for name, count in classes.items())
@@ -218,6 +224,11 @@ def _speed(
     models: dict[str, OpenedModel], images: ComparedImages, effort: Effort, bounds: Bounds
 ) -> Row:
     """Both models timed in turns on one image; as many rounds as there is time for."""
+    for name in ("A", "B"):
+        count = models[name].fixed_batch
+        if count > 1:
+            why = f"{name} takes {count} images at once, so one image cannot be timed"
+            return untold("speed", "times", bounds.max_time, why)
     picture = images.pictures[np.array([0])]
     calls = {}
     seconds = 0.0

@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from swys_utils import image_files
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import grad_cam
@@ -178,15 +178,8 @@ def read_image(path: str | Path, size: int) -> Tensor:
     Raises:
         SwysError: no such file, or no picture.
     """
-    try:
-        with Image.open(path) as picture:
-            side = min(picture.size)
-            square = ImageOps.fit(picture.convert("RGB"), (side, side))
-            pixels = np.array(square)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise SwysError(f"cannot read the image '{path}' ({reason}); give a PNG or JPEG") from None
-    return to_model_input(pixels[None], size)
+    picture = image_files.read_image(Path(path), size)
+    return to_model_input(np.asarray(picture)[None], size)
 
 
 def gradient_at(

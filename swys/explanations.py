@@ -123,11 +123,14 @@ def _say_how_long(title: str, images: int, seconds: float) -> None:
 def _hide_patches(model: OpenedModel, multi_label: bool) -> ToMaps:
     """What makes the occlusion maps of a model, which needs its answers only."""
 
-    def scores(pixels) -> np.ndarray:
-        values = ((pixels + 1) * 127.5).round().clamp(0, 255)
-        return model.scores(values.byte().permute(0, 2, 3, 1).cpu().numpy())
-
     def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        is_grey = images.ndim == 3
+
+        def scores(pixels) -> np.ndarray:
+            values = ((pixels + 1) * 127.5).round().clamp(0, 255)
+            pictures = values.byte().permute(0, 2, 3, 1).cpu().numpy()
+            return model.scores(pictures[..., 0] if is_grey else pictures)
+
         side = patch_side(images.shape[1])
         return occlusion(scores, images, targets, side, multi_label=multi_label)
 

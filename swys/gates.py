@@ -75,8 +75,8 @@ def exit_code(gates: Collection[Gate]) -> int:
 
 def _advice(row: Row) -> str:
     """What would make a row tell: the number of images at which its interval is narrow enough."""
-    if row.note:
-        return row.note
+    if row.remedy:
+        return row.remedy
     value = row.estimate.value
     reach = max(row.estimate.high - value, value - row.estimate.low)
     margin = abs(value - row.bound)
@@ -85,7 +85,7 @@ def _advice(row: Row) -> str:
         return text
     wanted = row.images * (reach / margin) ** 2
     if wanted > HOPELESS * row.images:
-        return "the figure lies at the bound itself: no number of images in reach would tell"
+        return f"the figure lies near the bound: it would take over {HOPELESS} times as many images"
     return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays)"
 
 

@@ -76,6 +76,7 @@ class Row:
         chance: the same between images of one answer; None where it has no meaning.
         ceiling: the same between A and the second A; None without one.
         note: what else there is to say; why nothing can be told.
+        remedy: what would make it tell, where that is not more images.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Row:
     chance: float | None = None
     ceiling: float | None = None
     note: str = ""
+    remedy: str = ""
 
     @property
     def title(self) -> str:

@@ -162,9 +162,10 @@ def maps_row(
     verdict = CANNOT_TELL if count == 0 else at_least(estimate, bound)
     flat = len(values) - count
     note = f"{flat} of {len(values)} images have a map without any difference" if flat else ""
+    remedy = ""
     if chance is not None and chance >= bound > 0.5:
         rows, columns = maps["A"].shape[1:]
-        note = (
+        note = remedy = (
             f"maps of {rows} x {columns} places, and two different images agree by {chance:.2f}"
             " already: they cannot tell; choose a layer with more places (--layer)"
         )
@@ -179,6 +180,7 @@ def maps_row(
         chance=chance,
         ceiling=ceiling,
         note=note,
+        remedy=remedy,
     )
 
 

@@ -209,7 +209,7 @@ def _with_weights(
             model = make(0, True)
         elif options.startswith(WEIGHTS):
             tensors = _read_weights(Path(options.removeprefix(WEIGHTS)).expanduser())
-            model = make(_last_size(tensors), False)
+            model = make(_classes_of(tensors, make(0, False)), False)
             model.load_state_dict(tensors)
         elif options:
             known = [PRETRAINED, f"{WEIGHTS}FILE.safetensors"]
@@ -237,14 +237,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise SwysError(_cannot(path, error)) from None
 
 
-def _last_size(tensors: dict[str, Tensor]) -> int:
-    """Number of classes: the size of the bias of the head, by the names that heads have."""
-    for key in reversed(list(tensors)):
-        layer, _, kind = key.rpartition(".")
-        is_head = any(word in layer for word in ("fc", "head", "classifier"))
-        if is_head and kind == "bias" and "norm" not in layer:
-            return len(tensors[key])
-    return 0
+def _classes_of(tensors: dict[str, Tensor], model: nn.Module) -> int:
+    """Number of classes of weights: the rows of a model's last linear layer; 0 where it has none.
+
+    Args:
+        tensors: the weights.
+        model: of the same architecture, with any number of classes.
+    """
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    head = f"{linear[-1]}.weight" if linear else ""
+    return len(tensors[head]) if head in tensors else 0
 
 
 def _safetensors_of(folder: Path) -> list[Path]:
@@ -268,8 +270,8 @@ def _safetensors_of(folder: Path) -> list[Path]:
 
 def _cannot(place: object, error: Exception) -> str:
     """One line for what a library made of a place."""
-    lines = str(error).strip().splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0]}"[:200]
+    words = " ".join(str(error).split())
+    reason = f"{type(error).__name__}: {words}"[:200]
     return f"'{place}' cannot be opened ({reason}); check the name, the folder or the network"
 
 

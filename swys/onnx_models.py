@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ def open_onnx(path: Path, preprocessing: str = "") -> OpenedModel:
     base = Preprocessing() if signature.dtype != np.uint8 else _raw_pixels()
     base = _beside(path) or base
     wanted = given(preprocessing, _fitted(base, signature))
+    if signature.dtype == np.uint8:  # it normalises by itself
+        channels = signature.channels
+        wanted = replace(wanted, mean=(0.0,) * channels, std=(1.0,) * channels)
 
     def prepare(images: np.ndarray) -> Tensor:
         return wanted(images)
@@ -92,6 +96,7 @@ def open_onnx(path: Path, preprocessing: str = "") -> OpenedModel:
         map_layer=NO_MAP,
         size_bytes=onnx_bytes(path),
         batch_size=signature.batch or BATCH,
+        fixed_batch=signature.batch,
         notes=_notes(signature, wanted),
     )
 

@@ -48,7 +48,7 @@ def open_model(
         SwysError: it is not there, is a pickle, or cannot be read.
     """
     if isinstance(model, VisionTransformer) and _is_ours(model):
-        return opened_vit(model, name or type(model).__name__, layer=layer)
+        return _opened_ours(model, preprocessing, name=name or type(model).__name__, layer=layer)
     if not isinstance(model, (str, Path)):
         return from_python(model, name or _name_of(model), preprocessing, layer)
     text = str(model)
@@ -83,10 +83,15 @@ def _open_path(path: Path, settings: tuple[str, str]) -> OpenedModel:
         "size_bytes": _checkpoint_bytes(path, card),
     }
     model.requires_grad_(False)
-    if preprocessing:
-        own = Preprocessing(model.patch_embed.img_size[0], (0.5,) * 3, (0.5,) * 3)
-        return opened_module(model, preprocessing=given(preprocessing, own), layer=layer, **facts)
-    return opened_vit(model, layer=layer, **facts)
+    return _opened_ours(model, preprocessing, layer=layer, **facts)
+
+
+def _opened_ours(model: VisionTransformer, preprocessing: str, **facts) -> OpenedModel:
+    """A ViT of this project, which reads images as ours do unless the reader says how."""
+    if not preprocessing:
+        return opened_vit(model, **facts)
+    own = Preprocessing(model.patch_embed.img_size[0], (0.5,) * 3, (0.5,) * 3)
+    return opened_module(model, preprocessing=given(preprocessing, own), **facts)
 
 
 def _refuse_strange(path: Path) -> None:

@@ -46,7 +46,8 @@ class OpenedModel:
         map_layer: where the maps are taken; or, without maps, why there are none.
         parameters: number of weights; 0 where unknown.
         size_bytes: of its weights as they are stored; 0 where unknown.
-        batch_size: number of images that it takes at once.
+        batch_size: number of images that it is given at once.
+        fixed_batch: number of images that it insists on, fewer are filled up; 0 where it does not.
         notes: what the reader should know of how it was opened, one line each.
     """
 
@@ -63,6 +64,7 @@ class OpenedModel:
     parameters: int = 0
     size_bytes: int = 0
     batch_size: int = BATCH
+    fixed_batch: int = 0
     notes: tuple[str, ...] = field(default=())
 
     def scores(self, images: np.ndarray) -> np.ndarray:

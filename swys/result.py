@@ -196,9 +196,12 @@ def compare(
     Raises:
         SwysError: models or images that cannot be compared, in one line.
     """
-    data = images
-    if not isinstance(data, ComparedImages):
-        data = from_arrays(data, labels, class_names)
+    if isinstance(images, ComparedImages):
+        if labels is not None or class_names is not None:
+            raise SwysError("these images have labels and class names of their own; leave both out")
+        data = images
+    else:
+        data = from_arrays(images, labels, class_names)
     classes = len(data.class_names)
     given = {"A": a, "B": b, "ceiling": ceiling}
     models: dict[str, OpenedModel] = {}

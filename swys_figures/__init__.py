@@ -1,5 +1,6 @@
-"""Figures of the notebooks, one subject a module.
+"""Figures, tables and widgets of the notebooks, one subject a module.
 
-They draw what `swys_utils` measures and hold no idea of the lesson, so a reader of the series never
-has to go here. Each returns a matplotlib figure, or an axes that it drew on.
+Functions named ``*_figure`` return a matplotlib figure, ``*_table`` and ``*_rows`` return rows for
+``results.as_table``; classes are widgets, or curves that are redrawn while a model learns. They
+hold no idea of the lesson, so a reader of the series never has to go here.
 """

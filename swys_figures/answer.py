@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from swys_utils.data import DEFAULT_DATASET
-from swys_utils.models import SERIES, count_parameters, create_model, lesson_models
+from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, series_results
 
 from .agreement import beyond_chance
+from .benchmark import parameters_of
 
 QUESTIONS = {  # way to explain -> the question that its row asks
     "occlusion": "SAME REASONS?\nhiding patches,\n% beyond chance,\nas Base",
@@ -86,7 +87,8 @@ def answer_figure(
                 rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
     heights = [height for height, _ in rows]
     figure = plt.figure(figsize=(7.6, 1.25 * sum(heights) + 0.8), layout="constrained")
-    axes = figure.subplots(len(rows), 1, sharex=True, height_ratios=heights)
+    grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)
+    axes = grid[:, 0]
     for ax, (_, draw) in zip(axes, rows):
         draw(ax)
     axes[0].set_xlim(-0.5, len(columns) - 0.3)
@@ -115,10 +117,10 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
     """What is known of a model of the series."""
     title = SERIES[name].title
     runs = results.runs[name]
-    cost = f"{4 * count_parameters(create_model(name, num_classes=2)) / 1e6:.0f} MB"
+    cost = f"{4 * parameters_of(name) / 1e6:.0f} MB"
     if title in milliseconds:
         cost += f", {milliseconds[title]:.1f} ms"
-    cleared = [run["recall"][0] for run in runs if len(run["recall"]) == 2]
+    cleared = [run["recall"][0] for run in runs if len(run["recall"] or []) == 2]
     places = {}
     for method, models in results.agreement.items():
         if models.get(name):

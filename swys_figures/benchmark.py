@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
@@ -300,14 +301,14 @@ def step_table(
     """
     rows = []
     for name in macs:
-        model = create_model("vit_base" if name.startswith("Base") else "vit_tiny", 2)
+        weights = parameters_of("vit_base" if name.startswith("Base") else "vit_tiny")
         ratio, low, high = speedup(timings["Base, torch"], timings[name])
-        megabytes = 4 * count_parameters(model) / 1e6
+        megabytes = 4 * weights / 1e6
         if name in files:
             megabytes = files[name].stat().st_size / 1e6
         row = {
             "model": name,
-            "weights": f"{count_parameters(model) / 1e6:.1f} M",
+            "weights": f"{weights / 1e6:.1f} M",
             "MACs": f"{macs[name] / 1e9:.2f} G",
             "size": f"{megabytes:.0f} MB",
             "one image": f"{timings[name].median:.1f} ms",
@@ -315,6 +316,17 @@ def step_table(
         }
         rows.append(row)
     return rows
+
+
+def parameters_of(name: str, num_classes: int = 2) -> int:
+    """Number of weights of a model of the series, which is not made.
+
+    Args:
+        name: of the model.
+        num_classes: width of its head.
+    """
+    with torch.device("meta"):
+        return count_parameters(create_model(name, num_classes))
 
 
 def keep_table(rows: Sequence[Mapping[str, str]], note: str, folder: Path) -> None:

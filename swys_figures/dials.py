@@ -265,6 +265,7 @@ class PatchCover(widgets.VBox):
         self.models = models
         self.task = data.info.task
         self.pictures = pictures
+        self.multi_label = data.info.multi_label
         self.asked = asked
         self.name = short_name(data, asked)
         rows, columns = next(iter(models.values())).patch_embed.grid_size
@@ -318,7 +319,7 @@ class PatchCover(widgets.VBox):
         for title, picture in self.pictures.items():
             places: list[int] = []
             for model in self.models.values():
-                lost = occlusion(model, picture[None], self.asked)[0]
+                lost = occlusion(model, picture[None], self.asked, multi_label=self.multi_label)[0]
                 order = (-lost).argsort(axis=None).tolist()
                 chosen = order[:1]
                 if len(self.models) == 1:

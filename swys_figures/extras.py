@@ -314,6 +314,6 @@ def hits_figure(hits: Mapping[str, Mapping[str, float]], chance: float) -> Figur
         label="a random patch",
     )
     ax.set(xlabel="hottest patch touches the spot (% of images)", xlim=(-3, 103))
-    ax.set_ylim(len(shares) - 0.5, -0.5)
+    ax.set_ylim(len(next(iter(hits.values()))) - 0.5, -0.5)
     figure.legend(frameon=False, loc="outside upper center", ncols=3)
     return figure

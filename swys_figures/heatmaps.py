@@ -203,7 +203,7 @@ def two_rulers(
     for ax, image, answer in zip(axes[:, 0], images, answers):
         show_image(ax, image)
         ax.set_xlabel(f"both: {answer}", fontsize=9)
-    axes[0, 0].set_title("X-ray", fontsize=10)
+    axes[0, 0].set_title("image", fontsize=10)
     place = 1
     for ruler, maps in rulers.items():
         for name, of_model in maps.items():
@@ -252,7 +252,7 @@ def usual_places(maps: Mapping[str, np.ndarray]) -> Figure:
         ax.imshow(mean, cmap="gray", vmin=0.2, vmax=0.8)
         ax.set_title(title, fontsize=10)
         ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(f"{len(of_model)} X-rays", fontsize=9)
+        ax.set_xlabel(f"{len(of_model)} images", fontsize=9)
     return figure
 
 

@@ -69,6 +69,7 @@ class LiveLosses(LiveCurve):
         self.objective = SupervisedObjective(data.info.multi_label)
         self.classes = data.info.num_classes
         self._losses: list[Tensor] = []
+        self._steps = 0
 
     def __call__(
         self, model: nn.Module, seconds: float, images: int = 0, loss: Tensor | None = None
@@ -83,6 +84,7 @@ class LiveLosses(LiveCurve):
         """
         if loss is not None:
             self._losses.append(loss.detach())
+            self._steps += 1
         if self._is_due(seconds):
             self._next = {
                 "images": images,
@@ -90,7 +92,7 @@ class LiveLosses(LiveCurve):
                 **self.on_validation(model),
             }
             self._losses = []
-        super().__call__(model, seconds)
+        super().__call__(model, seconds, self._steps)
 
     def on_validation(self, model: VisionTransformer) -> dict[str, float]:
         """Loss, right answers and certainty on the validation images that are watched."""
@@ -157,8 +159,8 @@ class LiveLosses(LiveCurve):
             losses = [row[key] for row in self.history]
             ax.plot(seconds, losses, style, color=shade, marker=".")
             ends[name] = (losses[-1], shade)
-        first = min(1, len(losses) - 1)  # the untrained model does not count
-        _mark_lowest(ax, seconds[first:], losses[first:])
+        first = min(1, len(seconds) - 1)  # the untrained model does not count
+        _mark_lowest(ax, seconds[first:], [row["val_loss"] for row in self.history[first:]])
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
         top = ax.get_ylim()[1]
         ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis

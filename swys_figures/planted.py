@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython import get_ipython
-from IPython.core.pylabtools import print_figure
-from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -21,7 +18,7 @@ from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import METHODS
 from swys_utils.metrics import probabilities
 from swys_utils.planted import Mark, found, plant
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import GREY, LivePicture, colour
 from swys_utils.shipped_results import planted_units
 from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
@@ -121,7 +118,7 @@ class ShortcutCurve:
             ).split
             for name in CURVES
         }
-        self._display = DisplayHandle()
+        self._picture = LivePicture()
 
     def __call__(self, model: VisionTransformer, seconds: float, step: int = 0) -> None:
         """Ask the model and redraw, if it is time to.
@@ -139,8 +136,8 @@ class ShortcutCurve:
         for name, split in self.sets.items():
             row[name] = self._area(model, split)
         self.history.append(row)
-        if get_ipython() is not None:
-            self._redraw()
+        alt = "AUC against training time for three sets of test images"
+        self._picture.show(self.figure, alt)
 
     def outcome(self) -> str:
         """What the last look says, in a sentence or two."""
@@ -188,14 +185,6 @@ class ShortcutCurve:
             return float("nan")
         return float(roc_auc_score(member, scores))
 
-    def _redraw(self) -> None:
-        """Put the figure in place of the last one."""
-        png = print_figure(self.figure(), bbox_inches=None, dpi=130, base64=True)
-        alt = "AUC against training time for three sets of test images"
-        metadata = {"image/png": {"alt": alt, "width": 690}}
-        show = self._display.display if len(self.history) == 1 else self._display.update
-        show({"image/png": png}, metadata=metadata, raw=True)
-
 
 def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list[dict[str, str]]:
     """How often a model names the marked class: with and without the mark.
@@ -237,7 +226,7 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
     size = (1.3 * count + 0.8, 1.55 * len(maps) + 1.5)
     figure, axes = plt.subplots(1 + len(maps), count, figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
-    axes[0, 0].set_ylabel("X-ray", fontsize=11)
+    axes[0, 0].set_ylabel("image", fontsize=11)
     for ax, image, pixels in zip(axes[0], images, mask):
         show_image(ax, image)
         frame_mark(ax, pixels)

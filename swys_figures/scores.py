@@ -224,13 +224,16 @@ def _tenth_below(groups: Sequence[np.ndarray]) -> float:
     return min(0.5, np.floor(10 * lowest) / 10)
 
 
-def probability_histograms(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+def probability_histograms(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], name: str
+) -> Figure:
     """The probabilities that a model gives to the sick (upwards) and to the healthy (downwards).
 
     Above each panel stand how many sick ones the model expects and how many there are.
 
     Args:
         panels: title -> (probability of being sick (N,), whether that is true, bool (N,)).
+        name: of the sickness.
     """
     figure, axes = plt.subplots(
         1,
@@ -254,7 +257,7 @@ def probability_histograms(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
         ax.axhline(0, color=GREY, linewidth=1)
         names = [f"{tick:.0%}" for tick in ticks]
         ax.set_xticks(logit(ticks), names)
-        ax.set_xlabel("probability of pneumonia")
+        ax.set_xlabel(f"probability of {name}")
     axes[0, 0].set_ylabel("of 100 images")
     axes[0, 0].yaxis.set_major_formatter(lambda height, place: f"{abs(height):.0f}")
     first = axes[0, 0]

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython import get_ipython
-from IPython.core.pylabtools import print_figure
-from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
@@ -19,7 +16,7 @@ from swys_utils.config import CHECKPOINTS
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.metrics import point_scores
 from swys_utils.planted import Mark, plant
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import GREY, LivePicture, colour
 from swys_utils.results import with_range
 from swys_utils.shipped_results import FEW, SeriesResults, planted_units, read_results
 from swys_utils.splits import Split, has_class
@@ -39,6 +36,7 @@ SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
     "Base": ["vit_base"],
     "two better Tinys": ["vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"],
 }
+PATCH = 7  # px, of the models of the first figure; the ring lies within one patch
 LOOKS = 6  # how often a student is tested while it learns
 CHEATING = {  # kind of model in planted.json -> its name in the figure
     "another honest": "another honest model",
@@ -83,8 +81,7 @@ class StudentCurves:
         self.seconds = seconds
         self.line = line
         self.history: dict[str, list[dict[str, float]]] = {}
-        self._display = DisplayHandle()
-        self._shown = False
+        self._picture = LivePicture()
 
     def watch(self, name: str) -> Callable[[nn.Module, float], None]:
         """A callback for the training of one student, called with the model and the seconds.
@@ -100,7 +97,7 @@ class StudentCurves:
                 logits = predict(model, self.split.images, bf16=True)
                 auc = point_scores(logits, self.split.labels, self.task)["auc"]
                 rows.append({"seconds": seconds, "auc": auc})
-                self._redraw()
+                self._picture.show(self.figure, "AUC of students over seconds")
 
         return look
 
@@ -131,15 +128,6 @@ class StudentCurves:
         ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
         ax.set_xlim(0, self.seconds)
         return figure
-
-    def _redraw(self) -> None:
-        if get_ipython() is None:
-            return
-        png = print_figure(self.figure(), bbox_inches=None, dpi=130, base64=True)
-        metadata = {"image/png": {"alt": "AUC of students over seconds", "width": 720}}
-        show = self._display.update if self._shown else self._display.display
-        show({"image/png": png}, metadata=metadata, raw=True)
-        self._shown = True
 
 
 def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
@@ -217,16 +205,15 @@ def _complete_runs(dataset: str) -> list[dict]:
     return content["runs"] if content else []
 
 
-def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
+def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
     """Do students read the mark, and do they look as if? A dot for each trained model.
 
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
-        patch: side of the models' patches, px.
     """
     units = []
     for unit in planted_units(dataset):
-        if (unit["patch"], unit["mark"]) == (patch, "corner"):
+        if (unit["patch"], unit["mark"]) == (PATCH, "corner"):
             units.append(unit)
     kinds = [kind for kind in CHEATING if any(unit["kind"] == kind for unit in units)]
     figure, axes = plt.subplots(
@@ -256,7 +243,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET, patch: int = 7) -> Figure:
         ax.set_xticks([0, limit / 2, limit])
     axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
-    axes[2].axvline(100 * patch**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
+    axes[2].axvline(100 * PATCH**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
     axes[1].set_xlabel("red: the ring turns most of the healthy, orange: many, black: few")
     return figure
 
@@ -290,7 +277,7 @@ def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, 
             "cheat": hits["cheat"],
             "student of honest maps": hits["labels + honest maps"],
             "honest teacher": hits["honest"],
-            "turned by the student": f"{student['scores']['flips']:.0%}",
+            "student: healthy turned": f"{student['scores']['flips']:.0%}",
         }
         rows.append(row)
     return rows
@@ -338,7 +325,7 @@ def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
 
     Args:
         model: is asked with and without the mark.
-        data: its first test images are shown.
+        data: a fixed sample of its test images is asked about.
         mark: what is planted.
 
     Returns:

@@ -119,10 +119,8 @@ def by_passes(results: SeriesResults) -> Figure:
                 _curve_to_its_end(ax, values, model)
         ax.set_xlabel("passes through the training images")
         ax.set_ylabel(label)
-    lowest = 1.0
-    for _, _, runs in trained:
-        lowest = min(lowest, runs[0]["history"][0]["test_auc"])  # after the first pass
-    axes[1].set_ylim(bottom=max(0.85, lowest - 0.01))
+    starts = [run["history"][0]["test_auc"] for _, _, runs in trained for run in runs]
+    axes[1].set_ylim(bottom=min(starts, default=0.9) - 0.01)
     axes[0].plot([], [], color=colour("Base"), label="Base")
     axes[0].plot([], [], color=colour("Tiny"), label="Tiny")
     axes[0].legend(frameon=False)

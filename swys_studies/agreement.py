@@ -45,8 +45,8 @@ from .kinds import (
     studied_kinds,
     taught_pairs,
 )
-from .reference import TEST_SAMPLE, study_data
-from .runs import RUNS, finished_runs, read_study, run_path, with_todays_names
+from .reference import TEST_SAMPLE, one_label_data
+from .runs import RUNS, finished_runs, read_study, run_path, with_device, with_todays_names
 
 # the group of further runs of the teacher's kind; any other run's group is the title of its kind
 ANOTHER = "another teacher"
@@ -68,11 +68,7 @@ def measure(
     Raises:
         SwysError: no real data, several labels an image, or as ``agreement_over_runs``.
     """
-    data = study_data(dataset)
-    if data.info.multi_label:
-        raise SwysError(
-            f"'{dataset}' has several labels an image; agreement needs one, as in bloodmnist"
-        )
+    data = one_label_data(dataset)
     data = replace(data, test=data.test.head(TEST_SAMPLE))
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
     study = agreement_over_runs(folder or RUNS / dataset, data, path)
@@ -262,11 +258,7 @@ def _same_scores(known: Mapping, run: Mapping) -> bool:
 def _result(data: Dataset, measured: Measured) -> dict:
     """What ``agreement_over_runs`` returns."""
     runs = measured.runs
-    device = device_name(default_device())
-    if device in measured.device:
-        device = measured.device
-    elif measured.device:
-        device = f"{measured.device}, {device}"
+    device = with_device(measured.device, device_name(default_device()))
     accuracy = {run["id"]: run["accuracy"] for run in runs}
     gap = {run["id"]: run["gap"] for run in runs}
     maps = {}

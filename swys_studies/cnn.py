@@ -37,7 +37,7 @@ from swys_utils.training import predict
 from .compared_maps import PATCH, compare, part_of, signed_maps, weights_beside_base
 from .inheritance import in_common
 from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, WHOLE_TINY
-from .reference import study_data
+from .reference import one_label_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
 from .runs import RUNS, run_path
 
@@ -86,9 +86,7 @@ def cnn(
     """
     if seeds < 1:
         raise SwysError(f"seeds is {seeds}; at least 1 ResNet is needed")
-    data = study_data(dataset)
-    if data.info.multi_label:
-        raise SwysError(f"'{dataset}' has several labels an image; cnn needs one, as in bloodmnist")
+    data = one_label_data(dataset)
     shipped = weights_beside_base(CHECKPOINTS / data.info.results_name)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "cnn.json")
     out = Path(folder or RUNS / dataset)

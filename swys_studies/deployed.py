@@ -39,7 +39,8 @@ from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, weights_beside_base
-from .reference import study_data
+from .reference import one_label_data
+from .runs import with_device
 
 BITS = (4, 2)  # of Base's matrices; with 2, its weights take as much space as Tiny's of 32 bits
 
@@ -77,24 +78,19 @@ def deployed(
         The printed table.
 
     Raises:
-        SwysError: no real data, or no checkpoint of Base.
+        SwysError: no real data, several labels an image, or no checkpoint of Base.
     """
-    data = study_data(dataset)
+    data = one_label_data(dataset)
     weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "deployed.json")
     measured: dict[str, Any] = {"models": [], "device": ""}
     if path.is_file():
         measured = json.loads(path.read_text())
-    device = device_name(default_device())
-    if device in measured["device"]:
-        device = measured["device"]
-    elif measured["device"]:
-        device = f"{measured['device']}, {device}"
     result: dict[str, Any] = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
-        "device": device,
+        "device": with_device(measured["device"], device_name(default_device())),
     }
     done: list[dict] = []
     for row in compare_deployed(weights, data, measured["models"]):

@@ -19,7 +19,7 @@ from swys_utils.training import predict
 
 from .compared_maps import compare, weights_beside_base
 from .planted_measures import by_subsets
-from .reference import study_data
+from .reference import one_label_data
 
 EVERY = 13  # one of how many test images is asked about, in each way
 HALVES = "halves"  # random halves of the patches are hidden together, behind the mean colour
@@ -40,9 +40,9 @@ def fillings(
         The printed table.
 
     Raises:
-        SwysError: no real data, or no checkpoint of Base.
+        SwysError: no real data, several labels an image, or no checkpoint of Base.
     """
-    data = study_data(dataset)
+    data = one_label_data(dataset)
     weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
     models = {}
     for name in lesson_models():

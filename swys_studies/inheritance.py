@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from swys_utils.config import CHECKPOINTS, write_json
+from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.metrics import t_interval
 from swys_utils.results import as_table
 
 from .agreement import ANOTHER
 from .kinds import BASE, all_kinds
-from .reference import study_data
+from .reference import one_label_data
 from .report import grouped, right
 from .runs import RUNS, finished_runs
 
@@ -37,8 +37,11 @@ def inheritance(
 
     Returns:
         The printed table, see ``summary``.
+
+    Raises:
+        SwysError: no real data, several labels an image, or no run of Base.
     """
-    data = study_data(dataset)
+    data = one_label_data(dataset)
     entries = list(finished_runs(dataset, Path(folder or RUNS / dataset)).values())
     result = inherited_by_runs(entries, data.test.labels)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "inheritance.json")
@@ -63,6 +66,9 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
         its label, the teacher's answer, and the share of these runs, the most frequent first.
     """
     groups = grouped(entries)
+    if 0 not in groups[BASE]:
+        missing = BASE.run_id(0)
+        raise SwysError(f"no run {missing}; 'swys study reference --only {missing}' trains it")
     teacher = groups[BASE][0]
     teacher_answers = answers(teacher)
     rows = []

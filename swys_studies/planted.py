@@ -17,7 +17,14 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.config import (
+    CHECKPOINTS,
+    SwysError,
+    default_device,
+    device_name,
+    replacing,
+    write_json,
+)
 from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset, load_dataset
 from swys_utils.distillation import Teacher
 from swys_utils.planted import Mark, Planted, plant
@@ -227,14 +234,15 @@ class Teachers:
             return model.eval()
         what = f"{setting.id}, {name}, {setting.epochs} epochs, seed{self.seed}"
         path = setting.folder / f"{what.replace('/', ' by ')}.safetensors"
-        if path.is_file():
-            model.load_state_dict(load_file(path))
-            return model.eval()
-        kind = next(kind for kind in KINDS if kind.id == name)
-        _train(model, setting, kind, self.seed, SupervisedObjective())
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), path)
-        return model
+        with FileLock(path.with_suffix(".lock")):  # a process that trains it is waited for
+            if not path.is_file():
+                kind = next(kind for kind in KINDS if kind.id == name)
+                _train(model, setting, kind, self.seed, SupervisedObjective())
+                with replacing(path) as unfinished:
+                    save_file(model.state_dict(), unfinished)
+        model.load_state_dict(load_file(path))
+        return model.eval()
 
 
 def _build(setting: Setting, patch: int, seed: int) -> VisionTransformer:

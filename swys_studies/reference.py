@@ -59,6 +59,21 @@ def study_data(dataset: str) -> Dataset:
     return replace(data, train=data.train.head(count))
 
 
+def one_label_data(dataset: str) -> Dataset:
+    """The data of the reference set, for a study that needs one label an image.
+
+    Args:
+        dataset: name of the data set.
+
+    Raises:
+        SwysError: there are no real images, or an image can have several labels.
+    """
+    data = study_data(dataset)
+    if data.info.multi_label:
+        raise SwysError(f"'{dataset}' has several labels an image; take one like bloodmnist")
+    return data
+
+
 def _share_trained_on(dataset: str) -> float:
     """Share of the training split that the runs of a data set are trained on."""
     return TRAINED_ON.get(dataset, TRAINED_ON_ELSEWHERE)

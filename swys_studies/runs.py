@@ -175,7 +175,9 @@ def write_runs(dataset: str, folder: Path) -> None:
         folder: folder of runs.
     """
     path = CHECKPOINTS / dataset / "runs.json"
-    with FileLock(folder / "runs.lock"):  # several processes may finish a run at once
+    RUNS.mkdir(parents=True, exist_ok=True)
+    # several processes may finish a run at once, also with other folders of runs
+    with FileLock(RUNS / f"{dataset}.runs.lock"):
         entries = list(finished_runs(dataset, folder).values())
         text = json.dumps(entries)
         rounded = json.loads(text, parse_float=lambda number: round(float(number), 5))
@@ -210,6 +212,17 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
         if run_id in (todays_id(shipped_id), card_path.parent.name):
             return card_path.parent
     return None
+
+
+def with_device(before: str, device: str) -> str:
+    """The devices of a result that was measured in several sessions, separated by commas.
+
+    Args:
+        before: of what was measured before; "" where nothing was.
+        device: of what is measured now.
+    """
+    known = before.split(", ") if before else []
+    return before if device in known else ", ".join([*known, device])
 
 
 def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float] | None:

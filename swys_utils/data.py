@@ -296,8 +296,9 @@ def _checked(path: Path, arrays: dict[str, np.ndarray], info: Info) -> Dataset:
         whole_numbers = labels.dtype.kind in "iu"
         found = (images.dtype, images.shape[1:], whole_numbers, labels.shape[1:])
         if found != expected or not images.shape[0] == len(labels) > 0:
-            what = f"{split} is {found}, expected {expected}"
-            raise SwysError(f"'{path}' is not {info.name} at {info.size} px: {what}")
+            what = f"{split} has images {images.dtype} {images.shape}, labels {labels.shape}"
+            wanted = f"uint8 (N, *{image_shape}) and whole numbers (N, {columns}), N > 0"
+            raise SwysError(f"'{path}' is not {info.name} at {info.size} px: {what}; give {wanted}")
         if labels.min() < 0 or labels.max() > highest:
             raise SwysError(f"'{path}' has {split} labels outside 0..{highest}; not {info.name}")
         labels = labels.astype(np.int64)

@@ -218,7 +218,7 @@ def _list_images(folder: Path) -> tuple[tuple[str, ...], list[_ListedImage]]:
         if _subfolders(root) != class_names:
             raise SwysError(f"'{root}' has other class folders than train; make them the same")
         for label, name in enumerate(class_names):
-            for path in _image_paths(root / name):
+            for path in image_paths(root / name):
                 listed.append(_ListedImage(path, root / name, label, split))
     if not listed:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -236,8 +236,8 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(visible)
 
 
-def _image_paths(class_folder: Path) -> list[Path]:
-    """The image files of a class, sorted, without hidden ones."""
+def image_paths(class_folder: Path) -> list[Path]:
+    """The image files in a folder and below, sorted, without hidden ones."""
     paths = []
     for path in sorted(class_folder.rglob("*")):
         inner = path.relative_to(class_folder).parts

@@ -201,7 +201,7 @@ def _write_files(
             save_file(shards[name], part, metadata={"format": "pt"})
         card["files"] = [file_entry(part, name) for name, part in parts.items()]
         write_json(card_path, card)
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, SwysError):
         for part in parts.values():
             part.unlink(missing_ok=True)
         raise

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .config import SwysError, unknown
-from .data import single_labels
-from .splits import Split
+from .splits import Split, has_class
 
 PLACES = {  # row and column of its upper left corner in an image of 28 px
     "corner": (2, 2),
@@ -94,7 +93,7 @@ def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") ->
     if where not in SETS:
         raise SwysError(unknown("set of marked images", where, SETS))
     rng = np.random.default_rng(seed)
-    of_class = single_labels(split) == mark.target
+    of_class = has_class(split, mark.target)
     chances = {
         "as trained": np.where(of_class, mark.share, mark.elsewhere),
         "clean": np.zeros(len(split)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,6 +74,30 @@ def _begins_with(name: str, title: str) -> bool:
     return rest != name and not rest[:1].isalnum()
 
 
+class LivePicture:
+    """One PNG in a notebook, redrawn in place; nothing outside of a notebook."""
+
+    def __init__(self):
+        self._display = DisplayHandle()
+        self._is_shown = False
+
+    def show(self, draw: Callable[[], Figure], alt: str = "") -> None:
+        """Put a figure in place of the last one.
+
+        Args:
+            draw: makes a figure that pyplot does not know, so that it is not shown a second time.
+            alt: what it shows, for who cannot see it; "" is its title.
+        """
+        if get_ipython() is None:
+            return
+        figure = draw()
+        png = print_figure(figure, bbox_inches=None, dpi=130, base64=True)
+        metadata = {"image/png": {"alt": alt or figure.get_suptitle(), "width": 760}}
+        show = self._display.update if self._is_shown else self._display.display
+        show({"image/png": png}, metadata=metadata, raw=True)
+        self._is_shown = True
+
+
 class LiveCurve:
     """Accuracy and AUC against the time of training, redrawn in place while a model learns.
 
@@ -111,7 +135,7 @@ class LiveCurve:
         self.others = others or {}
         self.seconds = seconds
         self.history: list[dict[str, float]] = []
-        self._display = DisplayHandle()
+        self._picture = LivePicture()
 
     def __call__(self, model: nn.Module, seconds: float, step: int = 0) -> None:
         """Score the model and redraw, if it is time to; the model's mode stays as it is.
@@ -124,8 +148,7 @@ class LiveCurve:
         if not self._is_due(seconds):
             return
         self.history.append({"steps": step} | self._row(model, seconds))
-        if get_ipython() is not None:
-            self._redraw()
+        self._picture.show(self.figure)
 
     def figure(self) -> Figure:
         """The curves so far.
@@ -162,21 +185,6 @@ class LiveCurve:
         interval = self.seconds / self.looks if self.seconds else 60
         ends = last < self.seconds <= seconds
         return ends or seconds >= last + interval
-
-    def _redraw(self) -> None:
-        """Put the figure in place of the last one; its title describes it to who cannot see it."""
-        figure = self.figure()
-        png = print_figure(figure, bbox_inches=None, dpi=130, base64=True)
-        content = {"image/png": png}
-        metadata = {
-            "image/png": {
-                "alt": figure.get_suptitle(),
-                "width": 760,
-            }
-        }
-        is_first = len(self.history) == 1
-        show = self._display.display if is_first else self._display.update
-        show(content, metadata=metadata, raw=True)
 
     def _draw(self, ax: Axes, key: str) -> None:
         """Draw one score of all models over the seconds of their training."""

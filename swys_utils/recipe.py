@@ -54,7 +54,8 @@ class Recipe:
         full_tokens: share of the schedule, at its end, in which no patch token is left out.
         mixup: mix each image and its label with those of another image of the batch, by a share
             drawn from Beta(mixup, mixup) (Zhang et al. 2018); 0 is off.
-        label_smoothing: share of each label that is spread evenly over the classes.
+        label_smoothing: share of the label of each image that is spread evenly over the classes;
+            every image needs a label, and one only.
         seconds: the schedule takes this many seconds of training instead of ``epochs``; 0 is off.
     """
 

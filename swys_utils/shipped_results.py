@@ -9,7 +9,7 @@ import json
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from .config import CHECKPOINTS
+from .config import CHECKPOINTS, SwysError
 from .data import DEFAULT_DATASET
 from .models import SERIES
 
@@ -70,10 +70,15 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
 
     Returns:
         The results; their ``dataset`` says which they are of.
+
+    Raises:
+        SwysError: those of the default data set are not there.
     """
     content = read_results(dataset, "runs")
     if content is None:
-        return series_results(DEFAULT_DATASET)
+        if dataset == DEFAULT_DATASET:
+            raise SwysError(f"no runs.json below '{CHECKPOINTS}'; start Python in a clone")
+        return series_results()
     runs: dict[str, list[dict]] = {}
     few: dict[str, list[dict]] = {}
     for entry in content["runs"]:

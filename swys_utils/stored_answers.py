@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from tqdm import tqdm
 
@@ -64,9 +65,19 @@ def compute_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers
         checkpoint: as for ``teacher_answers``.
         images: uint8 (N, H, W) or (N, H, W, 3).
     """
-    device = default_device()
-    model, _ = load_checkpoint(checkpoint, device)
+    model, _ = load_checkpoint(checkpoint, default_device())
+    return answers_of(model, images)
+
+
+def answers_of(model: VisionTransformer, images: np.ndarray) -> StoredAnswers:
+    """Logits and maps of a model that is asked now.
+
+    Args:
+        model: on its device; all of it can be trained afterwards.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+    """
     teacher = Teacher(model)
+    device = next(model.parameters()).device
     bf16 = torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device))
     logits = []
     maps = []
@@ -77,6 +88,7 @@ def compute_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers
             logits.append(some_logits.cpu())
             maps.append(some_maps.cpu())
             bar.update(len(inputs))
+    model.requires_grad_(True)  # a teacher is frozen; this model may still be trained
     return StoredAnswers(torch.cat(logits), torch.cat(maps))
 
 

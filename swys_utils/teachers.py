@@ -13,12 +13,17 @@ from torch import Tensor
 from .cards import find_checkpoint
 from .config import Profile
 from .data import Dataset
-from .distillation import Teacher, as_two_classes, hide_labels
+from .distillation import as_two_classes, hide_labels
 from .models import SERIES
 from .saved_models import is_shipped, load_or_train
 from .splits import Split
-from .stored_answers import FILE_NAME, StoredAnswers, image_keys, teacher_answers
-from .vit_internals import input_batches
+from .stored_answers import (
+    FILE_NAME,
+    StoredAnswers,
+    answers_of,
+    image_keys,
+    teacher_answers,
+)
 
 FEWEST = 20  # images that keep their label, also where 1 % are fewer
 # the smaller they are, the sooner they have answered for a few thousand images
@@ -85,28 +90,6 @@ def has_stored_answers(name: str, data: Dataset, images: np.ndarray) -> bool:
     with safe_open(path, framework="np") as stored:
         known = set(stored.get_tensor("keys").tolist())
     return known.issuperset(image_keys(images))
-
-
-def answers_of(model: VisionTransformer, images: np.ndarray) -> StoredAnswers:
-    """Logits and maps of a model that is asked now.
-
-    Args:
-        model: on its device.
-        images: uint8 (N, H, W) or (N, H, W, 3).
-    """
-    teacher = Teacher(model)
-    logits = []
-    maps = []
-    for _, inputs in input_batches(
-        model,
-        images,
-        batch_size=64,
-    ):
-        some_logits, some_maps = teacher.logits_and_maps(inputs)
-        logits.append(some_logits.cpu())
-        maps.append(some_maps.cpu())
-    model.requires_grad_(True)  # a teacher is frozen; this model may still be trained
-    return StoredAnswers(torch.cat(logits), torch.cat(maps))
 
 
 def few_labelled(split: Split, share: float = 0.01) -> Split:

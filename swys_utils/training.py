@@ -68,7 +68,7 @@ def fit(
     Each epoch's randomness follows from (seed, epoch): a resumed run repeats an uninterrupted one.
 
     Args:
-        model: a timm ViT, trained in place.
+        model: a timm ViT, trained in place; at the end in eval mode, with the last epoch's weights.
         data: training and validation split.
         recipe: how it is trained.
         objective: called as ``objective(model, batch)``; None: the loss on the labels.

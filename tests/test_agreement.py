@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small import run_entry, some, vit
 
-from swys_studies import agreement, compared_maps, runs
+from swys_studies import agreement, cnn, compared_maps, deployed, fillings, inheritance, runs
 from swys_utils import explain
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
@@ -180,17 +180,20 @@ def test_maps_are_compared_for_the_class_that_the_teacher_predicts(study, teache
 
 
 def test_the_table_is_printed(study, folder, data, path, monkeypatch, capsys):
-    monkeypatch.setattr(agreement, "study_data", lambda dataset: data)
+    monkeypatch.setattr(agreement, "one_label_data", lambda dataset: data)
     rows = agreement.measure("pneumoniamnist", str(folder), str(path))
     assert rows == agreement.summary(study)
     assert as_table(rows) in capsys.readouterr().out
 
 
-def test_several_labels_an_image_are_refused(drawn_data_dir, monkeypatch):
-    several = load_dataset("chestmnist", root=drawn_data_dir)
-    monkeypatch.setattr(agreement, "study_data", lambda dataset: several)
+@pytest.mark.parametrize(
+    "study",
+    [agreement.measure, cnn.cnn, deployed.deployed, fillings.fillings, inheritance.inheritance],
+)
+def test_several_labels_an_image_are_refused(study, drawn_data_dir, monkeypatch):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
     with pytest.raises(SwysError, match="'chestmnist' has several labels an image"):
-        agreement.measure("chestmnist")
+        study("chestmnist")
 
 
 def test_what_is_known_is_not_measured_again(study, measured_again, nothing_is_measured):

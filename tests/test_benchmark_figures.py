@@ -10,6 +10,7 @@ from small import vit
 from swys_figures import benchmark as benchmark_figures
 from swys_utils.benchmark import Timing
 from swys_utils.data import Dataset, load_dataset
+from swys_utils.models import count_parameters, create_model
 
 IMAGES = np.random.default_rng(0).integers(
     0,
@@ -101,3 +102,9 @@ def test_the_number_of_an_image_stands_below_its_map():
     below = [ax.get_xlabel() for ax in figure.axes[2:]]
     assert [text.split("\n")[1] for text in below] == ["agreement 0.50", "agreement 1.00"]
     assert below[0].startswith(f"highest {MAPS[0].max():.2g}")
+
+
+@pytest.mark.parametrize("name", ["vit_base", "vit_tiny"])
+def test_the_weights_of_a_model_are_counted_without_it(name):
+    counted = count_parameters(create_model(name, 2))
+    assert benchmark_figures.parameters_of(name) == counted

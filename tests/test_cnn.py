@@ -26,7 +26,7 @@ def found(drawn_data_dir, tmp_path_factory):
     save_checkpoint(model, folder / "runs" / f"{student}.safetensors", card)
     recipe = Recipe(epochs=1, batch_size=16, warmup_epochs=1, views=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cnn, "study_data", lambda dataset: data)
+        patch.setattr(cnn, "one_label_data", lambda dataset: data)
         patch.setattr(cnn, "CHECKPOINTS", folder)
         patch.setattr(resnet, "resnet_recipe", lambda dataset: recipe)
         rows = cnn.cnn(folder=str(folder / "runs"))

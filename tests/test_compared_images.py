@@ -6,7 +6,7 @@ from PIL import Image
 
 from swys.compared_images import from_arrays, open_images
 from swys_utils.config import SwysError
-from swys_utils.image_files import read_image
+from swys_utils.image_files import image_paths, read_image
 
 
 @pytest.fixture
@@ -120,3 +120,23 @@ def test_arrays_that_are_no_images_or_labels_are_one_line(images, labels):
 def test_a_label_beyond_the_names_is_one_line():
     with pytest.raises(SwysError, match="0 to 1"):
         from_arrays(np.zeros((2, 8, 8), np.uint8), np.array([0, 2]), ["a", "b"])
+
+
+def test_splits_without_the_one_that_is_asked_for_are_no_classes(tmp_path, folder):
+    (tmp_path / "cat").rename(tmp_path / "train")
+    (tmp_path / "dog").rename(tmp_path / "val")
+    with pytest.raises(SwysError, match="train and val, but no test; give --split train"):
+        open_images(str(tmp_path), size=16)
+
+
+def test_hidden_folders_in_a_class_do_not_count(folder):
+    hidden = folder / "cat" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (folder / "cat" / "0.png").rename(hidden / "0.png")
+    assert len(image_paths(folder / "cat")) == 1
+    assert len(open_images(str(folder), size=16)) == 3
+
+
+def test_medmnist_has_no_other_sizes():
+    with pytest.raises(SwysError, match="unknown image size 100"):
+        open_images("bloodmnist", size=100)

@@ -1,5 +1,7 @@
 """What B kept of A: against itself, against shuffled weights, on few images, without labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from compare_cases import (
@@ -20,7 +22,9 @@ from jsonschema import validate
 from sklearn.metrics import roc_auc_score
 
 from swys import compare
+from swys.compared_images import from_arrays
 from swys.comparison import Effort
+from swys.gates import gates_of
 from swys.measures import rank_area, speed_row
 from swys.report_json import schema
 from swys.verdicts import CANNOT_TELL, KEPT, LOST, Bounds
@@ -290,3 +294,44 @@ def test_a_class_without_images_is_said(images):
     result = compare(brightest, brightest, images[:60], labels, NAMES, effort=FEW)
     assert any("no image of 'right'" in note for note in result.measured.notes)
     assert result.verdicts["auc"] == CANNOT_TELL
+
+
+def test_probabilities_of_several_labels_are_refused(images):
+    labels = np.eye(CLASSES, dtype=int)[labels_of(len(images))]
+
+    def after_a_sigmoid(pictures):
+        return 1 / (1 + np.exp(-brightest(pictures)))
+
+    with pytest.raises(SwysError, match="give its logits, from before the sigmoid"):
+        compare(after_a_sigmoid, brightest, images, labels, effort=FEW)
+
+
+def test_a_function_gets_grey_images_grey_also_without_patches(images):
+    seen = set()
+
+    def answer(pictures):
+        seen.add(pictures.ndim)
+        return brightest(pictures)
+
+    compare(answer, brightest, images[:8], effort=FEW)
+    assert seen == {3}
+
+
+def test_a_fixed_batch_is_not_timed_as_one_image(model, images):
+    fixed = replace(model, fixed_batch=8)
+    found = compare(fixed, model, images[:8], effort=replace(FEW, seconds=1))
+    row = found.measured.row("speed")
+    assert row.verdict == CANNOT_TELL
+    assert "A takes 8 images at once" in row.note
+
+
+def test_too_few_images_are_told_how_many_would_do(on_20_images):
+    gates = gates_of(on_20_images.measured)
+    (line,) = [gate.line for gate in gates if gate.option == "min_agreement"]
+    assert "it would take over 50 times as many images" in line
+
+
+def test_opened_images_have_labels_of_their_own(model, images):
+    opened = from_arrays(images, None, None)
+    with pytest.raises(SwysError, match="labels and class names of their own"):
+        compare(model, model, opened, labels_of(400))

@@ -172,3 +172,10 @@ def test_the_command_names_a_cause(stored, tmp_path, capsys):
 def test_a_picture_that_is_not_there_is_one_line(stored, capsys):
     assert cli.main(["doctor", stored, "nowhere.png"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_16_bit_picture_is_not_cut_off(tmp_path):
+    pixels = np.full((28, 28), 128 * 256, np.uint16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(pixels).save(path)
+    assert read_image(path, 28).abs().max() < 0.01  # the middle of -1 and 1

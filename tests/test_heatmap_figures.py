@@ -39,7 +39,10 @@ def test_the_agreement_of_an_image_stands_below_the_second_model():
 
 
 def test_the_highest_value_stands_below_each_map():
-    maps = {"Base": np.full((1, 4, 4), 0.25), "Tiny": np.full((1, 4, 4), 3.0)}
+    maps = {
+        "Base": np.full((1, 4, 4), 0.25),
+        "Tiny": np.full((1, 4, 4), 3.0),
+    }
     figure = heatmap_figures.two_rulers(IMAGES[:1], maps, maps, ["yes"])
     first_lines = [ax.get_xlabel().split("\n")[0] for ax in figure.axes]
     assert first_lines[1:3] == ["highest 0.25", "highest 3"]
@@ -106,7 +109,13 @@ def test_images_with_the_same_answers_come_by_their_weaker_map():
 
 
 def test_typical_images_come_from_little_to_much_agreement():
-    peaks = np.array([[[0.0, 1.0, 2.0]], [[2.0, 1.0, 0.0]], [[0.0, 2.0, 1.0]]])
+    peaks = np.array(
+        [
+            [[0.0, 1.0, 2.0]],
+            [[2.0, 1.0, 0.0]],
+            [[0.0, 2.0, 1.0]],
+        ]
+    )
     same = np.repeat(
         [[[0.0, 1.0, 2.0]]],
         3,

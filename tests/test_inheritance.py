@@ -84,3 +84,8 @@ def test_a_run_of_other_images_is_refused(entries):
     entries.append(entry("vit_tiny/maps/seed0", TEACHER[:3]))
     with pytest.raises(SwysError, match="3 predictions for 8 test images"):
         inheritance.inherited_by_runs(entries, LABELS)
+
+
+def test_without_base_there_is_nothing_to_inherit(entries):
+    with pytest.raises(SwysError, match="no run vit_base/labels/seed0"):
+        inheritance.inherited_by_runs(entries[1:], LABELS)

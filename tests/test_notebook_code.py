@@ -97,7 +97,12 @@ def test_the_losses_of_notebook_5_are_those_of_the_library(vit):
     page["label_loss"] = labels.loss  # as its folded cell does
     answers = torch.randn(3, 2)
     maps = torch.randn(3, 16)
-    batch = Batch(torch.rand(3, 3, 28, 28), torch.eye(2)[[0, 1, 1]], torch.arange(3), view=0)
+    batch = Batch(
+        torch.rand(3, 3, 28, 28),
+        torch.eye(2)[[0, 1, 1]],
+        torch.arange(3),
+        view=0,
+    )
     library = MapDistiller(Told(answers, maps), labels, alpha=0.7, temperature=2.0, gamma=1.0)
     _, own = page["trainable_map"](vit, batch.inputs, answers.argmax(dim=1))
     of_labels = page["loss_of_labels"](vit, batch)

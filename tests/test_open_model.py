@@ -179,7 +179,7 @@ def test_uint8_input_gets_pixels_as_they_are_and_says_so(tmp_path):
     model = RawPixels()
     pixels = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
     path = written(model, tmp_path / "m.onnx", pixels)
-    opened = open_model(path)
+    opened = open_model(path, preprocessing="mean=0.5,std=0.5")  # it normalises by itself
     with torch.no_grad():
         expected = model(torch.as_tensor(COLOUR).permute(0, 3, 1, 2)).numpy()
     assert np.allclose(opened.scores(COLOUR), expected, atol=1e-4)
@@ -246,3 +246,19 @@ def test_weights_without_a_card_say_how_they_are_given(tmp_path):
 def test_a_bare_name_of_timms_says_how_it_is_written():
     with pytest.raises(SwysError, match="write 'timm:resnet18'"):
         open_model("ResNet18")
+
+
+def test_the_classes_of_weights_are_those_of_the_last_layer(tmp_path):
+    model = torchvision.models.get_model("mobilenet_v3_small", num_classes=CLASSES)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    opened = open_model(f"torchvision:mobilenet_v3_small?weights={tmp_path / 'w.safetensors'}")
+    assert opened.scores(COLOUR).shape == (6, CLASSES)
+
+
+def test_a_vit_from_python_takes_the_preprocessing_that_is_given():
+    model = vit(classes=CLASSES, noise=0.1)
+    usual = open_model(model).scores(IMAGES)
+    same = open_model(model, preprocessing="mean=0.5,std=0.5").scores(IMAGES)
+    other = open_model(model, preprocessing="mean=0.1,std=0.5").scores(IMAGES)
+    assert np.allclose(usual, same, atol=1e-4)
+    assert not np.allclose(usual, other, atol=1e-2)

@@ -293,3 +293,7 @@ def test_the_scale_of_an_overlay_is_otherwise_that_of_the_overlay(scale):
 
 def test_a_tiny_taught_in_some_way_has_the_colour_of_the_way():
     assert plots.colour("Tiny, features") == OBJECTIVES["features"].colour
+
+
+def test_outside_of_a_notebook_no_picture_is_drawn():
+    plots.LivePicture().show(lambda: pytest.fail("drawn"))

@@ -140,6 +140,11 @@ def test_as_a_teacher_it_never_learns(model, data):
     inputs = to_model_input(data.test.images)
     before = teacher.digest
     nn.ModuleList([teacher]).train()
-    batch = Batch(inputs, torch.zeros(len(inputs), 2), torch.arange(len(inputs)), view=0)
+    batch = Batch(
+        inputs,
+        torch.zeros(len(inputs), 2),
+        torch.arange(len(inputs)),
+        view=0,
+    )
     torch.testing.assert_close(teacher(batch), teacher.logits_and_maps(inputs)[0])
     assert resnet.ResnetTeacher(model.to(memory_format=torch.contiguous_format)).digest == before

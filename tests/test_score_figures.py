@@ -65,14 +65,20 @@ def test_curves_without_a_line_where_there_is_no_auc():
 
 
 def test_runs_of_more_than_two_classes_have_no_sensitivity():
-    runs = {"Tiny": [{"recall": [0.8, 0.9]}, {"recall": [0.1, 0.2, 0.3]}, {"recall": None}]}
+    runs = {
+        "Tiny": [
+            {"recall": [0.8, 0.9]},
+            {"recall": [0.1, 0.2, 0.3]},
+            {"recall": None},
+        ]
+    }
     assert score_figures.recall_of_runs(runs) == {"Tiny": [(0.9, 0.8)]}
 
 
 def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
     probability = np.array([0.1, 0.3, 0.9, 0.7])
     sick = np.array([False, False, False, True])
-    figure = score_figures.probability_histograms({"test": (probability, sick)})
+    figure = score_figures.probability_histograms({"test": (probability, sick)}, "pneumonia")
     title = figure.axes[0].get_title(loc="left")
     assert "expects 50 of 100 sick, 25 are" in title
     heights = sum(abs(patch.get_height()) for patch in figure.axes[0].patches)

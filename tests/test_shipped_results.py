@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from swys_utils import shipped_results
+from swys_utils.config import SwysError
 
 
 def test_a_data_set_without_planted_marks_has_those_of_the_default_one():
@@ -38,3 +41,9 @@ def test_pairs_of_tinys_are_compared_answer_by_answer(tmp_path, monkeypatch):
 
 def test_planted_units_are_of_one_architecture():
     assert {unit["model"] for unit in shipped_results.planted_units()} == {"vit_tiny"}
+
+
+def test_where_nothing_is_shipped_the_reader_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
+    with pytest.raises(SwysError, match="no runs.json"):
+        shipped_results.series_results("octmnist")

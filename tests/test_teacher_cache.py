@@ -213,7 +213,12 @@ def test_the_mean_of_one_teacher_is_that_teacher():
 
 
 def test_teachers_are_asked_about_views_that_nobody_kept():
-    batch = Batch(torch.rand(3, 3, 28, 28), torch.zeros(3, 2), torch.arange(3), view=0)
+    batch = Batch(
+        torch.rand(3, 3, 28, 28),
+        torch.zeros(3, 2),
+        torch.arange(3),
+        view=0,
+    )
     models = [vit(seed=0).eval(), vit(seed=1).eval()]
     asked = AskedTeachers([Teacher(model) for model in models])
     with torch.no_grad():

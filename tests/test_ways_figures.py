@@ -86,3 +86,9 @@ def test_without_runs_the_figure_of_amounts_is_empty(monkeypatch):
     for ax in ways.by_amount().axes:
         drawn = [line for line in ax.lines if len(line.get_xdata())]
         assert drawn == []
+
+
+def test_no_curve_of_test_auc_is_cut_off():
+    _, panel = ways.by_passes(series_results()).axes
+    lowest = min(line.get_ydata().min() for line in panel.lines)
+    assert panel.get_ylim()[0] < lowest

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from swys_figures.data import show_image
+from swys_studies.reference import study_data
 from swys_utils.browser import PREDICTED, Explained
-from swys_utils.data import load_dataset
 from swys_utils.gradcam import METHODS
 from swys_utils.models import SERIES, load_checkpoint
 
@@ -26,7 +26,7 @@ MILLISECONDS = 1400  # of a frame
 
 def main() -> None:
     """Draw the frames and write them as one file."""
-    data = load_dataset("pneumoniamnist", download=False)
+    data = study_data("pneumoniamnist")  # the real images
     models = {SERIES[name].title: load_checkpoint(f"pneumoniamnist/{name}")[0] for name in NAMES}
     explained = Explained(models, data.test, data.info.class_names, LOOKED_AT, "grad_cam")
     chosen = explained.informative()[:SHOWN]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from swys_figures.data import show_image
 from swys_figures.heatmaps import typical_images
-from swys_utils.data import load_dataset
+from swys_studies.reference import study_data
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps, overlay
 from swys_utils.models import SERIES, load_checkpoint
@@ -30,7 +30,7 @@ METHODS = {"grad_cam": "what Grad-CAM marks", "occlusion": "what the answer rest
 
 def main() -> None:
     """Draw the picture and write it."""
-    data = load_dataset("pneumoniamnist", download=False)
+    data = study_data("pneumoniamnist")  # the real images
     test = data.test.head(LOOKED_AT)
     models = {name: load_checkpoint(f"pneumoniamnist/{name}")[0] for name in NAMES}
     answers = {name: predict(model, test.images).argmax(axis=1) for name, model in models.items()}

@@ -33,6 +33,7 @@ from swys_studies.planted_measures import ruler_maps
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
 from swys_studies.runs import RUNS
 from swys_utils.config import SwysError
+from swys_utils.data import Dataset
 from swys_utils.gradcam import heatmaps
 from swys_utils.planted import found
 from swys_utils.plots import use_style
@@ -42,10 +43,18 @@ DATASET = "pneumoniamnist"
 WORN_SEED = 3  # row 4 of the table in notebook 5
 
 
+def real_images() -> Dataset:
+    """The X-rays; a SwysError where only the drawn ones are there."""
+    data = planted_data(DATASET)
+    if data.info.synthetic:
+        raise SwysError("no real images; set SWYS_DATA_DIR to a folder with them")
+    return data
+
+
 def ring() -> Figure:
     """A healthy child without the ring, with it, with its corner covered, and the heatmap."""
     cheat = load_offered("A")
-    plain, ringed = turned_child(planted_data(DATASET), cheat)
+    plain, ringed = turned_child(real_images(), cheat)
     covered = ringed.copy()
     covered[:7, :7] = ringed.mean().round().astype("uint8")
     pictures = [plain, ringed, covered]
@@ -71,7 +80,7 @@ def worn_map() -> Figure:
     Log-odds have one scale for all models; Grad-CAM's values, which have no unit, one for each.
     """
     folder = RUNS / "planted" / DATASET
-    data = planted_data(DATASET)
+    data = real_images()
     setting = Setting(data, "vit_tiny", patch=4, mark="corner", epochs=2, folder=folder)
     teachers = Teachers(setting, WORN_SEED)
     taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")

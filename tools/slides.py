@@ -84,14 +84,17 @@ def fetch_reveal(folder: Path) -> None:
     command = [npm, "pack", "--silent", "--fetch-retries=1", REVEAL]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     archive_path = folder / done.stdout.split()[-1]
+    unfinished = folder / f"{REVEAL_FOLDER}.part"  # of a run that was killed while it unpacked
+    shutil.rmtree(unfinished, ignore_errors=True)
     with tarfile.open(archive_path) as archive:
         for member in archive.getmembers():
             source = archive.extractfile(member)
             if source is None or not member.name.startswith(REVEAL_PARTS):
                 continue
-            file = target / member.name.removeprefix("package/")
+            file = unfinished / member.name.removeprefix("package/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(source.read())
+    unfinished.rename(target)
     archive_path.unlink()
 
 
