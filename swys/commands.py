@@ -145,7 +145,7 @@ def explain(
     """
     data = load_dataset(dataset, size)
     network, card = load_for(ckpt_path, data)
-    part = getattr(data, split).head(images)
+    part = getattr(data, split).sample(images)
     maps = heatmaps(network, part.images, method)
     logits = predict(network, part.images)
     probabilities = metrics.probabilities(logits, data.info.task)

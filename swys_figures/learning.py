@@ -57,7 +57,7 @@ class LiveLosses(LiveCurve):
         self.looks = looks
         split = data.test if scored == "test" else data.val
         super().__init__(
-            split.head(shown),
+            split.sample(shown),
             data.info.task,
             title,
             baseline,
@@ -65,7 +65,7 @@ class LiveLosses(LiveCurve):
         )
         self.scored = {"test": "test", "val": "validation"}[scored]
         self.multi_label = data.info.multi_label
-        self.watched = self.split if scored == "val" else data.val.head(WATCHED)
+        self.watched = self.split if scored == "val" else data.val.sample(WATCHED)
         self.objective = SupervisedObjective(data.info.multi_label)
         self.classes = data.info.num_classes
         self._losses: list[Tensor] = []

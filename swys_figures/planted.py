@@ -108,7 +108,7 @@ class ShortcutCurve:
         self.mark = mark
         self.seconds = seconds
         self.history: list[dict[str, float]] = []
-        shown = data.test.head(images)
+        shown = data.test.sample(images)
         self.sets = {
             name: plant(
                 shown,
@@ -198,7 +198,7 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
         Rows for ``results.as_table``, one for the images of the class and one for all others.
     """
     name = short_name(data, mark.target)
-    shown = data.test.head(MOST_NAMED)
+    shown = data.test.sample(MOST_NAMED)
     member = has_class(shown, mark.target)
     rows = [{"images": f"truly {name}"}, {"images": f"truly not {name}"}]
     for title, where in {"without the mark": "clean", "with the mark": "everywhere"}.items():

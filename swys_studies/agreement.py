@@ -69,7 +69,7 @@ def measure(
         SwysError: no real data, several labels an image, or as ``agreement_over_runs``.
     """
     data = one_label_data(dataset)
-    data = replace(data, test=data.test.head(TEST_SAMPLE))
+    data = replace(data, test=data.test.sample(TEST_SAMPLE))
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
     study = agreement_over_runs(folder or RUNS / dataset, data, path)
     rows = summary(study)

@@ -156,7 +156,7 @@ def _train_once(run: AmountRun, data: Dataset, out: Path, path: Path) -> None:
 def _trained(run: AmountRun, data: Dataset, state_path: Path) -> dict:
     """Train one run; returns its scores."""
     recipe = amount_recipe(run, data.info.name)
-    part = replace(data, train=data.train.head(run.images), val=data.val.head(WATCHED))
+    part = replace(data, train=data.train.sample(run.images), val=data.val.sample(WATCHED))
     model = build(run.model, data, recipe, run.seed, patch_size=PATCH_SIZE)
     device = default_device()
     state = fit(model, part, recipe, seed=run.seed, device=device, state_path=state_path)

@@ -105,7 +105,7 @@ def measure(
     measured = _measured_before(path, weights, parts)
     study = {"dataset": folder, "split": "test", "weights": weights, "parts": measured}
     for part in parts:
-        sample = data.test.head(part.images)
+        sample = data.test.sample(part.images)
         known = measured.get(part.key())
         if known is None or known["images"] != len(sample):
             measured[part.key()] = _measured_now(part, sample)

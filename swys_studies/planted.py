@@ -169,7 +169,7 @@ def planted_data(dataset: str) -> Dataset:
         data = load_dataset(dataset, download=False)
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; planting needs one")
-    return replace(data, val=data.val.head(50))
+    return replace(data, val=data.val.sample(50))
 
 
 class Teachers:
@@ -189,7 +189,7 @@ class Teachers:
     @cached_property
     def explained(self) -> Planted:
         """Test images, all with the mark."""
-        sample = self.setting.data.test.head(EXPLAINED)
+        sample = self.setting.data.test.sample(EXPLAINED)
         return plant(sample, MARKS[self.setting.mark], TEST_SEED, "everywhere")
 
     def model(self, name: str) -> VisionTransformer:
@@ -323,7 +323,7 @@ def _answers(model: VisionTransformer) -> Callable[[np.ndarray], np.ndarray]:
 def _scores(setting: Setting, answer: Callable[[np.ndarray], np.ndarray]) -> dict:
     """Scores of a model on the test images."""
     data = setting.data
-    return scores(answer, data.test.head(624), MARKS[setting.mark], data.info.task, TEST_SEED)
+    return scores(answer, data.test.sample(624), MARKS[setting.mark], data.info.task, TEST_SEED)
 
 
 def read_units(path: Path) -> list[dict]:

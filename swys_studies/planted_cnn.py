@@ -87,7 +87,7 @@ def pair_of_models(setting: Setting, seed: int) -> dict[str, dict]:
     """
     data = setting.data
     mark = MARKS[setting.mark]
-    planted = plant(data.test.head(EXPLAINED), mark, TEST_SEED, "everywhere")
+    planted = plant(data.test.sample(EXPLAINED), mark, TEST_SEED, "everywhere")
     images = {HONEST: data.train, CHEAT: plant(data.train, mark).split}
     measured = {}
     honest_maps: dict[str, np.ndarray] = {}
@@ -97,7 +97,7 @@ def pair_of_models(setting: Setting, seed: int) -> dict[str, dict]:
         maps = cnn_maps(model, planted, mark.target)
         rulers = {"grad_cam": maps["grad_cam, layer4"], "occlusion": maps["occlusion, mean"]}
         honest_maps = honest_maps or rulers
-        split = data.test.head(SCORED)
+        split = data.test.sample(SCORED)
         measured[kind] = {
             "scores": scores(partial(resnet_logits, model), split, mark, data.info.task, TEST_SEED),
             "maps": where_maps_point(rulers, planted),

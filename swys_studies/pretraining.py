@@ -132,6 +132,6 @@ def _pretrain(
     recipe = replace(recipe, patch_drop=HIDDEN, full_tokens=0.0, drop_path=0.0)
     model = build(name, data, recipe, seed, **geometry)
     objective = MaskedObjective(model)
-    shown = replace(data, val=data.val.head(SCORED))
+    shown = replace(data, val=data.val.sample(SCORED))
     fit(model, shown, recipe, objective, seed=seed, device=default_device(), state_path=state_path)
     return {key: value for key, value in model.state_dict().items() if not key.startswith("head")}

@@ -56,7 +56,7 @@ def study_data(dataset: str) -> Dataset:
     if data.info.synthetic:
         raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
     count = int(_share_trained_on(dataset) * len(data.train))
-    return replace(data, train=data.train.head(count))
+    return replace(data, train=data.train.sample(count))
 
 
 def one_label_data(dataset: str) -> Dataset:
@@ -327,7 +327,7 @@ class CurveOnTest:
 
     def __init__(self, path: Path, data: Dataset, steps: int):
         self.path = path
-        self.data = replace(data, test=data.test.head(TEST_SAMPLE))
+        self.data = replace(data, test=data.test.sample(TEST_SAMPLE))
         self.steps = steps
         self.scores: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
 

@@ -52,7 +52,7 @@ def linear_logits(data: Dataset, images: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _linear_model(train: Split) -> Pipeline:
     """The trained model: pixels as one row, each standardised, one logistic regression a class."""
-    sample = train.head(TRAINING_IMAGES)
+    sample = train.sample(TRAINING_IMAGES)
     classifier = LogisticRegression(C=0.01, max_iter=100)
     model = make_pipeline(
         FunctionTransformer(_as_rows),

@@ -143,7 +143,7 @@ def train_here(
     with _turn(folder):
         if not (folder / "card.json").is_file():
             recipe = _recipe_for(name, data, profile)
-            few = replace(data, val=data.val.head(profile.eval_images))  # some have ten thousand
+            few = replace(data, val=data.val.sample(profile.eval_images))  # some have ten thousand
             model = build(name, few, recipe, patch_size=patch_size)
             state_path = folder / "state.pt"
             state = fit(model, few, recipe, objective, device=device, state_path=state_path)

@@ -52,7 +52,7 @@ class Split:
         """
         return Split(self.images[indices], self.labels[indices])
 
-    def head(self, n: int) -> Split:
+    def sample(self, n: int) -> Split:
         """A fixed random sample of the images, in the original order.
 
         Args:

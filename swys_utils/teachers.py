@@ -101,7 +101,7 @@ def few_labelled(split: Split, share: float = 0.01) -> Split:
     """
     share = min(1.0, max(share, FEWEST / len(split)))
     if split.labels.ndim == 2:
-        return split.head(round(share * len(split)))
+        return split.sample(round(share * len(split)))
     hidden = hide_labels(split, share)
     return split.take(np.flatnonzero(hidden.labels >= 0))
 

@@ -35,9 +35,9 @@ def some(data: Dataset, train: int = 48, val: int = 16, test: int = 32) -> Datas
     """A few images of each split."""
     return replace(
         data,
-        train=data.train.head(train),
-        val=data.val.head(val),
-        test=data.test.head(test),
+        train=data.train.sample(train),
+        val=data.val.sample(val),
+        test=data.test.sample(test),
     )
 
 

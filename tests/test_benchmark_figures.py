@@ -66,7 +66,7 @@ def test_no_rounding_changes_no_answer(data, model):
     before = model.head.weight.clone()
     rows = benchmark_figures.answers_by_bits(
         model,
-        data.test.head(8),
+        data.test.sample(8),
         lambda matrix, bits: matrix,
     )
     assert {row["answers that change"] for row in rows} == {"0.0%"}
@@ -75,7 +75,7 @@ def test_no_rounding_changes_no_answer(data, model):
 
 def test_other_matrices_change_answers(data, model):
     rows = benchmark_figures.answers_by_bits(
-        model, data.test.head(40), lambda matrix, bits: -matrix if bits == 2 else matrix
+        model, data.test.sample(40), lambda matrix, bits: -matrix if bits == 2 else matrix
     )
     assert rows[0]["answers that change"] == "0.0%"
     assert rows[-1]["answers that change"] != "0.0%"

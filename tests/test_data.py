@@ -78,14 +78,14 @@ def test_a_sample_is_the_same_each_time_and_keeps_the_order(blood):
 
 
 @pytest.mark.parametrize("n", [-1, -128])
-@pytest.mark.parametrize("method", ["sample_indices", "head"])
+@pytest.mark.parametrize("method", ["sample_indices", "sample"])
 def test_a_sample_of_fewer_than_none_is_refused(blood, method, n):
     with pytest.raises(SwysError, match=f"a sample of {n} images; give 1 or more, or 0 for all"):
         getattr(blood, method)(n)
 
 
 def test_head_is_the_sample(blood):
-    head = blood.head(10)
+    head = blood.sample(10)
     indices = blood.sample_indices(10)
     np.testing.assert_array_equal(head.images, blood.images[indices])
     np.testing.assert_array_equal(head.labels, blood.labels[indices])
@@ -93,7 +93,7 @@ def test_head_is_the_sample(blood):
 
 @pytest.mark.parametrize("n", [0, 128, 10**6])
 def test_head_of_all_is_the_split_itself(blood, n):
-    assert blood.head(n) is blood
+    assert blood.sample(n) is blood
 
 
 def test_images_are_taken_by_position_in_the_order_asked_for(blood):

@@ -292,9 +292,9 @@ def only_first_class(split):
 
 
 ODD_DATA = {
-    "one image": lambda data: replace(data, train=data.train.head(1)),
-    "less than a batch": lambda data: replace(data, train=data.train.head(5)),
-    "a last batch of one": lambda data: replace(data, train=data.train.head(33)),
+    "one image": lambda data: replace(data, train=data.train.sample(1)),
+    "less than a batch": lambda data: replace(data, train=data.train.sample(5)),
+    "a last batch of one": lambda data: replace(data, train=data.train.sample(33)),
     "a class missing in train": lambda data: replace(data, train=only_first_class(data.train)),
     "a class missing in val": lambda data: replace(data, val=only_first_class(data.val)),
 }

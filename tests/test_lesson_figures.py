@@ -209,7 +209,7 @@ def test_the_twin_has_a_small_teacher(data):
 
 def test_curves_of_students_have_their_names(data, model):
     curves = teaching_figures.StudentCurves(
-        data.test.head(30),
+        data.test.sample(30),
         data.info.task,
         8,
         ("line", 0.9),

@@ -112,8 +112,8 @@ def test_several_labels_an_image_are_refused(drawn_data_dir):
 def test_fewer_images_than_groups_are_refused(data):
     few = replace(
         data,
-        train=data.train.head(10),
-        val=data.val.head(10),
+        train=data.train.sample(10),
+        val=data.val.sample(10),
     )
     with pytest.raises(SwysError, match="images for 50 groups"):
         lookalikes.grouped_folds(few, groups=50)

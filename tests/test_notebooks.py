@@ -22,7 +22,7 @@ import ipywidgets
 from swys_utils.browser import GradCAMBrowser
 from swys_utils.models import load_checkpoint
 models = {"Tiny": load_checkpoint("pneumoniamnist/vit_tiny")[0]}
-browser = GradCAMBrowser(models, data.test.head(4), data.info.class_names)
+browser = GradCAMBrowser(models, data.test.sample(4), data.info.class_names)
 browser.slider.value = 2
 print(ipywidgets.__version__, "Image 2 of 4" in browser.status.value)
 """

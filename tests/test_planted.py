@@ -188,7 +188,7 @@ def test_occlusion_finds_what_a_linear_model_reads(split):
         corner = inputs[:, :, 2:5, 2:5].mean(dim=(1, 2, 3))
         return torch.stack([-corner, corner], dim=1)
 
-    four = split.head(4)
+    four = split.sample(4)
     planted = plant(four, Mark(), where="everywhere")
     maps = occlusion(reads_the_corner, planted.split.images, targets=1)
     assert found(maps, planted.mask).hits.all()

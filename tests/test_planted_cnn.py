@@ -13,7 +13,7 @@ from swys_utils.planted import plant
 @pytest.fixture(scope="module")
 def data():
     twin = planted.planted_data("twin")
-    return replace(twin, train=twin.train.head(32), test=twin.test.head(12))
+    return replace(twin, train=twin.train.sample(32), test=twin.test.sample(12))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def model():
 
 
 def test_each_layer_has_a_map_and_hiding_has_one(model, data):
-    shown = plant(data.test.head(2), planted.MARKS["corner"], where="everywhere")
+    shown = plant(data.test.sample(2), planted.MARKS["corner"], where="everywhere")
     maps = planted_cnn.cnn_maps(model, shown, target=1)
     sides = {name: values.shape for name, values in maps.items()}
     assert sides["grad_cam, layer3"] == (2, 7, 7)

@@ -68,7 +68,7 @@ def test_a_uniform_map_is_spread_over_all_patches(split):
 
 def test_a_model_agrees_with_itself(split):
     model = vit(noise=0.1, patch_size=7)
-    shown = plant(split.head(4), Mark(), where="everywhere")
+    shown = plant(split.sample(4), Mark(), where="everywhere")
     maps = planted_measures.ruler_maps(model, shown, 1)
     rows = planted_measures.compared(maps, maps)
     assert {row["agreement"] for row in rows.values()} == {1}

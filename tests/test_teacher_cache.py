@@ -138,7 +138,7 @@ def test_another_augmentation_has_another_digest(cached, cached_anew):
 
 
 def test_other_images_have_another_digest(cached, cached_anew, data):
-    fewer = replace(data, train=data.train.head(32))
+    fewer = replace(data, train=data.train.sample(32))
     assert cached_anew(data=fewer).digest != cached.digest
 
 

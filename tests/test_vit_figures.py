@@ -207,7 +207,7 @@ def test_the_auc_can_be_that_of_validation_images(data, model):
     curve = LiveLosses(data, 8, "Tiny", {}, 1, scored="val")
     curve(model, 0.0)
     assert "8 validation images" in curve.figure().get_suptitle()
-    assert np.array_equal(curve.split.images, data.val.head(8).images)
+    assert np.array_equal(curve.split.images, data.val.sample(8).images)
 
 
 def test_what_changed_since_the_lowest_validation_loss(data):

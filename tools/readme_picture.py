@@ -31,7 +31,7 @@ METHODS = {"grad_cam": "what Grad-CAM marks", "occlusion": "what the answer rest
 def main() -> None:
     """Draw the picture and write it."""
     data = study_data("pneumoniamnist")  # the real images
-    test = data.test.head(LOOKED_AT)
+    test = data.test.sample(LOOKED_AT)
     models = {name: load_checkpoint(f"pneumoniamnist/{name}")[0] for name in NAMES}
     answers = {name: predict(model, test.images).argmax(axis=1) for name, model in models.items()}
     signed = {name: heatmaps(model, test.images, signed=True) for name, model in models.items()}
