@@ -2,6 +2,7 @@
 
 import pytest
 
+from swys_figures import answer
 from swys_figures.answer import answer_figure
 from swys_utils.shipped_results import SeriesResults, read_results, series_id, series_results
 
@@ -99,3 +100,12 @@ def test_a_part_can_be_drawn_alone():
     scores = answer_figure("pneumoniamnist", parts=["scores"])
     sameness = answer_figure("pneumoniamnist", parts=["sameness"])
     assert [len(figure.axes) for figure in (scores, sameness)] == [4, 3]
+
+
+def test_several_labels_an_image_have_no_row_of_the_healthy(monkeypatch):
+    results = series_results()
+    run = {**results.runs["vit_base"][0], "recall": None}
+    several = results._replace(runs={"vit_base": [run]}, agreement={})
+    monkeypatch.setattr(answer, "series_results", lambda dataset: several)
+    (panel,) = answer_figure("chestmnist", {}, parts=["sameness"]).axes
+    assert "SAME ANSWERS?" in panel.get_ylabel()

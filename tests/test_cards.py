@@ -1,10 +1,12 @@
 """Finding checkpoints, today's and those of earlier versions, and reading their cards."""
 
 import pytest
+from small import vit
 
-from swys_utils import cards
+from swys_utils import cards, models
 from swys_utils.cards import find_checkpoint, read_card
 from swys_utils.config import CHECKPOINTS, SwysError
+from swys_utils.models import save_checkpoint
 
 CARD = {
     "model": "vit_tiny",
@@ -102,3 +104,13 @@ def test_the_card_of_a_folder_lies_in_it(tmp_path):
 def test_the_card_of_a_file_lies_beside_it(tmp_path):
     path = tmp_path / "tiny.safetensors"
     assert cards.locate(path) == (tmp_path, "tiny", tmp_path / "tiny.json")
+
+
+def test_no_new_weights_stay_where_the_card_cannot_be_written(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise SwysError("no space left")
+
+    monkeypatch.setattr(models, "write_json", full)
+    with pytest.raises(SwysError, match="no space left"):
+        save_checkpoint(vit(), tmp_path, {"model": "vit_tiny"})
+    assert list(tmp_path.iterdir()) == []

@@ -213,3 +213,9 @@ def test_maps_and_masks_are_of_the_same_images(mask):
     maps = np.ones((2, 7, 7))
     with pytest.raises(SwysError, match="2 maps and 1 masks"):
         found(maps, mask)
+
+
+def test_an_image_with_several_labels_is_of_each_of_its_classes():
+    both = Split(np.full((1, 28, 28), 100, np.uint8), np.array([[1, 1]]))
+    swapped = plant(both, Mark(target=1), where="swapped")
+    assert not marked(swapped).any()
