@@ -153,13 +153,14 @@ def explain(
     folder = Path(save_path)
     picture = folder / "overlays.png"
     try:
-        with replacing(picture) as unfinished:
-            figure.savefig(unfinished, format="png", dpi=120, bbox_inches="tight")
-        with replacing(folder / "maps.npz") as unfinished, unfinished.open("wb") as file:
-            np.savez_compressed(file, maps=maps, logits=logits, labels=part.labels)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         problem = f"cannot write to '{folder}': {error.strerror}"
         raise SwysError(f"{problem}; choose another --save_path") from None
+    with replacing(picture) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=120, bbox_inches="tight")
+    with replacing(folder / "maps.npz") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, maps=maps, logits=logits, labels=part.labels)
     strongest = maps.max(axis=(1, 2))
     empty = np.count_nonzero(strongest <= 0)
     print(f"wrote {picture} and maps.npz: {method}, {len(maps)} images, {empty} empty maps")

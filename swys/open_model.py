@@ -76,8 +76,10 @@ def _open_path(path: Path, settings: tuple[str, str]) -> OpenedModel:
         return open_local_timm(path, settings)
     _refuse_without_card(path)
     model, card = load_checkpoint(path)
+    # a report that is handed on names no folder of this machine
+    shown = Path(*path.parts[-2:]) if path.is_absolute() else path
     facts = {
-        "name": str(path),
+        "name": str(shown),
         "kind": f"{card['model']}, a checkpoint of this project",
         "num_classes": card["num_classes"],
         "size_bytes": _checkpoint_bytes(path, card),

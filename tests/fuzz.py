@@ -21,6 +21,7 @@ def worked_or_one_line(function, *args, **kwargs) -> bool:
         function(*args, **kwargs)
     except SwysError as error:
         message = str(error)
+        assert message.strip()
         assert "\n" not in message
         assert len(message) < 700
         return False

@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_data_set_is_announced(evaluated):
 
 
 def test_the_training_split_is_not_searched_for_training_images(checkpoint, capsys):
-    cli.main(["evaluate", "--ckpt_path", checkpoint, "--split", "train"])
+    assert cli.main(["evaluate", "--ckpt_path", checkpoint, "--split", "train"]) == 0
     assert "training data" not in capsys.readouterr().out
 
 

@@ -25,7 +25,7 @@ from swys import compare
 from swys.compared_images import from_arrays
 from swys.comparison import Effort
 from swys.gates import gates_of
-from swys.measures import rank_area, speed_row
+from swys.measures import maps_row, rank_area, speed_row
 from swys.report_json import schema
 from swys.verdicts import CANNOT_TELL, KEPT, LOST, Bounds
 from swys_utils.benchmark import Timing
@@ -114,7 +114,15 @@ def test_a_second_a_is_the_ceiling(model, images):
     assert result.measured.row("map").ceiling == pytest.approx(1)
 
 
-def test_chance_is_of_other_images_with_the_same_answer(against_itself):
+def test_chance_is_of_other_images_with_the_same_answer():
+    answers = labels_of(12)
+    of_answer = np.random.default_rng(0).random((CLASSES, 4, 4))
+    maps = of_answer[answers]
+    row = maps_row("map", {"A": maps, "B": maps}, answers, 0.3)
+    assert row.chance == pytest.approx(1)
+
+
+def test_chance_is_not_of_the_same_image(against_itself):
     assert against_itself.measured.row("map").chance < 0.9
 
 

@@ -67,6 +67,11 @@ def test_a_sample_has_at_most_as_many_images_as_there_are(blood):
     assert len(blood.sample_indices(10**6)) == 128
 
 
+def test_a_sample_is_random_and_that_of_stored_results(blood):
+    expected = [34, 53, 64, 66, 74, 102, 112, 117, 121, 125]
+    assert blood.sample_indices(10).tolist() == expected
+
+
 def test_a_sample_of_0_is_all(blood):
     assert blood.sample_indices(0).tolist() == list(range(128))
 
@@ -84,15 +89,15 @@ def test_a_sample_of_fewer_than_none_is_refused(blood, method, n):
         getattr(blood, method)(n)
 
 
-def test_head_is_the_sample(blood):
-    head = blood.sample(10)
+def test_a_sample_is_a_split(blood):
+    sample = blood.sample(10)
     indices = blood.sample_indices(10)
-    np.testing.assert_array_equal(head.images, blood.images[indices])
-    np.testing.assert_array_equal(head.labels, blood.labels[indices])
+    np.testing.assert_array_equal(sample.images, blood.images[indices])
+    np.testing.assert_array_equal(sample.labels, blood.labels[indices])
 
 
 @pytest.mark.parametrize("n", [0, 128, 10**6])
-def test_head_of_all_is_the_split_itself(blood, n):
+def test_a_sample_of_all_is_the_split_itself(blood, n):
     assert blood.sample(n) is blood
 
 

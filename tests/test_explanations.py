@@ -237,7 +237,7 @@ def test_nothing_of_the_shipped_models_is_measured_again(data, path, monkeypatch
     shipped = CHECKPOINTS / "pneumoniamnist" / "explanations.json"
     shutil.copy(shipped, path)
     all_images = range(624)  # as many as the real test split has
-    real = SimpleNamespace(head=lambda n: all_images[: n or 624])
+    real = SimpleNamespace(sample=lambda n: all_images[: n or 624])
     monkeypatch.setattr(
         explanations, "load_dataset", lambda *names, **options: replace(data, test=real)
     )

@@ -197,8 +197,11 @@ def test_a_server_that_is_not_there_is_one_line(serve, impatient):
         load_dataset("bloodmnist")
 
 
-def test_offline_the_default_set_says_one_line_without_a_path(monkeypatch, impatient, capfd):
+def test_offline_the_default_set_says_one_line_without_a_path(
+    monkeypatch, impatient, capfd, tmp_path
+):
     monkeypatch.delenv("SWYS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))  # medmnist's own folder is there
     monkeypatch.setitem(INFO["pneumoniamnist"], "url", "http://127.0.0.1:9/pneumoniamnist.npz")
     assert load_dataset().info.synthetic
     captured = capfd.readouterr()

@@ -200,7 +200,7 @@ def test_any_bytes_as_runs(quick_report, tmp_path_factory, content, faults):
 
 # command lines
 
-COMMANDS = ["train", "distill", "evaluate", "explain", "export", "study"]
+COMMANDS = [*cli.COMMANDS, "study"]
 STUDIES = ["report", "ship", "reference"]
 OPTIONS = [
     "--ckpt_path",

@@ -59,7 +59,9 @@ MARK = Mark()
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Dataset:
     empty = tmp_path_factory.mktemp("empty")
-    return load_dataset("pneumoniamnist", root=empty, download=False)  # the twin
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(empty))  # medmnist's own folder is there
+        return load_dataset("pneumoniamnist", root=empty, download=False)  # the twin
 
 
 @pytest.fixture(scope="module")

@@ -215,8 +215,8 @@ def test_a_folder_with_pickled_weights_is_refused(tmp_path):
     [
         ("nothing.onnx", "no file"),
         ("nothing/here", "unknown checkpoint"),
-        ("timm:resnet19", "resnet"),
-        ("torchvision:resnet19", "resnet"),
+        ("timm:resnet19", "did you mean 'resnet"),
+        ("torchvision:resnet19", "did you mean 'resnet"),
         ("timm:resnet18?pretraind", "pretrained"),
         ("timm:resnet18?weights=x.pth", "safetensors"),
         ("timm:resnet18?weights=x.safetensors", "no weights"),

@@ -87,11 +87,6 @@ def test_only_the_pixels_of_the_mask_change(split, place):
     np.testing.assert_array_equal(changed, planted.mask)
 
 
-def test_the_given_images_stay_as_they_are(split):
-    plant(split, Mark(), where="everywhere")
-    assert (split.images == 100).all()
-
-
 def test_a_mark_is_a_white_ring_around_a_black_centre(split):
     planted = plant(split, Mark(), where="everywhere")
     image = planted.split.images[0]

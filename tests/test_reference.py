@@ -346,10 +346,12 @@ def shared(drawn_data_dir, tmp_path_factory):
     }
     with log.open("a") as output:
         options["stdout"] = output
-        first, *others = [subprocess.Popen(command, **options) for _ in range(4)]
+        first = subprocess.Popen(command, **options)
         while BEGUN not in log.read_text() and first.poll() is None:
             time.sleep(0.05)
+        others = [subprocess.Popen(command, **options) for _ in range(3)]
         first.kill()
+        assert first.wait() != 0
         for other in others:
             assert other.wait() == 0
         subprocess.run(command, check=True, **options)  # what the killed one left

@@ -8,7 +8,6 @@ import pytest
 from small import run_entry, some
 
 from swys_studies import report
-from swys_studies.intervals import accuracy_interval
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES
@@ -174,43 +173,3 @@ def test_runs_of_before_are_reported(printed):
 def test_a_missing_runs_json(tmp_path):
     with pytest.raises(SwysError, match="train the set with 'swys study reference' first"):
         report.report(runs=str(tmp_path / "runs.json"))
-
-
-def width(values):
-    low, high = accuracy_interval(values)
-    return high - low
-
-
-@pytest.fixture
-def same_right():
-    """Four seeds that have the same 80 % of 500 images right."""
-    chances = np.random.default_rng(0).random(500)
-    right = chances < 0.8
-    return np.stack([right, right, right, right])
-
-
-def test_the_interval_of_equal_seeds_is_that_of_the_images(same_right):
-    standard_error = np.sqrt(0.8 * 0.2 / 500)
-    assert width(same_right) == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
-
-
-def test_the_interval_widens_with_the_spread_between_seeds(same_right):
-    chances = np.random.default_rng(1).random((4, 500))
-    varied = np.stack(
-        [
-            chances[0] < 0.6,
-            chances[1] < 0.75,
-            chances[2] < 0.85,
-            chances[3] < 1.0,
-        ]
-    )
-    assert width(varied) > 2 * width(same_right)
-
-
-def test_two_seeds_say_little():
-    first = np.full(500, 0.8)
-    second = np.full(500, 0.9)
-    low, high = accuracy_interval(np.stack([first, second]))
-    half = 12.706 * 0.05  # t quantile of one degree of freedom, standard error
-    assert low == pytest.approx(0.85 - half, abs=1e-3)
-    assert high == pytest.approx(0.85 + half, abs=1e-3)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "site"))
 pytest.importorskip("sphinx", reason="the book needs pip install -e '.[site]'")
 pytest.importorskip("myst_nb", reason="the book needs pip install -e '.[site]'")
 from build_book import TARGET, broken_links  # noqa: E402
+from setup_cell import CORE, EXTRAS  # noqa: E402
 
 pytestmark = pytest.mark.slow
 OWN_PAGES = ("demo.html", "demo/index.html")  # those of the demo have tests of their own
@@ -50,7 +51,7 @@ def search_index(pages) -> dict:
 
 
 def test_there_is_a_page_for_each_notebook(pages):
-    notebooks = sorted((ROOT / "notebooks").rglob("0*.ipynb"))
+    notebooks = CORE + EXTRAS
     names = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in notebooks}
     assert names <= set(pages)
 

@@ -27,7 +27,7 @@ def data(drawn_data_dir):
 
 @pytest.fixture(scope="module")
 def model():
-    return vit(seed=1, noise=0.02)
+    return vit(seed=1, noise=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,12 @@ def cached_anew(model, data, tmp_path):
     return cached_anew
 
 
+def assert_near(found, expected):
+    """The same but for 16 bits: bfloat16 moves maps by 3 % of their largest value."""
+    largest = expected.abs().max()
+    assert (found - expected).abs().max() < 0.1 * largest
+
+
 def test_it_answers_by_view_and_image():
     logits = torch.arange(24.0).reshape(2, 4, 3)  # 2 views of 4 images
     maps = torch.arange(32.0).reshape(2, 4, 2, 2)
@@ -76,22 +82,24 @@ def test_it_answers_by_view_and_image():
 def test_logits_are_those_of_the_teacher(cached, model, data, epoch):
     batch = next(batches(data, epoch, RECIPE))
     expected = Teacher(model)(batch)
-    torch.testing.assert_close(cached(batch), expected, rtol=0.05, atol=0.02)
+    assert_near(cached(batch), expected)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_explanations_are_those_of_the_teacher(cached, model, data, epoch):
     batch = next(batches(data, epoch, RECIPE))
     expected = Teacher(model).explain(batch)
-    torch.testing.assert_close(cached.explain(batch), expected, rtol=0.05, atol=0.02)
+    for found, wanted in zip(cached.explain(batch), expected):
+        assert_near(found, wanted)
 
 
 def test_a_teacher_that_reads_larger_images_sees_the_same_views(cached_anew, data):
-    model = vit(seed=1, noise=0.02, img_size=56)
+    model = vit(seed=1, noise=0.3, img_size=56)
     cached = cached_anew(teacher=Teacher(model))
     batch = next(batches(data, 1, RECIPE, img_size=56))
     expected = Teacher(model).explain(batch)
-    torch.testing.assert_close(cached.explain(batch), expected, rtol=0.05, atol=0.02)
+    for found, wanted in zip(cached.explain(batch), expected):
+        assert_near(found, wanted)
 
 
 def test_views_that_were_computed_are_read(cached, model, data, folder, monkeypatch):
@@ -123,7 +131,7 @@ def test_it_has_the_grid_of_its_teacher(cached):
 
 
 def test_the_same_teacher_has_the_same_digest(cached, cached_anew):
-    same = vit(seed=1, noise=0.02)
+    same = vit(seed=1, noise=0.3)
     assert cached_anew(teacher=Teacher(same)).digest == cached.digest
 
 

@@ -80,6 +80,13 @@ def test_the_test_split_is_not_shown_unless_asked_for(study, capsys):
     assert "test AUC" not in capsys.readouterr().out
 
 
+def test_the_test_split_is_shown_when_it_is_asked_for(study, capsys):
+    run(study, only="plain")
+    capsys.readouterr()
+    run(study, only="none", test=True)
+    assert "test AUC" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_trials_of_another_fold_are_not_compared(study, capsys):
     run(study, fold=0, only="plain")
     run(study, fold=1, only="slow")

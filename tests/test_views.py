@@ -384,6 +384,7 @@ def test_an_image_and_its_label_are_mixed_by_the_same_share(data):
     )
     change = plain.targets.roll(1, 0) - plain.targets
     share = ((mixed.targets - plain.targets) * change).sum() / change.square().sum()
+    assert 0 < share < 1
     expected = torch.lerp(
         plain.inputs,
         plain.inputs.roll(1, 0),

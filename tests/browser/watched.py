@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from swys_utils.config import BUILD
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SITE = BUILD / "site"
 SCREENSHOTS = BUILD / "browser"  # to look at
 # By axe-core: what a reader with a screen reader stumbles over.
