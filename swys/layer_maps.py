@@ -89,7 +89,7 @@ def grad_cam_at_layer(
 
     def keep(module, args, output):
         outputs.append(output.detach().requires_grad_())
-        return outputs[-1]
+        return outputs[-1].clone()  # which a layer that works in place may change
 
     module = named_layer(model, layer)
     with evaluation_mode(model), torch.enable_grad(), module.register_forward_hook(keep):
@@ -211,17 +211,32 @@ def find_layer(model: nn.Module, forward: Forward, inputs: Tensor) -> str:
     Raises:
         SwysError: there is none.
     """
-    norms: list[str] = []
-    others: list[str] = []
+    outputs = _outputs(model, forward, inputs)
+    tokens = {shape[1] for _, _, shape in outputs if len(shape) == 3}
+    norms = []
+    grids = []
+    for name, module, shape in outputs:
+        if not _has_positions(shape):
+            continue
+        if isinstance(module, nn.LayerNorm) and _is_before_attention(name):
+            norms.append(name)
+        elif len(shape) == 4 and not _is_attention(shape, tokens):
+            grids.append(name)
+    if not norms and not grids:
+        raise SwysError("no layer has positions, so there is nothing to draw; see occlusion")
+    return (norms or grids)[-1]
+
+
+def _outputs(
+    model: nn.Module, forward: Forward, inputs: Tensor
+) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Name, module and shape of each tensor that leaves a layer, in the order of the answer."""
+    found = []
 
     def watch(name: str) -> Callable:
         def keep(module, args, output):
-            if not isinstance(output, Tensor) or not _has_positions(tuple(output.shape)):
-                return
-            if isinstance(module, nn.LayerNorm) and _is_before_attention(name):
-                norms.append(name)
-            elif output.ndim == 4:
-                others.append(name)
+            if isinstance(output, Tensor):
+                found.append((name, module, tuple(output.shape)))
 
         return keep
 
@@ -235,9 +250,12 @@ def find_layer(model: nn.Module, forward: Forward, inputs: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    if not norms and not others:
-        raise SwysError("no layer has positions, so there is nothing to draw; see occlusion")
-    return (norms or others)[-1]
+    return found
+
+
+def _is_attention(shape: tuple[int, ...], tokens: set[int]) -> bool:
+    """Whether an output (B, heads, N, N) is a matrix of attention between N tokens."""
+    return shape[2] == shape[3] and shape[2] in tokens
 
 
 def _is_before_attention(name: str) -> bool:

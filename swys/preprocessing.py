@@ -20,6 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode}
 # Pillow's numbers for the ways to resize, as preprocessor_config.json has them
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+CONVNEXT_WHOLE = 384  # px: from here on ConvNextImageProcessor does not crop, whatever it stores
 LARGEST_SIDE = 4096  # px; what is larger is a mistake in a configuration
 SMALLEST_CROP = 0.05
 
@@ -143,13 +144,19 @@ def from_image_processor(config: Mapping[str, Any]) -> Preprocessing:
         resized = _side(config["size"])
         size = _side(config["crop_size"]) if config.get("do_center_crop") else resized
         crop = config.get("crop_pct") or size / resized
+        kind = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
+        if "ConvNext" in kind and size >= CONVNEXT_WHOLE:
+            crop = 1.0
         if not config.get("do_normalize", True):
             config = {**config, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+        # what a value is multiplied by before the mean is taken off; ours lie between 0 and 1
+        factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+        scale = 255 * factor
         return checked(
             Preprocessing(
                 size=size,
-                mean=tuple(config["image_mean"]),
-                std=tuple(config["image_std"]),
+                mean=tuple(value / scale for value in config["image_mean"]),
+                std=tuple(value / scale for value in config["image_std"]),
                 interpolation=RESAMPLING[config.get("resample", 2)],
                 crop=crop,
                 source="preprocessor_config.json",
@@ -165,7 +172,11 @@ def from_image_processor(config: Mapping[str, Any]) -> Preprocessing:
 def _side(size: Any) -> int:
     """The side of a square in one of Hugging Face's three ways to say it."""
     if isinstance(size, Mapping):
-        return int(size.get("shortest_edge") or size["height"])
+        edge = size.get("shortest_edge")
+        if not edge and size["height"] != size["width"]:
+            sides = f"{size['height']} x {size['width']}"
+            raise SwysError(f"the model reads {sides} px; only squares can be compared")
+        return int(edge or size["height"])
     return int(size)
 
 

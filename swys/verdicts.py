@@ -135,9 +135,22 @@ def not_narrower(value: float, interval: Interval, count: int, span: float) -> E
     Returns:
         The estimate; unknown where the value is nan.
     """
+    return no_closer(value, interval, span * unseen_share(count))
+
+
+def no_closer(value: float, interval: Interval, reach: float) -> Estimate:
+    """An estimate whose interval reaches at least so far to both sides.
+
+    Args:
+        value: the figure, at most 1 and at least -1.
+        interval: by resampling.
+        reach: from the figure to each end, at least.
+
+    Returns:
+        The estimate; unknown where the value is nan.
+    """
     if math.isnan(value):
         return UNKNOWN
-    reach = span * unseen_share(count)
     low = min(_number(interval[0], value), value - reach)
     high = max(_number(interval[1], value), value + reach)
     return Estimate(value, max(low, -1.0), min(high, 1.0))

@@ -105,11 +105,13 @@ def same_top(maps_a: np.ndarray, maps_b: np.ndarray) -> float:
 
     Args:
         maps_a: float (N, gh, gw).
-        maps_b: float (N, gh, gw), of the same grid; images with nan are left out.
+        maps_b: float (N, gh, gw), of the same grid; images with nan, or where one of the maps is
+            constant, are left out.
     """
     rows_a = maps_a.reshape(len(maps_a), -1)
     rows_b = maps_b.reshape(len(maps_b), -1)
     known = ~np.isnan(rows_a).any(axis=1) & ~np.isnan(rows_b).any(axis=1)
+    known &= (np.ptp(rows_a, axis=1) > 0) & (np.ptp(rows_b, axis=1) > 0)
     same = rows_a[known].argmax(axis=1) == rows_b[known].argmax(axis=1)
     return float(same.mean())
 

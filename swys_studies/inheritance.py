@@ -115,8 +115,13 @@ def in_common(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray) -> d
         ``same_answer``: share of the images; ``inherited``: of the teacher's errors, the share that
         the student repeats, same wrong answer; ``by_chance``: the same of a model that gives this
         answer to images of this label as often, but to any of them.
+
+    Raises:
+        SwysError: the teacher makes no error.
     """
     wrong = teacher != labels
+    if not wrong.any():
+        raise SwysError("the teacher makes no error, so none can be inherited")
     by_chance = []
     for label, answer in zip(labels[wrong], teacher[wrong]):
         by_chance.append((student[labels == label] == answer).mean())

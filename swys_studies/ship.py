@@ -9,10 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from swys_utils.config import CHECKPOINTS, SwysError, write_json
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from swys_utils.config import CHECKPOINTS, SwysError, replacing, write_json
 from swys_utils.data import Dataset, load_dataset
 from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint
+from swys_utils.stored_answers import answers_path, compute_answers, image_keys
 from swys_utils.training import predict
 
 
@@ -62,6 +67,30 @@ def ship(
     write_json(folder / "card.json", card)
     print(f"{checkpoint_id}: {card['stored']}")
     return card
+
+
+def store_answers(checkpoint: str | Path, images: np.ndarray) -> Path:
+    """Ask a checkpoint, and keep its answers beside it, 16 bits each.
+
+    Args:
+        checkpoint: a folder, or an id below checkpoints/.
+        images: uint8 (N, H, W) or (N, H, W, 3); of equal images one is kept.
+
+    Returns:
+        The file that was written.
+    """
+    keys = np.array(image_keys(images))
+    unique, first = np.unique(keys, return_index=True)
+    answers = compute_answers(checkpoint, images[first])
+    path = answers_path(checkpoint)
+    tensors = {
+        "keys": torch.as_tensor(unique),
+        "logits": answers.logits.half(),
+        "maps": answers.maps.half(),
+    }
+    with replacing(path) as part:
+        save_file(tensors, part)
+    return path
 
 
 def score_stored(folder: Path, data: Dataset) -> dict:

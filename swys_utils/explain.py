@@ -50,9 +50,13 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
         counts = f"{len(maps_a)} maps against {len(maps_b)}"
         raise SwysError(f"{counts}; give maps of the same images in the same order")
     coarser_grid = np.minimum(maps_a.shape[1:], maps_b.shape[1:]).tolist()
-    a = F.adaptive_avg_pool2d(torch.as_tensor(maps_a).float(), coarser_grid)
-    b = F.adaptive_avg_pool2d(torch.as_tensor(maps_b).float(), coarser_grid)
-    return _rank_correlation(a.numpy(), b.numpy())
+    return _rank_correlation(_averaged(maps_a, coarser_grid), _averaged(maps_b, coarser_grid))
+
+
+def _averaged(maps: np.ndarray, grid: list[int]) -> np.ndarray:
+    """Maps averaged down to a grid, each less its first value: so a constant map stays constant."""
+    values = torch.as_tensor(maps).float()
+    return F.adaptive_avg_pool2d(values - values[:, :1, :1], grid).numpy()
 
 
 def shuffled(maps: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:

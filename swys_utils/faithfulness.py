@@ -90,7 +90,7 @@ def deletion_insertion(
     Args:
         model: a timm ViT.
         images: as for ``heatmaps``.
-        maps: (N, gh, gw). Values that are equal, and so all of an empty map, get a random order.
+        maps: (N, gh, gw). Equal values, and so all of an empty map, get a random order.
         targets: as for ``heatmaps``; None for the class that is predicted on the whole image.
         steps: number of equal steps from no token to all; each costs two forward passes.
         multi_label: the model's labels are not exclusive, so a probability is a sigmoid of its
@@ -99,7 +99,8 @@ def deletion_insertion(
     Returns:
         Both curves of each image.
     """
-    count, height, width = maps.shape
+    count = len(images)
+    _, height, width = maps.shape
     tokens = height * width
     ranks = _ranks(maps)
     fractions = np.linspace(0, 1, steps + 1)

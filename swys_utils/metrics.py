@@ -67,7 +67,8 @@ def evaluate(
     """Accuracy and AUC as ``medmnist.Evaluator`` computes them, ECE, and their 95 % intervals.
 
     Accuracy's interval is Wilson's (of several labels: bootstrap over images); AUC's and ECE's are
-    bootstrap over images.
+    bootstrap over images. With few images an ECE is too high, which its interval does not mend; and
+    the interval of AUC is too narrow where a class has but a few.
 
     Args:
         logits: float (N, C).
@@ -203,7 +204,7 @@ def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         A fraction; 0 is perfect.
     """
-    preds = torch.as_tensor(scores)
+    preds = torch.as_tensor(scores).clamp(max=1 - 2**-24)  # 1 would have a bin of its own
     target = torch.as_tensor(labels)
     if target.ndim == 2:
         # each label of each image is an answer of its own

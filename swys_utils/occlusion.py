@@ -148,7 +148,7 @@ def lost_without(
     logits = torch.cat([torch.as_tensor(answer).float() for answer in answers])
     chosen = explained_classes(logits[:1], target).expand(len(logits), 1)
     odds = logits.gather(1, chosen)[:, 0]
-    if not multi_label:
+    if not multi_label and logits.shape[1] > 1:
         others = logits.scatter(1, chosen, -torch.inf)
         odds = odds - others.logsumexp(dim=1)
     return odds[0] - odds[1:]

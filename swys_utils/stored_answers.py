@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from tqdm import tqdm
 
 from .cards import find_checkpoint, locate
-from .config import default_device, fast_bf16, replacing
+from .config import default_device, fast_bf16
 from .distillation import Teacher
 from .models import load_checkpoint
 from .vit_internals import input_batches
@@ -48,7 +48,7 @@ def teacher_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers
     Raises:
         SwysError: as ``load_checkpoint`` does, where answers have to be computed.
     """
-    path = _answers_path(checkpoint)
+    path = answers_path(checkpoint)
     if path.is_file():
         stored = load_file(path)
         row_of = {int(key): row for row, key in enumerate(stored["keys"])}
@@ -92,30 +92,6 @@ def answers_of(model: VisionTransformer, images: np.ndarray) -> StoredAnswers:
     return StoredAnswers(torch.cat(logits), torch.cat(maps))
 
 
-def store_answers(checkpoint: str | Path, images: np.ndarray) -> Path:
-    """Ask a checkpoint, and keep its answers beside it, 16 bits each.
-
-    Args:
-        checkpoint: as for ``teacher_answers``.
-        images: uint8 (N, H, W) or (N, H, W, 3); of equal images one is kept.
-
-    Returns:
-        The file that was written.
-    """
-    keys = np.array(image_keys(images))
-    unique, first = np.unique(keys, return_index=True)
-    answers = compute_answers(checkpoint, images[first])
-    path = _answers_path(checkpoint)
-    tensors = {
-        "keys": torch.as_tensor(unique),
-        "logits": answers.logits.half(),
-        "maps": answers.maps.half(),
-    }
-    with replacing(path) as part:
-        save_file(tensors, part)
-    return path
-
-
 def image_keys(images: np.ndarray) -> list[int]:
     """A number of 63 bits for each image, from the sha256 of its pixels.
 
@@ -129,6 +105,11 @@ def image_keys(images: np.ndarray) -> list[int]:
     return keys
 
 
-def _answers_path(checkpoint: str | Path) -> Path:
+def answers_path(checkpoint: str | Path) -> Path:
+    """Where the answers of a checkpoint are stored.
+
+    Args:
+        checkpoint: as for ``teacher_answers``.
+    """
     folder, _, _ = locate(find_checkpoint(checkpoint))
     return folder / FILE_NAME

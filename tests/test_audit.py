@@ -137,7 +137,15 @@ def test_one_patch_turns_the_healthy_and_another_does_not(fourth):
     assert after < before + 20
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 3), (5, 2), (1, 0), (2, 5)])
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        (0, 3),
+        (5, 2),
+        (1, 0),
+        (2, 5),
+    ],
+)
 def test_a_patch_that_is_not_there_is_refused(fourth, row, column):
     with pytest.raises(SwysError, match="from 1 to 4"):
         fourth.paste(row, column)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swys_studies.compared_maps import compare, part_of
+from swys_studies.compared_maps import compare, part_of, same_top
 
 
 @pytest.fixture
@@ -60,3 +60,12 @@ def test_an_image_without_another_of_its_class_does_not_count_for_chance(rng):
 def test_hiding_is_asked_about_every_fourth_image():
     assert part_of("occlusion") == slice(None, None, 4)
     assert part_of("grad_cam") == slice(None, None, 1)
+
+
+def test_a_constant_map_has_no_highest_patch():
+    maps = np.zeros((2, 1, 2))
+    maps[0, 0, 0] = 1
+    assert same_top(maps, maps) == 1
+    other = maps.copy()
+    other[0, 0, 1] = 2
+    assert same_top(maps, other) == 0

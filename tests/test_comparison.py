@@ -34,7 +34,7 @@ from swys_utils.config import SwysError
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return images_of(labels_of(400))
+    return images_of(labels_of(600))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_without_labels_there_is_everything_but_accuracy(model, images):
 
 
 def test_what_has_no_map_leaves_the_rest_of_the_report(images):
-    result = compare(brightest, brightest, images, labels_of(400), NAMES, effort=FEW)
+    result = compare(brightest, brightest, images, labels_of(600), NAMES, effort=FEW)
     assert not result.measured.row("map").measured
     assert result.measured.row("occlusion").measured
 
@@ -342,4 +342,16 @@ def test_too_few_images_are_told_how_many_would_do(on_20_images):
 def test_opened_images_have_labels_of_their_own(model, images):
     opened = from_arrays(images, None, None)
     with pytest.raises(SwysError, match="labels and class names of their own"):
-        compare(model, model, opened, labels_of(400))
+        compare(model, model, opened, labels_of(600))
+
+
+def test_the_auc_of_few_sick_cannot_tell(images):
+    labels = np.zeros(len(images), int)
+    labels[0] = 1
+
+    def answer(pictures):
+        evidence = (pictures == images[0]).mean(axis=(1, 2))
+        return np.stack([-evidence, evidence], axis=1)
+
+    found = compare(answer, answer, images, labels, effort=FEW)
+    assert found.verdicts["auc"] == CANNOT_TELL

@@ -30,12 +30,18 @@ def game(data):
 
 
 def test_a_class_among_single_labels():
-    split = Split(np.zeros((3, 28, 28), np.uint8), np.array([0, 1, 1]))
+    split = Split(
+        np.zeros((3, 28, 28), np.uint8),
+        np.array([0, 1, 1]),
+    )
     assert has_class(split, 1).tolist() == [False, True, True]
 
 
 def test_a_class_among_several_labels():
-    split = Split(np.zeros((2, 28, 28), np.uint8), np.array([[1, 0], [1, 1]]))
+    split = Split(
+        np.zeros((2, 28, 28), np.uint8),
+        np.array([[1, 0], [1, 1]]),
+    )
     assert has_class(split, 1).tolist() == [False, True]
 
 

@@ -207,3 +207,9 @@ def test_the_class_that_the_trained_model_predicts_is_explained(model, images):
     randomisation_check(model, images, spy)
     for classes in targets:
         assert classes == targets[0]
+
+
+def test_a_constant_map_agrees_with_nothing_also_when_it_is_averaged():
+    constant = np.full((1, 24, 24), 0.1)
+    other = np.random.default_rng(0).random((1, 7, 7))
+    assert np.isnan(agreement(constant, other)).all()

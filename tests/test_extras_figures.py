@@ -111,7 +111,10 @@ def test_the_diagonal_of_a_class_table_has_numbers_but_no_colour():
 
 
 def test_soft_targets_are_drawn_once_for_each_temperature():
-    softened = {1: np.array([0.6, 0.3, 0.1]), 2: np.array([0.5, 0.3, 0.2])}
+    softened = {
+        1: np.array([0.6, 0.3, 0.1]),
+        2: np.array([0.5, 0.3, 0.2]),
+    }
     figure = extras_figures.soft_targets_figure(IMAGES[0], MAPS[:2], ["a", "b", "c"], softened)
     labels = [line.get_label() for line in figure.axes[-1].lines]
     assert labels == ["T = 1", "T = 2"]

@@ -89,3 +89,8 @@ def test_a_run_of_other_images_is_refused(entries):
 def test_without_base_there_is_nothing_to_inherit(entries):
     with pytest.raises(SwysError, match="no run vit_base/labels/seed0"):
         inheritance.inherited_by_runs(entries[1:], LABELS)
+
+
+def test_a_teacher_without_errors_hands_on_none():
+    with pytest.raises(SwysError, match="makes no error"):
+        inheritance.in_common(LABELS, TEACHER, LABELS)

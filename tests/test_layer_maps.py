@@ -127,3 +127,40 @@ def test_what_cannot_be_explained_says_why(model, layer, told):
 def test_one_position_is_no_map():
     with pytest.raises(SwysError, match="1 x 1"):
         as_positions(torch.zeros(1, 8, 1, 1), "layer4")
+
+
+def test_a_layer_that_works_in_place_may_follow():
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 4, 3, padding=1)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+    inputs = torch.randn(2, 3, 28, 28)
+    maps = []
+    for in_place in (True, False):
+        model = nn.Sequential(first, nn.ReLU(inplace=in_place), head)
+        maps.append(grad_cam_at_layer(model, model, "0", inputs, [0, 1]))
+    torch.testing.assert_close(maps[0], maps[1])
+
+
+class OneHead(nn.Module):
+    """Attention between sixteen tokens, whose matrix leaves a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 7, stride=7)
+        self.to_tokens = nn.Flatten(2)
+        self.softmax = nn.Softmax(dim=-1)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, pixels):
+        tokens = self.to_tokens(self.embed(pixels)).transpose(1, 2)
+        tokens = nn.functional.layer_norm(tokens, (8,))
+        tokens = self.norm(tokens) if hasattr(self, "norm") else tokens
+        attention = self.softmax((tokens @ tokens.transpose(1, 2))[:, None])
+        return self.fc((attention[:, 0] @ tokens).mean(dim=1))
+
+
+def test_a_matrix_of_attention_is_no_picture():
+    model = OneHead()
+    model.norm = nn.Identity()  # what leaves it has a row for each token
+    inputs = torch.randn(1, 3, 28, 28)
+    assert find_layer(model, model, inputs) == "embed"

@@ -287,7 +287,14 @@ def answers_of(model):
     return predict
 
 
-@pytest.mark.parametrize(("percent", "shade"), [(88, "#B00020"), (45, "#B36B00"), (3, "black")])
+@pytest.mark.parametrize(
+    ("percent", "shade"),
+    [
+        (88, "#B00020"),
+        (45, "#B36B00"),
+        (3, "black"),
+    ],
+)
 def test_models_that_obey_are_red(percent, shade):
     assert teaching_figures._by_obedience(percent) == shade
 

@@ -307,3 +307,12 @@ def test_of_several_labels_each_has_its_own_certainty():
     sure, right = certainty(np.array([[0.3, 0.7]]), np.array([[1, 0]]))
     assert sure.tolist() == [0.3, 0.7]
     assert right.tolist() == [True, False]
+
+
+def test_a_certainty_that_rounds_to_1_has_no_bin_of_its_own():
+    labels = np.array([1] * 40 + [0] * 10 + [1] * 50)
+    errors = []
+    for margin in (17, 18):
+        logits = np.array([[0, margin]] * 50 + [[0, 3]] * 50, float)
+        errors.append(calibration_error(probabilities(logits, "binary-class"), labels))
+    assert errors[0] == pytest.approx(errors[1], abs=1e-4)

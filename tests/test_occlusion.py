@@ -220,3 +220,13 @@ def test_what_cannot_be_hidden_is_one_line(images, change, message):
 def test_a_token_is_as_large_as_the_vits_patch(model, images):
     with pytest.raises(SwysError, match="leave out patch"):
         occlusion(model, images, patch=14, fill="token")
+
+
+def test_a_single_logit_is_explained_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+
+    def one_logit(inputs):
+        return inputs.mean(dim=(1, 2, 3))[:, None]
+
+    (lost,) = occlusion(one_logit, image[None], patch=7)
+    assert np.isfinite(lost).all()

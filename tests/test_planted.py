@@ -124,7 +124,14 @@ def test_a_faint_texture_is_everywhere_and_faint(split):
     assert values.tolist() == [90, 116]
 
 
-@pytest.mark.parametrize(("side", "width"), [(28, 3), (64, 6), (224, 24)])
+@pytest.mark.parametrize(
+    ("side", "width"),
+    [
+        (28, 3),
+        (64, 6),
+        (224, 24),
+    ],
+)
 def test_a_mark_grows_with_the_image(side, width):
     split = colour_split(side, 2)
     mask = plant(split, Mark(), where="everywhere").mask

@@ -70,3 +70,34 @@ def test_normalised_values_have_mean_and_deviation_taken_out():
     prepare = Preprocessing(size=2, mean=(0.5,), std=(0.25,))
     pixels = prepare(white)
     assert torch.allclose(pixels, torch.full((1, 1, 2, 2), 2.0))
+
+
+CONFIG = {"size": 224, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+
+
+def test_a_processor_that_does_not_rescale_has_its_mean_of_255():
+    found = from_image_processor(
+        {
+            "size": 224,
+            "do_rescale": False,
+            "image_mean": [127.5] * 3,
+            "image_std": [63.75] * 3,
+        }
+    )
+    assert found.mean == (0.5, 0.5, 0.5)
+    assert found.std == (0.25, 0.25, 0.25)
+
+
+def test_a_processor_of_rectangles_is_refused():
+    with pytest.raises(SwysError, match="224 x 448 px; only squares"):
+        from_image_processor(CONFIG | {"size": {"height": 224, "width": 448}})
+
+
+@pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (384, 1.0)])
+def test_convnext_crops_small_images_only(side, crop):
+    config = CONFIG | {
+        "size": {"shortest_edge": side},
+        "crop_pct": 0.875,
+        "image_processor_type": "ConvNextImageProcessor",
+    }
+    assert from_image_processor(config).crop == crop

@@ -9,7 +9,14 @@ from swys_utils.metrics import evaluate
 
 @pytest.fixture
 def score():
-    logits = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 0.0], [1.0, 0.0]])
+    logits = np.array(
+        [
+            [2.0, 0.0],
+            [0.0, 2.0],
+            [1.0, 0.0],
+            [1.0, 0.0],
+        ]
+    )
     return evaluate(
         logits,
         np.array([0, 1, 0, 1]),

@@ -5,13 +5,14 @@ import pytest
 import torch
 from small import vit
 
+from swys_studies.ship import store_answers
 from swys_utils import stored_answers
 from swys_utils.models import save_checkpoint
 from swys_utils.stored_answers import (
     StoredAnswers,
+    answers_path,
     compute_answers,
     image_keys,
-    store_answers,
     teacher_answers,
 )
 
@@ -67,6 +68,7 @@ def test_nothing_stored_is_computed(checkpoint, images):
 def test_equal_images_are_stored_once(checkpoint, images):
     twice = np.concatenate([images, images])
     once = store_answers(checkpoint, images).stat().st_size
+    assert answers_path(checkpoint).stat().st_size == once
     assert store_answers(checkpoint, twice).stat().st_size == once
     assert len(teacher_answers(checkpoint, twice).logits) == 12
 

@@ -106,7 +106,14 @@ def test_no_value_is_unknown():
     assert np.isnan(mean_estimate(np.array([np.nan]), span=2).value)
 
 
-@pytest.mark.parametrize("bound", [{"max_drop": -1}, {"min_map": 2}, {"min_agreement": np.nan}])
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"max_drop": -1},
+        {"min_map": 2},
+        {"min_agreement": np.nan},
+    ],
+)
 def test_an_impossible_bound_is_refused(bound):
     (name,) = bound
     with pytest.raises(SwysError, match=name):
