@@ -44,7 +44,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def against_itself(model, images):
-    return compare(model, model, images, mostly_right(model, images), NAMES, effort=QUICK)
+    labels = mostly_right(model, images)
+    bounds = Bounds(max_drop=3)  # two of the three classes have some fifty images
+    return compare(model, model, images, labels, NAMES, bounds=bounds, effort=QUICK)
 
 
 @pytest.fixture(scope="module")
