@@ -94,7 +94,8 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
-        by_chance: of ``answers_by_chance``; whether answers are kept is counted from there.
+        by_chance: of ``answers_by_chance``; whether answers are kept is counted from there, and
+            not said where it is 0, unknown.
     """
     bets = read_bets("kept")
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
@@ -107,10 +108,13 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
     }
     rows = []
     for question, (words, tiny, base, tinys) in found.items():
+        verdict = _verdict(tiny, base, by_chance if question == KEPT[1] else 0)
+        if question == KEPT[1] and not by_chance:
+            verdict = ""  # counted from nought, any share of equal answers is nearly all
         row = {
             "of Base's": question.removeprefix("its ").removeprefix("the "),
             "your bet": bets.get(question, OPEN),
-            "it keeps": _verdict(tiny, base, by_chance if question == KEPT[1] else 0),
+            "it keeps": verdict,
             "in %": words,
             "Tiny": _percent(tiny),
             "second Base": _percent(base),

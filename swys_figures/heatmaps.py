@@ -42,7 +42,7 @@ def knowing_models(trained: Mapping[str, SavedModel]) -> dict[str, VisionTransfo
     for name, saved in trained.items():
         last = saved.card["history"][-1]
         auc = last.get("val_auc", last.get("auc", 1.0))
-        if auc >= MIN_AUC:
+        if np.isnan(auc) or auc >= MIN_AUC:  # nan: too few images to tell
             kept[name] = saved.model
             continue
         print(f"{name} has AUC {auc:.2f} after its short training: it has learned hardly more than")

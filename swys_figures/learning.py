@@ -190,7 +190,7 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
     Args:
         runs: of one model, entries of runs.json, scored after the same epochs: "history" has rows
             with "epoch", "val_auc" and "test_auc"; rows without the last are left out.
-        line: test AUC of the linear model.
+        line: test AUC of the linear model; nan leaves it out.
 
     Returns:
         A figure with the test curves solid, the validation curves dashed.
@@ -209,15 +209,16 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
     ends = {
         "validation": (validation[-1], "black"),
         "test": (test[-1], "black"),
-        "linear model, test": (line, "black"),
     }
-    ax.hlines(
-        line,
-        epochs[0],
-        epochs[-1],
-        color="black",
-        linestyle=":",
-    )
+    if np.isfinite(line):
+        ends["linear model, test"] = (line, "black")
+        ax.hlines(
+            line,
+            epochs[0],
+            epochs[-1],
+            color="black",
+            linestyle=":",
+        )
     ax.set(xlabel="times through the training images", ylabel="AUC")
     low, high = ax.get_ylim()
     middle = len(epochs) // 2

@@ -95,7 +95,8 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("test AUC")
     if np.isfinite(line):  # some images have only one class, and no AUC
-        axes[0].set_ylim(LOWEST_AUC, max(line + 0.04, axes[0].get_ylim()[1] + 0.01))
+        top = max(line + 0.04, axes[0].get_ylim()[1] + 0.01)
+        axes[0].set_ylim(min(LOWEST_AUC, top - 0.2), top)
         right = axes[0].get_xlim()[1]
         axes[0].text(right, line - 0.004, "linear model", ha="right", va="top")
     return figure
@@ -144,10 +145,23 @@ def roc_figure(
     ax.set(
         xlabel="healthy who are called sick (%): 100 - specificity",
         ylabel="sick who are found (%): sensitivity",
-        xlim=(0, 45),
-        ylim=(70, 101),
+        xlim=(0, max(45, 10 + max(100 * (1 - cleared) for _, cleared in at_half.values()))),
+        ylim=(min(70, min(100 * found for found, _ in at_half.values()) - 10), 101),
     )
     return figure
+
+
+def right_about(correct: np.ndarray, label: int) -> np.ndarray:
+    """Which answers are right; where an image can have several labels, those about one of them.
+
+    Args:
+        correct: bool (N,), or (N, L) of several labels.
+        label: the one that is asked about.
+
+    Returns:
+        bool (N,).
+    """
+    return correct if correct.ndim == 1 else correct[:, label]
 
 
 def recall_of_runs(

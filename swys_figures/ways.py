@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -47,6 +47,8 @@ def ways_table(results: SeriesResults) -> list[dict[str, str]]:
     """
     rows = []
     for way, model, runs in _trained(results, WAYS):
+        if not _has_two_classes(runs[0]):
+            continue
         cells = {
             "views": way.removesuffix(" views"),
             "model": model,
@@ -70,7 +72,7 @@ def cleared_figure(results: SeriesResults, ways: Sequence[str]) -> Figure:
         results: of ``shipped_results.series_results``; two classes.
         ways: which are shown, of ``WAYS``; one that was not trained has no row.
     """
-    trained = list(_trained(results, ways))
+    trained = [row for row in _trained(results, ways) if _has_two_classes(row[2][0])]
     titles = []
     figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.55 * max(len(trained), 1)))
     figure.set_layout_engine("constrained")
@@ -212,6 +214,11 @@ def _runs_of(results: SeriesResults, prefix: str) -> list[dict[str, Any]]:
         if f"{model}/{OLD_METHODS.get(method, method)}/" == prefix:
             runs.append(run)
     return runs
+
+
+def _has_two_classes(run: Mapping[str, Any]) -> bool:
+    """Whether the first class of a run is the healthy, and the other one the sick."""
+    return len(run["recall"] or []) == 2
 
 
 def _mean(values: Sequence[float], form: str) -> str:

@@ -78,6 +78,7 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
     if content is None:
         if dataset == DEFAULT_DATASET:
             raise SwysError(f"no runs.json below '{CHECKPOINTS}'; start Python in a clone")
+        print(f"no finished runs of {dataset}: those of {DEFAULT_DATASET} are shown")
         return series_results()
     runs: dict[str, list[dict]] = {}
     few: dict[str, list[dict]] = {}

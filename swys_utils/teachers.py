@@ -13,7 +13,7 @@ from torch import Tensor
 from .cards import find_checkpoint
 from .config import Profile
 from .data import Dataset
-from .distillation import as_two_classes, hide_labels
+from .distillation import hide_labels
 from .models import SERIES
 from .saved_models import is_shipped, load_or_train
 from .splits import Split
@@ -109,13 +109,16 @@ def few_labelled(split: Split, share: float = 0.01) -> Split:
 def as_choices(logits: Tensor, data: Dataset) -> Tensor:
     """Logits among which a softmax chooses one: the logits themselves.
 
-    Where an image can have several labels, each label is a choice of its own, between yes and no.
+    Where an image can have several labels, label 1 alone is chosen, between no and yes.
 
     Args:
         logits: float (B, C).
         data: says whether an image can have several labels.
 
     Returns:
-        float (B, C), or (B x C, 2).
+        float (B, C), or (B, 2).
     """
-    return as_two_classes(logits) if data.info.multi_label else logits
+    if not data.info.multi_label:
+        return logits
+    yes = logits[:, 1]
+    return torch.stack([torch.zeros_like(yes), yes], dim=1)

@@ -75,15 +75,16 @@ def test_moved(said, data):
 
 
 def test_weights_as_an_image(said):
-    coefficients = np.arange(12.0)[None]
-    assert "right" in said("weights as an image", np.arange(12.0).reshape(3, 4), coefficients)
-    assert "two axes" in said("weights as an image", coefficients[0], coefficients)
-    assert "order" in said("weights as an image", np.zeros((3, 4)), coefficients)
+    coefficients = np.arange(9.0)[None]
+    assert "right" in said("weights as an image", np.arange(9.0).reshape(3, 3), coefficients)
+    assert "a square" in said("weights as an image", coefficients, coefficients)
+    assert "order" in said("weights as an image", np.zeros((3, 3)), coefficients)
 
 
 def test_query(said):
     key = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     assert "right" in said("query", torch.tensor([-5.0, 5.0]), key)
+    assert "right" in said("query", [-5, 5], key)
     assert "33%, 33%, 33%" in said("query", torch.zeros(2), key)
     assert "fit key 2" in said("query", torch.tensor([0.0, 9.0]), key)
     assert "has 2 numbers" in said("query", torch.zeros(3), key)

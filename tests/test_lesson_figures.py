@@ -315,6 +315,8 @@ def test_operations_are_counted():
         ("habit", (THIRD, THIRD, 0.0), (FIRST, SECOND), "right"),
         ("two models", ([1.0, 0.0], [0.0, 1.0]), (), "right"),
         ("two models", ([1.0, 0.0], [1.0, 0.0]), (), "same patches"),
+        ("two models", ([0.6, 0.4], [0.4, 0.6]), (), "same patches"),
+        ("two models", ([0.1, 0.0], [0.0, 0.1]), (), "right"),
         ("soft targets", torch.tensor([[1.0, 0.0, 0.0]]), (), "right"),
         ("soft targets", torch.tensor([[0.4, 0.3, 0.3]]), (), "Divide the logits"),
         ("attention costs more", 1152, (192,), "right"),
@@ -359,7 +361,7 @@ def test_the_exercise_on_mixed_losses(capsys):
     teacher = torch.tensor([[0.0, 2.0]])
     hard = torch.nn.functional.cross_entropy(logits, targets)
     soft = soft_target_loss(logits, teacher, 2.0)
-    check("mixed loss", 0.5 * hard + 0.5 * soft, logits, targets, teacher)
+    check("mixed loss", 0.7 * hard + 0.3 * soft, logits, targets, teacher)
     assert "right" in capsys.readouterr().out
     check("mixed loss", hard + soft, logits, targets, teacher)
     assert "weights 1 - alpha" in capsys.readouterr().out

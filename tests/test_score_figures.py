@@ -90,3 +90,9 @@ def test_a_histogram_says_how_many_sick_are_expected_and_how_many_there_are():
     assert "expects 50 of 100 sick, 25 are" in title
     heights = sum(abs(patch.get_height()) for patch in figure.axes[0].patches)
     assert heights == pytest.approx(100)
+
+
+def test_of_several_labels_one_is_asked_about():
+    correct = np.array([[True, False], [False, True]])
+    assert score_figures.right_about(correct, 1).tolist() == [False, True]
+    assert score_figures.right_about(correct[0], 1).tolist() == [True, False]

@@ -92,3 +92,12 @@ def test_no_curve_of_test_auc_is_cut_off():
     _, panel = ways.by_passes(series_results()).axes
     lowest = min(line.get_ydata().min() for line in panel.lines)
     assert panel.get_ylim()[0] < lowest
+
+
+def test_of_many_classes_none_is_the_healthy(monkeypatch):
+    many = {"id": "vit_tiny/labels/seed0", "history": [{}], "recall": [0.5, 0.6, 0.7]}
+    monkeypatch.setattr(ways, "read_results", lambda *names: {"runs": [many]})
+    results = series_results()
+    assert ways.ways_table(results) == []
+    figure = ways.cleared_figure(results, ["blurred views"])
+    assert len(figure.axes[0].texts) == 0
