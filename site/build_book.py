@@ -179,7 +179,9 @@ def broken_links(folder: Path) -> list[str]:
         file_name = file_name.partition("?")[0]
         file = (path.parent / file_name).resolve() if file_name else path.resolve()
         is_page = file in anchors
-        if not file.is_file() or (anchor and is_page and anchor not in anchors[file]):
+        is_outside = folder.resolve() not in file.parents
+        has_no_anchor = anchor and is_page and anchor not in anchors[file]
+        if not file.is_file() or is_outside or has_no_anchor:
             broken.append(f"{path.relative_to(folder)}: no {target}")
     return broken
 

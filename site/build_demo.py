@@ -119,7 +119,9 @@ def fetch_runtime(folder: Path) -> None:
         NoRuntimeError: npm is not installed, or does not reach its registry.
         subprocess.CalledProcessError: npm fails for another reason.
     """
-    if all((folder / name).is_file() for name in RUNTIME_FILES):
+    stamp = folder / "ort.version"  # which one the files are of; written last
+    is_current = stamp.is_file() and stamp.read_text("utf-8") == RUNTIME
+    if is_current and all((folder / name).is_file() for name in RUNTIME_FILES):
         return
     npm = shutil.which("npm")
     if npm is None:
@@ -140,6 +142,7 @@ def fetch_runtime(folder: Path) -> None:
             with replacing(folder / name) as unfinished:
                 unfinished.write_bytes(file.read())
     archive_path.unlink()
+    stamp.write_text(RUNTIME, "utf-8")
 
 
 def export(name: str, folder: Path) -> dict:
@@ -201,7 +204,8 @@ def write_page(path: Path, models: Sequence[dict], inline: Mapping[str, str] | N
         cheat={"name": TITLES[CHEAT], **cheat["stored"]["with_mark"]},
         honest={"name": TITLES[HONEST], **honest["stored"]["with_mark"]},
     )
-    path.write_text(page, "utf-8")
+    with replacing(path) as unfinished:
+        unfinished.write_text(page, "utf-8")
     print(f"demo: {path.relative_to(BUILD.parent)}, {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -236,7 +240,7 @@ def samples() -> list[dict]:
     twin = np.load(TWIN)
     images = [twin["test_images"][index] for index in SAMPLES]
     labels = [twin["test_labels"][index, 0] for index in SAMPLES]
-    names = [f"synthetic X-ray, {CLASSES[label]}" for label in labels]
+    names = [f"synthetic X-ray {n}, {CLASSES[label]}" for n, label in enumerate(labels, start=1)]
     images.append(blood_cell())
     names.append("a drawn blood cell, no X-ray")
     return [{"name": name, "src": address(image)} for name, image in zip(names, images)]

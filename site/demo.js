@@ -14,6 +14,8 @@ const page = {
   brush: null, // while the pointer is down: whether it hides squares
   asked: null, // the image that the answers are about
   wanted: 0, // how often something was changed
+  opening: 0, // how often an image was chosen
+  started: false, // whether the first models are there
   working: false,
 };
 
@@ -48,6 +50,7 @@ async function changed() {
   markCells();
   if (!page.opened) return;
   draw(element("input"), seen(), new Float32Array(1), 0);
+  if (!page.started) return; // what was chosen is asked about as soon as they are
   page.wanted += 1;
   if (page.working) return;
   page.working = true;
@@ -59,6 +62,9 @@ async function changed() {
       await pause();
       await explainAll(() => done !== page.wanted);
     }
+  } catch (error) {
+    console.error(error);
+    complain(`The models stopped (${error.message}); reload the page, or untick the large ones.`);
   } finally {
     page.working = false;
   }
@@ -232,6 +238,7 @@ function hide(square, isHidden) {
 }
 
 function moveCursor(event) {
+  if (event.altKey || event.ctrlKey || event.metaKey) return; // keys of the browser
   const row = Math.floor(page.cursor / CELLS);
   const column = page.cursor % CELLS;
   const places = {
@@ -243,7 +250,7 @@ function moveCursor(event) {
     End: [row, CELLS - 1],
   };
   if (event.key === " ") {
-    hide(page.cursor, !page.hidden.has(page.cursor));
+    if (!event.repeat) hide(page.cursor, !page.hidden.has(page.cursor));
   } else if (event.key in places) {
     const [nextRow, nextColumn] = places[event.key].map((at) => Math.min(Math.max(at, 0), CELLS - 1));
     goTo(nextRow * CELLS + nextColumn);
@@ -281,7 +288,8 @@ function startBrush(event) {
 
 function moveBrush(event) {
   if (page.brush === null) return;
-  for (const point of [...event.getCoalescedEvents(), event]) {
+  const between = event.getCoalescedEvents?.() ?? []; // older Safari has none
+  for (const point of [...between, event]) {
     const square = squareAt(point);
     if (square !== null) hide(square, page.brush);
   }
@@ -290,13 +298,16 @@ function moveBrush(event) {
 // --- choosing an image ---
 
 async function open(blob, title) {
+  const turn = ++page.opening;
   try {
     const bitmap = await createImageBitmap(blob);
+    if (turn !== page.opening) return bitmap.close(); // another one was chosen meanwhile
     if (bitmap.width * bitmap.height > MOST_PIXELS) throw new Error("too large");
     page.opened = shrink(bitmap);
     page.name = title;
     bitmap.close();
   } catch {
+    if (turn !== page.opening) return;
     const wanted = "a PNG, JPEG or WebP file of at most 64 megapixels";
     complain(`${title} is not an image that this browser can read; choose ${wanted}.`);
     return;
@@ -329,6 +340,9 @@ function addSample(sample) {
 }
 
 function listenForFiles() {
+  element("file").addEventListener("click", () => {
+    element("file").value = ""; // or the same file, chosen again, would be no change
+  });
   element("file").addEventListener("change", () => {
     const [file] = element("file").files;
     if (file) open(file, file.name);
@@ -362,6 +376,7 @@ function addChoice(model) {
   const box = document.createElement("input");
   box.type = "checkbox";
   box.checked = model.ticked;
+  model.tick = box;
   label.append(box, ` ${model.name}`);
   if (!model.ticked) label.append(` (${megabytes(model)} more, slow)`);
   element("choice").append(label);
@@ -379,9 +394,10 @@ async function choose(model, ticked) {
   try {
     if (ticked && !model.box) await start(model);
     model.box.hidden = !ticked;
+    complain("");
   } catch (error) {
     model.ticked = false;
-    complain(`${model.name} could not be loaded (${error.message}).`);
+    complain(`${model.name} could not be loaded (${error.message}); tick it to try again.`);
   }
   changed();
 }
@@ -401,10 +417,29 @@ async function main() {
   listenToControls();
   element("choice").disabled = true; // until there is something to choose from
   page.ort = await runtime();
-  for (const model of models.filter((one) => one.ticked)) await start(model);
-  if (!running().length) throw new Error("no model passed its self-test");
+  const failed = await startAll();
+  if (!running().length) throw new Error(failed || "no model passed its self-test");
   element("choice").disabled = false;
-  await open(await blobOf(samples[0].src), samples[0].name);
+  page.started = true;
+  if (page.opened) await changed();
+  else await open(await blobOf(samples[0].src), samples[0].name);
+  if (failed) complain(`${failed} could not be loaded; tick to try again.`);
+}
+
+// Start the models that are ticked; the names of those that could not be loaded.
+async function startAll() {
+  const failed = [];
+  for (const model of models.filter((one) => one.ticked)) {
+    try {
+      await start(model);
+    } catch (error) {
+      console.error(error);
+      model.ticked = false;
+      model.tick.checked = false;
+      failed.push(model.name);
+    }
+  }
+  return failed.join(", ");
 }
 
 main().catch((error) => {

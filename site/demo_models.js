@@ -34,11 +34,14 @@ async function runtime() {
 // built; a model that fails has `wrong`, a sentence, and no session.
 async function load(ort, model) {
   const options = { executionProviders: ["wasm"] };
-  model.session = await ort.InferenceSession.create(await bytes(model.file), options);
-  const { logits } = await run(ort, model, [Float32Array.from(probe)], -1); // the first call is slow
+  const session = await ort.InferenceSession.create(await bytes(model.file), options);
+  const tested = { ...model, session }; // nobody asks the model before it has passed
+  const { logits } = await run(ort, tested, [Float32Array.from(probe)], -1); // the first call is slow
   model.difference = largestDifference(logits[0], model.logits);
-  if (model.difference <= TOLERANCE) return; // false for NaN, too
-  model.session = null;
+  if (model.difference <= TOLERANCE) { // false for NaN, too
+    model.session = session;
+    return;
+  }
   const backend = "ONNX Runtime Web's WebAssembly backend";
   const found = `a logit of a fixed image differs from the stored one by ${model.difference.toFixed(3)}`;
   model.wrong = `Not shown: ${backend} computes ${model.name} wrongly here; ${found}.`;
@@ -74,21 +77,20 @@ async function run(ort, model, images, target) {
 }
 
 // What the log-odds of the explained class lose when one square is hidden, as occlusion.py computes
-// it with the fill "mean"; and milliseconds. A row of squares is one batch. Returns null where
-// stale() says between two rows that nobody waits for the map any more.
+// it with the fill "mean"; and milliseconds. One image at a time, because int8 models scale by the
+// range of a batch. Returns null where stale() says after a row that nobody waits for it any more.
 async function occlusion(ort, model, image, answer, stale) {
   const whole = logOdds(answer.logits, answer.explained);
   const lost = new Float32Array(CELLS * CELLS);
   const start = performance.now();
-  for (let first = 0; first < lost.length; first += CELLS) {
-    const squares = Array.from({ length: CELLS }, (_, column) => first + column);
-    const variants = squares.map((square) => covered(image, new Set([square])));
-    const { logits } = await run(ort, model, variants, answer.explained);
-    squares.forEach((square, i) => {
-      lost[square] = whole - logOdds(logits[i], answer.explained);
-    });
-    await pause();
-    if (stale()) return null;
+  for (let square = 0; square < lost.length; square++) {
+    const variant = covered(image, new Set([square]));
+    const { logits } = await run(ort, model, [variant], answer.explained);
+    lost[square] = whole - logOdds(logits[0], answer.explained);
+    if ((square + 1) % CELLS === 0) {
+      await pause();
+      if (stale()) return null;
+    }
   }
   return { map: lost, ms: performance.now() - start };
 }

@@ -11,7 +11,7 @@ const INFERNO = [
   "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4",
 ];
 
-// The middle square of a bitmap, in grey, averaged down to 28 x 28: what MedMNIST does to X-rays.
+// The middle square of a bitmap, in grey, at 28 x 28 px, as image_files.py reads it.
 function shrink(bitmap) {
   const square = Math.min(bitmap.width, bitmap.height);
   const side = Math.min(square, 1024);
@@ -19,8 +19,8 @@ function shrink(bitmap) {
   const context = canvas.getContext("2d");
   context.fillStyle = "#000"; // behind what is transparent
   context.fillRect(0, 0, side, side);
-  const left = (bitmap.width - square) / 2;
-  const top = (bitmap.height - square) / 2;
+  const left = Math.floor((bitmap.width - square) / 2);
+  const top = Math.floor((bitmap.height - square) / 2);
   context.drawImage(bitmap, left, top, square, square, 0, 0, side, side);
   const rgba = context.getImageData(0, 0, side, side).data;
   const grey = new Float32Array(side * side);
@@ -30,25 +30,46 @@ function shrink(bitmap) {
     const blue = rgba[4 * i + 2];
     grey[i] = 0.299 * red + 0.587 * green + 0.114 * blue;
   }
-  return side > SIDE ? averaged(grey, side) : resized(grey, side, SIDE);
+  return cubic(grey, side, SIDE);
 }
 
-// The mean of the pixels of each of 28 x 28 fields.
-
-function averaged(values, side) {
-  const out = new Float32Array(SIDE * SIDE);
-  for (let row = 0; row < SIDE; row++) {
-    for (let column = 0; column < SIDE; column++) {
-      const [top, bottom] = [row, row + 1].map((at) => Math.round((at * side) / SIDE));
-      const [left, right] = [column, column + 1].map((at) => Math.round((at * side) / SIDE));
-      let sum = 0;
-      for (let y = top; y < bottom; y++) {
-        for (let x = left; x < right; x++) sum += values[y * side + x];
-      }
-      out[row * SIDE + column] = sum / ((bottom - top) * (right - left));
-    }
-  }
+// Bicubic as Pillow resizes, which reads image files for the models in Python: (from x from) to
+// (to x to), rounded to whole grey values after each direction.
+function cubic(values, from, to) {
+  if (from === to) return values;
+  const taps = Array.from({ length: to }, (_, i) => tapsAt(i, from, to));
+  const mixed = ({ first, weights }, value) => {
+    const sum = weights.reduce((total, weight, k) => total + weight * value(first + k), 0);
+    return Math.min(Math.max(Math.round(sum), 0), 255);
+  };
+  const lines = Array.from({ length: from }, (_, y) =>
+    taps.map((tap) => mixed(tap, (x) => values[y * from + x])),
+  );
+  const out = new Float32Array(to * to);
+  taps.forEach((tap, y) => {
+    for (let x = 0; x < to; x++) out[y * to + x] = mixed(tap, (row) => lines[row][x]);
+  });
   return out;
+}
+
+// The pixels that the i-th new pixel is made of: the first one, and the weight of each.
+function tapsAt(i, from, to) {
+  const scale = from / to;
+  const wide = Math.max(scale, 1); // a smaller image is made of more pixels
+  const centre = (i + 0.5) * scale;
+  const first = Math.max(0, Math.trunc(centre - 2 * wide + 0.5));
+  const end = Math.min(from, Math.trunc(centre + 2 * wide + 0.5));
+  const weights = [];
+  for (let at = first; at < end; at++) weights.push(kernel(Math.abs(at + 0.5 - centre) / wide));
+  const sum = weights.reduce((a, b) => a + b);
+  return { first, weights: weights.map((weight) => weight / sum) };
+}
+
+// Keys's cubic (1981) with a = -0.5.
+function kernel(distance) {
+  if (distance < 1) return (1.5 * distance - 2.5) * distance ** 2 + 1;
+  if (distance < 2) return ((2.5 - 0.5 * distance) * distance - 4) * distance + 2;
+  return 0;
 }
 
 // The image with squares hidden: they get its mean colour.

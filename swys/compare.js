@@ -51,7 +51,6 @@
   if (truth) truth.addEventListener("change", choose);
   layout.addEventListener("click", () => {
     showsAll = !showsAll;
-    layout.setAttribute("aria-pressed", String(showsAll));
     layout.textContent = showsAll ? "one at a time" : "show all";
     show();
   });

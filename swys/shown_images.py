@@ -136,8 +136,17 @@ def _answers_to(index: int, answers: dict[str, Answers], names: tuple[str, ...])
     both = [answers[name] for name in ("A", "B")]
     return {
         "answers": tuple(_answer(each, index, names) for each in both),
-        "confidences": tuple(float(each.scores[index].max()) for each in both),
+        "confidences": tuple(_confidence(each, index) for each in both),
     }
+
+
+def _confidence(answers: Answers, index: int) -> float:
+    """How sure a model is of its answer to an image; of several labels, of the least sure one."""
+    given = answers.given[index]
+    scores = answers.scores[index]
+    if len(given) == 1:
+        return float(scores.max())
+    return float(np.where(given, scores, 1 - scores).min())
 
 
 def _maps_of(

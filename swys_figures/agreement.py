@@ -323,7 +323,8 @@ def teachers_table(results: SeriesResults) -> list[dict[str, str]]:
 
     Returns:
         Rows for ``results.as_table``: agreement beyond chance, the mean over the runs and in
-        brackets the lowest and the highest. A teacher without students has no row.
+        brackets the lowest and the highest. A teacher whose students were not measured has no
+        row.
     """
     rows = []
     for teacher, run_ids in TEACHERS.items():

@@ -140,7 +140,13 @@ class BitsDial(widgets.VBox):
         self.answers = predict(model, images).argmax(axis=1)
         self.reasons = occlusion(model, self.explained, self.answers[:explained])
         self.maps = self.signed_maps(model)
-        self.bits = widgets.IntSlider(8, min=2, max=8, description="bits")
+        self.bits = widgets.IntSlider(
+            8,
+            min=2,
+            max=8,
+            description="bits",
+            continuous_update=False,  # each value costs hundreds of answers
+        )
         self.table = widgets.HTML()
         super().__init__([self.bits, self.table])
         self.bits.observe(self._show, "value")

@@ -152,7 +152,7 @@ def compare_siblings(
     predictions: np.ndarray,
     known: Mapping[str, Mapping[str, dict]],
 ) -> dict[str, dict[str, dict]]:
-    """Compare the maps of runs with each other: what do other random weights alone change?
+    """Compare the maps of runs with each other: what does another seed alone change?
 
     Args:
         weights: id of a run -> its weights; the first one is compared with each other one.

@@ -187,6 +187,7 @@ FEW_ANSWERS = replace(
     objective="answers",
 )
 # Is it Base that helps, or the images without a label? Here the teacher knows these labels only.
+# (The shipped runs begin with the weights that their teacher began with, too.)
 FEW_CONTROL = replace(
     FEW_ANSWERS,
     title=f"{TINY.title}, answers of a Tiny with the same 1 % of the labels",
@@ -226,6 +227,8 @@ OUR_TINY_TEACHER = replace(
 )
 # Does a better teacher hand on more? These two see the same images, enlarged to 224 px and so in
 # 196 patches, and had longer schedules and stronger views; one was itself taught by a large model.
+# (Their views are made at 224 px: a shift is rounded to whole pixels of either size, so teacher and
+# student are apart by a quarter of a pixel of 28 on average, and by at most half of one.)
 BETTER_TEACHERS = replace(
     TWO_TEACHERS,
     title=f"{TINY.title}, answers of two Tinys with 196 patches",

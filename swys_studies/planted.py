@@ -45,7 +45,15 @@ from .planted_measures import (
     singles_against_subsets,
     where_maps_point,
 )
-from .planted_students import CHEAT, HONEST, KINDS, STUDENT_SEEDS, UNTRAINED, PlantedKind
+from .planted_students import (
+    CHEAT,
+    HONEST,
+    KINDS,
+    STUDENT_SEEDS,
+    UNTRAINED,
+    USUAL_EPOCHS,
+    PlantedKind,
+)
 from .planted_tables import methods_table, students_table
 from .runs import RUNS, read_entries
 
@@ -81,8 +89,9 @@ class Setting:
 
     @property
     def id(self) -> str:
-        """How the ids of its results begin."""
-        return f"{self.model} {self.data.info.size}/{self.patch}, {self.mark}"
+        """How the ids of its results begin; another length than the usual one is named."""
+        length = "" if self.epochs == USUAL_EPOCHS else f", {self.epochs} epochs"
+        return f"{self.model} {self.data.info.size}/{self.patch}, {self.mark}{length}"
 
     @property
     def recipe(self) -> Recipe:
@@ -103,7 +112,7 @@ def planted(
     mark: str = "corner",
     seeds: int = 6,
     only: str = "",
-    epochs: int = 2,
+    epochs: int = USUAL_EPOCHS,
     model: str = "vit_tiny",
     save_path: str = "",
 ) -> None:
@@ -128,7 +137,8 @@ def planted(
     data = planted_data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
-    wanted = _wanted(only)
+    # a kind with patches of its own would be another kind's copy
+    wanted = [kind for kind in _wanted(only) if kind.patch != patch]
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
         raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")

@@ -13,6 +13,7 @@ from swys_utils.distillation import Distiller, MapDistiller, SoftTargets, Teache
 from swys_utils.recipe import Batch, SupervisedObjective
 
 HONEST = "honest"  # trained on the labels of clean images
+USUAL_EPOCHS = 2  # of models with planted marks
 CHEAT = "cheat"  # trained on the labels of marked images
 UNTRAINED = "untrained"
 MAP_WEIGHT = 2.0  # of the maps beside labels; others are tried in kinds of their own

@@ -13,7 +13,7 @@ from swys_utils.shipped_results import planted_units, read_results
 
 from .inheritance import with_interval
 from .planted_measures import RULERS
-from .planted_students import CHEAT, KINDS
+from .planted_students import CHEAT, KINDS, USUAL_EPOCHS
 
 LAST_BLOCK = "11"  # of a Tiny
 # whose cheats are shipped -> what its images are
@@ -128,5 +128,7 @@ def _groups(units: Sequence[Mapping], kind: str) -> dict[str, list[Mapping]]:
             model = unit["model"]
             title = SERIES[model].title if model in SERIES else model
             setting = f"{title}, {unit['patch']} px, {unit['mark']}"
+            if unit.get("epochs", USUAL_EPOCHS) != USUAL_EPOCHS:
+                setting += f", {unit['epochs']} epochs"
             groups.setdefault(setting, []).append(unit)
     return groups

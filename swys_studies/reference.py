@@ -199,6 +199,8 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         "method": run.kind.method,
         "teacher": run.teachers[0] if run.teachers else None,
         "teachers": run.teachers,
+        # a run can be trained anew under its id, so weights say which one taught
+        "taught_by": [_teacher(name, data, out).digest for name in run.teachers],
         "seed": run.seed,
         "model": timm_name(run.kind.model),
         "recipe": asdict(run.recipe) | run.settings,
@@ -304,6 +306,8 @@ def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> d
         "val_chosen": val_chosen_scores | {"epoch": best_epoch(history)["epoch"]},
         "device": f"{device}, {torch.get_num_threads()} threads",
         "predicted": predicted,
+        "dataset": data.info.name,
+        "weights": weights_digest(result.model),
         "recall": recalls(answers, data.test.labels, data.info.num_classes),
     }
     card = run_card(data, metadata["recipe"], metadata["seed"], history) | entry

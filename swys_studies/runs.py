@@ -161,7 +161,8 @@ def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
     """
     shipped = CHECKPOINTS / dataset / "runs.json"
     entries = read_runs(shipped) if shipped.is_file() else []
-    entries += read_runs(folder)
+    own = read_runs(folder)
+    entries += [entry for entry in own if entry.get("dataset", dataset) == dataset]
     return {entry["id"]: entry for entry in entries}
 
 

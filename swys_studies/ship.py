@@ -17,7 +17,7 @@ from swys_utils.config import CHECKPOINTS, SwysError, replacing, write_json
 from swys_utils.data import Dataset, load_dataset
 from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint
-from swys_utils.stored_answers import answers_path, compute_answers, image_keys
+from swys_utils.stored_answers import FILE_NAME, answers_path, compute_answers, image_keys
 from swys_utils.training import predict
 
 
@@ -110,7 +110,9 @@ def score_stored(folder: Path, data: Dataset) -> dict:
 
 
 def remove_old_files(folder: Path, card: dict) -> None:
-    """Remove what an earlier checkpoint left: weights that the card does not name, and config.json.
+    """Remove what an earlier checkpoint left: weights that the card does not name, and the rest.
+
+    The answers of the earlier model are no longer this one's.
 
     Args:
         folder: of the checkpoint.
@@ -120,8 +122,8 @@ def remove_old_files(folder: Path, card: dict) -> None:
     for path in folder.glob("model*.safetensors"):
         if path.name not in current:
             path.unlink()
-    config = folder / "config.json"
-    config.unlink(missing_ok=True)
+    for name in ("config.json", FILE_NAME):
+        (folder / name).unlink(missing_ok=True)
 
 
 def timm_config(card: dict, class_names: tuple[str, ...]) -> dict:

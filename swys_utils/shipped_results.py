@@ -42,7 +42,7 @@ class SeriesResults(NamedTuple):
             agreement of its maps with the teacher's, and "chance_in_class". The teacher is the
             first Base, so the rows of Base are of another one.
         siblings: id of a way to explain -> the same numbers of pairs of Tinys on their own, which
-            differ in nothing but their random weights.
+            differ in their seed: the random weights, the order of images, and dropped patches.
         same_answers: id in ``SERIES`` -> for each run the share of the test images with the answer
             of that first Base.
         siblings_answers: for each pair of Tinys on their own, the share of the images with the same

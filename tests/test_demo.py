@@ -85,6 +85,7 @@ def runtime(target):
     assets.mkdir(parents=True)
     for name in build_demo.RUNTIME_FILES:
         (assets / name).write_text(f"content of {name}")
+    (assets / "ort.version").write_text(build_demo.RUNTIME)
     return assets
 
 
@@ -154,7 +155,17 @@ def test_the_runtime_is_taken_from_its_package(fetched):
 
 
 def test_the_package_is_not_kept(fetched):
-    assert sorted(path.name for path in fetched.iterdir()) == sorted(build_demo.RUNTIME_FILES)
+    files = {path.name for path in fetched.iterdir()}
+    assert files == {*build_demo.RUNTIME_FILES, "ort.version"}
+
+
+def test_another_version_of_the_runtime_is_fetched_again(fetched, monkeypatch):
+    monkeypatch.setattr(build_demo, "RUNTIME", "another version")
+    for name in build_demo.RUNTIME_FILES:
+        (fetched / name).write_text("old")
+    build_demo.fetch_runtime(fetched)
+    assert (fetched / "ort.version").read_text() == "another version"
+    assert (fetched / "ort.mjs").read_text() != "old"
 
 
 @pytest.mark.usefixtures("npm")
@@ -243,7 +254,7 @@ def test_the_small_models_differ_by_the_mark_alone():
 def test_the_page_draws_the_mark_as_planted_draws_it():
     card = read_card(build_demo.MODELS_FOLDER / build_demo.CHEAT / "card.json")
     drawn = build_demo.mark_of(card)
-    grey = Split(np.full((1, 28, 28), 100, np.uint8), np.array([[0]]))
+    grey = Split(np.full((1, 28, 28), 100, np.uint8), np.array([0]))
     image = plant(grey, Mark(**card["mark"]), where="everywhere").split.images[0]
     rows = slice(drawn["row"], drawn["row"] + 3)
     columns = slice(drawn["column"], drawn["column"] + 3)
@@ -262,7 +273,7 @@ def test_every_sample_is_a_picture():
 
 def test_the_samples_show_both_classes():
     names = {sample["name"] for sample in build_demo.samples()}
-    assert {"synthetic X-ray, normal", "synthetic X-ray, pneumonia"} <= names
+    assert {"synthetic X-ray 1, pneumonia", "synthetic X-ray 2, normal"} <= names
 
 
 # --- the small models ---

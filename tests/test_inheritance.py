@@ -1,18 +1,22 @@
 """Answers and errors that a student shares with its teacher."""
 
+import json
+
 import numpy as np
 import pytest
 from small import run_entry
 
 from swys_studies import inheritance
-from swys_utils.config import SwysError
+from swys_studies.runs import read_runs
+from swys_utils.config import CHECKPOINTS, SwysError
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 TEACHER = np.array([0, 0, 0, 1, 1, 1, 0, 0])  # three errors
 
 
 def entry(run_id, answers):
-    return run_entry(run_id, predicted="".join(map(str, answers)))
+    predicted = "".join(map(str, answers))
+    return run_entry(run_id, predicted, accuracy=(answers == LABELS[: len(answers)]).mean())
 
 
 def test_a_copy_repeats_every_error():
@@ -94,3 +98,11 @@ def test_without_base_there_is_nothing_to_inherit(entries):
 def test_a_teacher_without_errors_hands_on_none():
     with pytest.raises(SwysError, match="makes no error"):
         inheritance.in_common(LABELS, TEACHER, LABELS)
+
+
+@pytest.mark.parametrize("dataset", ["pneumoniamnist", "bloodmnist"])
+def test_the_shipped_result_is_of_all_shipped_runs(dataset):
+    folder = CHECKPOINTS / dataset
+    compared = json.loads((folder / "inheritance.json").read_text("utf-8"))
+    ids = {run["id"] for run in compared["runs"]} | {compared["teacher"]}
+    assert ids == {run["id"] for run in read_runs(folder / "runs.json")}

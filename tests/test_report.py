@@ -108,9 +108,15 @@ def test_predictions_of_other_images_are_refused(entries):
 
 
 def test_classes_above_nine_are_letters():
-    entry = run_entry("vit_tiny/labels/seed0", "0A")
+    entry = run_entry("vit_tiny/labels/seed0", "0A", accuracy=1.0)
     labels = np.array([0, 10])
     assert report.right(entry, labels).all()
+
+
+def test_a_run_of_other_images_of_the_same_number_is_refused():
+    entry = run_entry("vit_tiny/labels/seed0", "01", accuracy=1.0)
+    with pytest.raises(SwysError, match="answered other images"):
+        report.right(entry, np.array([1, 0]))
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ def with_new_objective(entries, monkeypatch):
     """The runs, and one of a way to teach that somebody adds."""
     new = replace(OBJECTIVES["answers"], id="new", title="something new")
     monkeypatch.setitem(OBJECTIVES, "new", new)
-    entry = run_entry("vit_tiny/new/seed0", TAUGHT)
+    entry = run_entry("vit_tiny/new/seed0", TAUGHT, accuracy=0.9)
     return [*entries, entry]
 
 

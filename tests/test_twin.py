@@ -22,7 +22,7 @@ PNEUMONIA = {
 # name of a bar -> side, limit
 LIMITS = {
     "tiny_accuracy_on_twin_test": ("at_least", 0.90),
-    "linear_auc_on_real_test": ("at_least", 0.91),
+    "linear_auc_on_real_validation": ("at_least", 0.97),
     "discriminator_auc": ("at_most", 0.80),
     "share_of_copies": ("at_most", 0.02),
     "max_megabytes": ("at_most", 1.0),
@@ -157,8 +157,8 @@ def real(real_data_dir):
 
 
 def test_the_linear_auc_is_the_cards(real):
-    auc = maker.linear_auc(ARRAYS["train_images"], ARRAYS["train_labels"], real.test)
-    expected = CARD["bars"]["linear_auc_on_real_test"]["value"]
+    auc = maker.linear_auc(ARRAYS["train_images"], ARRAYS["train_labels"], real.val)
+    expected = CARD["bars"]["linear_auc_on_real_validation"]["value"]
     assert auc == pytest.approx(expected, abs=2e-3)
 
 

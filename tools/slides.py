@@ -61,6 +61,9 @@ def main() -> int:
         notebook = nbformat.read(path, as_version=4)
         page = as_slides(notebook, path.parent)
         (TARGET / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    items = [f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in CORE + EXTRAS]
+    contents = f"<!DOCTYPE html><meta charset=utf-8><title>Slides</title><ul>{''.join(items)}</ul>"
+    (TARGET / "index.html").write_text(contents, encoding="utf-8")  # "contents" leads here
     print(f"slides: {TARGET.relative_to(PROJECT_ROOT)}, {len(CORE + EXTRAS)} notebooks")
     return 0
 

@@ -249,11 +249,11 @@ def test_the_mark_moves_the_cheat_and_hiding_it_brings_the_answer_back(demo):
     honest = build_demo.TITLES[build_demo.HONEST]
     page = demo.page
     status = page.get_by_role("status")
-    page.get_by_role("button", name="synthetic X-ray, normal").nth(1).click()
-    demo.wait_for("Shown: synthetic X-ray, normal. ")
+    page.get_by_role("button", name="synthetic X-ray 4, normal").click()
+    demo.wait_for("Shown: synthetic X-ray 4, normal. ")
     assert f"{cheat}: normal" in status.inner_text()
     page.get_by_label("draw the mark").check()
-    demo.wait_for("Shown: synthetic X-ray, normal. The mark is drawn. ")
+    demo.wait_for("Shown: synthetic X-ray 4, normal. The mark is drawn. ")
     assert f"{cheat}: pneumonia" in status.inner_text()
     assert f"{honest}: normal" in status.inner_text()
     rests = demo.rests(shown_models(demo).index(cheat))
