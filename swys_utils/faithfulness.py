@@ -103,7 +103,7 @@ def deletion_insertion(
     _, height, width = maps.shape
     tokens = height * width
     ranks = _ranks(maps)
-    fractions = np.linspace(0, 1, steps + 1)
+    numbers = np.linspace(0, tokens, steps + 1).round()  # of tokens, step by step
     deletion = np.empty((count, steps + 1))
     insertion = np.empty((count, steps + 1))
     if targets is None:
@@ -114,15 +114,14 @@ def deletion_insertion(
             batch_classes = classes[batch].to(x.device)
             patch = x.shape[-1] // width
             blank = blurred(x, sigma=patch)
-            for step, fraction in enumerate(fractions):
-                number = round(fraction * tokens)
+            for step, number in enumerate(numbers):
                 hottest_tokens = ranks[batch] < number
                 hottest = _pixels(hottest_tokens, x)
                 without = torch.where(hottest, blank, x)
                 alone = torch.where(hottest, x, blank)
                 deletion[batch, step] = _probability(model, without, batch_classes, multi_label)
                 insertion[batch, step] = _probability(model, alone, batch_classes, multi_label)
-    return DeletionInsertion(fractions, deletion, insertion)
+    return DeletionInsertion(numbers / tokens, deletion, insertion)
 
 
 def make_mosaics(

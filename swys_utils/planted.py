@@ -125,7 +125,7 @@ class Found(NamedTuple):
 
     Attributes:
         hits: the pointing game (Zhang et al. 2018): the hottest patch touches the mark, bool (N,);
-            False for a map without a positive value.
+            False for a map without a positive value; of equal values the first one counts.
         heat: share of the positive values on patches that touch it, float (N,), nan without any.
         chance: share of the patches that touch it, float (N,): what both are by chance.
     """

@@ -31,7 +31,8 @@ class Augmentation:
         jitter: change brightness, contrast and (colour images) saturation, relative, within +-.
         crop: show a random part whose area is at least this share of the image, and whose sides
             differ by a factor of at most 4/3 (Szegedy et al. 2015), instead of ``scale`` and
-            ``shift``; 1 shows the whole image.
+            ``shift``; 1 shows the whole image. A side that would be longer than the image is cut,
+            so a share near 1 is not always reached.
     """
 
     flip: bool = False
