@@ -115,7 +115,7 @@ def test_it_gives_the_gain_of_a_better_teacher(readme):
 COMPARED = {  # how a row of the table of agreement begins -> how the ids of its runs begin
     "a second Base (one)": ("vit_base/labels/seed1",),
     "Tiny (four)": ("vit_tiny/labels/",),
-    "Tiny, after as many passes as Base (two)": ("vit_tiny/labels_12/",),
+    "Tiny, after as many passes as Base (maps of two of four)": ("vit_tiny/labels_12/",),
     "Tiny, taught Base's answers (four)": ("vit_tiny/answers/",),
     "Tiny, taught another Base's answers (two)": ("vit_tiny/answers_of_another/",),
     "Tiny, taught a Tiny's answers (four, of two teachers)": (
