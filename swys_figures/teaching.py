@@ -31,7 +31,7 @@ RUNS_TAUGHT_BY = {  # who teaches Tiny, beside all labels -> what the ids of suc
     "Base": "vit_tiny/answers/",
     "two better Tinys": "vit_tiny/answers_of_196/",
     "two ResNets": "vit_tiny/answers_of_resnets/",
-    "the same, mixed views": "vit_tiny/answers_matching/",
+    "two ResNets, between the images": "vit_tiny/answers_matching/",
 }
 SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
     "Base": ["vit_base"],

@@ -60,7 +60,7 @@ SCORES = {  # how a row of the table of scores begins -> how the ids of its runs
     "Tiny, taught by Base's answers | 30": "vit_tiny/answers/",
     "Tiny, taught by two better Tinys' answers | 30": "vit_tiny/answers_of_196/",
     "Tiny, taught by two ResNets' answers | 30": "vit_tiny/answers_of_resnets/",
-    "Tiny, the same between the images | 60": "vit_tiny/answers_matching/",
+    "Tiny, taught by two ResNets' answers between the images | 60": "vit_tiny/answers_matching/",
 }
 RESNETS = "ResNet-18, 11 M weights | 12"
 
