@@ -36,7 +36,7 @@ from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, signed_maps, weights_beside_base
 from .inheritance import in_common
-from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, WHOLE_TINY
+from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, STRONG_TINY, WHOLE_TINY
 from .reference import one_label_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
 from .runs import RUNS, run_path
@@ -47,6 +47,7 @@ RUNS_COMPARED = {  # kinds of run that are compared, too, where they are trained
     RESNET_TEACHERS: "their student",
     MATCHING_RESNETS: "their matching student",
     WHOLE_TINY: "Tiny of whole pictures",
+    STRONG_TINY: "Tiny of mixed views",
 }
 
 
@@ -69,7 +70,7 @@ def cnn(
     """Train ResNets beside the ViTs, and compare answers and reasons.
 
     What is trained or explained is kept in the folder. Students of the ResNets, and Tinys that saw
-    whole pictures, are compared, too, where ``swys study reference`` has trained them there.
+    whole or mixed pictures, are compared, too, where ``swys study reference`` has trained them there.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it. Where

@@ -254,6 +254,7 @@ def test_a_better_teacher_stands_beside_base_with_its_own_auc():
         ("Base", "0.946", "4"),
         ("two better Tinys", "0.963, 0.966", "4"),
         ("two ResNets", "0.971, 0.966", "2"),
+        ("two ResNets, between the images", "0.971, 0.966", "1"),
     ]
 
 

@@ -106,15 +106,15 @@ def test_a_stroke_hides_patches_and_the_answers_follow(demo, noise):
     assert demo.pictures() == before
 
 
-def in_sevens(path: Path):
-    """A model as a function of model input, asked as the page asks: at most 7 images at once.
+def one_by_one(path: Path):
+    """A model as a function of model input, asked as the page asks: one image at a time.
 
     Int8 activations are scaled by the range of the batch, so that other batches differ slightly.
     """
     session = onnx_session(path)
 
     def answer(inputs: torch.Tensor) -> torch.Tensor:
-        answers = [run_onnx(session, part)[0] for part in inputs.split(7)]
+        answers = [run_onnx(session, part)[0] for part in inputs.split(1)]
         return torch.as_tensor(np.concatenate(answers))
 
     return answer
@@ -129,7 +129,7 @@ def test_the_occlusion_maps_are_those_of_python(demo, tmp_path):
     quick = [name for name in build_demo.MODELS if name not in build_demo.ON_DEMAND]
     for index, name in enumerate(quick):
         shown = demo.rests(index)
-        model = in_sevens(FIRST_MODEL.with_name(f"{name}.onnx"))
+        model = one_by_one(FIRST_MODEL.with_name(f"{name}.onnx"))
         expected = occlusion(model, pixels[None], patch=4)[0]
         largest = float(np.abs(expected).max())
         print(f"{name}: {largest:.3f} at most, {np.abs(shown - expected).max():.4f} apart")
