@@ -70,7 +70,8 @@ def cnn(
     """Train ResNets beside the ViTs, and compare answers and reasons.
 
     What is trained or explained is kept in the folder. Students of the ResNets, and Tinys that saw
-    whole or mixed pictures, are compared, too, where ``swys study reference`` has trained them there.
+    whole or mixed pictures, are compared, too, where ``swys study reference`` has trained them
+    there.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it. Where
