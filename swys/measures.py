@@ -167,10 +167,11 @@ def maps_row(
     remedy = ""
     if chance is not None and chance >= bound > 0.5:
         rows, columns = maps["A"].shape[1:]
-        note = remedy = (
+        remedy = (
             f"maps of {rows} x {columns} places, and two different images agree by {chance:.2f}"
             " already: they cannot tell; choose a layer with more places (--layer)"
         )
+        note = remedy
         verdict = CANNOT_TELL
     return Row(
         id=row_id,

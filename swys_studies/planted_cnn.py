@@ -28,7 +28,7 @@ from .planted import (
     read_units,
 )
 from .planted_measures import EXPLAINED, compared, scores, where_maps_point
-from .planted_students import CHEAT, HONEST
+from .planted_students import CHEAT, HONEST, USUAL_EPOCHS
 from .planted_tables import methods_table, students_table
 from .resnet import MODEL, resnet_logits, small_resnet, train_resnet
 from .runs import RUNS
@@ -39,7 +39,7 @@ SCORED = 624  # test images
 
 
 def planted_cnn(
-    dataset: str = DEFAULT_DATASET, seeds: int = 6, epochs: int = 2, save_path: str = ""
+    dataset: str = DEFAULT_DATASET, seeds: int = 6, epochs: int = USUAL_EPOCHS, save_path: str = ""
 ) -> None:
     """Train honest and cheating ResNets, and ask Grad-CAM and hiding for the mark.
 
