@@ -73,6 +73,8 @@ def gather() -> None:
     shutil.copytree(SITE / "book", SOURCE)
     shutil.copytree(ROOT / "notebooks" / "images", SOURCE / "notebooks" / "images")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "about" / "changelog.md")
+    findings = as_in_book((ROOT / "FINDINGS.md").read_text(encoding="utf-8"), ROOT / "FINDINGS.md")
+    (SOURCE / "findings.md").write_text(findings, encoding="utf-8")
     finding = FINDING.search((ROOT / "README.md").read_text(encoding="utf-8"))
     for page in SOURCE.rglob("*.md"):
         text = page.read_text(encoding="utf-8")  # links are written as they work in a clone
@@ -102,19 +104,29 @@ def as_shown(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNo
     """
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda link: book_link(link[1], link[2], path), cell.source)
+            cell.source = as_in_book(cell.source, path)
         elif "setup" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("hide-input")
     return notebook
 
 
+def as_in_book(text: str, path: Path) -> str:
+    """Markdown with the links of the book.
+
+    Args:
+        text: of a page, or of a part of one.
+        path: of its file.
+    """
+    return LINK.sub(lambda link: book_link(link[1], link[2], path), text)
+
+
 def book_link(text: str, target: str, path: Path) -> str:
-    """A link of a notebook as its page in the book needs it.
+    """A link of a notebook or page as its page in the book needs it.
 
     Args:
         text: of the link.
         target: where it leads.
-        path: of the notebook.
+        path: of the notebook or page.
 
     Returns:
         Markdown. Notebooks are pages, and the README is the first page of the book. Other files lie

@@ -1,6 +1,5 @@
 """The numbers of the README are those of the notebooks and of the shipped results."""
 
-import json
 import re
 from pathlib import Path
 from statistics import mean
@@ -8,9 +7,7 @@ from statistics import mean
 import nbformat
 import pytest
 
-from swys_figures.agreement import beyond_chance
-from swys_studies.runs import read_runs, read_study
-from swys_utils.metrics import t_interval
+from swys_studies.runs import read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints" / "pneumoniamnist"
@@ -20,12 +17,6 @@ NUMBER = re.compile(r"(?<![\w.])[+-]?\d*\.?\d+")
 @pytest.fixture(scope="module")
 def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def numbers(readme) -> set[float]:
-    """Every number in the README."""
-    return {float(number) for number in NUMBER.findall(readme)}
 
 
 @pytest.fixture(scope="module")
@@ -50,109 +41,60 @@ def test_its_table_has_the_numbers_of_notebook_6(readme, lines_of_notebook_6):
         assert numbers_in(row) in lines_of_notebook_6, row
 
 
-SCORES = {  # how a row of the table of scores begins -> how the ids of its runs begin
-    "Base | 12": "vit_base/labels/",
-    "Base | 30": "vit_base/labels_30/",
-    "Tiny | 12": "vit_tiny/labels_12/",
-    "Tiny | 30": "vit_tiny/labels/",
-    "Tiny, mixed views | 100": "vit_tiny/labels_strong/",
-    "Tiny, whole pictures | 30": "vit_tiny/labels_whole/",
-    "Tiny, taught by Base's answers | 30": "vit_tiny/answers/",
-    "Tiny, taught by two better Tinys' answers | 30": "vit_tiny/answers_of_196/",
-    "Tiny, taught by two ResNets' answers | 30": "vit_tiny/answers_of_resnets/",
-    "Tiny, taught by two ResNets' answers between the images | 60": "vit_tiny/answers_matching/",
+MODELS = {  # how a row of the table of models begins -> its row in the table of FINDINGS, its runs
+    "a second Base (1)": ("a second Base (one)", "vit_base/labels/seed1"),
+    "Tiny (4)": ("Tiny (four)", "vit_tiny/labels/"),
+    "Tiny, taught Base's answers (4)": ("Tiny, taught Base's answers (four)", "vit_tiny/answers/"),
+    "Tiny, taught Base's answers and maps (4)": (
+        "Tiny, taught Base's answers and maps (four)",
+        "vit_tiny/maps/",
+    ),
+    "Tiny, taught two better Tinys' answers (4)": (
+        "Tiny, taught two better Tinys' answers (four)",
+        "vit_tiny/answers_of_196/",
+    ),
 }
-RESNETS = "ResNet-18, 11 M weights | 12"
 
 
-def cells_beside(begin: str, readme: str) -> list[float]:
+def row_beside(begin: str, page: str) -> list[float]:
     """The numbers of the row of a table that begins so, right of its first cell."""
-    (row,) = re.findall(rf"^\| {re.escape(begin)} \| (.*) \|$", readme, re.MULTILINE)
+    (row,) = re.findall(rf"^\| {re.escape(begin)} \| (.*) \|$", page, re.MULTILINE)
     return numbers_in(row)
 
 
-def means_of(runs: list[dict]) -> list[float]:
-    """How many runs, then their mean accuracy, AUC, and recall of the sick and the healthy."""
-    healthy, sick = zip(*[run["recall"] for run in runs])
-    return [
-        len(runs),
-        round(100 * mean(run["last"]["accuracy"] for run in runs), 1),
-        round(mean(run["last"]["auc"] for run in runs), 3),
-        round(100 * mean(sick)),
-        round(100 * mean(healthy)),
-    ]
+def scores_of(begin: str) -> list[float]:
+    """Mean accuracy in % and AUC of the runs whose ids begin so."""
+    scores = []
+    for run in read_runs(SHIPPED / "runs.json"):
+        if run["id"].startswith(begin):
+            scores.append(run["last"])
+    accuracy = 100 * mean(score["accuracy"] for score in scores)
+    return [round(accuracy, 1), round(mean(score["auc"] for score in scores), 3)]
 
 
-@pytest.mark.parametrize("begin", SCORES)
-def test_its_table_of_scores_has_the_means_of_the_runs(readme, begin):
-    entries = read_runs(SHIPPED / "runs.json")
-    runs = [run for run in entries if run["id"].startswith(SCORES[begin])]
-    assert cells_beside(begin, readme) == means_of(runs)
+@pytest.mark.parametrize("begin", MODELS)
+def test_a_row_of_models_has_their_scores_and_what_findings_say_of_them(readme, begin):
+    row_of_findings, runs = MODELS[begin]
+    findings = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    agreement = row_beside(row_of_findings, findings)  # test_findings compares it with the results
+    assert row_beside(begin, readme) == [*scores_of(runs), *agreement]
 
 
-def test_its_table_of_scores_has_the_resnets(readme):
-    runs = json.loads((SHIPPED / "cnn.json").read_text("utf-8"))["runs"]
-    assert cells_beside(RESNETS, readme) == means_of(runs)
+def test_the_other_rows_of_models_are_base_and_the_resnets(readme):
+    findings = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    _, *scores, _, _ = row_beside("ResNet-18, 11 M weights | 12", findings)
+    agreement = row_beside("a ResNet-18 (two)", findings)
+    assert row_beside("a ResNet-18, 11 M weights (2)", readme) == [*scores, *agreement]
+    base = scores_of("vit_base/labels/seed0")
+    assert row_beside("Base, with which all are compared (1)", readme) == [*base, 100, 100, 100]
 
 
-def test_the_rows_of_its_table_of_scores_follow_each_other(readme):
-    lines = readme.splitlines()
-    first = next(place for place, line in enumerate(lines) if line.startswith("| Base | 12"))
-    for place, begin in enumerate([*SCORES, RESNETS], start=first):
-        assert lines[place].startswith(f"| {begin} |")
-
-
-def test_it_gives_the_gain_of_a_better_teacher(readme):
-    auc = {run["id"]: run["last"]["auc"] for run in read_runs(SHIPPED / "runs.json")}
-    for other in ("answers", "labels"):
-        gains = []
-        for seed in range(4):
-            better = auc[f"vit_tiny/answers_of_196/seed{seed}"]
-            gains.append(better - auc[f"vit_tiny/{other}/seed{seed}"])
-        low, high = t_interval(gains)
-        gain = f"{mean(gains):.3f} [{abs(low):.3f}, {high:.3f}]".replace("0.", ".")
-        assert gain in readme.replace("[-", "["), other
-
-
-COMPARED = {  # how a row of the table of agreement begins -> how the ids of its runs begin
-    "a second Base (one)": ("vit_base/labels/seed1",),
-    "Tiny (four)": ("vit_tiny/labels/",),
-    "Tiny, after as many passes as Base (maps of two of four)": ("vit_tiny/labels_12/",),
-    "Tiny, taught Base's answers (four)": ("vit_tiny/answers/",),
-    "Tiny, taught another Base's answers (two)": ("vit_tiny/answers_of_another/",),
-    "Tiny, taught a Tiny's answers (four, of two teachers)": (
-        "vit_tiny/answers_of_tiny/",
-        "vit_tiny/answers_of_our_tiny/",
-    ),
-    "Tiny, taught two better Tinys' answers (four)": ("vit_tiny/answers_of_196/",),
-    "Tiny, taught Base's answers and maps (four)": ("vit_tiny/maps/",),
-}
-
-
-@pytest.mark.parametrize("begin", COMPARED)
-def test_its_table_of_agreement_has_the_means_of_the_runs(readme, begin):
-    entries = {run["id"]: run for run in read_runs(SHIPPED / "runs.json")}
-    base = entries["vit_base/labels/seed0"]["predicted"]
-    same = []
-    for run_id, run in entries.items():
-        if run_id.startswith(COMPARED[begin]):
-            same.append(mean(one == other for one, other in zip(run["predicted"], base)))
-    maps = read_study(SHIPPED / "agreement.json")["maps"]
-    expected = [round(100 * mean(same))]
-    for ruler in ("occlusion", "grad_cam"):
-        compared = maps[ruler]["runs"]
-        pairs = [compared[name] for name in compared if name.startswith(COMPARED[begin])]
-        expected.append(round(mean(beyond_chance(pairs))))
-    assert cells_beside(begin, readme) == expected
-
-
-def test_its_table_of_agreement_has_the_resnets(readme):
-    pairs = json.loads((SHIPPED / "cnn.json").read_text("utf-8"))["pairs"]
-    with_base = [pair for name, pair in pairs.items() if name.startswith("vit_base and")]
-    expected = [round(100 * mean(pair["same_answer"] for pair in with_base))]
-    for ruler in ("occlusion", "grad_cam"):
-        expected.append(round(mean(beyond_chance([pair[ruler] for pair in with_base]))))
-    assert cells_beside("a ResNet-18 (two)", readme) == expected
+def test_its_table_of_cheats_is_that_of_findings(readme):
+    findings = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    heading, *rows = re.findall(r"^\| .* \| (?:occlusion's|\d+ %) \|$", readme, re.MULTILINE)
+    assert heading.startswith("| taught on X-rays with the ring by")
+    assert len(rows) == 5
+    assert all(row in findings.splitlines() for row in [heading, *rows])
 
 
 def test_it_gives_the_scores_of_the_earlier_projects_recipe(readme):
