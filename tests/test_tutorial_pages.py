@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
-from tutorial_pages import as_page  # noqa: E402
+from setup_cell import CORE, EXTRAS  # noqa: E402
+from tutorial_pages import TARGET, as_page  # noqa: E402
 
 TEXT = """Guess.
 <details><summary><b>Which?</b></summary>
@@ -37,6 +39,14 @@ def test_an_answer_stays_in_its_fold():
 def test_a_fold_in_code_is_code():
     page = page_of("```html\n<details>\n</details>\n```")
     assert not page.select("details")
+
+
+@pytest.mark.parametrize("path", CORE + EXTRAS, ids=lambda path: path.stem)
+def test_links_to_files_of_the_repository_lead_there(path):
+    notebook = nbformat.read(path, as_version=4)
+    page = BeautifulSoup(as_page(notebook, path.parent, "a page"), "html.parser")
+    targets = [link["href"].partition("#")[0] for link in page.select("a[href^='..']")]
+    assert [target for target in targets if not (TARGET / target).resolve().is_file()] == []
 
 
 def test_the_first_answers_of_notebook_1_are_folded():

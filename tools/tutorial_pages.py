@@ -22,6 +22,7 @@ MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\d)"
 FOLD = re.compile(r"^(<details>.*|</details>)$", re.MULTILINE)
 NOTEBOOK_LINK = re.compile(r"\]\((?:[^)\s]*/)?(\d\d_\w+)\.ipynb")
 README_LINK = re.compile(r"\]\([./]*README\.md(#[^)\s]*)?\)")
+FILE_LINK = re.compile(r"\]\((?:\.\./)+([^)]+)\)")  # to another file of the repository
 SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)  # for what these pages do not have
 
 
@@ -100,6 +101,7 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
         elif cell.cell_type == "markdown":
             linked = NOTEBOOK_LINK.sub(r"](\1.html", cell.source)
             linked = README_LINK.sub("](index.html)", linked)
+            linked = FILE_LINK.sub(r"](../../\1)", linked)  # the page lies in build/tutorial/
             parts = CODE.split(linked)
             parts[::2] = [MATH.sub(keep, text) for text in parts[::2]]
             cell.source = FOLD.sub(keep_fold, "".join(parts))
