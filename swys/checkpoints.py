@@ -9,11 +9,14 @@ from typing import NamedTuple
 from timm.models import split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer
 
+from swys_utils.cards import PICKLES
 from swys_utils.config import SwysError, default_device
 from swys_utils.data import Dataset
 from swys_utils.metrics import evaluate
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name
 from swys_utils.training import predict
+
+OTHER_FILES = (*PICKLES, ".onnx", ".json")  # what a save_path that names a file must not end in
 
 
 def load_for(path: str, data: Dataset, model: str = "") -> tuple[VisionTransformer, dict]:
@@ -79,10 +82,10 @@ def output_files(save_path: str) -> OutputFiles:
         SwysError: another kind of file.
     """
     path = Path(save_path)
-    if path.suffix == "":
-        stem = path / "model"
-    elif path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
         stem = path.with_suffix("")
+    elif path.suffix.lower() not in OTHER_FILES:
+        stem = path / "model"
     else:
         problem = f"--save_path '{path}' ends in {path.suffix}"
         raise SwysError(f"{problem}; use .safetensors or a folder")

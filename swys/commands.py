@@ -146,7 +146,7 @@ def explain(
     data = load_dataset(dataset, size)
     network, card = load_for(ckpt_path, data)
     part = getattr(data, split).sample(images)
-    maps = heatmaps(network, part.images, method)
+    maps = heatmaps(network, part.images, method, multi_label=data.info.multi_label)
     logits = predict(network, part.images)
     probabilities = metrics.probabilities(logits, data.info.task)
     figure = overlays(card["model"], part, maps, probabilities, data.info.class_names)

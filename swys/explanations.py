@@ -19,7 +19,6 @@ from .measures import maps_row
 from .opened_models import OpenedModel
 
 AT_ONCE = 8  # images whose maps are made before the next progress
-GRIDS = (7, 8, 6, 9, 5, 10, 4, 12, 3)  # patches a side of the occlusion maps, the best first
 
 # images and classes -> maps
 ToMaps: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -131,19 +130,6 @@ def _hide_patches(model: OpenedModel, multi_label: bool) -> ToMaps:
             pictures = values.byte().permute(0, 2, 3, 1).cpu().numpy()
             return model.scores(pictures[..., 0] if is_grey else pictures)
 
-        side = patch_side(images.shape[1])
-        return occlusion(scores, images, targets, side, multi_label=multi_label)
+        return occlusion(scores, images, targets, multi_label=multi_label)
 
     return maps
-
-
-def patch_side(side: int) -> int:
-    """Side of the patches that are hidden, px: about a seventh of the image's.
-
-    Args:
-        side: of the image, px.
-    """
-    for grid in GRIDS:
-        if side % grid == 0 and side > grid:
-            return side // grid
-    return side

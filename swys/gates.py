@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .comparison import Measured
 from .measure_rows import Row
-from .verdicts import CANNOT_TELL, KEPT, LOST
+from .verdicts import CANNOT_TELL, KEPT, LOST, unseen_share
 from .wording import row_text
 
 PASSED = 0
@@ -83,7 +83,10 @@ def _advice(row: Row) -> str:
     text = "the interval reaches over the bound: compare more images"
     if not margin or not row.images or math.isnan(reach):
         return text
-    wanted = row.images * (reach / margin) ** 2
+    unit = 100 if row.unit == "points" else 1
+    nothing_changed = math.isclose(reach, unit * unseen_share(row.images), rel_tol=0.05)
+    # such an interval shrinks with the number of images, any other with its root
+    wanted = row.images * (reach / margin) ** (1 if nothing_changed else 2)
     if wanted > HOPELESS * row.images:
         return f"the figure lies near the bound: it would take over {HOPELESS} times as many images"
     return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays)"

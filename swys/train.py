@@ -79,9 +79,12 @@ class Training:
         self.check_numbers()
         recipe = self.recipe(name, recipe_changes)
         files = output_files(self.save_path)
-        self.prepare_state(files.state)
         geometry = {"img_size": self.img_size, "patch_size": self.patch_size}
         model = build(name, data, recipe, self.seed, **geometry)
+        objective = make_objective(model)
+        if hasattr(objective, "check"):
+            objective.check(model)
+        self.prepare_state(files.state)  # it may delete one, so what can be refused was refused
         process = this_process()
         place = f"process {process.process_index + 1} of {process.num_processes}"
         print(f"{place}: {name} on {data.info.source}")
@@ -93,7 +96,7 @@ class Training:
             model,
             data,
             recipe,
-            make_objective(model),
+            objective,
             seed=self.seed,
             state_path=files.state,
         )

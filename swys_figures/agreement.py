@@ -57,7 +57,9 @@ def agreement_figure(results: SeriesResults) -> Figure:
     }
     panels = {title: panel for title, panel in panels.items() if panel[0] in results.agreement}
     found = {ruler: _pairs(results, ruler) for ruler, _ in panels.values()}
-    count = max([len(rows) for rows in found.values()], default=1)
+    titles = [title for rows in found.values() for title, pairs in rows.items() if pairs]
+    titles = list(dict.fromkeys(titles))
+    count = max(len(titles), 1)
     figure, axes = plt.subplots(
         1,
         max(1, len(panels)),
@@ -68,14 +70,13 @@ def agreement_figure(results: SeriesResults) -> Figure:
     figure.set_layout_engine("constrained")
     for ax, (panel, (ruler, measure)) in zip(axes[0], panels.items()):
         _percent_axis(ax, room=80)
-        rows = found[ruler]
-        for place, (title, pairs) in enumerate(rows.items()):
-            shade = _shade(title)
+        for place, title in enumerate(titles):
+            pairs = found[ruler].get(title)
             if pairs:
-                _draw_beyond_chance(ax, place, measure(pairs), shade, ranged=True)
+                _draw_beyond_chance(ax, place, measure(pairs), _shade(title), ranged=True)
         ax.set_title(panel, loc="left", fontsize=11)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_yticks(range(len(rows)), [fill(title, 15) for title in rows])
+        ax.set_ylim(count - 0.4, -0.6)
+        ax.set_yticks(range(len(titles)), [fill(title, 15) for title in titles])
     return figure
 
 
@@ -268,17 +269,22 @@ class Row:
 def three_questions(results: SeriesResults) -> Figure:
     """Same answers, same maps, same reasons as Base: a dot for each complete run.
 
+    In the last row a dot is a pair of Tinys: for the answers each pair, for the maps those pairs
+    whose maps were compared.
+
     Args:
         results: of ``shipped_results.series_results``.
     """
     rulers = [ruler for ruler in QUESTIONS if ruler in results.agreement]
     rows = _rows(results, rulers)
-    figure, axes = plt.subplots(
+    figure, grid = plt.subplots(
         1,
         1 + len(rulers),
-        figsize=(9.4, 0.55 * len(rows) + 1),
+        figsize=(9.4, 0.55 * max(len(rows), 1) + 1),
         sharey=True,
+        squeeze=False,
     )
+    axes = grid[0]
     figure.set_layout_engine("constrained")
     for ax, ruler in zip(axes[1:], rulers):
         ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
@@ -293,7 +299,7 @@ def three_questions(results: SeriesResults) -> Figure:
     axes[0].set(
         xlim=(85, 100),
         yticks=range(len(rows)),
-        ylim=(len(rows) - 0.5, -0.5),
+        ylim=(max(len(rows), 1) - 0.5, -0.5),
     )
     axes[0].set_yticklabels([row.title for row in rows])
     return figure

@@ -24,6 +24,7 @@ QUESTIONS = {  # way to explain -> the question that its row asks
     "occlusion": "SAME REASONS?\nhiding patches,\n% beyond chance,\nas Base",
     "grad_cam": "SAME MAP?\nGrad-CAM,\n% beyond chance,\nas Base",
 }
+BASE = SERIES["vit_base"].title
 SECOND_BASE = "dashed:\na second Base\ndotted:\ntwo Tinys"
 DOTS = 0.22  # how far apart the dots of one column may lie
 
@@ -145,25 +146,19 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
 
 def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
     """A dot for each run, and the interval of Base's mean over test images as a band."""
-    mean = columns[0].accuracy.mean()
-    interval = binomtest(round(mean / 100 * images), images).proportion_ci(method="wilson")
-    low = 100 * interval.low
-    high = 100 * interval.high
-    ax.axhspan(
-        low,
-        high,
-        color=colour("Base"),
-        alpha=0.1,
-        lw=0,
-    )
-    every = np.concatenate([column.accuracy for column in columns])
-    lowest = min(every.min(), low)
-    highest = max(every.max(), high)
-    ax.set_ylim(lowest - 1, highest + 1)
+    shown = [column.accuracy for column in columns]
+    if columns[0].title == BASE:
+        mean = columns[0].accuracy.mean()
+        interval = binomtest(round(mean / 100 * images), images).proportion_ci(method="wilson")
+        ends = 100 * np.array([interval.low, interval.high])
+        ax.axhspan(*ends, color=colour(BASE), alpha=0.1, lw=0)
+        shown.append(ends)
+        _note(ax, f"shaded: 95 %\ninterval of Base's\nmean, {images}\nimages")
+    every = np.concatenate(shown)
+    ax.set_ylim(every.min() - 1, every.max() + 1)
     for place, column in enumerate(columns):
         _draw_runs(ax, place, column.accuracy, column.title, ".1f")
     _row_title(ax, "ACCURACY\n% of test\nimages right")
-    _note(ax, f"shaded: 95 %\ninterval of Base's\nmean, {images}\nimages")
 
 
 def _draw_cleared(ax: Axes, columns: Sequence[Column]) -> None:
@@ -209,8 +204,8 @@ def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
             _draw_yardsticks(ax, place, column, column.same.mean(), "same")
     if measured:
         ax.set_ylim(np.concatenate(measured).min() - 3, 100.5)
+        _note(ax, SECOND_BASE)
     _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
-    _note(ax, SECOND_BASE)
 
 
 def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
@@ -236,7 +231,7 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
 
 def _draw_yardsticks(ax: Axes, place: float, column: Column, mean: float, row: str) -> None:
     """The line of a second Base through the row, and a short one of two runs of this model."""
-    if place == 0:
+    if column.title == BASE:
         ax.annotate(
             "a second\nBase",
             (place, mean),

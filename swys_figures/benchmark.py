@@ -23,7 +23,7 @@ from swys_utils.training import predict
 
 from .data import images_above
 from .heatmaps import draw_patches
-from .labels import spread_out
+from .labels import name_ends
 
 RUNTIMES = ("torch", "ONNX", "int8")
 
@@ -128,41 +128,22 @@ def fixed_part_figure(
     whole.legend(frameon=False)
 
     smallest = min(billions.values())
-    times = {}
+    right = 2.2 * smallest
+    top = max([fixed + growing * right for fixed, growing in lines.values()])
+    ends = {}
     for program, (fixed, growing) in lines.items():
-        times[program] = fixed + growing * smallest
-    highest = max(times.values())
-    _name_fixed_parts(corner, lines, times, smallest)
+        ends[f"{program}:\n{fixed:.1f} ms fixed"] = (fixed + growing * right, "black")
+    name_ends(corner, right, ends, gap=0.16 * top)
     corner.annotate(
         title,
         (foretold_at, measured),
-        xytext=(0.1 * smallest, 0.85 * highest),
+        xytext=(0.1 * smallest, 0.85 * top),
         arrowprops={"arrowstyle": "-", "color": GREY},
     )
-    corner.set_xlim(0, 2.2 * smallest)
-    corner.set_ylim(0, 1.4 * highest)
+    corner.set_xlim(0, right)
+    corner.set_ylim(0, 1.1 * top)
     corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
     return figure
-
-
-def _name_fixed_parts(
-    ax: Axes,
-    lines: Mapping[str, tuple[float, float]],
-    times: Mapping[str, float],
-    smallest: float,
-) -> None:
-    """Beside the dots of the smallest model, what part of its time is fixed in each program."""
-    highest = max(times.values())
-    below = [time - 0.05 * highest for time in times.values()]
-    heights = spread_out(below, gap=0.11 * highest)
-    for (program, (fixed, _)), height in zip(lines.items(), heights):
-        ax.text(
-            1.06 * smallest,
-            height,
-            f"{program}: {fixed:.1f} ms fixed",
-            va="top",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
-        )
 
 
 def _draw_program(

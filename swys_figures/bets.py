@@ -101,8 +101,8 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
     scores = {name: [run["last"]["accuracy"] for run in runs[name]] for name in runs}
     found = {
-        KEPT[0]: ("right on", scores["vit_tiny"], scores["vit_base"][1:], []),
-        KEPT[1]: ("the same on", *_shares(results, "same")),
+        KEPT[0]: ("images right", scores["vit_tiny"], scores["vit_base"][1:], []),
+        KEPT[1]: ("same answers", *_shares(results, "same")),
         KEPT[2]: ("beyond chance", *_shares(results, "occlusion")),
         KEPT[3]: ("beyond chance", *_shares(results, "grad_cam")),
     }
@@ -115,7 +115,7 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
             "of Base's": question.removeprefix("its ").removeprefix("the "),
             "your bet": bets.get(question, OPEN),
             "it keeps": verdict,
-            "in %": words,
+            "what is counted": words,
             "Tiny": _percent(tiny),
             "second Base": _percent(base),
             "two Tinys": _percent(tinys),
@@ -134,7 +134,7 @@ def answers_by_chance(results: SeriesResults, data: Dataset) -> float:
     Returns:
         A share from 0 to 1; 0 where the results are of other images.
     """
-    if results.dataset != data.info.results_name:
+    if results.dataset != data.info.results_name or "vit_base" not in results.runs:
         return 0.0
     of_base = [int(digit, 36) for digit in results.runs["vit_base"][0]["predicted"]]
     if len(of_base) != len(data.test):

@@ -20,6 +20,7 @@ from swys_utils.plots import GREY
 from swys_utils.splits import Split, has_class
 
 MARK = "#E69F00"  # what a figure points at; no model has this colour
+GROUPS = ("sick", "healthy")
 SHOWN_SIDE = 112  # px of an image on a button's side
 NOTES = 101  # % of accuracy at which the column of notes begins, beside the axes
 
@@ -105,7 +106,20 @@ def as_png(image: np.ndarray) -> bytes:
 
 def short_name(data: Dataset, number: int) -> str:
     """A class as it fits on a button: the name's first words."""
-    return data.info.class_names[number].split("(")[0].strip()[:20]
+    name = data.info.class_names[number].split("(")[0].strip()[:20]
+    return f"class {name}" if name.isdigit() else name
+
+
+def group_names(data: Dataset, number: int) -> tuple[str, str]:
+    """What images with a class are called, and what all others are.
+
+    Args:
+        data: only in the default data set are they the sick and the healthy.
+        number: of the class.
+    """
+    if data.info.name == DEFAULT_DATASET:
+        return GROUPS
+    return short_name(data, number), "others"
 
 
 def show_image(ax: Axes, image: np.ndarray) -> None:
@@ -148,8 +162,9 @@ def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
         len(images),
         figsize=(8, 2.6),
         layout="constrained",
+        squeeze=False,
     )
-    for ax, image, title in zip(axes, images, titles):
+    for ax, image, title in zip(axes[0], images, titles, strict=True):
         show_image(ax, np.asarray(image).astype(np.uint8).squeeze())
         ax.set_title(title, fontsize=11, loc="left")
     return figure
@@ -266,6 +281,7 @@ def neighbour_figure(
     train: Split,
     nearest: Mapping[str, np.ndarray],
     asked: int,
+    groups: tuple[str, str] = GROUPS,
 ) -> Figure:
     """Images above the training image that is nearest to each.
 
@@ -274,7 +290,8 @@ def neighbour_figure(
         splits: name -> images.
         train: the training images.
         nearest: name of a split -> int (N,), position of each image's neighbour in ``train``.
-        asked: an image of this class is called "sick" in its corner, any other "healthy".
+        asked: in the corner of an image stands whether it is of this class.
+        groups: of ``group_names``.
 
     Returns:
         A figure with a column for each image.
@@ -283,18 +300,19 @@ def neighbour_figure(
         2, len(shown), figsize=(6.4, 4.4), squeeze=False, layout="constrained"
     )
     for column, (title, (name, place)) in zip(axes.T, shown.items()):
-        _show_named(column[0], splits[name], place, asked)
-        _show_named(column[1], train, int(nearest[name][place]), asked)
+        _show_named(column[0], splits[name], place, asked, groups)
+        _show_named(column[1], train, int(nearest[name][place]), asked, groups)
         column[0].set_title(title, fontsize=10, loc="left")
     axes[0, 0].set_ylabel("image", fontsize=11)
     axes[1, 0].set_ylabel("nearest in\ntraining", fontsize=11)
     return figure
 
 
-def _show_named(ax: Axes, split: Split, place: int, asked: int) -> None:
+def _show_named(ax: Axes, split: Split, place: int, asked: int, groups: tuple[str, str]) -> None:
     """An image of a split; in its corner whether it has a class."""
     show_image(ax, split.images[place])
-    name = "sick" if has_class(split, asked)[place] else "healthy"
+    with_class, other = groups
+    name = with_class if has_class(split, asked)[place] else other
     text = ax.text(0.03, 0.03, name, transform=ax.transAxes, fontsize=10)
     text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
 
@@ -343,9 +361,13 @@ def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
     top = max(len(scores), 1) - 0.3
     if scores:
         ax.text(NOTES, top, "chosen on", va="bottom", color=GREY)
-    _draw_line(ax, majority, top, "most common\nanswer")
-    _draw_line(ax, linear, top, "linear model\n(this page)")
-    ax.set(xlabel=f"test accuracy (%), with 95 % interval of {len(data.test)} images")
+    sides = ("center", "center")
+    if abs(linear - majority) < 0.1:  # the words would overlap
+        sides = ("right", "left") if majority < linear else ("left", "right")
+    _draw_line(ax, majority, top, "most common\nanswer", sides[0])
+    _draw_line(ax, linear, top, "linear model\n(this page)", sides[1])
+    interval = f", with 95 % interval of {len(data.test)} images" if scores else ""
+    ax.set(xlabel=f"test accuracy (%){interval}")
     ax.set(xlim=(min(60, 100 * majority - 3), 100), ylim=(-0.6, top))
     return figure
 
@@ -366,13 +388,13 @@ def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None
     ax.text(NOTES, place, score.chosen_on, va="center", color=shade)
 
 
-def _draw_line(ax: Axes, accuracy: float, top: float, text: str) -> None:
+def _draw_line(ax: Axes, accuracy: float, top: float, text: str, side: str) -> None:
     ax.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.2)
     ax.text(
         100 * accuracy,
         top,
         text,
-        ha="center",
+        ha=side,
         va="bottom",
         color=GREY,
     )

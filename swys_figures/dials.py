@@ -22,7 +22,7 @@ from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
 
 from .benchmark import rounded_model, rounded_to
-from .data import as_png, short_name
+from .data import GROUPS, as_png, short_name
 
 SIDE = 224  # px of a picture on a button's side
 
@@ -196,6 +196,7 @@ class ThresholdDial(widgets.VBox):
     Args:
         probability: name of a model -> its probability of the class, float (N,).
         sick: which images have the class, bool (N,).
+        groups: of ``data.group_names``.
 
     Attributes:
         threshold: from here on the answer is "sick"; 0.5 at first.
@@ -203,14 +204,20 @@ class ThresholdDial(widgets.VBox):
         table: what it means for each model.
     """
 
-    def __init__(self, probability: Mapping[str, np.ndarray], sick: np.ndarray):
+    def __init__(
+        self,
+        probability: Mapping[str, np.ndarray],
+        sick: np.ndarray,
+        groups: tuple[str, str] = GROUPS,
+    ):
         self.probability = probability
         self.sick = sick
+        self.groups = groups
         self.threshold = widgets.FloatSlider(
             0.5, min=0.02, max=0.98, step=0.02, description="threshold"
         )
         share = int(np.clip(round(100 * sick.mean()), 1, 90))
-        self.share = widgets.IntSlider(share, min=1, max=90, description="sick of 100")
+        self.share = widgets.IntSlider(share, min=1, max=90, description=f"{groups[0]} of 100")
         self.table = widgets.HTML()
         super().__init__([self.threshold, self.share, self.table])
         for slider in (self.threshold, self.share):
@@ -220,6 +227,7 @@ class ThresholdDial(widgets.VBox):
     def rows(self) -> list[dict[str, str]]:
         """A row for each model, at the threshold and the share that are set."""
         share = self.share.value / 100
+        sick, healthy = self.groups
         rows = []
         for name, p in self.probability.items():
             alarm = p > self.threshold.value
@@ -230,8 +238,8 @@ class ThresholdDial(widgets.VBox):
             well = (1 - share) * (1 - false) / (1 - alarms) if alarms < 1 else 0.0
             cells = {
                 "model": name,
-                "sick found": f"{100 * found:.0f} of 100",
-                "healthy cleared": f"{100 * (1 - false):.0f} of 100",
+                f"{sick} found": f"{100 * found:.0f} of 100",
+                f"{healthy} cleared": f"{100 * (1 - false):.0f} of 100",
                 "alarms right": true,
                 "cleared right": f"{10 * well:.1f} of 10" if alarms < 1 else "none cleared",
             }
@@ -242,7 +250,9 @@ class ThresholdDial(widgets.VBox):
         self.table.value = _html_table(self.rows())
 
     def __repr__(self) -> str:
-        settings = f"threshold {self.threshold.value:.2f}, {self.share.value} of 100 are sick"
+        settings = (
+            f"threshold {self.threshold.value:.2f}, {self.share.value} of 100 are {self.groups[0]}"
+        )
         return f"Sliders: {settings} (run it to move them)"  # ipywidgets shows 110 letters
 
 
@@ -306,13 +316,15 @@ class PatchCover(widgets.VBox):
         """
         shown = picture.copy()
         rows, columns = self.grid
-        down = picture.shape[0] // rows
-        across = picture.shape[1] // columns
+        height, width = picture.shape[:2]
+        down = np.arange(rows + 1) * height // rows
+        across = np.arange(columns + 1) * width // columns
         mean = picture.mean(axis=(0, 1)).round().astype(np.uint8)
         for place in places:
-            top = place // columns * down
-            left = place % columns * across
-            shown[top : top + down, left : left + across] = mean
+            row, column = divmod(place, columns)
+            inside_rows = slice(down[row], down[row + 1])
+            inside_columns = slice(across[column], across[column + 1])
+            shown[inside_rows, inside_columns] = mean
         return shown
 
     def figure(self) -> Figure:

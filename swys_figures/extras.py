@@ -257,6 +257,7 @@ def sharp_and_coarse(images: np.ndarray, maps: np.ndarray) -> Figure:
         figsize=(7, 3.6),
         dpi=72,
         layout="constrained",
+        squeeze=False,
     )
     plt.setp(axes, xticks=[], yticks=[])
     pictures = overlay(images, maps, alpha=0.8)
@@ -296,12 +297,12 @@ def hits_figure(hits: Mapping[str, Mapping[str, float]], chance: float) -> Figur
     """In what share of the images each way to explain finds the spot, for each model.
 
     Args:
-        hits: model -> way to explain -> share in [0, 1].
+        hits: model -> way to explain -> share in [0, 1]; at most four models.
         chance: share for a patch that is drawn at random.
     """
     figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
     markers = ["o", "D", "s", "^"]
-    for (name, shares), marker in zip(hits.items(), markers):
+    for (name, shares), marker in zip(hits.items(), markers[: len(hits)], strict=True):
         percent = [100 * share for share in shares.values()]
         ax.plot(
             percent, list(shares), marker, ms=10, mew=2, mfc="none", color=colour(name), label=name

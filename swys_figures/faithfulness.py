@@ -72,7 +72,7 @@ def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
     middle.sharey(left)
     for place, (name, score) in enumerate(scores.items()):
         shade = GREY if place else colour("Tiny")
-        style = {"color": shade, "linestyle": LINES[place]}
+        style = {"color": shade, "linestyle": LINES[min(place, len(LINES) - 1)]}
         percent = 100 * score.fractions
         left.plot(
             percent,

@@ -217,7 +217,8 @@ def two_rulers(
         if not others:
             continue  # one model, where another has learned nothing
         for ax, value in zip(axes[:, place - 1], agreement(first, others[-1])):
-            ax.set_xlabel(f"{ax.get_xlabel()}\nagreement {value:.2f}", fontsize=9)
+            alike = "a constant map" if np.isnan(value) else f"agreement {value:.2f}"
+            ax.set_xlabel(f"{ax.get_xlabel()}\n{alike}", fontsize=9)
     return figure
 
 

@@ -24,11 +24,12 @@ def agreement_histogram(agreements: Mapping[str, np.ndarray]) -> Figure:
     """How often two maps agree how much, for several kinds of pairs; the last kind stands out.
 
     Args:
-        agreements: kind of pair -> rank correlations, float (N,) in [-1, 1], nan for none.
+        agreements: kind of pair -> rank correlations, float (N,) in [-1, 1], nan for none; at
+            most three kinds.
     """
     figure, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
     shades = ["#BBBBBB", "#555555", colour("maps")][-len(agreements) :]
-    for (name, values), shade in zip(agreements.items(), shades):
+    for (name, values), shade in zip(agreements.items(), shades, strict=True):
         mean = np.nanmean(values) if np.isfinite(values).any() else np.nan
         ax.hist(
             values,

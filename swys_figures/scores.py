@@ -15,6 +15,7 @@ from scipy.special import logit
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour
 
+from .data import GROUPS
 from .labels import name_ends
 
 HEALTHY = "#56B4E9"
@@ -115,6 +116,7 @@ def roc_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     at_half: Mapping[str, Sequence[float]],
     seeds: Mapping[str, Sequence[Sequence[float]]],
+    groups: tuple[str, str] = GROUPS,
 ) -> Figure:
     """Sensitivity against false alarms at all thresholds, and where 0.5 lies for each run.
 
@@ -122,6 +124,7 @@ def roc_figure(
         curves: name -> sensitivity and specificity at each threshold, fractions.
         at_half: name -> (sensitivity, specificity) of that model at the threshold of 0.5.
         seeds: name -> the same of its runs with other seeds; may be empty.
+        groups: of ``data.group_names``.
     """
     figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for name, (sensitivity, specificity) in curves.items():
@@ -142,9 +145,10 @@ def roc_figure(
             color=shade,
             va="center",
         )
+    sick, healthy = groups
     ax.set(
-        xlabel="healthy who are called sick (%): 100 - specificity",
-        ylabel="sick who are found (%): sensitivity",
+        xlabel=f"{healthy} who are called {sick} (%): 100 - specificity",
+        ylabel=f"{sick} who are found (%): sensitivity",
         xlim=(0, max(45, 10 + max(100 * (1 - cleared) for _, cleared in at_half.values()))),
         ylim=(min(70, min(100 * found for found, _ in at_half.values()) - 10), 101),
     )

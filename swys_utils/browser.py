@@ -226,6 +226,7 @@ class Explained:
         self.images = split.images[self.indices]
         labels = split.labels[self.indices]
         multi_label = labels.ndim == 2
+        self.multi_label = multi_label
         task = "multi-label" if multi_label else "multi-class"
         one_hot = np.eye(len(self.class_names), dtype=bool)
         self.scores = {}
@@ -260,7 +261,14 @@ class Explained:
         if key not in self._maps:
             model = self.models[name]
             targets = None if target == PREDICTED else target
-            self._maps[key] = heatmaps(model, self.images, self.method, targets, signed=True)
+            self._maps[key] = heatmaps(
+                model,
+                self.images,
+                self.method,
+                targets,
+                multi_label=self.multi_label,
+                signed=True,
+            )
         return self._maps[key]
 
     def informative(self) -> np.ndarray:
@@ -341,5 +349,6 @@ class Explained:
         if name != first:
             reference = self.maps(first, target)[i : i + 1]
             correlation = agreement(reference, heatmap)[0]
-            lines.append(f"agreement {correlation:+.2f}")
+            constant = np.isnan(correlation)
+            lines.append("a constant map" if constant else f"agreement {correlation:+.2f}")
         return lines

@@ -223,7 +223,8 @@ def write_json(path: str | Path, content: dict) -> None:
 
     Args:
         path: Where the file is to be.
-        content: What it is to hold; numbers of NumPy become floats.
+        content: What it is to hold; numbers of NumPy become floats. nan is written as NaN, which
+            Python reads, and JSON itself does not have.
 
     Raises:
         SwysError: The file cannot be written.

@@ -197,9 +197,9 @@ def to_model_input(
         SwysError: The images have another type or shape.
     """
     batch = to_planes(images, device)
-    side = batch.shape[-1]
-    if side != img_size:
-        shrinks = side > img_size
+    sides = batch.shape[2:]
+    if tuple(sides) != (img_size, img_size):
+        shrinks = max(sides) > img_size
         batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", antialias=shrinks)
     return batch.expand(-1, 3, -1, -1)
 
@@ -222,10 +222,12 @@ def to_planes(
     if isinstance(images, np.ndarray):
         images = np.array(images)  # a copy, because torch warns of read-only memory maps
     tensor = torch.as_tensor(images)
-    if tensor.dtype != torch.uint8 or tensor.ndim not in (3, 4):
+    is_grey = tensor.ndim == 3
+    is_colour = tensor.ndim == 4 and tensor.shape[3] == 3
+    if tensor.dtype != torch.uint8 or not (is_grey or is_colour):
         shape = tuple(tensor.shape)
         raise SwysError(f"images {tensor.dtype} {shape}; give uint8 (N, H, W) or (N, H, W, 3)")
-    planes = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    planes = tensor.unsqueeze(1) if is_grey else tensor.permute(0, 3, 1, 2)
     return planes.to(device).float() / 127.5 - 1
 
 
@@ -297,10 +299,14 @@ def _checked(path: Path, arrays: dict[str, np.ndarray], info: Info) -> Dataset:
         found = (images.dtype, images.shape[1:], whole_numbers, labels.shape[1:])
         if found != expected or not images.shape[0] == len(labels) > 0:
             what = f"{split} has images {images.dtype} {images.shape}, labels {labels.shape}"
-            wanted = f"uint8 (N, *{image_shape}) and whole numbers (N, {columns}), N > 0"
+            sides = ", ".join(map(str, image_shape))
+            wanted = f"uint8 (N, {sides}) and whole numbers (N, {columns}), N > 0"
             raise SwysError(f"'{path}' is not {info.name} at {info.size} px: {what}; give {wanted}")
         if labels.min() < 0 or labels.max() > highest:
-            raise SwysError(f"'{path}' has {split} labels outside 0..{highest}; not {info.name}")
+            raise SwysError(
+                f"'{path}' has {split} labels outside 0..{highest}, and {info.num_classes} classes;"
+                " mend the labels, or name all classes"
+            )
         labels = labels.astype(np.int64)
         splits[split] = Split(images, labels if info.multi_label else labels[:, 0])
     return Dataset(**splits, info=info)
@@ -314,7 +320,7 @@ def _own_info(name: str, source: str, images: np.ndarray, class_names: tuple[str
         size=image_shape[0] if image_shape else 0,
         task="binary-class" if len(class_names) == 2 else "multi-class",
         class_names=class_names,
-        channels=3 if len(image_shape) == 3 else 1,
+        channels=3 if image_shape[2:] == (3,) else 1,
         source=source,
         licence="own images",
     )

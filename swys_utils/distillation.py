@@ -36,12 +36,17 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
     Raises:
         SwysError: a temperature that is not above 0.
     """
-    if temperature <= 0:
-        raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")
+    _check_temperature(temperature)
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return divergence * temperature**2
+
+
+def _check_temperature(temperature: float) -> None:
+    """Raise a SwysError for one that is not above 0; nan is not, either."""
+    if not temperature > 0:
+        raise SwysError(f"temperature is {temperature}; it must be above 0 (2 is usual)")
 
 
 class Teacher(nn.Module):
@@ -139,7 +144,7 @@ class SoftTargets(Distiller):
         temperature: of the soft targets, above 0.
 
     Raises:
-        SwysError: alpha is outside [0, 1].
+        SwysError: alpha is outside [0, 1], or the temperature not above 0.
     """
 
     def __init__(
@@ -152,6 +157,7 @@ class SoftTargets(Distiller):
         super().__init__(teacher, labels)
         if not 0 <= alpha <= 1:
             raise SwysError(f"alpha is {alpha}; a share of the loss lies between 0 and 1")
+        _check_temperature(temperature)
         self.alpha = alpha
         self.temperature = temperature
 
@@ -188,6 +194,9 @@ class MapDistiller(SoftTargets):
         alpha: as in ``SoftTargets``.
         temperature: as in ``SoftTargets``.
         gamma: weight of the maps.
+
+    Raises:
+        SwysError: as in ``SoftTargets``, or gamma is below 0.
     """
 
     teacher: nn.Module
@@ -201,6 +210,8 @@ class MapDistiller(SoftTargets):
         gamma: float = 1.0,
     ):
         super().__init__(teacher, labels, alpha, temperature)
+        if not gamma >= 0:
+            raise SwysError(f"gamma is {gamma}; the weight of a loss is 0 or above")
         self.gamma = gamma
 
     def check(self, student: VisionTransformer) -> None:

@@ -18,6 +18,7 @@ from .gradcam import grad_cam, hires_cam
 from .metrics import probabilities
 from .splits import has_class
 from .training import predict
+from .vit_internals import evaluation_mode
 
 Check = Callable[..., str]  # (answer, *given) -> a hint, or "" where the answer is right
 CHECKS: dict[str, Check] = {}
@@ -50,7 +51,10 @@ def check(name: str, answer: Any, *given: Any) -> None:
     """
     if name not in CHECKS:
         raise SwysError(unknown("exercise", name, CHECKS))
-    if answer is ...:
+    if answer is None:
+        print(f"{name}: there is no answer yet (None). Does your function end with return?")
+        return
+    if answer is ... or (isinstance(answer, tuple) and ... in answer):
         print(f"{name}: put your answer in place of the dots (...), then run the cell again.")
         return
     hint = CHECKS[name](answer, *given)
@@ -98,6 +102,8 @@ def _query(answer: Any, key: Tensor) -> str:
     if shares[1] >= 0.9:
         return ""
     read = ", ".join(f"{share:.0%}" for share in shares)
+    if key[1] @ answer > 0 >= key[2] @ answer:
+        return f"It reads {read} from the three tokens. The direction is right: make it longer."
     return f"It reads {read} from the three tokens. Which numbers fit key 2 and not key 3?"
 
 
@@ -115,14 +121,24 @@ def _shuffled(answer: Tensor, tokens: Tensor) -> str:
 
 @register("forward pass")
 def _forward_pass(answer: Tensor, vit: VisionTransformer, images: Tensor) -> str:
-    logits = vit(images)
+    with evaluation_mode(vit), torch.no_grad():
+        logits = vit(images)
+        tokens = vit.blocks(vit._pos_embed(vit.patch_embed(images)))
+        cls = vit.cls_token.expand(len(images), -1, -1)
+        without_places = vit.blocks(torch.cat([cls, vit.patch_embed(images)], dim=1))
+        hints = {
+            "": logits,
+            "The last normalisation is missing: vit.norm, before the head.": vit.head(tokens[:, 0]),
+            "The position embedding is missing: add vit.pos_embed to the tokens.": vit.head(
+                vit.norm(without_places)[:, 0]
+            ),
+            "The head reads CLS alone, which is token 0.": vit.head(vit.norm(tokens).mean(dim=1)),
+        }
     if answer.shape != logits.shape:
         return f"The shape is {tuple(answer.shape)}, but the logits have {tuple(logits.shape)}."
-    if torch.allclose(answer, logits, atol=1e-3):
-        return ""
-    tokens = vit.blocks(vit._pos_embed(vit.patch_embed(images)))
-    if torch.allclose(answer, vit.head(tokens[:, 0]), atol=1e-3):
-        return "The last normalisation is missing: vit.norm, before the head."
+    for hint, with_this_slip in hints.items():
+        if torch.allclose(answer, with_this_slip, atol=1e-3):
+            return hint
     return "A block adds attention and MLP to the tokens; both read them normalised."
 
 
@@ -141,6 +157,8 @@ def _hires_cam(answer: Tensor, model: VisionTransformer, inputs: Tensor, target:
 
 @register("habit")
 def _habit(answer: tuple[float, ...], first: np.ndarray, second: np.ndarray) -> str:
+    if np.ndim(answer) != 1 or len(answer) < 2:
+        return "Give two numbers: (agreement, beyond chance)."
     agreed, *_, beyond = answer  # chance may stand between them
     habit = 0 * second + second.mean(axis=0)
     if not np.isclose(agreed, np.nanmean(agreement(first, habit)), atol=1e-3):
@@ -184,17 +202,19 @@ def _how_many_images(answer: float) -> str:
 
 @register("soft targets")
 def _soft_targets(answer: Tensor) -> str:
+    answer = torch.as_tensor(answer)
     if tuple(answer.shape) != (1, 3):
         return f"The shape is {tuple(answer.shape)}; three logits went in, of one image."
-    if not torch.allclose(answer.sum(), torch.tensor(1.0), atol=1e-4):
-        return "Probabilities sum to 1: use softmax."
+    if abs(float(answer.sum()) - 1) > 1e-4:
+        return "The three shares have to sum to 1: softmax over dim=1, and nothing after it."
     right = answer[0, 0] > 0.99
-    return "" if right else "Divide the logits by T before the softmax, not after it."
+    hint = "A low temperature leaves nearly all on one class: divide the logits by T, then softmax."
+    return "" if right else hint
 
 
 @register("two models")
 def _two_models(answer: tuple) -> str:
-    if len(answer) != 2 or len(answer[0]) != 2 or len(answer[1]) != 2:
+    if np.shape(answer) != (2, 2):
         return "Give two lists of two numbers: (a, b)."
     if not np.isclose(sum(answer[0]), sum(answer[1])):
         return "With x[0] = x[1] = 1 they answer differently: the sums of the weights differ."
@@ -211,6 +231,7 @@ def _attention_costs_more(answer: float, width: int) -> str:
 
 @register("one scale")
 def _one_scale(answer: Tensor, weights: Tensor) -> str:
+    answer = torch.as_tensor(answer).to(weights)
     scale = weights.abs().max() / 64
     if answer.shape != weights.shape:
         return f"The shape is {tuple(answer.shape)}, but {tuple(weights.shape)} went in."
@@ -236,6 +257,7 @@ def _random_weights(answer: int, model: VisionTransformer, images: np.ndarray) -
 
 @register("mixed loss")
 def _mixed_loss(answer: Tensor, logits: Tensor, targets: Tensor, teacher_logits: Tensor) -> str:
+    answer = torch.as_tensor(answer, dtype=logits.dtype)
     hard = torch.nn.functional.cross_entropy(logits, targets)
     soft = soft_target_loss(logits, teacher_logits, 2.0)
     if torch.allclose(answer, hard + soft, atol=1e-4):
@@ -248,6 +270,7 @@ def _mixed_loss(answer: Tensor, logits: Tensor, targets: Tensor, teacher_logits:
 
 @register("bits")
 def _bits(answer: Tensor, weights: Tensor) -> str:
+    answer = torch.as_tensor(answer).to(weights)
     if answer.shape != weights.shape:
         return f"The shape is {tuple(answer.shape)}, but {tuple(weights.shape)} went in."
     scale = weights.abs().amax(dim=1, keepdim=True) / 7

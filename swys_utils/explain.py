@@ -142,7 +142,10 @@ def _from_the_top(model: VisionTransformer) -> dict[str, list]:
 
 
 def _reinitialise(part: nn.Module | Tensor | None) -> None:
-    """Draw the weights of a part of a ViT as before training: as torch does, then timm."""
+    """Draw the weights of a part of a ViT as before training: as torch does, then timm.
+
+    Tokens such as CLS are drawn like position embeddings, wider than timm draws them (1e-6).
+    """
     if isinstance(part, Tensor):
         nn.init.trunc_normal_(part, std=0.02)
     elif isinstance(part, nn.Module):

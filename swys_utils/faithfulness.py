@@ -15,7 +15,7 @@ from .data import to_model_input
 from .gradcam import MapFunction, Targets, heatmaps
 from .occlusion import blurred
 from .training import predict
-from .vit_internals import evaluation_mode, input_batches
+from .vit_internals import evaluation_mode, explained_classes, input_batches
 
 BATCH_SIZE = 32  # images in one forward pass
 
@@ -98,17 +98,23 @@ def deletion_insertion(
 
     Returns:
         Both curves of each image.
+
+    Raises:
+        SwysError: no image, another number of maps, or targets that do not fit.
     """
     count = len(images)
+    if not count or len(maps) != count:
+        raise SwysError(f"{len(maps)} maps for {count} images; give one each")
     _, height, width = maps.shape
     tokens = height * width
     ranks = _ranks(maps)
     numbers = np.linspace(0, tokens, steps + 1).round()  # of tokens, step by step
     deletion = np.empty((count, steps + 1))
     insertion = np.empty((count, steps + 1))
+    logits = torch.zeros(count, model.num_classes)
     if targets is None:
-        targets = predict(model, images, BATCH_SIZE).argmax(axis=1)
-    classes = torch.as_tensor(targets).long().expand(count)
+        logits = torch.as_tensor(predict(model, images, BATCH_SIZE))
+    classes = explained_classes(logits, targets)
     with evaluation_mode(model), torch.no_grad():
         for batch, x in input_batches(model, images, BATCH_SIZE):
             batch_classes = classes[batch].to(x.device)

@@ -158,6 +158,7 @@ def heatmaps(
     method: str | MapFunction = "grad_cam",
     targets: Targets = None,
     batch_size: int = 32,
+    multi_label: bool = False,
     **options,
 ) -> np.ndarray:
     """Maps of many images, batch by batch.
@@ -168,6 +169,8 @@ def heatmaps(
         method: an id of METHODS, or a function that is called as ``grad_cam`` is.
         targets: None for the predicted class, one class for all images, or N classes.
         batch_size: number of images that are explained at once.
+        multi_label: several labels of an image can be true. Only occlusion has to know: the others
+            explain a logit, and it a share of the classes.
         **options: ``block`` and ``signed``, as for ``grad_cam``.
 
     Returns:
@@ -184,6 +187,8 @@ def heatmaps(
         raise SwysError(unknown("method", method, METHODS))
     if not len(images):
         raise SwysError("heatmaps for 0 images; give at least one")
+    if multi_label and function is occlusion_map:
+        options["multi_label"] = True
     maps = []
     for selection, inputs in input_batches(model, images, batch_size):
         batch_targets = targets_of(targets, selection, len(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pooch
 import requests
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from .config import SwysError, replacing
@@ -121,7 +122,7 @@ def read_npz(path: Path, memory_limit: int) -> dict[str, np.ndarray]:
             arrays = {}
             for split in SPLITS:
                 labels = archive[f"{split}_labels"]
-                arrays[f"{split}_labels"] = labels.reshape(len(labels), -1)
+                arrays[f"{split}_labels"] = labels.reshape(len(labels), math.prod(labels.shape[1:]))
                 key = f"{split}_images"
                 arrays[key] = _image_array(path, key, zipped, archive, memory_limit)
             return arrays
@@ -237,14 +238,21 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def image_paths(class_folder: Path) -> list[Path]:
-    """The image files in a folder and below, sorted, without hidden ones."""
+    """The image files in a folder and below, sorted, without hidden ones; links are followed."""
     paths = []
-    for path in sorted(class_folder.rglob("*")):
-        inner = path.relative_to(class_folder).parts
-        hidden = any(name.startswith(".") for name in inner)
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
-            paths.append(path)
-    return paths
+    seen = set()
+    for folder, subfolders, names in os.walk(class_folder, followlinks=True):
+        real_folder = os.path.realpath(folder)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if real_folder in seen:  # a link leads back
+            subfolders.clear()
+            continue
+        seen.add(real_folder)
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                paths.append(path)
+    return sorted(paths)
 
 
 def _group(image: _ListedImage, groups: Any) -> Hashable:
@@ -332,11 +340,14 @@ def read_image(path: Path, size: int) -> Image.Image:
         The image, in mode L if it is grey, else RGB.
 
     Raises:
-        SwysError: The file is damaged.
+        SwysError: The file is damaged, or has several pages.
     """
     try:
         with Image.open(path) as image:
-            eight_bit = _eight_bit(image)
+            if image.format == "TIFF" and image.n_frames > 1:
+                raise ValueError(f"{image.n_frames} pages; save each as an image")
+            upright = ImageOps.exif_transpose(image)  # photos of telephones are stored turned
+            eight_bit = _eight_bit(upright)
         return _central_square(eight_bit).resize((size, size), Image.Resampling.BICUBIC)
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]

@@ -22,6 +22,7 @@ from .config import SwysError, unknown, write_json
 STORAGES = ("fp32", "fp16", "int8")
 SHARD_BYTES = 49_000_000  # one file in the repository stays under 50 MB
 INT8_MIN_ELEMENTS = 100_000  # smaller matrices stay fp16: they cost nothing
+SMALLEST_FP16 = 2**-24  # above 0
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,14 @@ def _write_files(
 ) -> None:
     """Write weights and their card; what was there stays until all of it is written.
 
-    New weights are named *.new until the card, renamed in one step, makes them current.
+    New weights are named *.new until the card, renamed in one step, makes them current. After a
+    kill right then, the current weights may still be named so: they get their name first.
     """
+    if card_path.is_file():
+        for entry in read_card(card_path)["files"]:
+            renamed_late = folder / f"{entry['name']}.new"
+            if renamed_late.is_file() and sha256_of(renamed_late) == entry["sha256"]:
+                renamed_late.replace(folder / entry["name"])
     parts = {name: folder / f"{name}.new" for name in shards}
     try:
         for name, part in parts.items():
@@ -323,7 +330,7 @@ def _pack(tensors: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
         if storage == "fp32":
             packed[key] = value.contiguous()
         elif storage == "int8" and value.ndim == 2 and value.numel() > INT8_MIN_ELEMENTS:
-            scale = (value.abs().amax(dim=1) / 127).clamp(min=1e-8).half()
+            scale = (value.abs().amax(dim=1) / 127).half().clamp(min=SMALLEST_FP16)
             steps = (value / scale.float()[:, None]).round()
             packed[key] = steps.clamp(-127, 127).to(torch.int8)
             packed[f"{key}.scale"] = scale

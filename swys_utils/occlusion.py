@@ -34,6 +34,7 @@ from .vit_internals import (
 
 FILLS = ("mean", "blur", "token")
 VARIANTS = 64  # of an image in one forward pass
+GRIDS = (7, 8, 6, 9, 5, 10, 4, 12, 3)  # patches a side where no ViT cuts them, the best first
 
 # A model, or any function of model input, float (B, 3, S, S), that returns scores (B, C).
 Scorer: TypeAlias = nn.Module | Callable[[Tensor], Any]
@@ -57,7 +58,7 @@ def occlusion(
             returns logits (B, C), such as an ONNX session.
         images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
         targets: None for the predicted class, one class for all images, or N classes.
-        patch: side of what is hidden, px; None: as the ViT cuts, of a function a seventh.
+        patch: side of what is hidden, px; None: as the ViT cuts, of a function about a seventh.
         fill: what stands in for a patch: the "mean" colour of the image; "blur", the image blurred
             (Gaussian, sigma one patch); or nothing, "token", which leaves a ViT's token out.
         multi_label: several labels can be true, so that a logit is the log-odds of its label.
@@ -91,6 +92,7 @@ def occlusion_map(
     targets: Targets = None,
     block: int = -1,
     signed: bool = False,
+    multi_label: bool = False,
 ) -> Tensor:
     """``occlusion`` of a ViT, called as ``gradcam.grad_cam`` is.
 
@@ -100,6 +102,7 @@ def occlusion_map(
         targets: None for the predicted class, one class for all images, or B classes.
         block: changes nothing, because the whole model is asked.
         signed: keep negative values: without such a patch the class does better.
+        multi_label: as for ``occlusion``.
 
     Returns:
         float32 (B, gh, gw) on the device of ``inputs``, log-odds; >= 0 unless signed.
@@ -108,7 +111,8 @@ def occlusion_map(
         SwysError: as ``gradcam.grad_cam`` does.
     """
     x, _ = checked_input(model, inputs, block)
-    values = torch.as_tensor(occlusion(model, x.detach(), targets))
+    lost = occlusion(model, x.detach(), targets, multi_label=multi_label)
+    values = torch.as_tensor(lost)
     return as_map(values.flatten(1), model, inputs, signed)
 
 
@@ -185,11 +189,23 @@ def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int
     height, width = image.shape[-2:]
     if patch is None and isinstance(model, VisionTransformer):
         return model.patch_embed.dynamic_feat_size((height, width))
-    patch = patch or max(1, height // 7)
+    patch = patch or patch_side(height)
     if height % patch or width % patch:
         size = f"{height} x {width} px"
         raise SwysError(f"patches of {patch} px do not fill {size}; choose a divisor of its sides")
     return height // patch, width // patch
+
+
+def patch_side(side: int) -> int:
+    """Side of patches, px: about a seventh of the image's, and a divisor of it.
+
+    Args:
+        side: of the image, px.
+    """
+    for grid in GRIDS:
+        if side % grid == 0 and side > grid:
+            return side // grid
+    return side
 
 
 def _with_fill(model: Scorer, image: Tensor, hidden: Tensor, fill: str) -> Any:

@@ -27,7 +27,7 @@ from .benchmark import random_inputs
 from .cards import ONNX_CARD_SCHEMA, file_entry, read_card, sha256_of
 from .config import SwysError, replacing, write_json
 from .data import to_model_input
-from .onnx_gradcam import WithGradCAM
+from .onnx_gradcam import WithGradCAM, refuse_other_kinds
 
 if TYPE_CHECKING:  # optional packages, which `package` imports
     from onnx import ModelProto
@@ -76,6 +76,7 @@ def export_onnx(
         raise SwysError(
             f"{len(class_names)} class names for a model with {model.num_classes}; give one each"
         )
+    refuse_other_kinds(model)
     model = deepcopy(model).cpu().float().eval()
     pixels = random_inputs(model, 3)
     card = _float32_card(model, class_names, source or {})
@@ -187,11 +188,22 @@ def predict_onnx(
 
     Returns:
         Logits (N, C) and signed Grad-CAM maps (N, gh, gw), float32.
+
+    Raises:
+        SwysError: no image, or targets that do not fit.
     """
     if isinstance(session, (str, Path)):
         session = onnx_session(session)
     if targets is None:
         targets = np.full(len(images), -1)
+    targets = np.asarray(targets)
+    classes = session.get_outputs()[0].shape[1]
+    if not len(images) or targets.shape != (len(images),):
+        counts = f"{len(images)} images, targets of shape {targets.shape}"
+        raise SwysError(f"{counts}; give at least one image, and a class for each")
+    if targets.min() < -1 or targets.max() >= classes:
+        wanted = f"give classes from 0 to {classes - 1}, or -1 for the predicted one"
+        raise SwysError(f"targets {targets.min()} to {targets.max()}; {wanted}")
     size = session.get_inputs()[0].shape[-1]
     logits = []
     maps = []

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .config import SwysError
+from .vit_internals import check_kind
 
 
 class WithGradCAM(nn.Module):
@@ -30,7 +31,7 @@ class WithGradCAM(nn.Module):
 
     def __init__(self, model: VisionTransformer):
         super().__init__()
-        _refuse_other_kinds(model)
+        refuse_other_kinds(model)
         self.model = model
         attn = model.blocks[-1].attn
         mlp = model.blocks[-1].mlp
@@ -145,7 +146,7 @@ class WithGradCAM(nn.Module):
         return d_key_value.reshape(batch, 1, -1) @ self.key_value
 
 
-def _refuse_other_kinds(model: VisionTransformer) -> None:
+def refuse_other_kinds(model: nn.Module) -> None:
     """Refuse a model with a layer whose way back is not written here.
 
     Args:
@@ -155,27 +156,31 @@ def _refuse_other_kinds(model: VisionTransformer) -> None:
         SwysError: it does not classify from its CLS token alone, or has layers that a plain ViT
             does not have.
     """
+    check_kind(model)
     block = model.blocks[-1]
     attn = block.attn
     mlp = block.mlp
     reads_cls = model.global_pool == "token" and model.num_prefix_tokens == 1
-    has_gelu = isinstance(mlp.act, nn.GELU)
-    has_layer_norm = isinstance(model.norm, nn.LayerNorm)
+    has_gelu = isinstance(mlp.act, nn.GELU) and mlp.act.approximate == "none"
+    has_layer_norm = isinstance(model.norm, nn.LayerNorm) and model.norm.elementwise_affine
+    has_head = isinstance(model.head, nn.Linear)
     # In a plain ViT these layers do nothing and have no weights.
     idle = nn.ModuleList(
         [
             model.fc_norm,
             attn.q_norm,
             attn.k_norm,
+            attn.norm,
             mlp.norm,
             block.ls1,
             block.ls2,
         ]
     )
     idle_weights = list(idle.parameters())
-    if idle_weights or not (reads_cls and has_gelu and has_layer_norm):
+    if idle_weights or not (reads_cls and has_gelu and has_layer_norm and has_head):
         raise SwysError(
-            "only a ViT that classifies from its CLS token can be exported; use vit_tiny"
+            "only a plain ViT can be exported, which classifies from its CLS token and has GELU,"
+            " LayerNorm, and no registers, LayerScale or other norms; use vit_tiny"
         )
 
 

@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from timm.models import get_arch_name
 from torch import Tensor, nn
 
+from .config import SwysError
 from .data import Dataset
 from .models import timm_name
 from .views import Augmentation, make_views, view_draws
 
 # images of cells and tissue have no up and down: a quarter turn keeps their label
 TURNED = ("bloodmnist", "pathmnist", "dermamnist", "tissuemnist")
+# classes are the left or the right of two organs: a mirror image has the other's label
+SIDED = ("organamnist", "organcmnist")
 
 # timm's architectures that are trained by Base's recipe; any other gets Tiny's
 BASE_MODELS = (
@@ -41,7 +44,8 @@ class Recipe:
         epochs: number of times that the training images are shown.
         batch_size: images in a step; all of them where there are fewer.
         lr: the highest learning rate of AdamW (Loshchilov & Hutter 2019).
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, for all weights but biases and those of norms; unlike in timm's own
+            optimizers, also for the CLS token and the position embedding.
         warmup_epochs: epochs in which the learning rate rises linearly, before it falls along half
             a cosine to 0. The rise takes at most ``MAX_WARMUP``, a fifth, of the schedule: with a
             warm-up of 5 epochs, 2.4 epochs of 12.
@@ -51,7 +55,8 @@ class Recipe:
         drop_path: stochastic depth of the last block, rising linearly from 0 (Huang et al. 2016).
         patch_drop: share of the patch tokens left out at random (PatchDropout, Liu et al. 2023),
             which saves nearly this share of the time.
-        full_tokens: share of the schedule, at its end, in which no patch token is left out.
+        full_tokens: share of the schedule, at its end, in which no patch token is left out; if it
+            is above 0, at least the last epoch.
         mixup: mix each image and its label with those of another image of the batch, by a share
             drawn from Beta(mixup, mixup) (Zhang et al. 2018); 0 is off.
         label_smoothing: share of the label of each image that is spread evenly over the classes;
@@ -82,7 +87,8 @@ def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> R
     Args:
         model_name: of the series or of timm; Base's recipe is for ``BASE_MODELS``, Tiny's for all
             others.
-        dataset_name: MedMNIST's name; images of the sets in ``TURNED`` are also turned.
+        dataset_name: MedMNIST's name; images of the sets in ``TURNED`` are also turned, and those
+            of the sets in ``SIDED`` not mirrored.
     """
     recipe = Recipe(epochs=30, batch_size=64, patch_drop=0.5, views=8)
     if get_arch_name(timm_name(model_name)) in BASE_MODELS:
@@ -90,6 +96,9 @@ def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> R
     if dataset_name in TURNED:
         turned = replace(recipe.augmentation, turns=True)
         recipe = replace(recipe, augmentation=turned)
+    if dataset_name in SIDED:
+        not_mirrored = replace(recipe.augmentation, flip=False)
+        recipe = replace(recipe, augmentation=not_mirrored)
     return recipe
 
 
@@ -152,7 +161,12 @@ def batches(
 
     Yields:
         Full batches; the images that do not fill the last one are left out.
+
+    Raises:
+        SwysError: label smoothing, where an image has no label or may have several.
     """
+    if recipe.label_smoothing and (data.info.multi_label or data.train.labels.min() < 0):
+        raise SwysError("label_smoothing needs one label for every image; set it to 0")
     images = data.train.images
     if not isinstance(images, np.memmap):
         images = torch.as_tensor(images).to(device)

@@ -75,7 +75,7 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         SwysError: those of the default data set are not there.
     """
     content = read_results(dataset, "runs")
-    if content is None:
+    if content is None or not content["runs"]:
         if dataset == DEFAULT_DATASET:
             raise SwysError(f"no runs.json below '{CHECKPOINTS}'; start Python in a clone")
         print(f"no finished runs of {dataset}: those of {DEFAULT_DATASET} are shown")
@@ -89,15 +89,14 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
             few.setdefault(method, []).append(entry)
         elif name is not None:
             runs.setdefault(name, []).append(entry)
-    images = len(runs["vit_tiny"][0]["predicted"])
     return SeriesResults(
         dataset,
-        images,
+        len(content["runs"][0]["predicted"]),
         runs,
         agreement=_agreement(dataset),
         siblings=_siblings(dataset),
         same_answers=_shares(dataset, "same_prediction"),
-        siblings_answers=_same_answers_of_pairs(runs["vit_tiny"]),
+        siblings_answers=_same_answers_of_pairs(runs.get("vit_tiny", [])),
         empty=_shares(dataset, "empty"),
         few_labels=few,
     )

@@ -103,6 +103,9 @@ def few_labelled(split: Split, share: float = 0.01) -> Split:
     if split.labels.ndim == 2:
         return split.sample(round(share * len(split)))
     hidden = hide_labels(split, share)
+    while np.sum(hidden.labels >= 0) < min(FEWEST, len(split)):  # each class rounds its share
+        share = min(1.0, 1.1 * share)
+        hidden = hide_labels(split, share)
     return split.take(np.flatnonzero(hidden.labels >= 0))
 
 

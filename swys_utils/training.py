@@ -78,11 +78,15 @@ def fit(
         callback: called as ``callback(model, seconds, step)`` after each tenth of an epoch.
 
     Raises:
-        SwysError: the file is of another run, or nothing can be written there; the objective does
-            not fit the model, the device the process, or the processes the batch; infinite loss.
+        SwysError: the file is of another run, or nothing can be written there; the model does not
+            fit the data, the objective the model, the device the process, or the processes the
+            batch; infinite loss.
     """
     if objective is None:
         objective = SupervisedObjective(data.info.multi_label)
+    if model.num_classes != data.info.num_classes:
+        counts = f"the model has {model.num_classes} classes, the data {data.info.num_classes}"
+        raise SwysError(f"{counts}; make it with num_classes=data.info.num_classes")
     accelerator = _accelerator(torch.device(device or default_device()))
     _refuse_processes(accelerator.num_processes, data, recipe)
     if hasattr(objective, "check"):
@@ -212,7 +216,9 @@ def train_epoch(
     steps_per_epoch = max(1, len(data.train) // recipe.batch_size)
     img_size = model.patch_embed.img_size[0]
     shown = batches(data, epoch, recipe, img_size, seed, accelerator.device)
-    title = f"epoch {epoch + 1} of {recipe.epochs}"
+    title = f"epoch {epoch + 1}"
+    if not recipe.seconds:
+        title += f" of {recipe.epochs}"
     losses = []
     seed_everything(1_000_003 * seed + epoch)
     model.train()
@@ -242,7 +248,8 @@ def _set_patch_drop(model: nn.Module, recipe: Recipe, epoch: int, seconds: float
     done = epoch / recipe.epochs
     if recipe.seconds:
         done = seconds / recipe.seconds
-    in_last_part = done >= 1 - recipe.full_tokens
+    is_last_epoch = epoch + 1 == recipe.epochs and not recipe.seconds
+    in_last_part = done >= 1 - recipe.full_tokens or (is_last_epoch and recipe.full_tokens > 0)
     model.patch_drop.prob = 0.0 if in_last_part else recipe.patch_drop
 
 
@@ -278,7 +285,8 @@ def _loss_of_share(prepared: Prepared, batch: Batch) -> Tensor:
 
 def _is_tenth(steps: int, steps_per_epoch: int) -> bool:
     """Whether this step ends a tenth of the epoch; the last step always does."""
-    return (steps_per_epoch - steps) % max(1, steps_per_epoch // 10) == 0
+    tenths_before = (steps - 1) * 10 // steps_per_epoch
+    return steps * 10 // steps_per_epoch > tenths_before
 
 
 def _refuse_infinite(losses: Tensor, data: Dataset, recipe: Recipe, seed: int, epoch: int) -> None:

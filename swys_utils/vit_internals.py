@@ -78,16 +78,16 @@ def input_batches(
     Yields:
         The slice of ``images`` that is in the batch, and their model input, float (B, 3, S, S).
     """
-    device = next(model.parameters()).device
+    parameter = next(model.parameters())
     for start in range(0, len(images), batch_size):
         selection = slice(start, start + batch_size)
         inputs = images[selection]
         if isinstance(inputs, np.ndarray):
             inputs = np.array(inputs)  # a copy: torch warns of the read-only pages of a mapped file
-        inputs = torch.as_tensor(inputs).to(device)
+        inputs = torch.as_tensor(inputs).to(parameter.device)
         if not inputs.is_floating_point():
             inputs = to_model_input(inputs, model.patch_embed.img_size[0])
-        yield selection, inputs
+        yield selection, inputs.to(parameter.dtype)
 
 
 def checked_input(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor, int]:
@@ -104,13 +104,14 @@ def checked_input(model: nn.Module, inputs: Tensor, block: int) -> tuple[Tensor,
     Raises:
         SwysError: another kind of model, a block that does not exist, inputs of another shape.
     """
-    _check_kind(model)
+    check_kind(model)
     depth = len(model.blocks)
     if not -depth <= block < depth:
         raise SwysError(f"block {block} does not exist; choose 0 to {depth - 1}, or -{depth} to -1")
     size = tuple(model.patch_embed.img_size)
     shape = tuple(getattr(inputs, "shape", ()))
-    fits = model.dynamic_img_size or shape[2:] == size
+    has_channels = shape[1:2] == (model.patch_embed.proj.in_channels,)
+    fits = has_channels and (model.dynamic_img_size or shape[2:] == size)
     if len(shape) != 4 or not fits or not inputs.is_floating_point():
         wanted = f"(B, 3, {size[0]}, {size[1]})"
         raise SwysError(f"inputs of shape {shape}; give a float tensor {wanted}")
@@ -190,8 +191,15 @@ def logits_of(model: VisionTransformer, tokens: Tensor) -> Tensor:
     return model.forward_head(model.norm(tokens))
 
 
-def _check_kind(model: nn.Module) -> None:
-    """Refuse a model that does not compute what ``gradcam`` computes step by step."""
+def check_kind(model: nn.Module) -> None:
+    """Refuse a model that does not compute what ``gradcam`` computes step by step.
+
+    Args:
+        model: any model.
+
+    Raises:
+        SwysError: it is no plain timm VisionTransformer.
+    """
     forward_features = getattr(type(model), "forward_features", None)
     unsupported = [model]
     if forward_features is VisionTransformer.forward_features:

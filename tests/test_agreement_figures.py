@@ -133,3 +133,15 @@ def test_a_changed_image_says_who_answered_what(drawn_data_dir):
     (ax,) = changed_figure(data, [image]).axes
     assert ax.get_title() == "truly normal\nBase: pneumonia"
     assert ax.texts[0].get_text() == "75% of Tinys differ"
+
+
+def test_questions_without_compared_maps_have_one_panel():
+    results = series_results()._replace(agreement={}, siblings={})
+    assert len(agreement.three_questions(results).axes) == 1
+
+
+def test_a_pair_that_was_not_measured_has_no_row():
+    axes = agreement.agreement_figure(series_results("bloodmnist")).axes
+    labels = [label.get_text().replace("\n", " ") for label in axes[0].get_yticklabels()]
+    assert "Tiny and Base" in labels
+    assert "two Tinys" not in labels

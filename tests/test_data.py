@@ -233,6 +233,19 @@ def test_model_input_of_a_tensor_is_that_of_the_array(pixels):
     torch.testing.assert_close(to_model_input(torch.tensor(pixels)), to_model_input(pixels))
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 8, 4), (2, 8, 8, 2), (2, 3, 8, 8)])
+def test_other_channels_than_1_or_3_are_refused(shape):
+    images = np.zeros(shape, np.uint8)
+    with pytest.raises(SwysError, match=r"give uint8 \(N, H, W\)"):
+        to_model_input(images)
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 28), (2, 28, 40)])
+def test_oblong_images_become_square(shape):
+    images = np.zeros(shape, np.uint8)
+    assert to_model_input(images).shape == (2, 3, 28, 28)
+
+
 def test_a_single_image_is_refused():
     image = np.zeros((28, 28), np.uint8)
     with pytest.raises(SwysError, match=r"give uint8 \(N, H, W\)"):
@@ -359,7 +372,7 @@ def test_own_train_labels_that_do_not_fit_are_refused(npz, message, labels):
 
 
 WRONG_VAL_LABELS = {
-    r"val labels outside 0\.\.2; not moles": [0, 1, 3],
+    r"val labels outside 0\.\.2, and 3 classes; mend the labels": [0, 1, 3],
     r"moles.npz' has val labels outside 0": [0, 1, -1],
     "is not moles at 20 px: val": ["a", "b", "c"],
     "is damaged or no MedMNIST file": 3,
@@ -380,6 +393,17 @@ NO_IMAGE = ()
 def test_own_train_images_of_another_shape_are_refused(npz, shape):
     images = np.zeros(shape, np.uint8)
     refused(npz(train_images=images), r"is not moles at \d+ px: train")
+
+
+def test_an_empty_split_is_told_as_one(npz):
+    images = np.zeros((0, 20, 20, 3), np.uint8)
+    labels = np.zeros(0, int)
+    refused(npz(val_images=images, val_labels=labels), "val has images .*N > 0")
+
+
+def test_the_shape_that_is_wanted_can_be_read(npz):
+    images = np.zeros((6, 20, 20, 1), np.uint8)
+    refused(npz(train_images=images), r"give uint8 \(N, 20, 20\)")
 
 
 @pytest.mark.parametrize("shape", [(4, 20, 20), (4, 24, 24, 3)])

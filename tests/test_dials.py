@@ -155,3 +155,9 @@ def test_the_dial_says_what_few_bits_do():
     assert float(dial.shown["same map"]) < 0.9
     assert "of 4</td>" in dial.table.value
     assert repr(dial) == "Slider: 2 bits (run it to move it)"
+
+
+def test_patches_cover_a_picture_that_they_do_not_divide(cover):
+    picture = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    patches = range(cover.grid[0] * cover.grid[1])
+    assert len(np.unique(cover.without(picture, patches))) == 1

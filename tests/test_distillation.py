@@ -141,6 +141,18 @@ def test_alpha_mixes_the_two_losses(batch, student, teacher, soft, alpha):
     assert_close(loss(student, batch), expected)
 
 
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_a_temperature_is_refused_where_it_is_given(teacher, temperature):
+    with pytest.raises(SwysError, match="temperature is"):
+        SoftTargets(teacher, SupervisedObjective(), temperature=temperature)
+
+
+@pytest.mark.parametrize("gamma", [-1, float("nan")])
+def test_a_gamma_below_0_is_refused(teacher, gamma):
+    with pytest.raises(SwysError, match="gamma is"):
+        MapDistiller(teacher, SupervisedObjective(), gamma=gamma)
+
+
 def test_an_alpha_above_1_is_refused(teacher):
     with pytest.raises(SwysError, match="alpha is 2; a share"):
         SoftTargets(teacher, LABELS, alpha=2)

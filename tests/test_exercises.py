@@ -88,6 +88,7 @@ def test_query(said):
     assert "33%, 33%, 33%" in said("query", torch.zeros(2), key)
     assert "fit key 2" in said("query", torch.tensor([0.0, 9.0]), key)
     assert "has 2 numbers" in said("query", torch.zeros(3), key)
+    assert "make it longer" in said("query", [-3, 3], key)
 
 
 def test_shuffled(said):
@@ -110,6 +111,26 @@ def test_forward_pass(said):
         assert "shape" in said("forward pass", tokens, *given)
         assert "normalisation" in said("forward pass", model.head(tokens[:, 0]), *given)
         assert "A block" in said("forward pass", -model(images), *given)
+
+
+@torch.no_grad()
+def test_likely_slips_in_the_forward_pass(said):
+    model = vit(noise=0.05)
+    images = torch.randn(2, 3, 28, 28)
+    tokens = model.blocks(model._pos_embed(model.patch_embed(images)))
+    of_all_tokens = model.head(model.norm(tokens).mean(dim=1))
+    assert "token 0" in said("forward pass", of_all_tokens, model, images)
+    without_places = vit(noise=0.05)
+    without_places.pos_embed.zero_()
+    assert "vit.pos_embed" in said("forward pass", without_places(images), model, images)
+
+
+@torch.no_grad()
+def test_a_right_forward_pass_is_right_in_the_midst_of_training(said):
+    model = vit(noise=0.05, patch_drop_rate=0.5)
+    images = torch.randn(2, 3, 28, 28)
+    right = model(images)
+    assert "right" in said("forward pass", right, model.train(), images)
 
 
 def test_true_alarms(said):
@@ -140,5 +161,17 @@ def test_bits(said):
     whole = (weights / scale).round()
     assert "right" in said("bits", whole * scale, weights)
     assert "multiply them by the scale" in said("bits", whole, weights)
+    assert "multiply them by the scale" in said("bits", whole.to(torch.int8), weights)
     assert "becomes 7" in said("bits", weights, weights)
     assert "went in" in said("bits", weights[0], weights)
+
+
+@pytest.mark.parametrize("name", exercises.CHECKS)
+def test_a_forgotten_return_is_told(name, capsys):
+    check(name, None)
+    assert "there is no answer yet (None)" in capsys.readouterr().out
+
+
+def test_a_pair_that_nobody_has_filled_in_is_no_mistake(capsys):
+    check("two models", (..., ...))
+    assert "put your answer in place of the dots" in capsys.readouterr().out

@@ -359,3 +359,14 @@ def test_mosaics_need_one_label_for_each_image(model, images):
     several = np.eye(12, 3)
     with pytest.raises(SwysError, match="one label"):
         make_mosaics(model, images, several)
+
+
+@pytest.mark.parametrize(
+    "count, targets",
+    [(3, None), (9, None), (5, 9), (5, [0, 1])],
+)
+def test_maps_and_targets_have_to_fit_the_images(count, targets):
+    images = np.zeros((5, 28, 28), np.uint8)
+    maps = np.zeros((count, 2, 2))
+    with pytest.raises(SwysError):
+        deletion_insertion(vit(), images, maps, targets)

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from small import vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from vit_cases import CLASSES, MODELS, Case, close, correlation, make, outputs_of
 
+from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS, attention_rollout, grad_cam, hires_cam, legrad
 from swys_utils.vit_internals import evaluation_mode
 
@@ -275,3 +277,8 @@ def test_a_map_of_a_bfloat16_model_is_float32(function, used):
     maps = function(model.bfloat16(), inputs, 0)
     assert maps.dtype == torch.float32
     assert correlation(maps, expected) > 0.95
+
+
+def test_one_channel_is_refused_in_a_line():
+    with pytest.raises(SwysError, match="give a float tensor"):
+        grad_cam(vit(), torch.zeros(1, 1, 28, 28))

@@ -174,8 +174,14 @@ def test_a_map_that_points_at_the_mark_is_a_hit():
 
 def test_at_least_twenty_images_keep_their_label(data):
     few = teachers.few_labelled(data.train, share=0.001)
-    assert 18 <= len(few) <= 22
+    assert 20 <= len(few) <= 22
     assert set(few.labels) == {0, 1}
+
+
+def test_many_classes_have_at_least_twenty_labels_together():
+    labels = np.repeat(range(8), 100)
+    few = teachers.few_labelled(Split(np.zeros((800, 2, 2), np.uint8), labels))
+    assert len(few) >= 20
 
 
 def test_of_several_labels_an_image_some_images_stay():

@@ -336,6 +336,34 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(model, saved, monkeypatch, 
     assert_answers_alike(loaded, expected, TOLERANCES["fp16"])
 
 
+def test_what_a_kill_left_survives_a_later_save_that_fails(saved, monkeypatch):
+    weights = saved / "model.safetensors"
+    kept, _ = load_checkpoint(saved)
+    weights.rename(f"{weights}.new")  # as a kill before the last renaming leaves it
+
+    def full(*args, **options):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(SwysError, match="no space left"):
+        patch.setattr(models, "save_file", full)
+        save_checkpoint(vit(3, seed=7), saved, CARD)
+    loaded, _ = load_checkpoint(saved)
+    assert_answers_alike(loaded, kept, 0)
+
+
+def test_a_checkpoint_of_own_images_is_loaded_again(model, tmp_path):
+    own = {"dataset": "my moles (2019) v1.2", "size": 32}
+    save_checkpoint(model, tmp_path / "m", CARD | own)
+    _, card = load_checkpoint(tmp_path / "m")
+    assert own.items() <= card.items()
+
+
+def test_a_row_of_zeros_has_a_scale_above_0():
+    zeros = torch.zeros(400, 400)
+    packed = models._pack({"head.weight": zeros}, "int8")
+    assert packed["head.weight.scale"].min() > 0
+
+
 # the checkpoints of the repository
 
 

@@ -230,3 +230,27 @@ def test_a_single_logit_is_explained_as_it_is():
 
     (lost,) = occlusion(one_logit, image[None], patch=7)
     assert np.isfinite(lost).all()
+
+
+def test_of_several_labels_heatmaps_ask_for_one_at_a_time():
+    model = vit(3, noise=0.05)
+    images = np.random.default_rng(1).integers(0, 256, (2, 28, 28), dtype=np.uint8)
+    options = {"targets": 1, "multi_label": True}
+    maps = heatmaps(model, images, "occlusion", signed=True, **options)
+    np.testing.assert_allclose(maps, occlusion(model, images, **options), atol=1e-5)
+    exclusive = heatmaps(model, images, "occlusion", 1, signed=True)
+    assert not np.allclose(maps, exclusive, atol=1e-3)
+
+
+@pytest.mark.parametrize("side, patches", [(28, 7), (64, 8), (128, 8), (224, 7)])
+def test_patches_of_a_function_fill_the_image(side, patches):
+    images = np.zeros((1, side, side), np.uint8)
+    maps = occlusion(lambda x: x.mean(dim=(2, 3)), images, 0)
+    assert maps.shape == (1, patches, patches)
+
+
+def test_images_of_double_precision_are_taken():
+    model = vit(noise=0.05)
+    x = np.random.default_rng(0).standard_normal((1, 3, 28, 28))
+    single = occlusion(model, x.astype(np.float32))
+    np.testing.assert_allclose(occlusion(model, x), single, atol=1e-5)

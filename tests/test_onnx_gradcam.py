@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from small import vit
@@ -10,6 +11,7 @@ from torch import nn
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import grad_cam
+from swys_utils.onnx_export import export_onnx
 from swys_utils.onnx_gradcam import WithGradCAM, back_through_norm, gelu_slope
 
 PREDICTED = torch.full((5,), -1)
@@ -92,5 +94,26 @@ def test_back_through_norm_is_the_gradient_of_layer_norm():
     ids=["average pooling", "registers", "LayerScale", "normed queries", "ReLU"],
 )
 def test_another_kind_of_model_is_refused(options):
-    with pytest.raises(SwysError, match="from its CLS token"):
+    with pytest.raises(SwysError, match="only a plain ViT can be exported"):
         WithGradCAM(vit(**options))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "eva02_tiny_patch14_224"], ids=["a CNN", "another Transformer"]
+)
+def test_a_model_that_is_no_vit_of_timm_is_refused(name, tmp_path):
+    model = timm.create_model(name)
+    with pytest.raises(SwysError, match="not of a plain timm VisionTransformer"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_a_model_without_a_head_is_refused():
+    with pytest.raises(SwysError, match="only a plain ViT can be exported"):
+        WithGradCAM(vit(classes=0))
+
+
+def test_another_gelu_is_refused():
+    model = vit()
+    model.blocks[-1].mlp.act = torch.nn.GELU("tanh")
+    with pytest.raises(SwysError, match="only a plain ViT can be exported"):
+        WithGradCAM(model)

@@ -1,22 +1,27 @@
 """The reference recipe, the learning rate and the loss on labels."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from medmnist.info import INFO
 from small import vit
 
+from swys_utils.config import SwysError
 from swys_utils.recipe import (
     MAX_WARMUP,
     Batch,
     Recipe,
     SupervisedObjective,
+    batches,
     class_and_numbers,
     learning_rate,
     one_hot,
     reference_recipe,
 )
+from swys_utils.splits import Split
 
 
 @pytest.fixture
@@ -80,6 +85,20 @@ def test_cells_are_turned():
 def test_lungs_are_not_turned():
     recipe = reference_recipe("vit_tiny", "pneumoniamnist")
     assert not recipe.augmentation.turns
+
+
+def test_images_with_a_left_and_a_right_are_not_mirrored():
+    for name in ("organamnist", "organcmnist"):
+        assert {"kidney-left", "kidney-right"} <= set(INFO[name]["label"].values())
+        assert not reference_recipe("vit_tiny", name).augmentation.flip
+
+
+def test_an_image_without_a_label_cannot_be_smoothed():
+    split = Split(np.zeros((4, 28, 28), np.uint8), np.array([0, 1, -1, -1]))
+    data = SimpleNamespace(train=split, info=SimpleNamespace(multi_label=False))
+    recipe = Recipe(label_smoothing=0.1)
+    with pytest.raises(SwysError, match="label_smoothing needs one label"):
+        next(batches(data, 0, recipe))
 
 
 def test_a_missing_label_is_a_row_of_zeros():

@@ -131,6 +131,24 @@ def test_resume_reads_the_state(unfinished, capsys):
     assert "'out/model.state.pt' cannot be read" in capsys.readouterr().err
 
 
+def test_an_option_that_is_refused_deletes_no_state(empty_folder):
+    state = empty_folder / "out" / "model.state.pt"
+    state.parent.mkdir()
+    state.write_bytes(b"of hours")
+    assert run(f"{TRAIN} --model vit_tinny") == 2
+    assert state.read_bytes() == b"of hours"
+
+
+def test_a_folder_may_have_a_dot_in_its_name():
+    files = checkpoints.output_files("runs/v1.2")
+    assert files.state.as_posix() == "runs/v1.2/model.state.pt"
+
+
+def test_a_pickle_is_not_written():
+    with pytest.raises(SwysError, match="ends in .pth"):
+        checkpoints.output_files("best.pth")
+
+
 def test_without_resume_a_training_starts_anew(unfinished):
     assert run(TRAIN) == 0
     assert not unfinished.exists()

@@ -80,7 +80,7 @@ def as_image(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=90)
     picture = Image.open(buffer).convert("RGB")
-    return picture.quantize(256)
+    return picture.quantize(256, method=Image.Quantize.MAXCOVERAGE)  # keeps the few colours of text
 
 
 if __name__ == "__main__":

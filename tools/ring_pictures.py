@@ -70,7 +70,7 @@ def ring() -> Figure:
     draw_patches(axes[3], heat, ringed.shape)
     frame_mark(axes[3], plain != ringed)
     axes[3].set_title("its heatmap", fontsize=11)
-    axes[3].set_xlabel("orange: the ring\ncyan: the hottest", fontsize=10)
+    axes[3].set_xlabel("orange frame: the ring\ncyan frame: the hottest", fontsize=10)
     return figure
 
 
