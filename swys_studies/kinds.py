@@ -29,6 +29,7 @@ class Kind:
         seeds_elsewhere: number of its runs in the reference set of another data set.
         first_seed: seed of the first of them. A student whose maps are compared must not begin with
             the random weights of its teacher: their maps would agree for no other reason.
+        start: added to the seed where initial weights are drawn.
         epochs: length of its schedule; None for that of its recipe.
         sharp: its views are neither turned nor scaled, so that no interpolation blurs them.
         strong: it learns by the recipe of the shipped Tinys of 224 px, see
@@ -49,6 +50,7 @@ class Kind:
     seeds: int = 4
     seeds_elsewhere: int = 3
     first_seed: int = 0
+    start: int = 0
     epochs: int | None = None
     sharp: bool = False
     strong: bool = False
@@ -186,13 +188,14 @@ FEW_ANSWERS = replace(
     method="few_answers",
     objective="answers",
 )
-# Is it Base that helps, or the images without a label? Here the teacher knows these labels only.
-# (The shipped runs begin with the weights that their teacher began with, too.)
+# Is it Base that helps, or the images without a label? Here the teacher knows these labels only,
+# and has begun with other random weights.
 FEW_CONTROL = replace(
     FEW_ANSWERS,
     title=f"{TINY.title}, answers of a Tiny with the same 1 % of the labels",
     method="few_control",
     teachers=("vit_tiny/few_labels/seed{seed}",),
+    start=100,
 )
 TWO_TEACHERS = replace(
     TINY,

@@ -177,7 +177,8 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         SwysError: the run that teaches is not finished.
     """
     device = config.default_device()
-    model = build(run.kind.model, data, run.recipe, run.seed, patch_size=run.kind.patch_size)
+    start = run.seed + run.kind.start
+    model = build(run.kind.model, data, run.recipe, start, patch_size=run.kind.patch_size)
     if run.kind.encoders:
         model.load_state_dict(_encoder(run, data, out), strict=False)
     initial_weights = weights_digest(model)

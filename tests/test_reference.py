@@ -102,10 +102,16 @@ def test_runs_of_one_seed_start_with_the_same_weights(entries):
     """Base is as small as Tiny here."""
     starts = {}
     for entry in entries:
-        if not entry["method"].endswith("masked"):
+        if entry["method"] != "few_control" and not entry["method"].endswith("masked"):
             starts.setdefault(entry["seed"], set()).add(entry["initial_weights"])
     assert [len(weights) for weights in starts.values()] == [1, 1]
     assert starts[0] != starts[1]
+
+
+def test_the_control_begins_with_other_weights_than_its_teacher(entries):
+    start_of = {entry["id"]: entry["initial_weights"] for entry in entries}
+    control = start_of["vit_tiny/few_control/seed0"]
+    assert control != start_of["vit_tiny/few_labels/seed0"]
 
 
 def test_runs_may_share_a_masked_autoencoder(trained, entries):
