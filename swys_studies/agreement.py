@@ -95,6 +95,10 @@ class Measured:
     siblings: dict[str, dict[str, dict]] = field(default_factory=dict)
     device: str = ""
 
+    def measured_now(self) -> None:
+        """Remember the device, because something was measured on it."""
+        self.device = with_device(self.device, device_name(default_device()))
+
 
 def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     """Agreement of every run's signed heatmaps with those of its teacher.
@@ -105,7 +109,8 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         folder: finished runs of ``reference``; together with the runs of the shipped runs.json
             they have to be one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
-        path: the result, written after each run; what it says of the same runs is kept.
+        path: the result, written after each run, and once after all pairs of Tinys; what it says of
+            the same runs is kept.
 
     Returns:
         ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
@@ -127,6 +132,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     if measured is None:
         teacher_row |= own_measures(teacher, images, predictions)
         measured = Measured(teacher_row, [], {method: {} for method in METHODS})
+        measured.measured_now()
     known = {run["id"] for run in measured.runs}
     for run in tqdm(students, unit="run"):
         run_id = run["id"]
@@ -134,6 +140,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         if not missing:
             continue
         model, _ = load_checkpoint(paths[run_id], default_device(), data.info.num_classes)
+        measured.measured_now()
         if run_id not in known:
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
@@ -142,7 +149,10 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
-    measured.siblings = compare_siblings(tinys, images, predictions, measured.siblings)
+    pairs = compare_siblings(tinys, images, predictions, measured.siblings)
+    if pairs != measured.siblings:
+        measured.siblings = pairs
+        measured.measured_now()
     result = _result(data, measured)
     write_json(path, result)
     return result
@@ -258,7 +268,6 @@ def _same_scores(known: Mapping, run: Mapping) -> bool:
 def _result(data: Dataset, measured: Measured) -> dict:
     """What ``agreement_over_runs`` returns."""
     runs = measured.runs
-    device = with_device(measured.device, device_name(default_device()))
     accuracy = {run["id"]: run["accuracy"] for run in runs}
     gap = {run["id"]: run["gap"] for run in runs}
     maps = {}
@@ -271,7 +280,7 @@ def _result(data: Dataset, measured: Measured) -> dict:
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
-        "device": device,
+        "device": measured.device,
         "teacher": measured.teacher,
         "runs": runs,
         "differences": {
@@ -286,7 +295,8 @@ def _result(data: Dataset, measured: Measured) -> dict:
 def differences(runs: Sequence[dict], values: Mapping[str, float]) -> list[dict]:
     """Differences between ways of teaching, paired by seed.
 
-    Runs with the same seed have the same initial weights and the same order of images.
+    Runs with the same seed have the same order of images; ``report.differences`` says when also
+    the same initial weights.
 
     Args:
         runs: with ``id``, ``group`` and ``seed``.
@@ -326,38 +336,36 @@ def _values_by_seed(
 
 
 def summary(study: dict) -> list[dict]:
-    """One row for each method of explaining: chance, the mean of each group, the differences.
+    """A row for each group of runs, then one for each difference; a column for each method.
 
     Args:
         study: content of an agreement.json, of this version or an earlier one.
 
     Returns:
-        Rows for ``as_table``; the intervals of the differences are t intervals over seeds.
+        Rows for ``as_table``. A group has its mean and, in brackets, its chance within a class;
+        a difference has its t interval over seeds. A cell that was not measured is empty.
     """
     study = with_todays_names(study)
-    rows = []
+    runs = study["runs"]
+    rows: dict[str, dict[str, str]] = {}
+    groups = [kind.title for kind in (*student_kinds(), AS_LONG_AS_BASE, AS_LONG_AS_TINY)]
+    for group in (*groups, ANOTHER):
+        if any(run["group"] == group for run in runs):
+            rows[group] = {"compared with the teacher": group} | dict.fromkeys(study["maps"], "")
     for method, part in study["maps"].items():
-        compared = part["runs"].values()
         spearman = {run_id: row["spearman"] for run_id, row in part["runs"].items()}
-        row = {
-            "map": method,
-            "chance": float(np.mean([row["chance"] for row in compared])),
-            "chance_in_class": float(np.mean([row["chance_in_class"] for row in compared])),
-            **_group_means(study["runs"], spearman),
-        }
-        for difference in differences(study["runs"], spearman):
+        chance = {run_id: row["chance_in_class"] for run_id, row in part["runs"].items()}
+        for group, row in rows.items():
+            values = list(_values_by_seed(runs, spearman, group).values())
+            if values:
+                by_chance = list(_values_by_seed(runs, chance, group).values())
+                row[method] = f"{np.mean(values):.2f} ({np.mean(by_chance):.2f})"
+    of_pairs: dict[str, dict[str, str]] = {}
+    for method, part in study["maps"].items():
+        spearman = {run_id: row["spearman"] for run_id, row in part["runs"].items()}
+        for difference in differences(runs, spearman):
             title = f"{difference['of']} - {difference['to']}"
-            row[title] = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**difference)
-        rows.append(row)
-    return rows
-
-
-def _group_means(runs: Sequence[dict], values: Mapping[str, float]) -> dict[str, float]:
-    """Mean over the runs of each group, students first; a group without runs is left out."""
-    means = {}
-    groups = [kind.title for kind in student_kinds()]
-    for group in [*groups, ANOTHER]:
-        members = list(_values_by_seed(runs, values, group).values())
-        if members:
-            means[group] = float(np.mean(members))
-    return means
+            empty = {"compared with the teacher": title} | dict.fromkeys(study["maps"], "")
+            text = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**difference)
+            of_pairs.setdefault(title, empty)[method] = text
+    return [*rows.values(), *of_pairs.values()]

@@ -21,6 +21,7 @@ from swys_utils.recipe import Recipe, reference_recipe
 from swys_utils.results import as_table
 from swys_utils.training import build, fit, predict
 
+from .reference import refuse_drawn, refuse_several_labels
 from .runs import RUNS, read_entries
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
@@ -74,10 +75,8 @@ def amount(
         SwysError: no real images, several labels an image, or no such run.
     """
     data = load_dataset(dataset, download=False)
-    if data.info.synthetic:
-        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
-    if data.info.multi_label:
-        raise SwysError(f"'{dataset}' has several labels an image; amount needs one")
+    refuse_drawn(data)
+    refuse_several_labels(data)
     out = Path(folder or RUNS / dataset / "amount")
     path = CHECKPOINTS / dataset / "amount.json"
     counts = [int(share * len(data.train)) for share in SHARES]

@@ -7,6 +7,7 @@ as often as Base, and is then compared with Base and Tiny as they are with each 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -95,19 +96,32 @@ def cnn(
     ids = [resnet_id(seed) for seed in range(seeds)]
     resnets = {run_id: trained_resnet(run_id, data, out) for run_id in ids}
     vits = _compared_vits(data, shipped, out)
+    runs = [resnet_entry(run_id, out) for run_id in ids]
+    pairs = compared_pairs(vits, resnets, data, out / "explained")
     result = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
         "device": device_name(default_device()),
-        "runs": [resnet_entry(run_id, out) for run_id in ids],
-        "pairs": compared_pairs(vits, resnets, data, out / "explained"),
+        "runs": runs,
+        "pairs": _pairs_before(path, runs) | pairs,
     }
     write_json(path, result)
     print(as_table(scores_table(result)))
     rows = summary(result)
     print(as_table(rows))
     return rows
+
+
+def _pairs_before(path: Path, runs: list[dict]) -> dict[str, dict]:
+    """What an earlier result has of the same ResNets: pairs with models that are not here stay."""
+    if not path.is_file():
+        return {}
+    stored = json.loads(path.read_text("utf-8"))
+    answers = [run["predicted"] for run in runs]
+    if [run["predicted"] for run in stored["runs"]] != answers:
+        return {}
+    return stored["pairs"]
 
 
 def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:

@@ -34,7 +34,7 @@ def weights_beside_base(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     if not (folder / "vit_base").is_dir():
-        raise SwysError(f"'{folder}' has no vit_base; name a folder of shipped checkpoints")
+        raise SwysError(f"'{folder}' has no vit_base; take a data set for which Base is shipped")
     return folder
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from swys_utils.metrics import mean_interval
 from swys_utils.models import SERIES, lesson_models, load_checkpoint
 from swys_utils.training import predict
 
+from .reference import refuse_drawn, refuse_several_labels
 from .runs import todays_title
 
 EMPTY_MAPS = "empty maps"
@@ -87,10 +89,8 @@ def measure(
         SwysError: no real data, several labels an image, or no checkpoint.
     """
     data = load_dataset(dataset, download=False)
-    if data.info.synthetic or data.info.multi_label:
-        raise SwysError(
-            f"'{dataset}' is synthetic here or has several labels an image; set SWYS_DATA_DIR"
-        )
+    refuse_drawn(data)
+    refuse_several_labels(data)
     folder = data.info.results_name
     checkpoints = checkpoints or shipped_models(folder)
     if not checkpoints:
@@ -103,14 +103,21 @@ def measure(
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     parts = all_parts(models, data.info.class_names)
     measured = _measured_before(path, weights, parts)
-    study = {"dataset": folder, "split": "test", "weights": weights, "parts": measured}
+    others = _of_other_models(path, models)
+    study: dict[str, Any] = {
+        "dataset": folder,
+        "split": "test",
+        "weights": others["weights"] | weights,
+        "parts": others["parts"] | measured,
+    }
     for part in parts:
         sample = data.test.sample(part.images)
         known = measured.get(part.key())
         if known is None or known["images"] != len(sample):
-            measured[part.key()] = _measured_now(part, sample)
+            study["parts"][part.key()] = _measured_now(part, sample)
             write_json(path, study)
             print(f"{part.key()}: {len(sample)} images", flush=True)
+    print(f"{len(parts)} parts of {len(models)} models are in {path}")
     return study
 
 
@@ -160,6 +167,23 @@ def _measured_before(path: Path, weights: Mapping, parts: Sequence[Part]) -> dic
             if same_name and same_weights and stored and _has_all_methods(part, stored):
                 kept[part.key()] = stored
     return kept
+
+
+def _of_other_models(path: Path, models: Collection[str]) -> dict[str, dict]:
+    """What an earlier result has of models that are not measured now: it stays."""
+    if not path.is_file():
+        return {"weights": {}, "parts": {}}
+    study = json.loads(path.read_text("utf-8"))
+    weights = {}
+    for name, stored in study["weights"].items():
+        if todays_title(name) not in models:
+            weights[name] = stored
+    parts = {}
+    for key, stored in study["parts"].items():
+        _, name = key.split(", ", 1)
+        if name in weights:
+            parts[key] = stored
+    return {"weights": weights, "parts": parts}
 
 
 def _has_all_methods(part: Part, stored: dict) -> bool:

@@ -31,6 +31,8 @@ def fillings(
 ) -> list[dict[str, str]]:
     """Hide the patches of test images in several ways, and compare the maps of the models.
 
+    It takes about 45 minutes of one core, and a killed run keeps nothing.
+
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
         folder: checkpoints; default: checkpoints/<dataset>.

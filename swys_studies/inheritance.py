@@ -22,7 +22,7 @@ from .agreement import ANOTHER
 from .kinds import BASE, all_kinds
 from .reference import one_label_data
 from .report import grouped, right
-from .runs import RUNS, finished_runs
+from .runs import RUNS, answers, finished_runs
 
 
 def inheritance(
@@ -68,7 +68,7 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
     groups = grouped(entries)
     if 0 not in groups[BASE]:
         missing = BASE.run_id(0)
-        raise SwysError(f"no run {missing}; 'swys study reference --only {missing}' trains it")
+        raise SwysError(f"no run {missing}; 'swys study reference' trains it, see its --only")
     teacher = groups[BASE][0]
     teacher_answers = answers(teacher)
     rows = []
@@ -84,7 +84,7 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
             rows.append({"id": run["id"], "seed": seed, "group": group} | shared)
             if kind.model.startswith("vit_tiny") and kind.label_share == 1:
                 differing.append(own != teacher_answers)
-    shares = np.mean(differing, axis=0)
+    shares = np.mean(differing, axis=0) if differing else np.zeros(len(labels))
     changed = []
     for index in np.argsort(-shares, kind="stable"):
         if shares[index] > 0:
@@ -96,11 +96,6 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
             }
             changed.append(image)
     return {"teacher": teacher["id"], "images": len(labels), "runs": rows, "changed": changed}
-
-
-def answers(entry: dict) -> np.ndarray:
-    """The answers of a run, int (N,); runs.json has one character of base 36 for each."""
-    return np.array([int(character, 36) for character in entry["predicted"]])
 
 
 def in_common(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -152,14 +147,15 @@ def summary(runs: Sequence[dict]) -> list[dict]:
     return rows
 
 
-def with_interval(values: Sequence[float]) -> str:
+def with_interval(values: Sequence[float], lowest: float = 0.0) -> str:
     """The mean over seeds with its t interval, as text; a single value has none.
 
     Args:
-        values: one a seed.
+        values: one a seed; a share, or a correlation.
+        lowest: that it can be; the interval ends there, and at 1.
     """
     mean = f"{np.mean(values):.2f}"
     if len(values) < 2:
         return mean
-    low, high = t_interval(values)
+    low, high = np.clip(t_interval(values), lowest, 1.0)
     return f"{mean} [{low:.2f}, {high:.2f}]"

@@ -34,7 +34,7 @@ from swys_utils.training import best_epoch, build, fit, predict, validate
 from swys_utils.views import Augmentation
 from swys_utils.vit_internals import plain_attention
 
-from .reference import finish, study_data
+from .reference import finish, one_label_data
 from .runs import RUNS, read_runs, write_runs
 
 MODEL = "vit_tiny_patch16_224"
@@ -59,7 +59,7 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
         dataset: any data set of the reference set.
         folder: where runs are kept; default: runs/<dataset>.
     """
-    data = study_data(dataset)
+    data = one_label_data(dataset)
     out = Path(folder or RUNS / dataset)
     if find_run(out) is not None:
         print(f"{RUN_ID} is done")
@@ -276,7 +276,7 @@ def time_to_original(
     run = find_run(path)
     if run is None:
         raise SwysError(f"'{path}' has no run {RUN_ID}; train it with 'swys study original'")
-    data = study_data(dataset)
+    data = one_label_data(dataset)
     epochs = len(run["history"])
     epoch_seconds = time_original_epoch(data)
 

@@ -139,6 +139,8 @@ def planted(
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
     # a kind with patches of its own would be another kind's copy
     wanted = [kind for kind in _wanted(only) if kind.patch != patch]
+    if _wanted(only) and not wanted:
+        raise SwysError(f"'{only}' has patches of {patch} px of its own; choose another --patch")
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
         raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")

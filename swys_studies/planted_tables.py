@@ -66,7 +66,7 @@ def students_table(units: Sequence[Mapping]) -> list[dict]:
                 )
             for ruler in RULERS:
                 alike = [unit["like_honest"][ruler]["agreement"] for unit in group]
-                row[f"{ruler} like honest"] = with_interval(alike)
+                row[f"{ruler} like honest"] = with_interval(alike, lowest=-1.0)
             rows.append(row)
     return sorted(rows, key=lambda row: row["setting"])
 

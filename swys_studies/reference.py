@@ -53,8 +53,7 @@ def study_data(dataset: str) -> Dataset:
         SwysError: there are no real images.
     """
     data = load_dataset(dataset, download=False)
-    if data.info.synthetic:
-        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
+    refuse_drawn(data)
     count = int(_share_trained_on(dataset) * len(data.train))
     return replace(data, train=data.train.sample(count))
 
@@ -69,9 +68,21 @@ def one_label_data(dataset: str) -> Dataset:
         SwysError: there are no real images, or an image can have several labels.
     """
     data = study_data(dataset)
-    if data.info.multi_label:
-        raise SwysError(f"'{dataset}' has several labels an image; take one like bloodmnist")
+    refuse_several_labels(data)
     return data
+
+
+def refuse_drawn(data: Dataset) -> None:
+    """Raise a SwysError where there are no real images."""
+    if data.info.synthetic:
+        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
+
+
+def refuse_several_labels(data: Dataset) -> None:
+    """Raise a SwysError where an image can have several labels."""
+    if data.info.multi_label:
+        name = data.info.name
+        raise SwysError(f"'{name}' has several labels an image; take a set like bloodmnist")
 
 
 def _share_trained_on(dataset: str) -> float:
@@ -92,13 +103,16 @@ def reference(
         only: part of the ids of the runs to train.
         folder: where runs are kept; default: runs/<dataset>.
         list: only print the runs with their state and estimated cost.
+
+    Raises:
+        SwysError: no such run, no real images, or several labels an image.
     """
     runs = reference_runs(dataset)
     wanted = [run for run in runs if only in run.id]
     if not wanted:
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
     out = Path(folder or RUNS / dataset)
-    data = study_data(dataset)
+    data = one_label_data(dataset)
     if list:
         _print_states(wanted, data, out)
         return
@@ -140,7 +154,10 @@ def _heading(run: RunSpec) -> str:
 def _about(run: RunSpec, data: Dataset) -> str:
     """The estimated cost of a run."""
     minutes = run.cost(len(data.train)) / 60
-    return f"about {minutes:.0f} min on two cores"
+    about = f"about {minutes:.0f} min on two cores"
+    if run.teachers and not run.recipe.views:
+        about += ", and as much again or more for its teachers, which are asked in each step"
+    return about
 
 
 def _train_if_missing(run: RunSpec, data: Dataset, out: Path, timeout: float) -> None:

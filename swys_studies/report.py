@@ -25,8 +25,8 @@ from .kinds import (
     kind_of,
     taught_pairs,
 )
-from .reference import study_data
-from .runs import read_runs
+from .reference import one_label_data
+from .runs import answers, read_runs
 
 ROUNDED = 1e-4  # accuracies in runs.json have five digits
 
@@ -39,13 +39,16 @@ def report(dataset: str = "pneumoniamnist", runs: str = "") -> None:
         runs: a runs.json or a folder of runs; default: checkpoints/<dataset>/runs.json.
 
     Raises:
-        SwysError: there is no such file, or it is damaged.
+        SwysError: there is no such file, no run in it, or it is damaged; or there are no real
+            images with one label each.
     """
     path = Path(runs or CHECKPOINTS / dataset / "runs.json")
     if not path.exists():
         raise SwysError(f"'{path}' does not exist; train the set with 'swys study reference' first")
     entries = read_runs(path)
-    labels = study_data(dataset).test.labels
+    if not entries:
+        raise SwysError(f"'{path}' has no finished run; train some with 'swys study reference'")
+    labels = one_label_data(dataset).test.labels
     devices = sorted({entry["device"] for entry in entries})
     print(f"{dataset}: {len(entries)} runs, {len(labels)} test images; ", end="")
     print("last epoch of a fixed schedule\n")
@@ -75,7 +78,7 @@ def kinds(entries: Sequence[dict], labels: np.ndarray) -> list[dict]:
         if not runs:
             continue
         correct = np.stack([right(run, labels) for run in runs])
-        low, high = accuracy_interval(correct)
+        low, high = np.clip(accuracy_interval(correct), 0.0, 1.0)
         row = {
             "trained": kind.title,
             "seeds": len(runs),
@@ -95,6 +98,7 @@ def differences(entries: Sequence[dict], labels: np.ndarray) -> list[dict]:
 
     Runs with the same seed have the same order of images and, where ``initial_weights`` of their
     entries agree, the same initial weights: on another processor these can differ by rounding.
+    (The earlier project's recipe has an order of its own.)
 
     Args:
         entries: finished runs, as ``read_runs`` returns them.
@@ -175,7 +179,7 @@ def right(entry: dict, labels: np.ndarray) -> np.ndarray:
     Raises:
         SwysError: the run predicts other images.
     """
-    predicted = np.array([int(character, 36) for character in entry["predicted"]])
+    predicted = answers(entry)
     if len(predicted) != len(labels):
         raise SwysError(
             f"{entry['id']} has {len(predicted)} predictions for {len(labels)} test images"

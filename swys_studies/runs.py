@@ -226,6 +226,15 @@ def with_device(before: str, device: str) -> str:
     return before if device in known else ", ".join([*known, device])
 
 
+def answers(entry: dict) -> np.ndarray:
+    """The answers of a run, int (N,); runs.json has one character of base 36 for each.
+
+    Args:
+        entry: entry of runs.json.
+    """
+    return np.array([int(character, 36) for character in entry["predicted"]])
+
+
 def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float] | None:
     """The share of the images of each class that are given it.
 

@@ -344,8 +344,9 @@ def read_image(path: Path, size: int) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            if image.format == "TIFF" and image.n_frames > 1:
-                raise ValueError(f"{image.n_frames} pages; save each as an image")
+            pages = getattr(image, "n_frames", 1)
+            if image.format == "TIFF" and pages > 1:
+                raise ValueError(f"{pages} pages; save each as an image")
             upright = ImageOps.exif_transpose(image)  # photos of telephones are stored turned
             eight_bit = _eight_bit(upright)
         return _central_square(eight_bit).resize((size, size), Image.Resampling.BICUBIC)

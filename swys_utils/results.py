@@ -63,9 +63,14 @@ def as_table(rows: Sequence[Mapping]) -> str:
 
     Args:
         rows: mappings with the same keys, the names of the columns; floats get three decimals.
+
+    Raises:
+        ValueError: a row has other keys than the first.
     """
     if not rows:
         return "(nothing to compare yet)"
+    if any(list(row) != list(rows[0]) for row in rows):
+        raise ValueError("rows of a table need the same keys in the same order")
     lines = [list(rows[0])]
     for row in rows:
         cells = []

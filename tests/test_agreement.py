@@ -237,9 +237,16 @@ def test_a_summary_of_an_earlier_version_has_todays_names(study, old_study):
 
 def test_an_earlier_device_is_named_beside_todays(study, path, measured_again):
     todays = study["device"]
-    path.write_text(json.dumps(study | {"device": "another processor"}))
+    one_run_less = study | {"runs": study["runs"][1:]}
+    path.write_text(json.dumps(one_run_less | {"device": "another processor"}))
     measured_again()
     assert json.loads(path.read_text())["device"] == f"another processor, {todays}"
+
+
+def test_a_device_that_measured_nothing_is_not_named(study, path, measured_again):
+    path.write_text(json.dumps(study | {"device": "another processor"}))
+    measured_again()
+    assert json.loads(path.read_text())["device"] == "another processor"
 
 
 def test_a_run_that_was_trained_anew_is_measured_again(

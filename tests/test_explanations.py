@@ -197,6 +197,15 @@ def test_a_model_that_is_added_is_measured_alone(measure):
     assert measure({"Base": "base", "Tiny": "tiny"}) == ["empty maps", "methods"]
 
 
+def test_what_is_known_of_other_models_stays(measure, path):
+    measure({"Base": "base"})
+    before = json.loads(path.read_text("utf-8"))
+    measure({"Mine": "another"})
+    after = json.loads(path.read_text("utf-8"))
+    assert before["parts"].items() <= after["parts"].items()
+    assert before["weights"].items() <= after["weights"].items()
+
+
 def test_known_weights_are_measured_again_by_a_new_way_to_explain(measure, monkeypatch):
     measure({"Base": "base"})
     add_method(monkeypatch)
@@ -255,5 +264,5 @@ def test_without_a_checkpoint_nothing_is_measured(drawn_data_dir, monkeypatch):
 
 def test_several_labels_an_image_are_refused(drawn_data_dir, monkeypatch):
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
-    with pytest.raises(SwysError, match="'chestmnist' is synthetic here or has several labels"):
+    with pytest.raises(SwysError, match="'chestmnist' has several labels an image"):
         explanations.measure("chestmnist")

@@ -23,6 +23,8 @@ from swys_utils.faithfulness import (
 class BrightCorner(torch.nn.Module):
     """Class 1 is as probable as the top left quarter of the picture is bright."""
 
+    num_classes = 2
+
     def __init__(self):
         super().__init__()
         gain = torch.tensor(6.0)

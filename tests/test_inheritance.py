@@ -84,6 +84,16 @@ def test_a_single_value_has_no_interval():
     assert inheritance.with_interval([0.25]) == "0.25"
 
 
+def test_the_interval_of_a_share_stays_a_share():
+    assert inheritance.with_interval([1.0, 0.9]).endswith("1.00]")
+    assert inheritance.with_interval([0.0, 0.1]).startswith("0.05 [0.00")
+
+
+def test_where_no_tiny_is_trained_no_image_has_changed(entries):
+    bases = [entry for entry in entries if entry["id"].startswith("vit_base")]
+    assert inheritance.inherited_by_runs(bases, LABELS)["changed"] == []
+
+
 def test_a_run_of_other_images_is_refused(entries):
     entries.append(entry("vit_tiny/maps/seed0", TEACHER[:3]))
     with pytest.raises(SwysError, match="3 predictions for 8 test images"):

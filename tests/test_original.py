@@ -20,7 +20,7 @@ def original_run(monkeypatch, drawn_data_dir):
     """The entry of a run of seven epochs of three seconds each, which Tiny equals at once."""
     data = some(load_dataset(root=drawn_data_dir))
     run = run_entry(original.RUN_ID, history=[{}] * 7, val_auc=0.0)
-    monkeypatch.setattr(original, "study_data", lambda name: data)
+    monkeypatch.setattr(original, "one_label_data", lambda name: data)
     monkeypatch.setattr(original, "read_runs", lambda path: [run])
     monkeypatch.setattr(original, "time_original_epoch", lambda data: 3.0)
     return run
@@ -82,7 +82,7 @@ def resumed(tmp_path_factory, drawn_data_dir):
     data = some(data, 8, 8, 8)
     epoch = KilledOnce()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(original, "study_data", lambda dataset: data)
+        patch.setattr(original, "one_label_data", lambda dataset: data)
         patch.setattr(original, "write_runs", lambda dataset, out: None)
         patch.setattr(original, "epoch", epoch)
         patch.setitem(original.RECIPE, "epochs", 2)
@@ -126,6 +126,6 @@ def test_its_model_reads_224_px(resumed, entry):
 
 def test_a_finished_run_is_not_trained_again(resumed, monkeypatch, capsys):
     folder, _ = resumed
-    monkeypatch.setattr(original, "study_data", lambda dataset: None)
+    monkeypatch.setattr(original, "one_label_data", lambda dataset: None)
     original.original(folder=folder)
     assert capsys.readouterr().out == f"{original.RUN_ID} is done\n"

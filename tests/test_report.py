@@ -146,7 +146,7 @@ def test_a_new_way_to_teach_is_compared(with_new_objective):
 def data(drawn_data_dir, monkeypatch):
     """Drawn images in place of real ones."""
     images = some(load_dataset(root=drawn_data_dir))
-    monkeypatch.setattr(report, "study_data", lambda dataset: images)
+    monkeypatch.setattr(report, "one_label_data", lambda dataset: images)
     return images
 
 

@@ -61,6 +61,11 @@ def test_a_table_shows_floats_with_three_decimals():
     assert table.splitlines() == ["x", "0.123"]
 
 
+def test_rows_of_other_keys_make_no_table():
+    with pytest.raises(ValueError, match="the same keys"):
+        as_table([{"a": 1, "b": 2}, {"a": 1}])
+
+
 def test_a_table_without_rows_says_so():
     assert as_table([]) == "(nothing to compare yet)"
 
