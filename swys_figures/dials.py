@@ -23,6 +23,7 @@ from swys_utils.training import predict
 
 from .benchmark import rounded_model, rounded_to
 from .data import GROUPS, as_png, short_name
+from .html_tables import html_table
 
 SIDE = 224  # px of a picture on a button's side
 
@@ -67,7 +68,7 @@ class QueryDial(widgets.VBox):
             row = {"token": str(number), "fit": f"{fit:.2f}", "share": f"{share:.0%}"}
             rows.append(row)
         first, second = self.shares() @ self.handed_over
-        self.table.value = f"{_html_table(rows)}new token: ({first:.2f}, {second:.2f})"
+        self.table.value = f"{html_table(rows)}new token: ({first:.2f}, {second:.2f})"
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{share:.0%}" for share in self.shares())
@@ -110,7 +111,7 @@ class TemperatureDial(widgets.VBox):
 
     def _show(self, change: dict | None = None) -> None:
         row = {f"image {number}": f"{p:.1%}" for number, p in enumerate(self.shares(), start=1)}
-        self.table.value = f"probability of {html.escape(self.name)}{_html_table([row])}"
+        self.table.value = f"probability of {html.escape(self.name)}{html_table([row])}"
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{share:.0%}" for share in self.shares())
@@ -184,7 +185,7 @@ class BitsDial(widgets.VBox):
 
     def _show(self, change: dict | None = None) -> None:
         self.shown = self.row()
-        self.table.value = _html_table([self.shown])
+        self.table.value = html_table([self.shown])
 
     def __repr__(self) -> str:
         return f"Slider: {self.bits.value} bits (run it to move it)"
@@ -247,7 +248,7 @@ class ThresholdDial(widgets.VBox):
         return rows
 
     def _show(self, change: dict | None = None) -> None:
-        self.table.value = _html_table(self.rows())
+        self.table.value = html_table(self.rows())
 
     def __repr__(self) -> str:
         settings = (
@@ -316,15 +317,13 @@ class PatchCover(widgets.VBox):
         """
         shown = picture.copy()
         rows, columns = self.grid
-        height, width = picture.shape[:2]
-        down = np.arange(rows + 1) * height // rows
-        across = np.arange(columns + 1) * width // columns
+        down = np.arange(rows + 1) * picture.shape[0] // rows
+        across = np.arange(columns + 1) * picture.shape[1] // columns
         mean = picture.mean(axis=(0, 1)).round().astype(np.uint8)
         for place in places:
             row, column = divmod(place, columns)
-            inside_rows = slice(down[row], down[row + 1])
-            inside_columns = slice(across[column], across[column + 1])
-            shown[inside_rows, inside_columns] = mean
+            inside = (slice(*down[row : row + 2]), slice(*across[column : column + 2]))
+            shown[inside] = mean
         return shown
 
     def figure(self) -> Figure:
@@ -399,12 +398,3 @@ class PatchCover(widgets.VBox):
         """What a notebook shows and stores; ipywidgets cuts the text after 110 letters."""
         shown = super()._repr_mimebundle_(**options)
         return shown | {"text/plain": repr(self)}
-
-
-def _html_table(rows: list[dict[str, str]]) -> str:
-    head = "".join(f"<th scope='col'>{html.escape(key)}</th>" for key in rows[0])
-    lines = [f"<tr>{head}</tr>"]
-    for row in rows:
-        cells = "".join(f"<td>{html.escape(value)}</td>" for value in row.values())
-        lines.append(f"<tr>{cells}</tr>")
-    return f"<table>{''.join(lines)}</table>"

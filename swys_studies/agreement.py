@@ -99,6 +99,12 @@ class Measured:
         """Remember the device, because something was measured on it."""
         self.device = with_device(self.device, device_name(default_device()))
 
+    def add_siblings(self, siblings: dict[str, dict[str, dict]]) -> None:
+        """Take the pairs that are known now, and the device if there are new ones."""
+        if siblings != self.siblings:
+            self.siblings = siblings
+            self.measured_now()
+
 
 def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     """Agreement of every run's signed heatmaps with those of its teacher.
@@ -109,8 +115,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         folder: finished runs of ``reference``; together with the runs of the shipped runs.json
             they have to be one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
-        path: the result, written after each run, and once after all pairs of Tinys; what it says of
-            the same runs is kept.
+        path: the result, written as it grows; what it says of the same runs is kept.
 
     Returns:
         ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
@@ -120,11 +125,10 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     Raises:
         SwysError: no finished run with its teacher, or runs of another data set.
     """
-    folder = Path(folder)
-    entries = finished_runs(data.info.name, folder)
-    paths = _weights(entries, data.info.name, folder)
+    entries = finished_runs(data.info.name, Path(folder))
+    paths = _weights(entries, data.info.name, Path(folder))
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
-    teacher = _load_teacher(paths[teacher_row["id"]], folder, data)
+    teacher = _load_teacher(paths[teacher_row["id"]], Path(folder), data)
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
     teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
@@ -133,7 +137,6 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
         teacher_row |= own_measures(teacher, images, predictions)
         measured = Measured(teacher_row, [], {method: {} for method in METHODS})
         measured.measured_now()
-    known = {run["id"] for run in measured.runs}
     for run in tqdm(students, unit="run"):
         run_id = run["id"]
         missing = [method for method in METHODS if run_id not in measured.maps[method]]
@@ -141,7 +144,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             continue
         model, _ = load_checkpoint(paths[run_id], default_device(), data.info.num_classes)
         measured.measured_now()
-        if run_id not in known:
+        if all(run_id != row["id"] for row in measured.runs):
             measured.runs.append(run | own_measures(model, images, predictions))
         for method in missing:
             student_maps = signed_maps(model, images, predictions, method)
@@ -149,10 +152,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
-    pairs = compare_siblings(tinys, images, predictions, measured.siblings)
-    if pairs != measured.siblings:
-        measured.siblings = pairs
-        measured.measured_now()
+    measured.add_siblings(compare_siblings(tinys, images, predictions, measured.siblings))
     result = _result(data, measured)
     write_json(path, result)
     return result

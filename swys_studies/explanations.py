@@ -95,11 +95,7 @@ def measure(
     checkpoints = checkpoints or shipped_models(folder)
     if not checkpoints:
         raise SwysError(f"no checkpoint of '{dataset}' is shipped; name some with --checkpoints")
-    models = {}
-    weights = {}
-    for name, checkpoint_id in checkpoints.items():
-        models[name], card = load_checkpoint(checkpoint_id, default_device())
-        weights[name] = [entry["sha256"] for entry in card["files"]]
+    models, weights = _loaded(checkpoints)
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     parts = all_parts(models, data.info.class_names)
     measured = _measured_before(path, weights, parts)
@@ -119,6 +115,16 @@ def measure(
             print(f"{part.key()}: {len(sample)} images", flush=True)
     print(f"{len(parts)} parts of {len(models)} models are in {path}")
     return study
+
+
+def _loaded(checkpoints: Mapping[str, str]) -> tuple[dict, dict]:
+    """Name -> model, and name -> sha256 of the files of its weights."""
+    models = {}
+    weights = {}
+    for name, checkpoint_id in checkpoints.items():
+        models[name], card = load_checkpoint(checkpoint_id, default_device())
+        weights[name] = [entry["sha256"] for entry in card["files"]]
+    return models, weights
 
 
 def shipped_models(folder: str) -> dict[str, str]:

@@ -103,31 +103,40 @@ def deletion_insertion(
         SwysError: no image, another number of maps, or targets that do not fit.
     """
     count = len(images)
-    if not count or len(maps) != count:
-        raise SwysError(f"{len(maps)} maps for {count} images; give one each")
-    _, height, width = maps.shape
-    tokens = height * width
+    _refuse_other_number(maps, count)
+    width = maps.shape[2]
+    tokens = maps[0].size
     ranks = _ranks(maps)
     numbers = np.linspace(0, tokens, steps + 1).round()  # of tokens, step by step
     deletion = np.empty((count, steps + 1))
     insertion = np.empty((count, steps + 1))
-    logits = torch.zeros(count, model.num_classes)
-    if targets is None:
-        logits = torch.as_tensor(predict(model, images, BATCH_SIZE))
-    classes = explained_classes(logits, targets)
+    classes = _classes(model, images, targets)
     with evaluation_mode(model), torch.no_grad():
         for batch, x in input_batches(model, images, BATCH_SIZE):
             batch_classes = classes[batch].to(x.device)
             patch = x.shape[-1] // width
             blank = blurred(x, sigma=patch)
             for step, number in enumerate(numbers):
-                hottest_tokens = ranks[batch] < number
-                hottest = _pixels(hottest_tokens, x)
+                hottest = _pixels(ranks[batch] < number, x)
                 without = torch.where(hottest, blank, x)
                 alone = torch.where(hottest, x, blank)
                 deletion[batch, step] = _probability(model, without, batch_classes, multi_label)
                 insertion[batch, step] = _probability(model, alone, batch_classes, multi_label)
     return DeletionInsertion(numbers / tokens, deletion, insertion)
+
+
+def _refuse_other_number(maps: np.ndarray, count: int) -> None:
+    """Raise a SwysError where there is no image, or another number of maps."""
+    if not count or len(maps) != count:
+        raise SwysError(f"{len(maps)} maps for {count} images; give one each")
+
+
+def _classes(model: nn.Module, images: np.ndarray, targets: Targets) -> Tensor:
+    """The class of each image, int64 (N,): the given ones, or those that are predicted."""
+    logits = torch.zeros(len(images), model.num_classes)
+    if targets is None:
+        logits = torch.as_tensor(predict(model, images, BATCH_SIZE))
+    return explained_classes(logits, targets)
 
 
 def make_mosaics(

@@ -78,15 +78,12 @@ def fit(
         callback: called as ``callback(model, seconds, step)`` after each tenth of an epoch.
 
     Raises:
-        SwysError: the file is of another run, or nothing can be written there; the model does not
-            fit the data, the objective the model, the device the process, or the processes the
-            batch; infinite loss.
+        SwysError: the file is of another run, or cannot be written; the model does not fit the
+            data, the objective, the device or the processes do not fit; infinite loss.
     """
     if objective is None:
         objective = SupervisedObjective(data.info.multi_label)
-    if model.num_classes != data.info.num_classes:
-        counts = f"the model has {model.num_classes} classes, the data {data.info.num_classes}"
-        raise SwysError(f"{counts}; make it with num_classes=data.info.num_classes")
+    _refuse_other_classes(model, data)
     accelerator = _accelerator(torch.device(device or default_device()))
     _refuse_processes(accelerator.num_processes, data, recipe)
     if hasattr(objective, "check"):
@@ -157,6 +154,13 @@ def _accelerator(device: torch.device) -> Accelerator:
         used = f"on {accelerator.device}"
         raise SwysError(f"this process trains {used} already; restart it to use {device}")
     return accelerator
+
+
+def _refuse_other_classes(model: VisionTransformer, data: Dataset) -> None:
+    """Raise a SwysError where a model has not the classes of the data."""
+    if model.num_classes != data.info.num_classes:
+        counts = f"the model has {model.num_classes} classes, the data {data.info.num_classes}"
+        raise SwysError(f"{counts}; make it with num_classes=data.info.num_classes")
 
 
 def _refuse_processes(processes: int, data: Dataset, recipe: Recipe) -> None:

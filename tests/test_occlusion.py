@@ -8,7 +8,15 @@ from small import vit
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import heatmaps
-from swys_utils.occlusion import FILLS, blurred, grid_of, lost_without, occlusion, one_input
+from swys_utils.occlusion import (
+    FILLS,
+    blurred,
+    grid_of,
+    lost_without,
+    occlusion,
+    one_input,
+    patch_side,
+)
 from swys_utils.vit_internals import explained_classes, targets_of
 
 READ = ((0, 0), (4, 2))  # patches of 4 px: row, column
@@ -247,6 +255,13 @@ def test_patches_of_a_function_fill_the_image(side, patches):
     images = np.zeros((1, side, side), np.uint8)
     maps = occlusion(lambda x: x.mean(dim=(2, 3)), images, 0)
     assert maps.shape == (1, patches, patches)
+
+
+@pytest.mark.parametrize("side", [28, 64, 100, 128, 224])
+def test_a_patch_divides_the_image(side):
+    patch = patch_side(side)
+    assert side % patch == 0
+    assert 5 <= side // patch <= 10
 
 
 def test_images_of_double_precision_are_taken():

@@ -12,7 +12,12 @@ from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import grad_cam
 from swys_utils.onnx_export import export_onnx
-from swys_utils.onnx_gradcam import WithGradCAM, back_through_norm, gelu_slope
+from swys_utils.onnx_gradcam import (
+    WithGradCAM,
+    back_through_norm,
+    gelu_slope,
+    refuse_other_kinds,
+)
 
 PREDICTED = torch.full((5,), -1)
 TARGETS = torch.tensor([2, 0, 1, 1, 0])
@@ -94,8 +99,11 @@ def test_back_through_norm_is_the_gradient_of_layer_norm():
     ids=["average pooling", "registers", "LayerScale", "normed queries", "ReLU"],
 )
 def test_another_kind_of_model_is_refused(options):
+    model = vit(**options)
     with pytest.raises(SwysError, match="only a plain ViT can be exported"):
-        WithGradCAM(vit(**options))
+        refuse_other_kinds(model)
+    with pytest.raises(SwysError, match="only a plain ViT can be exported"):
+        WithGradCAM(model)
 
 
 @pytest.mark.parametrize(

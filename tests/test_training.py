@@ -136,16 +136,6 @@ def test_each_tenth_of_an_epoch_calls_back(learnt, calls):
     assert steps == list(range(1, 161))  # an epoch has 16 steps, of which a tenth is 1
 
 
-@pytest.mark.parametrize("steps_per_epoch", [10, 19, 25, 39, 73])
-def test_an_epoch_has_ten_tenths(steps_per_epoch):
-    ends = []
-    for step in range(1, steps_per_epoch + 1):
-        if training._is_tenth(step, steps_per_epoch):
-            ends.append(step)
-    assert len(ends) == 10
-    assert ends[-1] == steps_per_epoch
-
-
 def test_the_seconds_of_callbacks_grow(learnt, calls):
     seconds = [at for at, _ in calls]
     assert seconds == sorted(seconds)
@@ -200,14 +190,6 @@ def test_the_rate_falls_by_the_clock(timed):
 
 def test_the_last_part_of_the_schedule_has_all_tokens(timed):
     assert timed.model.patch_drop.prob == 0
-
-
-@pytest.mark.parametrize("full_tokens, expected", [(0.2, 0.0), (0.0, 0.5)])
-def test_the_last_epoch_of_a_short_schedule_has_all_tokens(full_tokens, expected):
-    recipe = replace(RECIPE, epochs=3, full_tokens=full_tokens)
-    model = vit(patch_drop_rate=recipe.patch_drop)
-    training._set_patch_drop(model, recipe, epoch=2, seconds=0)
-    assert model.patch_drop.prob == expected
 
 
 def test_a_model_of_other_classes_is_refused(data):

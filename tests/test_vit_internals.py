@@ -13,6 +13,7 @@ from swys_utils.data import to_model_input
 from swys_utils.vit_internals import (
     as_map,
     block_with_attention,
+    check_kind,
     checked_input,
     embedded_tokens,
     evaluation_mode,
@@ -266,3 +267,10 @@ def test_values_of_patches_are_laid_out_row_by_row(model, inputs):
 def test_negative_values_become_zero_unless_signed(model, inputs):
     values = -torch.ones(1, model.patch_embed.num_patches)
     assert as_map(values, model, inputs, signed=False).max() == 0
+
+
+def test_only_a_plain_vit_has_the_kind_that_is_explained():
+    check_kind(vit())
+    wrapped = torch.nn.Sequential(vit())
+    with pytest.raises(SwysError, match="Sequential is not of a plain timm VisionTransformer"):
+        check_kind(wrapped)
