@@ -104,7 +104,7 @@ def cnn(
         "images": len(data.test),
         "device": device_name(default_device()),
         "runs": runs,
-        "pairs": _pairs_before(path, runs) | pairs,
+        "pairs": pairs | _other_pairs_before(path, runs, pairs),
     }
     write_json(path, result)
     print(as_table(scores_table(result)))
@@ -113,15 +113,15 @@ def cnn(
     return rows
 
 
-def _pairs_before(path: Path, runs: list[dict]) -> dict[str, dict]:
-    """What an earlier result has of the same ResNets: pairs with models that are not here stay."""
+def _other_pairs_before(path: Path, runs: list[dict], pairs: Mapping) -> dict[str, dict]:
+    """What an earlier result has of the same ResNets and of models that are not here."""
     if not path.is_file():
         return {}
     stored = json.loads(path.read_text("utf-8"))
     answers = [run["predicted"] for run in runs]
     if [run["predicted"] for run in stored["runs"]] != answers:
         return {}
-    return stored["pairs"]
+    return {name: pair for name, pair in stored["pairs"].items() if name not in pairs}
 
 
 def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:
