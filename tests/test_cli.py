@@ -12,8 +12,10 @@ from small import SMALL, some, vit
 from swys import checkpoints, cli, commands, train
 from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_utils.data import load_dataset
-from swys_utils.gradcam import METHODS, Method, grad_cam
+from swys_utils.gradcam import METHODS, Method, grad_cam, heatmaps
+from swys_utils.metrics import evaluate
 from swys_utils.models import save_checkpoint
+from swys_utils.training import predict
 
 SEEN = 5  # test images whose fingerprints are in the checkpoint's card
 
@@ -82,7 +84,24 @@ def test_evaluate_prints_the_scores(evaluated):
 
 def test_evaluate_writes_the_scores(evaluated):
     assert evaluated.scores["n"] == 24
-    assert 0 <= evaluated.scores["accuracy"] <= 1
+    test = few_images("pneumoniamnist").test
+    expected = scores_of(vit(), test)
+    assert evaluated.scores["accuracy"] == pytest.approx(expected.accuracy, abs=1e-3)
+    assert evaluated.scores["auc"] == pytest.approx(expected.auc, abs=1e-3)
+
+
+def scores_of(model, split):
+    """Scores of a model on a split of the X-rays."""
+    logits = predict(model, split.images)
+    return evaluate(logits, split.labels, "binary-class")
+
+
+def test_evaluate_scores_the_split_that_is_asked_for(checkpoint, tmp_path):
+    path = tmp_path / "val.json"
+    cli.main(["evaluate", "--ckpt_path", checkpoint, "--split", "val", "--json", str(path)])
+    scores = json.loads(path.read_text())
+    expected = scores_of(vit(), few_images("pneumoniamnist").val)
+    assert scores["auc"] == pytest.approx(expected.auc, abs=1e-3)
 
 
 def test_evaluate_counts_images_seen_in_training(evaluated):
@@ -123,7 +142,10 @@ def test_another_architecture_whose_name_begins_alike_is_refused(tmp_path, capsy
 def test_explain_writes_maps(checkpoint, tmp_path):
     command = ["explain", "--ckpt_path", checkpoint, "--save_path", "maps", "--images", "3"]
     assert cli.main(command) == 0
-    assert np.load(tmp_path / "maps" / "maps.npz")["maps"].shape == (3, 2, 2)
+    maps = np.load(tmp_path / "maps" / "maps.npz")["maps"]
+    images = few_images("pneumoniamnist").test.sample(3).images
+    expected = heatmaps(vit(), images)
+    np.testing.assert_allclose(maps, expected, atol=1e-3 * expected.max())
 
 
 def test_explain_draws_overlays(checkpoint, tmp_path):

@@ -65,6 +65,8 @@ def test_the_same_seed_draws_the_same_number(draw):
     first = draw()
     config.seed_everything(3)
     assert draw() == first
+    config.seed_everything(4)
+    assert draw() != first
 
 
 def test_the_default_device_is_one_that_torch_knows():

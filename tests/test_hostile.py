@@ -48,6 +48,8 @@ def test_any_field_of_a_card(checkpoint, field, value, file, faults):
     if field == "files" and file:
         (entry,) = card["files"]
         value = [entry | {"name": file}]
+    (folder / "card.json").write_text(json.dumps(card))
+    load_checkpoint(folder)
     changed = card | {field: value}
     (folder / "card.json").write_text(json.dumps(changed))
     worked_or_one_line(load_checkpoint, folder)

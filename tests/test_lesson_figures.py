@@ -260,7 +260,7 @@ def test_a_better_teacher_stands_beside_base_with_its_own_auc():
         ("Base", "0.946", "4"),
         ("two better Tinys", "0.963, 0.966", "4"),
         ("two ResNets", "0.971, 0.966", "2"),
-        ("two ResNets, between the images", "0.971, 0.966", "1"),
+        ("two ResNets, between the images", "0.971, 0.966", "2"),
     ]
 
 
@@ -325,7 +325,7 @@ def test_operations_are_counted():
         ("two models", ([0.6, 0.4], [0.4, 0.6]), (), "same patches"),
         ("two models", ([0.1, 0.0], [0.0, 0.1]), (), "right"),
         ("soft targets", torch.tensor([[1.0, 0.0, 0.0]]), (), "right"),
-        ("soft targets", torch.tensor([[0.4, 0.3, 0.3]]), (), "Divide the logits"),
+        ("soft targets", torch.tensor([[0.4, 0.3, 0.3]]), (), "divide the logits by T"),
         ("attention costs more", 1152, (192,), "right"),
         ("attention costs more", 192, (192,), "divide both sides"),
     ],

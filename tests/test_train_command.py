@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small import SMALL, some
+from small import SMALL, some, vit
 
 from swys import checkpoints, cli, train
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES, MapDistiller, Objective
+from swys_utils.models import load_checkpoint, weights_digest
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +130,46 @@ def test_a_stopped_training_says_how_to_go_on(capsys, unfinished):
 def test_resume_reads_the_state(unfinished, capsys):
     assert run(f"{TRAIN} --resume") == 2
     assert "'out/model.state.pt' cannot be read" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_models(monkeypatch):
+    """What ``fit`` returns here: the last and the chosen weights differ; and its seeds."""
+    last = vit(seed=1)
+    chosen = vit(seed=2)
+    seeds = []
+
+    def fit(model, data, recipe, objective, *, seed, state_path):
+        seeds.append(seed)
+        state_path.parent.mkdir(parents=True, exist_ok=True)
+        state_path.write_bytes(b"a state")
+        history = [{"epoch": 1, "val_accuracy": 0.5, "val_auc": 0.5, "train_loss": 1.0}]
+        return SimpleNamespace(model=last, chosen=lambda: chosen, history=history)
+
+    monkeypatch.setattr(train, "fit", fit)
+    return SimpleNamespace(last=last, chosen=chosen, seeds=seeds)
+
+
+def test_last_and_chosen_weights_go_to_their_files(two_models, empty_folder):
+    assert run(f"{TRAIN} {MODEL} --seed 7") == 0
+    assert two_models.seeds == [7]
+    paths = {"out": two_models.last, "out/model.val_chosen.safetensors": two_models.chosen}
+    for path, expected in paths.items():
+        loaded, _ = load_checkpoint(empty_folder / path)
+        assert weights_digest(loaded) == weights_digest(expected)
+
+
+def test_another_seed_gives_other_initial_weights(monkeypatch):
+    starts = []
+
+    def fit(model, *args, **options):
+        starts.append(weights_digest(model))
+        raise SwysError("enough")
+
+    monkeypatch.setattr(train, "fit", fit)
+    for seed in (7, 8):
+        run(f"{TRAIN} {MODEL} --seed {seed}")
+    assert starts[0] != starts[1]
 
 
 def test_an_option_that_is_refused_deletes_no_state(empty_folder):
