@@ -207,6 +207,8 @@ def export(ckpt_path: str, save_path: str, int8: bool = False) -> None:
     Raises:
         SwysError: a checkpoint that cannot be used, a missing package, or an unwritable path.
     """
+    if Path(save_path).suffix != ".onnx":
+        raise SwysError(f"--save_path '{save_path}' does not end in .onnx; give another name")
     model, card = load_checkpoint(ckpt_path)
     names = class_names_of(card)
     if int8:

@@ -20,6 +20,8 @@ from swys_utils.image_files import IMAGE_SUFFIXES, SPLITS, image_paths, read_ima
 
 READ_AT_ONCE = 64
 MOST_CLASSES = 100_000
+# folders of these names are parts of a data set, and no classes
+SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class Pictures(Protocol):
@@ -166,6 +168,11 @@ def checked_labels(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     labels = labels.astype(np.int64)
+    if labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
+        raise SwysError(
+            "each image has one label, as a row of 0 and 1; give the number of its class, such as"
+            " labels.argmax(1)"
+        )
     classes = len(class_names) or MOST_CLASSES
     highest = 1 if labels.ndim == 2 else classes - 1
     if labels.min() < 0 or labels.max() > highest:
@@ -253,6 +260,9 @@ def _of_folder(folder: Path, split: str, size: int) -> ComparedImages:
     if root == folder and names and set(names) <= set(SPLITS):
         shown = " and ".join(names)
         raise SwysError(f"'{folder}' has {shown}, but no {split}; give --split {names[0]}")
+    if root == folder and names and {name.lower() for name in names} <= SPLIT_LIKE:
+        shown = " and ".join(names)
+        raise SwysError(f"'{folder}' has {shown}; give one of them as --data")
     paths = []
     labels = []
     for label, class_folder in enumerate(classes):
@@ -262,6 +272,8 @@ def _of_folder(folder: Path, split: str, size: int) -> ComparedImages:
     source = f"folder {root.name}" if root == folder else f"folder {folder.name}, {split}"
     if not classes:
         paths = [path for path in image_paths(root) if path.parent == root]
+    if not paths and any(path.parent == root for path in image_paths(root)):
+        raise SwysError(f"'{folder}' has images and empty folders; remove the folders")
     if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SwysError(f"'{folder}' has no images; they end in {suffixes}")

@@ -16,7 +16,7 @@ from .compared_images import ComparedImages
 from .explanations import Explanations
 from .measure_rows import Row, untold
 from .measures import Answers, agreement_row, label_rows, size_row, speed_row
-from .opened_models import OpenedModel, check_same_classes
+from .opened_models import OpenedModel, check_same_classes, refuse_other_counts
 from .shown_images import ShownImage, choose_shown, shown_images
 from .suspicions import (
     empty_classes,
@@ -25,6 +25,7 @@ from .suspicions import (
     one_answer,
     other_names,
     other_order,
+    other_order_than_data,
 )
 from .verdicts import Bounds
 
@@ -185,10 +186,8 @@ def answer_all(models: dict[str, OpenedModel], images: ComparedImages) -> dict[s
                 " before the sigmoid"
             )
         answers[name] = Answers.of(values, images.multi_label)
-    classes = {models[name].name: each.logits.shape[1] for name, each in answers.items()}
-    if len(set(classes.values())) > 1:
-        shown = ", ".join(f"'{name}' has {count}" for name, count in classes.items())
-        raise SwysError(f"other numbers of classes: {shown}; compare models of one task")
+    counts = [(models[name].name, each.logits.shape[1]) for name, each in answers.items()]
+    refuse_other_counts(counts)
     return answers
 
 
@@ -272,6 +271,7 @@ def _notes(
     if labels is not None:
         found.append(empty_classes(labels, names))
     if labels is not None and labels.ndim == 1:
+        found.append(other_order_than_data(labels, a.predicted, names))
         right = {"A": a.right(labels), "B": b.right(labels)}
         areas = {"A": a.area(labels), "B": b.area(labels)}
         moved = moved_threshold(right, areas, labels, words)

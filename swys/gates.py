@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .comparison import Measured
 from .measure_rows import Row
-from .verdicts import CANNOT_TELL, KEPT, LOST, unseen_share
+from .verdicts import CANNOT_TELL, KEPT, LOST, enough_unseen, unseen_share
 from .wording import row_text
 
 PASSED = 0
@@ -16,6 +16,8 @@ FAILED = 1
 NOT_MADE = 2
 CODES = {KEPT: PASSED, LOST: FAILED, CANNOT_TELL: NOT_MADE}
 HOPELESS = 50  # times as many images
+SPANS = {"points": 100, "correlation": 2}  # unit -> from one end of its scale to the other
+OF_A_SAMPLE = {"map": "maps", "occlusion": "occlusions"}  # row -> option with its number of images
 # the option, and the measure that it looks at
 GATES = {
     "max_drop": "accuracy",
@@ -83,13 +85,14 @@ def _advice(row: Row) -> str:
     text = "the interval reaches over the bound: compare more images"
     if not margin or not row.images or math.isnan(reach):
         return text
-    unit = 100 if row.unit == "points" else 1
-    nothing_changed = math.isclose(reach, unit * unseen_share(row.images), rel_tol=0.05)
-    # such an interval shrinks with the number of images, any other with its root
-    wanted = row.images * (reach / margin) ** (1 if nothing_changed else 2)
+    span = SPANS.get(row.unit, 1)
+    wanted = enough_unseen(margin / span)
+    if not math.isclose(reach, span * unseen_share(row.images), rel_tol=0.05):
+        wanted = max(wanted, row.images * (reach / margin) ** 2)
     if wanted > HOPELESS * row.images:
         return f"the figure lies near the bound: it would take over {HOPELESS} times as many images"
-    return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays)"
+    option = f", see --{OF_A_SAMPLE[row.id]}" if row.id in OF_A_SAMPLE else ""
+    return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays{option})"
 
 
 def _left_out(option: str) -> str:

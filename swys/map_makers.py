@@ -33,10 +33,15 @@ def map_maker(
 
     Returns:
         What draws the maps, and the layer; or None, and why there are no maps.
+
+    Raises:
+        SwysError: the model has no such layer.
     """
     try:
         return _tried(model, forward, layer, preprocessing)
     except SwysError as error:
+        if layer and layer not in dict(model.named_modules()):
+            raise SwysError(f"{error}; give --layer, or --layer_b for B") from None
         return None, str(error)
 
 

@@ -37,6 +37,7 @@ from .verdicts import (
 )
 
 RESAMPLES = 300
+SAME_SIZE = 1.005  # what is printed as 1.00
 MULTI_LABEL = "multi-label, binary-class"
 ONE_LABEL = "multi-class"
 
@@ -224,7 +225,7 @@ def size_row(a: OpenedModel, b: OpenedModel) -> Row:
     ratio = b.size_bytes / a.size_bytes
     return Row(
         id="size",
-        verdict=KEPT if ratio <= 1 else LOST,
+        verdict=KEPT if ratio < SAME_SIZE else LOST,
         estimate=Estimate(ratio, ratio, ratio),
         unit="times",
         bound=1.0,
@@ -290,6 +291,7 @@ def _accuracy_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) ->
         a=f"{correct_a.mean():.1%}",
         b=f"{correct_b.mean():.1%}",
         images=len(labels),
+        note="the share of labels, not of images" if labels.ndim == 2 else "",
     )
 
 

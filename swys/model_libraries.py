@@ -1,4 +1,4 @@
-"""Models of timm, torchvision and Hugging Face by name or folder; only safetensors, no pickle."""
+"""Models of timm, torchvision and Hugging Face by name or folder; of a reader only safetensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 
 from swys_utils.config import SwysError, unknown
 
-from .opened_models import OpenedModel, opened_module
+from .opened_models import OpenedModel, opened_module, short_path
 from .preprocessing import Preprocessing, checked, from_image_processor, from_timm, given
 
 RANDOM_WEIGHTS = "random weights: add ?pretrained, or ?weights=FILE.safetensors"
@@ -49,7 +49,8 @@ def open_timm(name: str, options: str, num_classes: int, settings: tuple[str, st
         return timm.create_model(name, pretrained=pretrained, **head)
 
     model, notes = _with_weights(make, f"timm:{name}", options, num_classes)
-    return _opened_timm(model, label(f"timm:{name}", options), settings, notes=notes)
+    facts = {"notes": notes, "size_bytes": _stored_bytes(options)}
+    return _opened_timm(model, label(f"timm:{name}", options), settings, **facts)
 
 
 def open_local_timm(folder: Path, settings: tuple[str, str]) -> OpenedModel:
@@ -65,13 +66,16 @@ def open_local_timm(folder: Path, settings: tuple[str, str]) -> OpenedModel:
     Raises:
         SwysError: no such folder, or one without safetensors, or that timm cannot read.
     """
-    files = _safetensors_of(folder)
+    _safetensors_of(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():  # timm would take a pickle beside it
+        raise SwysError(f"'{folder}' has no model.safetensors; name its weights so")
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:  # timm raises a dozen kinds for a folder that is none of its own
         raise SwysError(_cannot("local-dir:" + str(folder), error)) from None
-    sizes = sum(file.stat().st_size for file in files)
-    return _opened_timm(model, f"local-dir:{folder}", settings, size_bytes=sizes)
+    size = weights.stat().st_size
+    return _opened_timm(model, f"local-dir:{folder}", settings, size_bytes=size)
 
 
 def open_torchvision(
@@ -109,6 +113,7 @@ def open_torchvision(
         layer,
         num_classes=classes_of(model),
         notes=notes,
+        size_bytes=_stored_bytes(options),
     )
 
 
@@ -145,7 +150,7 @@ def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
 
     return opened_module(
         model,
-        folder.name,
+        short_path(folder),
         given(preprocessing, _processor_preprocessing(folder)),
         layer,
         logits,
@@ -168,16 +173,36 @@ def label(name: str, options: str) -> str:
 
 
 def classes_of(model: nn.Module) -> int:
-    """Number of classes of a model whose last layer is linear.
+    """Number of classes of a model whose last layer is linear, or a convolution.
 
     Args:
         model: of torchvision.
 
     Returns:
-        The outputs of its last linear layer; 0 where it has none.
+        The outputs of its last linear layer, else of its last convolution; 0 without either.
     """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return linear[-1].out_features if linear else 0
+    head = head_of(model)
+    return len(model.get_submodule(head).weight) if head else 0
+
+
+def head_of(model: nn.Module) -> str:
+    """The name of a model's last linear layer, else of its last convolution; "" without either.
+
+    Args:
+        model: any module.
+    """
+    for kind in (nn.Linear, nn.Conv2d):
+        names = [name for name, part in model.named_modules() if isinstance(part, kind)]
+        if names:
+            return names[-1]
+    return ""
+
+
+def _stored_bytes(options: str) -> int:
+    """Bytes of the file of weights that the options name; 0 where they name none."""
+    if not options.startswith(WEIGHTS):
+        return 0
+    return Path(options.removeprefix(WEIGHTS)).expanduser().stat().st_size
 
 
 def _opened_timm(
@@ -238,15 +263,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _classes_of(tensors: dict[str, Tensor], model: nn.Module) -> int:
-    """Number of classes of weights: the rows of a model's last linear layer; 0 where it has none.
+    """Number of classes of weights: the rows of a model's last layer; 0 where it has none.
 
     Args:
         tensors: the weights.
         model: of the same architecture, with any number of classes.
     """
-    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    head = f"{linear[-1]}.weight" if linear else ""
-    return len(tensors[head]) if head in tensors else 0
+    weight = f"{head_of(model)}.weight"
+    return len(tensors[weight]) if weight in tensors else 0
 
 
 def _safetensors_of(folder: Path) -> list[Path]:

@@ -15,12 +15,13 @@ from swys_utils.config import SwysError, unknown
 from swys_utils.data import to_model_input
 from swys_utils.onnx_export import onnx_session, read_onnx_card
 
-from .opened_models import BATCH, OpenedModel
+from .opened_models import BATCH, OpenedModel, short_path
 from .preprocessing import Preprocessing, from_image_processor, given
 
 NO_MAP = (
     "an ONNX file has no gradient (those of 'swys export' hold the map themselves); occlusion works"
 )
+SCORE_NAMES = ("logits", "scores", "probabilities", "output")  # of several outputs
 INPUT_TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -70,6 +71,8 @@ def open_onnx(path: Path, preprocessing: str = "") -> OpenedModel:
     session = onnx_session(path)
     names = {value.name for value in session.get_inputs()}
     if names == {"pixels", "target"}:
+        if preprocessing:
+            raise SwysError(f"'{path}' says itself how it reads images; leave out --preprocess")
         return _open_ours(path, session)
     signature = _signature(path, session)
     base = Preprocessing() if signature.dtype != np.uint8 else _raw_pixels()
@@ -86,7 +89,7 @@ def open_onnx(path: Path, preprocessing: str = "") -> OpenedModel:
         return torch.from_numpy(_run(session, signature, pixels.numpy()))
 
     return OpenedModel(
-        name=path.name,
+        name=short_path(path),
         kind="an ONNX file",
         prepare=prepare,
         answer=answer,
@@ -130,7 +133,7 @@ def _open_ours(path: Path, session: Any) -> OpenedModel:
         return run(pixels, targets)[1]
 
     return OpenedModel(
-        name=path.name,
+        name=short_path(path),
         kind=f"an ONNX file of this project, {card['precision']}",
         prepare=prepare,
         answer=answer,
@@ -174,8 +177,19 @@ def _signature(path: Path, session: Any) -> Signature:
         channels_last=channels_last,
         side=height,
         batch=batch,
-        output=outputs[0].name,
+        output=_scores_among(path, [value.name for value in outputs]),
     )
+
+
+def _scores_among(path: Path, outputs: list[str]) -> str:
+    """The output that has the class scores; a SwysError where the names do not tell."""
+    if len(outputs) == 1:
+        return outputs[0]
+    named = [name for name in outputs if name.lower() in SCORE_NAMES]
+    if len(named) == 1:
+        return named[0]
+    shown = ", ".join(outputs)
+    raise SwysError(f"'{path}' gives {shown}; name the one with the class scores 'logits'")
 
 
 def _run(session: Any, signature: Signature, pixels: np.ndarray) -> np.ndarray:
@@ -232,7 +246,7 @@ def _fitted(base: Preprocessing, signature: Signature) -> Preprocessing:
 def _notes(signature: Signature, wanted: Preprocessing) -> tuple[str, ...]:
     """What the reader should know of how a file is fed."""
     notes = []
-    if signature.batch:
+    if signature.batch > 1:
         notes.append(f"fixed batch of {signature.batch}: the last batch is filled up")
     if signature.dtype == np.uint8:
         notes.append("uint8 input: it is given pixels from 0 to 255")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .suspicions import many_zeros
 
 BATCH = 64
 SMALLEST_PROBABILITY = 1e-12
-SUM_TOLERANCE = 1e-3  # probabilities in float16 add up to 1 only nearly
+SUM_TOLERANCE = 0.02  # probabilities in 8 bits add up to 1 only nearly
 NO_MAP_OF_A_FUNCTION = "a function gives answers only; occlusion needs no more"
 
 ToInput = Callable[[np.ndarray], Tensor]
@@ -295,6 +296,15 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
     return from_timm(resolve_model_data_config(model))
 
 
+def short_path(path: Path) -> str:
+    """A file or folder with the name of the folder that it is in, such as ``new/model.onnx``.
+
+    Args:
+        path: of a model.
+    """
+    return str(Path(*path.resolve().parts[-2:]))
+
+
 def check_same_classes(models: Sequence[OpenedModel]) -> None:
     """Refuse models that cannot be compared.
 
@@ -304,7 +314,18 @@ def check_same_classes(models: Sequence[OpenedModel]) -> None:
     Raises:
         SwysError: they are known to have other numbers of classes.
     """
-    counts = {model.name: model.num_classes for model in models if model.num_classes}
-    if len(set(counts.values())) > 1:
-        shown = ", ".join(f"'{name}' has {count}" for name, count in counts.items())
+    refuse_other_counts([(each.name, each.num_classes) for each in models if each.num_classes])
+
+
+def refuse_other_counts(counts: Sequence[tuple[str, int]]) -> None:
+    """Refuse models of other numbers of classes.
+
+    Args:
+        counts: name and number of classes of each model.
+
+    Raises:
+        SwysError: the numbers differ.
+    """
+    if len({count for _, count in counts}) > 1:
+        shown = ", ".join(f"'{name}' has {count}" for name, count in counts)
         raise SwysError(f"other numbers of classes: {shown}; compare models of one task")

@@ -32,24 +32,59 @@ def other_order(
     Returns:
         One line, or None.
     """
-    classes = len(class_names)
+    moved = _moved_classes(answers_a, answers_b, len(class_names))
+    if not moved:
+        return None
+    some = []
+    for row, column in moved[:3]:
+        some.append(f"A's '{class_names[row]}' is B's '{class_names[column]}'")
+    return (
+        f"B seems to have the classes in another order ({', '.join(some)}): put its scores into"
+        " A's order and compare again"
+    )
+
+
+def other_order_than_data(
+    labels: np.ndarray, answers_a: np.ndarray, class_names: Sequence[str]
+) -> str | None:
+    """Whether A has the classes of the data in another order, as ``other_order`` tells it of B.
+
+    Args:
+        labels: int (N,).
+        answers_a: int (N,).
+        class_names: C names, of the data.
+
+    Returns:
+        One line, or None.
+    """
+    moved = _moved_classes(labels, answers_a, len(class_names))
+    if not moved:
+        return None
+    some = []
+    for row, column in moved[:3]:
+        some.append(f"'{class_names[row]}' is A's class {column}")
+    return (
+        f"A seems to have the classes of the data in another order ({', '.join(some)}): rename the"
+        " folders, or number the labels, as A does"
+    )
+
+
+def _moved_classes(first: np.ndarray, second: np.ndarray, classes: int) -> list[tuple[int, int]]:
+    """Which class of the first is which of the second, where they are another's; else nothing.
+
+    The table of both has to be nearly a permutation, and not the identity.
+    """
     table = np.zeros((classes, classes))
-    np.add.at(table, (answers_a, answers_b), 1)
+    np.add.at(table, (first, second), 1)
     rows, columns = linear_sum_assignment(table, maximize=True)
     matched = table[rows, columns]
     used = table.sum(axis=1) >= FEWEST_OF_A_CLASS
     explained = matched >= REORDERED_SHARE * table.sum(axis=1)
     moved = used & (rows != columns)
-    gain = (matched.sum() - np.trace(table)) / max(len(answers_a), 1)
+    gain = (matched.sum() - np.trace(table)) / max(len(first), 1)
     if moved.sum() < 2 or not explained[used].all() or gain < REORDERED_GAIN:
-        return None
-    some = []
-    for row in np.flatnonzero(moved)[:3]:
-        some.append(f"A's '{class_names[row]}' is B's '{class_names[columns[row]]}'")
-    return (
-        f"B seems to have the classes in another order ({', '.join(some)}): put its scores into"
-        " A's order and compare again"
-    )
+        return []
+    return [(int(row), int(columns[row])) for row in np.flatnonzero(moved)]
 
 
 def near_chance(

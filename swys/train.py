@@ -27,6 +27,8 @@ from .features import FEATURES
 
 OBJECTIVES[FEATURES.id] = FEATURES  # a way to teach that only the command offers
 
+LARGEST_SEED = 2**32
+
 
 @dataclass
 class Training:
@@ -121,8 +123,8 @@ class Training:
         for name, value in numbers.items():
             if value is not None and not value > 0:  # nan is refused, too
                 raise SwysError(f"--{name} is {value}; it must be above 0")
-        if self.seed < 0:
-            raise SwysError(f"--seed is {self.seed}; it must be 0 or above")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise SwysError(f"--seed is {self.seed}; it must be 0 or above, and below 2^32")
 
     def recipe(self, name: str, changes: dict[str, Any]) -> Recipe:
         """The reference recipe with what was given as options.

@@ -120,6 +120,15 @@ def unseen_share(count: int) -> float:
     return Z**2 / (count + Z**2)
 
 
+def enough_unseen(share: float) -> float:
+    """The number of images of which none shows it when ``unseen_share`` is so much.
+
+    Args:
+        share: above 0.
+    """
+    return Z**2 / share - Z**2
+
+
 def not_narrower(value: float, interval: Interval, count: int, span: float) -> Estimate:
     """An estimate whose interval is no narrower than so many images allow.
 

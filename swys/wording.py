@@ -75,6 +75,8 @@ def row_text(row: Row) -> str:
     text = f"{figure_text(row)}, {bound_text(row)}"
     if row.a and row.b:
         text += f"; A {row.a}, B {row.b}"
+    if row.ceiling is not None:
+        text += f"; second A {number_text(row, row.ceiling)}"
     return text
 
 
@@ -121,7 +123,10 @@ def headline(measured: Measured) -> str:
             CANNOT_TELL: "; whether for the same reasons, these images do not tell",
         }
         return f"B gives the answers that A gives{endings.get(reasons, '')}."
-    quality = _worst(measured, ("accuracy", "auc"))
+    quality = _word(measured, "accuracy")
+    accuracy = measured.row("accuracy")
+    if quality == KEPT and accuracy is not None and accuracy.estimate.high < 0:
+        return "B is right more often than A, and gives other answers."
     starts = {
         KEPT: "B is right as often as A, but gives other answers",
         LOST: "B is right less often than A, and gives other answers",
@@ -134,12 +139,3 @@ def _word(measured: Measured, row_id: str) -> str:
     """The verdict of a measure; empty where it was not made."""
     row = measured.row(row_id)
     return row.verdict if row is not None and row.measured else ""
-
-
-def _worst(measured: Measured, row_ids: tuple[str, ...]) -> str:
-    """The worst verdict of some measures; empty where none was made."""
-    words = [_word(measured, row_id) for row_id in row_ids]
-    for verdict in (LOST, CANNOT_TELL, KEPT):
-        if verdict in words:
-            return verdict
-    return ""

@@ -49,7 +49,10 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         if card_path.is_file():
             return candidate
     if path.is_file():
-        raise SwysError(f"'{path}' has no card '{path.stem}.json' beside it; move both together")
+        raise SwysError(
+            f"'{path}' has no card '{path.stem}.json' beside it; move both together (a model of"
+            " your own goes in by Python, or into swys compare)"
+        )
     raise SwysError(
         unknown("checkpoint", path.as_posix(), checkpoint_ids(), "a clone of the repository has")
     )

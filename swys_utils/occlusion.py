@@ -189,6 +189,8 @@ def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int
     height, width = image.shape[-2:]
     if patch is None and isinstance(model, VisionTransformer):
         return model.patch_embed.dynamic_feat_size((height, width))
+    if patch is None and height == width and patch_side(height) == height:
+        return 7, 7  # no side of patches fills it, so they are a little uneven
     patch = patch or patch_side(height)
     if height % patch or width % patch:
         size = f"{height} x {width} px"

@@ -54,6 +54,12 @@ def test_a_loss_gives_1(run):
     assert "lost" in printed
 
 
+def test_a_layer_that_is_not_there_is_no_missing_gate(run):
+    code, _, said = run("a", "b", "--data", "images", "--layer", "layer9")
+    assert code == 2
+    assert "give --layer, or --layer_b for B" in said
+
+
 def test_too_few_images_give_2(run):
     code, _, _ = run("a", "a", "--data", "images")
     assert code == 2

@@ -47,6 +47,19 @@ def test_a_folder_with_splits_gives_the_split(folder, tmp_path):
     assert len(open_images(str(tmp_path), size=16)) == 2
 
 
+def test_folders_of_splits_by_other_names_are_no_classes(folder):
+    (folder / "cat").rename(folder / "train")
+    (folder / "dog").rename(folder / "valid")
+    with pytest.raises(SwysError, match="train and valid; give one of them as --data"):
+        open_images(str(folder), size=16)
+
+
+def test_images_beside_an_empty_folder_are_told(folder):
+    (folder / "cat" / "empty").mkdir()
+    with pytest.raises(SwysError, match="has images and empty folders"):
+        open_images(str(folder / "cat"), size=16)
+
+
 def test_image_files_are_read_when_they_are_asked_for(folder):
     images = open_images(str(folder), size=16)
     (folder / "dog" / "0.png").unlink()  # the third

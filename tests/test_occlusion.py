@@ -264,6 +264,11 @@ def test_a_patch_divides_the_image(side):
     assert 5 <= side // patch <= 10
 
 
+@pytest.mark.parametrize("side", [121, 269])
+def test_where_no_patches_fill_the_image_seven_are_uneven(side):
+    assert grid_of(lambda x: x, torch.zeros(1, 3, side, side)) == (7, 7)
+
+
 def test_images_of_double_precision_are_taken():
     model = vit(noise=0.05)
     x = np.random.default_rng(0).standard_normal((1, 3, 28, 28))

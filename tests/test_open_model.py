@@ -153,6 +153,24 @@ def written(model: nn.Module, path, *example, batch: int = 0):
     return str(path)
 
 
+class WithEmbedding(nn.Module):
+    """Gives an embedding before its scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = SmallCNN()
+
+    def forward(self, pixels):
+        return pixels.mean(dim=(2, 3)), self.model(pixels)
+
+
+@pytest.mark.slow
+def test_of_two_outputs_that_nothing_tells_apart_none_is_taken(tmp_path):
+    path = written(WithEmbedding(), tmp_path / "m.onnx", torch.randn(2, 3, 28, 28))
+    with pytest.raises(SwysError, match="name the one with the class scores 'logits'"):
+        open_model(path)
+
+
 @pytest.mark.slow
 def test_an_onnx_file_answers_as_its_model(tmp_path):
     model = SmallCNN()
@@ -248,11 +266,20 @@ def test_a_bare_name_of_timms_says_how_it_is_written():
         open_model("ResNet18")
 
 
-def test_the_classes_of_weights_are_those_of_the_last_layer(tmp_path):
-    model = torchvision.models.get_model("mobilenet_v3_small", num_classes=CLASSES)
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1"])
+def test_the_classes_of_weights_are_those_of_the_last_layer(name, tmp_path):
+    model = torchvision.models.get_model(name, num_classes=CLASSES)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    opened = open_model(f"torchvision:mobilenet_v3_small?weights={tmp_path / 'w.safetensors'}")
+    opened = open_model(f"torchvision:{name}?weights={tmp_path / 'w.safetensors'}")
     assert opened.scores(COLOUR).shape == (6, CLASSES)
+
+
+def test_weights_of_16_bits_are_as_large_as_their_file(tmp_path):
+    path = tmp_path / "half.safetensors"
+    model = timm.create_model("resnet10t", num_classes=CLASSES).half()
+    save_file(model.state_dict(), path)
+    opened = open_model(f"timm:resnet10t?weights={path}", preprocessing="size=64")
+    assert opened.size_bytes == path.stat().st_size
 
 
 def test_a_vit_from_python_takes_the_preprocessing_that_is_given():

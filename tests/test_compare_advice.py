@@ -1,0 +1,120 @@
+"""What `swys compare` says where something looks like a mistake, or is not enough to tell."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from compare_cases import CLASSES, FEW, NAMES, brightest, images_of, in_another_order, labels_of
+
+from swys import compare
+from swys.comparison import Effort
+from swys.gates import gates_of
+from swys.measures import size_row
+from swys.opened_models import as_logits, opened_function
+from swys.verdicts import KEPT, LOST, enough_unseen, unseen_share
+from swys.wording import headline, row_text
+from swys_utils.config import SwysError
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return labels_of(COUNT)
+
+
+@pytest.fixture(scope="module")
+def images(labels):
+    return images_of(labels)
+
+
+def worse(images: np.ndarray) -> np.ndarray:
+    """A function that is wrong on every fourth image."""
+    scores = brightest(images)
+    scores[::4] = scores[::4, [1, 2, 0]]
+    return scores
+
+
+def test_a_better_b_is_said_to_be_better(images, labels):
+    measured = compare(worse, brightest, images, labels, NAMES, effort=FEW).measured
+    assert headline(measured) == "B is right more often than A, and gives other answers."
+
+
+def test_a_worse_b_is_said_to_be_worse(images, labels):
+    measured = compare(brightest, worse, images, labels, NAMES, effort=FEW).measured
+    assert headline(measured).startswith("B is right less often than A")
+
+
+def test_models_of_one_name_have_their_own_numbers_of_classes(images):
+    def of_two(pictures):
+        return brightest(pictures)[:, :2]
+
+    of_two.__name__ = "brightest"
+    with pytest.raises(SwysError, match="'brightest' has 3, 'brightest' has 2"):
+        compare(brightest, of_two, images, effort=FEW)
+
+
+def test_classes_of_the_data_in_another_order_are_said(images, labels):
+    moved = (labels + 1) % CLASSES
+    measured = compare(brightest, brightest, images, moved, NAMES, effort=FEW).measured
+    (note,) = [note for note in measured.notes if "classes of the data" in note]
+    assert "'middle' is A's class 0" in note
+
+
+def test_classes_in_the_order_of_the_data_get_no_word(images, labels):
+    measured = compare(brightest, brightest, images, labels, NAMES, effort=FEW).measured
+    assert not [note for note in measured.notes if "order" in note]
+
+
+def test_b_in_another_order_is_still_said(images, labels):
+    measured = compare(brightest, in_another_order, images, labels, NAMES, effort=FEW).measured
+    assert [note for note in measured.notes if "B seems to have the classes" in note]
+
+
+@pytest.mark.parametrize("steps", [1000, 255])
+def test_rounded_probabilities_are_probabilities(images, steps):
+    exact = np.exp(brightest(images))
+    exact /= exact.sum(axis=1, keepdims=True)
+    rounded = np.round(exact * steps) / steps
+    assert as_logits(rounded).min() < 0
+
+
+@pytest.mark.parametrize(("bytes_of_b", "verdict"), [(1_000_020, KEPT), (1_010_000, LOST)])
+def test_a_byte_more_is_the_same_size(bytes_of_b, verdict):
+    opened = opened_function(brightest, "A")
+    a = replace(opened, size_bytes=1_000_000)
+    b = replace(opened, size_bytes=bytes_of_b)
+    assert size_row(a, b).verdict == verdict
+
+
+def test_the_second_a_stands_on_the_line(images, labels):
+    result = compare(
+        brightest,
+        worse,
+        images,
+        labels,
+        NAMES,
+        ceiling=brightest,
+        effort=FEW,
+    )
+    assert "second A 100.0%" in row_text(result.measured.row("agreement"))
+
+
+def test_few_maps_are_told_how_many_would_do(images, labels):
+    few = Effort(maps=0, occlusions=3, shown=0, seconds=0)
+    measured = compare(brightest, brightest, images, labels, NAMES, effort=few).measured
+    lines = [gate.line for gate in gates_of(measured) if gate.option == "min_occlusion"]
+    assert "about 30 would do" in lines[0]
+    assert "see --occlusions" in lines[0]
+
+
+def test_so_many_images_are_enough_not_to_have_seen_it():
+    count = math.ceil(enough_unseen(0.02))
+    assert unseen_share(count) <= 0.02 < unseen_share(count - 1)
+
+
+def test_one_label_as_a_row_is_refused(images, labels):
+    rows = np.eye(CLASSES, dtype=int)[labels]
+    with pytest.raises(SwysError, match="give the number of its class"):
+        compare(brightest, brightest, images, rows, NAMES, effort=FEW)
