@@ -254,6 +254,8 @@ def notebook_setup(
     print(f"profile {current.name} ({current.what})")
     print(f"data    {name}, {size} px: {' / '.join(sizes)}")
     print(f"source  {data.info.source} | {data.info.licence}")
+    if name != DEFAULT_DATASET:
+        print(f"text    of {DEFAULT_DATASET}; so are shipped results that {name} has not")
     return data, current, device
 
 

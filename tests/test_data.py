@@ -192,6 +192,13 @@ def test_the_first_cell_prints_what_is_used(drawn_data_dir, monkeypatch, capsys)
     assert f"profile {profile.name}" in printed
     assert f"{device.type}: " in printed
     assert data.info.source in printed
+    assert "text    of pneumoniamnist" in printed
+
+
+def test_on_the_default_set_nothing_is_said_of_the_text(drawn_data_dir, monkeypatch, capsys):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+    notebook_setup()
+    assert "text " not in capsys.readouterr().out
 
 
 GREY = (3, 28, 28)
