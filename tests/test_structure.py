@@ -241,6 +241,8 @@ def test_every_public_name_of_the_helper_is_used_by_a_test():
 
 
 def tracked_files() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone made by git")
     command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     paths = [ROOT / name for name in listed.split("\0") if name]
