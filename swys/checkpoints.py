@@ -16,7 +16,8 @@ from swys_utils.metrics import evaluate
 from swys_utils.models import load_checkpoint, save_checkpoint, timm_name
 from swys_utils.training import predict
 
-OTHER_FILES = (*PICKLES, ".onnx", ".json")  # what a save_path that names a file must not end in
+# what a save_path that names a file must not end in
+OTHER_FILES = (*PICKLES, ".pickle", ".joblib", ".npy", ".h5", ".onnx", ".json", ".safetensors")
 
 
 def load_for(path: str, data: Dataset, model: str = "") -> tuple[VisionTransformer, dict]:

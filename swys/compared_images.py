@@ -273,7 +273,9 @@ def _of_folder(folder: Path, split: str, size: int) -> ComparedImages:
     if not classes:
         paths = [path for path in image_paths(root) if path.parent == root]
     if not paths and any(path.parent == root for path in image_paths(root)):
-        raise SwysError(f"'{folder}' has images and empty folders; remove the folders")
+        raise SwysError(
+            f"'{folder}' has images, and folders without any; move the images into one of their own"
+        )
     if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SwysError(f"'{folder}' has no images; they end in {suffixes}")

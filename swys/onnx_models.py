@@ -71,9 +71,9 @@ def open_onnx(path: Path, preprocessing: str = "") -> OpenedModel:
     session = onnx_session(path)
     names = {value.name for value in session.get_inputs()}
     if names == {"pixels", "target"}:
-        if preprocessing:
-            raise SwysError(f"'{path}' says itself how it reads images; leave out --preprocess")
-        return _open_ours(path, session)
+        ours = _open_ours(path, session)
+        note = "it says itself how it reads images: --preprocess is not used"
+        return replace(ours, notes=(note,)) if preprocessing else ours
     signature = _signature(path, session)
     base = Preprocessing() if signature.dtype != np.uint8 else _raw_pixels()
     base = _beside(path) or base
@@ -185,9 +185,10 @@ def _scores_among(path: Path, outputs: list[str]) -> str:
     """The output that has the class scores; a SwysError where the names do not tell."""
     if len(outputs) == 1:
         return outputs[0]
-    named = [name for name in outputs if name.lower() in SCORE_NAMES]
-    if len(named) == 1:
-        return named[0]
+    for wanted in SCORE_NAMES:
+        for name in outputs:
+            if name.lower() == wanted:
+                return name
     shown = ", ".join(outputs)
     raise SwysError(f"'{path}' gives {shown}; name the one with the class scores 'logits'")
 

@@ -302,7 +302,7 @@ def short_path(path: Path) -> str:
     Args:
         path: of a model.
     """
-    return str(Path(*path.resolve().parts[-2:]))
+    return str(Path(*path.absolute().parts[-2:]))  # a link keeps its own name
 
 
 def check_same_classes(models: Sequence[OpenedModel]) -> None:

@@ -40,7 +40,7 @@ from .inheritance import in_common
 from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, STRONG_TINY, WHOLE_TINY
 from .reference import one_label_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
-from .runs import RUNS, run_path
+from .runs import RUNS, run_path, with_device
 
 METHODS = ("grad_cam", "occlusion")
 COMPARED = ("vit_base", "vit_tiny")  # shipped models that are compared with the ResNets
@@ -98,13 +98,15 @@ def cnn(
     vits = _compared_vits(data, shipped, out)
     runs = [resnet_entry(run_id, out) for run_id in ids]
     pairs = compared_pairs(vits, resnets, data, out / "explained")
+    others = _other_pairs_before(path, runs, pairs)
+    before = json.loads(path.read_text("utf-8"))["device"] if others else ""
     result = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
-        "device": device_name(default_device()),
+        "device": with_device(before, device_name(default_device())),
         "runs": runs,
-        "pairs": pairs | _other_pairs_before(path, runs, pairs),
+        "pairs": pairs | others,
     }
     write_json(path, result)
     print(as_table(scores_table(result)))

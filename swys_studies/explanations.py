@@ -181,7 +181,7 @@ def _of_other_models(path: Path, models: Collection[str]) -> dict[str, dict]:
         return {"weights": {}, "parts": {}}
     study = json.loads(path.read_text("utf-8"))
     weights = {}
-    for name, stored in study["weights"].items():
+    for name, stored in study.get("weights", {}).items():
         if todays_title(name) not in models:
             weights[name] = stored
     parts = {}

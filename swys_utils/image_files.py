@@ -241,10 +241,12 @@ def image_paths(class_folder: Path) -> list[Path]:
     """The image files in a folder and below, sorted, without hidden ones; links are followed."""
     paths = []
     seen = set()
+    root = os.path.realpath(class_folder)
     for folder, subfolders, names in os.walk(class_folder, followlinks=True):
         real_folder = os.path.realpath(folder)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if real_folder in seen:  # a link leads back
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        leads_above = root.startswith(os.path.join(real_folder, ""))
+        if real_folder in seen or leads_above:  # a link leads back
             subfolders.clear()
             continue
         seen.add(real_folder)

@@ -197,11 +197,10 @@ def _write_files(
     New weights are named *.new until the card, renamed in one step, makes them current. After a
     kill right then, the current weights may still be named so: they get their name first.
     """
-    if card_path.is_file():
-        for entry in read_card(card_path)["files"]:
-            renamed_late = folder / f"{entry['name']}.new"
-            if renamed_late.is_file() and sha256_of(renamed_late) == entry["sha256"]:
-                renamed_late.replace(folder / entry["name"])
+    for entry in _current_files(card_path):
+        renamed_late = folder / f"{entry['name']}.new"
+        if renamed_late.is_file() and sha256_of(renamed_late) == entry["sha256"]:
+            renamed_late.replace(folder / entry["name"])
     parts = {name: folder / f"{name}.new" for name in shards}
     try:
         for name, part in parts.items():
@@ -214,6 +213,14 @@ def _write_files(
         raise
     for name, part in parts.items():
         part.replace(folder / name)
+
+
+def _current_files(card_path: Path) -> list[dict[str, Any]]:
+    """The files that a card names; none where there is no card, or what is there is no card."""
+    try:
+        return read_card(card_path)["files"] if card_path.is_file() else []
+    except SwysError:
+        return []
 
 
 def load_checkpoint(

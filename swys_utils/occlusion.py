@@ -189,9 +189,11 @@ def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int
     height, width = image.shape[-2:]
     if patch is None and isinstance(model, VisionTransformer):
         return model.patch_embed.dynamic_feat_size((height, width))
-    if patch is None and height == width and patch_side(height) == height:
+    if patch is None and height == width >= 7 and patch_side(height) == height:
         return 7, 7  # no side of patches fills it, so they are a little uneven
-    patch = patch or patch_side(height)
+    if patch is None:
+        side = patch_side(height)
+        patch = side if side < height else max(1, height // 7)
     if height % patch or width % patch:
         size = f"{height} x {width} px"
         raise SwysError(f"patches of {patch} px do not fill {size}; choose a divisor of its sides")

@@ -56,7 +56,7 @@ def test_folders_of_splits_by_other_names_are_no_classes(folder):
 
 def test_images_beside_an_empty_folder_are_told(folder):
     (folder / "cat" / "empty").mkdir()
-    with pytest.raises(SwysError, match="has images and empty folders"):
+    with pytest.raises(SwysError, match="has images, and folders without any"):
         open_images(str(folder / "cat"), size=16)
 
 

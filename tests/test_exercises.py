@@ -175,3 +175,14 @@ def test_a_forgotten_return_is_told(name, capsys):
 def test_a_pair_that_nobody_has_filled_in_is_no_mistake(capsys):
     check("two models", (..., ...))
     assert "put your answer in place of the dots" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [([1, 1], [2]), (1, 2), ([1, 1],)])
+def test_anything_but_two_pairs_gets_a_hint(answer, capsys):
+    check("two models", answer)
+    assert "Give two lists of two numbers" in capsys.readouterr().out
+
+
+def test_two_pairs_may_be_arrays(capsys):
+    check("two models", (np.array([1.0, 1.0]), np.array([2.0, 0.0])))
+    assert "two models: right" in capsys.readouterr().out

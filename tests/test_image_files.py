@@ -36,6 +36,11 @@ def test_a_link_that_leads_back_is_not_followed_for_ever(folder):
     assert len(image_paths(folder / "ill")) == 10
 
 
+def test_a_link_to_a_folder_above_brings_no_other_class(folder):
+    (folder / "ill" / "up").symlink_to(folder)
+    assert len(image_paths(folder / "ill")) == 10
+
+
 def test_a_link_to_nothing_is_named(folder):
     (folder / "ill" / "A.png").symlink_to(folder / "nothing.png")
     with pytest.raises(SwysError, match="cannot read the image '.*A.png'"):

@@ -335,6 +335,13 @@ def test_a_checkpoint_of_own_images_is_loaded_again(model, tmp_path):
     assert own.items() <= card.items()
 
 
+def test_a_file_that_is_no_card_is_overwritten(model, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "card.json").write_text("[]")
+    save_checkpoint(model, tmp_path / "m", CARD)
+    load_checkpoint(tmp_path / "m")
+
+
 def test_a_row_of_zeros_has_a_scale_above_0():
     zeros = torch.zeros(400, 400)
     packed = models._pack({"head.weight": zeros}, "int8")

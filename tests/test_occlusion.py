@@ -269,6 +269,10 @@ def test_where_no_patches_fill_the_image_seven_are_uneven(side):
     assert grid_of(lambda x: x, torch.zeros(1, 3, side, side)) == (7, 7)
 
 
+def test_patches_of_a_small_image_are_pixels():
+    assert grid_of(lambda x: x, torch.zeros(1, 3, 5, 5)) == (5, 5)
+
+
 def test_images_of_double_precision_are_taken():
     model = vit(noise=0.05)
     x = np.random.default_rng(0).standard_normal((1, 3, 28, 28))
