@@ -54,7 +54,7 @@ def test_the_fixed_part_stands_where_a_line_begins():
     drawn = {line.get_label(): line.get_ydata() for line in whole.lines}
     assert list(drawn["torch"]) == [5.0, 45.0]
     texts = [text.get_text() for text in corner.texts]
-    assert texts == ["torch: 5.0 ms fixed", "ONNX: 2.0 ms fixed", "Tiny, 16 patches"]
+    assert texts == ["torch:\n5.0 ms fixed", "ONNX:\n2.0 ms fixed", "Tiny, 16 patches"]
 
 
 def test_maps_of_a_file_stand_below_the_images():

@@ -40,7 +40,7 @@ class World:
     models: dict[str, Drawn]
     made: list[tuple]
 
-    def heatmaps(self, model, images, method, targets, signed):
+    def heatmaps(self, model, images, method, targets, multi_label, signed):
         self.made.append((model, method, targets))
         drawn = self.models[model]
         classes = drawn.logits.argmax(axis=1) if targets is None else targets

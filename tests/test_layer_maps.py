@@ -114,14 +114,18 @@ def linear() -> nn.Module:
     [
         (linear(), "", "no layer has positions"),
         (SmallCNN(), "fc", "no positions"),
-        (SmallCNN(), "secnd", "unknown layer"),
     ],
-    ids=["no positions at all", "a layer without", "no such layer"],
+    ids=["no positions at all", "a layer without"],
 )
 def test_what_cannot_be_explained_says_why(model, layer, told):
     opened = opened_module(model, "A", Preprocessing(size=28), layer=layer)
     assert opened.draw is None
     assert told in opened.map_layer
+
+
+def test_a_layer_that_is_not_there_is_an_error():
+    with pytest.raises(SwysError, match="unknown layer 'secnd'.*give --layer"):
+        opened_module(SmallCNN(), "A", Preprocessing(size=28), layer="secnd")
 
 
 def test_one_position_is_no_map():
