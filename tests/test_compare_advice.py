@@ -32,7 +32,8 @@ def images(labels):
 def worse(images: np.ndarray) -> np.ndarray:
     """A function that is wrong on every fourth image."""
     scores = brightest(images)
-    scores[::4] = scores[::4, [1, 2, 0]]
+    others = [1, 2, 0]
+    scores[::4] = scores[::4, others]
     return scores
 
 
@@ -58,7 +59,8 @@ def test_models_of_one_name_have_their_own_numbers_of_classes(images):
 def test_classes_of_the_data_in_another_order_are_said(images, labels):
     moved = (labels + 1) % CLASSES
     measured = compare(brightest, brightest, images, moved, NAMES, effort=FEW).measured
-    (note,) = [note for note in measured.notes if "classes of the data" in note]
+    notes = [note for note in measured.notes if "classes of the data" in note]
+    (note,) = notes
     assert "'middle' is A's class 0" in note
 
 
@@ -74,7 +76,8 @@ def test_b_in_another_order_is_still_said(images, labels):
 
 @pytest.mark.parametrize("steps", [1000, 255])
 def test_rounded_probabilities_are_probabilities(images, steps):
-    exact = np.exp(brightest(images))
+    scores = brightest(images)
+    exact = np.exp(scores)
     exact /= exact.sum(axis=1, keepdims=True)
     rounded = np.round(exact * steps) / steps
     assert as_logits(rounded).min() < 0
@@ -102,7 +105,12 @@ def test_the_second_a_stands_on_the_line(images, labels):
 
 
 def test_few_maps_are_told_how_many_would_do(images, labels):
-    few = Effort(maps=0, occlusions=3, shown=0, seconds=0)
+    few = Effort(
+        maps=0,
+        occlusions=3,
+        shown=0,
+        seconds=0,
+    )
     measured = compare(brightest, brightest, images, labels, NAMES, effort=few).measured
     lines = [gate.line for gate in gates_of(measured) if gate.option == "min_occlusion"]
     assert "about 30 would do" in lines[0]
