@@ -322,8 +322,7 @@ class PatchCover(widgets.VBox):
         mean = picture.mean(axis=(0, 1)).round().astype(np.uint8)
         for place in places:
             row, column = divmod(place, columns)
-            inside = (slice(*down[row : row + 2]), slice(*across[column : column + 2]))
-            shown[inside] = mean
+            shown[down[row] : down[row + 1], across[column] : across[column + 1]] = mean
         return shown
 
     def figure(self) -> Figure:

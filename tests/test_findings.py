@@ -1,24 +1,19 @@
 """The numbers of FINDINGS.md are those of the shipped results."""
 
 import json
-import re
-from pathlib import Path
 from statistics import mean
 
 import pytest
+from pages import SHIPPED, page, row_beside
 
 from swys_figures.agreement import beyond_chance
 from swys_studies.runs import read_runs, read_study
 from swys_utils.metrics import t_interval
 
-ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ROOT / "checkpoints" / "pneumoniamnist"
-NUMBER = re.compile(r"(?<![\w.])[+-]?\d*\.?\d+")
-
 
 @pytest.fixture(scope="module")
 def findings() -> str:
-    return (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    return page("FINDINGS.md")
 
 
 SCORES = {  # how a row of the table of scores begins -> how the ids of its runs begin
@@ -34,12 +29,6 @@ SCORES = {  # how a row of the table of scores begins -> how the ids of its runs
     "Tiny, taught by two ResNets' answers between the images | 60": "vit_tiny/answers_matching/",
 }
 RESNETS = "ResNet-18, 11 M weights | 12"
-
-
-def cells_beside(begin: str, findings: str) -> list[float]:
-    """The numbers of the row of a table that begins so, right of its first cell."""
-    (row,) = re.findall(rf"^\| {re.escape(begin)} \| (.*) \|$", findings, re.MULTILINE)
-    return [float(number) for number in NUMBER.findall(row)]
 
 
 def means_of(runs: list[dict]) -> list[float]:
@@ -58,12 +47,12 @@ def means_of(runs: list[dict]) -> list[float]:
 def test_its_table_of_scores_has_the_means_of_the_runs(findings, begin):
     entries = read_runs(SHIPPED / "runs.json")
     runs = [run for run in entries if run["id"].startswith(SCORES[begin])]
-    assert cells_beside(begin, findings) == means_of(runs)
+    assert row_beside(begin, findings) == means_of(runs)
 
 
 def test_its_table_of_scores_has_the_resnets(findings):
     runs = json.loads((SHIPPED / "cnn.json").read_text("utf-8"))["runs"]
-    assert cells_beside(RESNETS, findings) == means_of(runs)
+    assert row_beside(RESNETS, findings) == means_of(runs)
 
 
 def test_the_rows_of_its_table_of_scores_follow_each_other(findings):
@@ -114,7 +103,7 @@ def test_its_table_of_agreement_has_the_means_of_the_runs(findings, begin):
         compared = maps[ruler]["runs"]
         pairs = [compared[name] for name in compared if name.startswith(COMPARED[begin])]
         expected.append(round(mean(beyond_chance(pairs))))
-    assert cells_beside(begin, findings) == expected
+    assert row_beside(begin, findings) == expected
 
 
 def test_its_table_of_agreement_has_the_resnets(findings):
@@ -123,4 +112,4 @@ def test_its_table_of_agreement_has_the_resnets(findings):
     expected = [round(100 * mean(pair["same_answer"] for pair in with_base))]
     for ruler in ("occlusion", "grad_cam"):
         expected.append(round(mean(beyond_chance([pair[ruler] for pair in with_base]))))
-    assert cells_beside("a ResNet-18 (two)", findings) == expected
+    assert row_beside("a ResNet-18 (two)", findings) == expected

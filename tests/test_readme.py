@@ -1,22 +1,18 @@
 """The numbers of the README are those of the notebooks and of the shipped results."""
 
 import re
-from pathlib import Path
 from statistics import mean
 
 import nbformat
 import pytest
+from pages import ROOT, SHIPPED, numbers_in, page, row_beside
 
 from swys_studies.runs import read_runs
-
-ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ROOT / "checkpoints" / "pneumoniamnist"
-NUMBER = re.compile(r"(?<![\w.])[+-]?\d*\.?\d+")
 
 
 @pytest.fixture(scope="module")
 def readme() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+    return page("README.md")
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +24,6 @@ def lines_of_notebook_6() -> list[list[float]]:
         for output in cell.get("outputs", []):
             lines += output.get("text", "").splitlines()
     return [numbers_in(line) for line in lines]
-
-
-def numbers_in(text: str) -> list[float]:
-    return [float(number) for number in NUMBER.findall(text)]
 
 
 def test_its_table_has_the_numbers_of_notebook_6(readme, lines_of_notebook_6):
@@ -56,12 +48,6 @@ MODELS = {  # how a row of the table of models begins -> its row in the table of
 }
 
 
-def row_beside(begin: str, page: str) -> list[float]:
-    """The numbers of the row of a table that begins so, right of its first cell."""
-    (row,) = re.findall(rf"^\| {re.escape(begin)} \| (.*) \|$", page, re.MULTILINE)
-    return numbers_in(row)
-
-
 def scores_of(begin: str) -> list[float]:
     """Mean accuracy in % and AUC of the runs whose ids begin so."""
     scores = []
@@ -75,13 +61,13 @@ def scores_of(begin: str) -> list[float]:
 @pytest.mark.parametrize("begin", MODELS)
 def test_a_row_of_models_has_their_scores_and_what_findings_say_of_them(readme, begin):
     row_of_findings, runs = MODELS[begin]
-    findings = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    findings = page("FINDINGS.md")
     agreement = row_beside(row_of_findings, findings)  # test_findings compares it with the results
     assert row_beside(begin, readme) == [*scores_of(runs), *agreement]
 
 
 def test_the_other_rows_of_models_are_base_and_the_resnets(readme):
-    findings = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    findings = page("FINDINGS.md")
     _, *scores, _, _ = row_beside("ResNet-18, 11 M weights | 12", findings)
     agreement = row_beside("a ResNet-18 (two)", findings)
     assert row_beside("a ResNet-18, 11 M weights (2)", readme) == [*scores, *agreement]
@@ -90,7 +76,7 @@ def test_the_other_rows_of_models_are_base_and_the_resnets(readme):
 
 
 def test_its_table_of_cheats_is_that_of_findings(readme):
-    findings = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    findings = page("FINDINGS.md")
     heading, *rows = re.findall(r"^\| .* \| (?:occlusion's|\d+ %) \|$", readme, re.MULTILINE)
     assert heading.startswith("| taught on X-rays with the ring by")
     assert len(rows) == 5
