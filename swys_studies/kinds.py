@@ -189,7 +189,7 @@ FEW_ANSWERS = replace(
     objective="answers",
 )
 # Is it Base that helps, or the images without a label? Here the teacher knows these labels only,
-# and has begun with other random weights. (In the shipped runs of before, with the same.)
+# and has begun with other random weights.
 FEW_CONTROL = replace(
     FEW_ANSWERS,
     title=f"{TINY.title}, answers of a Tiny with the same 1 % of the labels",

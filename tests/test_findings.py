@@ -1,10 +1,11 @@
 """The numbers of FINDINGS.md are those of the shipped results."""
 
 import json
+import re
 from statistics import mean
 
 import pytest
-from pages import SHIPPED, page, row_beside
+from pages import SHIPPED, numbers_in, page, row_beside
 
 from swys_figures.agreement import beyond_chance
 from swys_studies.runs import read_runs, read_study
@@ -113,3 +114,19 @@ def test_its_table_of_agreement_has_the_resnets(findings):
     for ruler in ("occlusion", "grad_cam"):
         expected.append(round(mean(beyond_chance([pair[ruler] for pair in with_base]))))
     assert row_beside("a ResNet-18 (two)", findings) == expected
+
+
+def test_it_gives_what_teachers_do_with_few_labels(findings):
+    (text,) = re.findall(r"^With the labels of 1 %.*$", findings, re.MULTILINE)
+    runs = read_runs(SHIPPED / "runs.json")
+    areas = {}
+    for kind in ("few_labels", "few_answers", "few_control"):
+        of_kind = [run for run in runs if run["id"].startswith(f"vit_tiny/{kind}/")]
+        areas[kind] = {run["seed"]: run["last"]["auc"] for run in of_kind}
+    alone = areas["few_labels"]
+    taught = areas["few_answers"].values()
+    gains = [area - alone[seed] for seed, area in areas["few_control"].items()]
+    wanted = [mean(alone.values()), min(alone.values()), max(alone.values())]
+    wanted += [mean(taught), min(taught), max(taught), mean(gains), max(gains)]
+    areas_in_text = [number for number in numbers_in(text) if 0 < number < 1]
+    assert areas_in_text == [round(number, 3) for number in wanted]
