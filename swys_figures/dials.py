@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -127,6 +128,7 @@ class BitsDial(widgets.VBox):
         model: all of its matrices are rounded, each row with a scale of its own.
         images: uint8 (N, H, W) or (N, H, W, 3).
         explained: of how many of the images reasons and maps are compared.
+        multi_label: as for ``occlusion.occlusion``.
 
     Attributes:
         bits: of each weight; 8 at first.
@@ -134,13 +136,22 @@ class BitsDial(widgets.VBox):
         table: the same to look at.
     """
 
-    def __init__(self, model: VisionTransformer, images: np.ndarray, explained: int = 8):
+    def __init__(
+        self,
+        model: VisionTransformer,
+        images: np.ndarray,
+        explained: int = 8,
+        multi_label: bool = False,
+    ):
         self.model = model
         self.images = images
         self.explained = images[:explained]
         self.answers = predict(model, images).argmax(axis=1)
-        self.reasons = occlusion(model, self.explained, self.answers[:explained])
-        self.maps = self.signed_maps(model)
+        asked = self.answers[:explained]
+        self._hide = partial(occlusion, targets=asked, multi_label=multi_label)
+        self._mark = partial(heatmaps, targets=asked, signed=True)
+        self.reasons = self._hide(model, self.explained)
+        self.maps = self._mark(model, self.explained)
         self.bits = widgets.IntSlider(
             8,
             min=2,
@@ -163,25 +174,15 @@ class BitsDial(widgets.VBox):
         small = rounded_model(self.model, rounded_to, bits)
         restored = small.blocks[0].mlp.fc1.weight[0, :3].tolist()
         changed = predict(small, self.images).argmax(axis=1) != self.answers
-        reasons = occlusion(small, self.explained, self.answers[: len(self.explained)])
-        same_reasons = np.nanmean(agreement(self.reasons, reasons))
-        same_maps = np.nanmean(agreement(self.maps, self.signed_maps(small)))
+        same_reasons = agreement(self.reasons, self._hide(small, self.explained))
+        same_maps = agreement(self.maps, self._mark(small, self.explained))
         return {
             "bits": str(bits),
             "three weights": ", ".join(f"{weight + 0:.4f}" for weight in restored),  # no -0
             "answers changed": f"{changed.sum()} of {len(changed)}",
-            "same reasons": f"{same_reasons:.2f}",
-            "same map": f"{same_maps:.2f}",
+            "same reasons": f"{np.nanmean(same_reasons):.2f}",
+            "same map": f"{np.nanmean(same_maps):.2f}",
         }
-
-    def signed_maps(self, model: VisionTransformer) -> np.ndarray:
-        """Grad-CAM before the ReLU, of the whole model's answers, float (M, gh, gw).
-
-        Args:
-            model: the whole one, or a rounded one.
-        """
-        targets = self.answers[: len(self.explained)]
-        return heatmaps(model, self.explained, targets=targets, signed=True)
 
     def _show(self, change: dict | None = None) -> None:
         self.shown = self.row()

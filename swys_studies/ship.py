@@ -17,7 +17,13 @@ from swys_utils.config import CHECKPOINTS, SwysError, replacing, write_json
 from swys_utils.data import Dataset, load_dataset
 from swys_utils.metrics import point_scores
 from swys_utils.models import load_checkpoint, save_checkpoint
-from swys_utils.stored_answers import FILE_NAME, answers_path, compute_answers, image_keys
+from swys_utils.stored_answers import (
+    FILE_NAME,
+    answers_path,
+    compute_answers,
+    image_keys,
+    weights_id,
+)
 from swys_utils.training import predict
 
 
@@ -89,7 +95,7 @@ def store_answers(checkpoint: str | Path, images: np.ndarray) -> Path:
         "maps": answers.maps.half(),
     }
     with replacing(path) as part:
-        save_file(tensors, part)
+        save_file(tensors, part, metadata={"weights": weights_id(checkpoint)})
     return path
 
 

@@ -41,7 +41,9 @@ def linear_logits(data: Dataset, images: np.ndarray) -> np.ndarray:
     Returns:
         Float (N, C), one logit a class, as a network would give them.
     """
-    probabilities = _linear_model(data.train).predict_proba(images)
+    model = _linear_model(data.train)
+    probabilities = np.zeros((len(images), data.info.num_classes))
+    probabilities[:, model.classes_] = model.predict_proba(images)  # a sample may lack a class
     probabilities = probabilities.clip(1e-6, 1 - 1e-6)
     logits = np.log(probabilities)
     if data.info.multi_label:

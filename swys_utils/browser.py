@@ -285,7 +285,7 @@ class Explained:
         weakest = np.min(strengths, axis=0).clip(0)
         debated = self.filters["wrong"] | self.filters["disagree"]
         comes_first = debated & (weakest > 0.25)
-        return np.argsort(-weakest - comes_first, kind="stable")
+        return np.lexsort((-weakest, ~comes_first))  # sorted by the last key first
 
     def texts(self, i: int, target: Target) -> list[list[str]]:
         """Title and lines of text about an image, then about each model at it.

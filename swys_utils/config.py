@@ -186,6 +186,17 @@ def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:"
     return f"unknown {kind} '{value}'; {way_out} {', '.join(known[:12])}"
 
 
+def reason_of(error: Exception, line: int = 0) -> str:
+    """One line of what an error says, at most 160 characters; its kind where it says nothing.
+
+    Args:
+        error: Any error.
+        line: Number of the line; -1 is the last one.
+    """
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[line].strip()[:160]
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A file to write, which becomes ``path`` in one step at the end of the block.

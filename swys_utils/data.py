@@ -91,8 +91,8 @@ class Dataset:
         """Your own images (png, jpg, bmp, tif) from a folder with one subfolder a class.
 
         Each image is cut to its central square and resized; 16-bit values are divided by 256. If
-        all are grey, so is the data set. Subfolders ``train``, ``val`` and ``test`` with the class
-        folders in them are the splits; otherwise each class is split at random.
+        all are stored as grey, so is the data set. Subfolders ``train``, ``val`` and ``test`` with
+        the class folders in them are the splits; otherwise each class is split at random.
 
         **Images of one patient belong in one split.** They look alike, so a model that is trained
         on some and tested on others is tested on what it has seen, and its score says little about
@@ -196,12 +196,25 @@ def to_model_input(
     Raises:
         SwysError: The images have another type or shape.
     """
-    batch = to_planes(images, device)
-    sides = batch.shape[2:]
-    if tuple(sides) != (img_size, img_size):
-        shrinks = max(sides) > img_size
-        batch = F.interpolate(batch, size=(img_size, img_size), mode="bilinear", antialias=shrinks)
-    return batch.expand(-1, 3, -1, -1)
+    planes = resized(to_planes(images, device), img_size)
+    return planes.expand(-1, 3, -1, -1)
+
+
+def resized(planes: torch.Tensor, img_size: int) -> torch.Tensor:
+    """Images at another size: bilinear, and antialiased where they shrink.
+
+    Args:
+        planes: Float (N, C, H, W).
+        img_size: Side S of the result in pixels.
+
+    Returns:
+        Float (N, C, S, S); the same tensor where it has this size.
+    """
+    height, width = planes.shape[2:]
+    if height == width == img_size:
+        return planes
+    shrinks = max(height, width) > img_size
+    return F.interpolate(planes, size=(img_size, img_size), mode="bilinear", antialias=shrinks)
 
 
 def to_planes(

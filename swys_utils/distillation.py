@@ -17,9 +17,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .config import SwysError
-from .data import Split
+from .data import Split, resized
 from .gradcam import logits_and_map
-from .models import weights_digest
+from .models import GREEN, ORANGE, PINK, weights_digest
 from .recipe import Batch, SupervisedObjective, class_and_numbers
 
 
@@ -88,10 +88,7 @@ class Teacher(nn.Module):
 
     def resized(self, inputs: Tensor) -> Tensor:
         """Inputs at the size that the teacher reads: it may see a student's view enlarged."""
-        size = tuple(self.model.patch_embed.img_size)
-        if tuple(inputs.shape[-2:]) == size:
-            return inputs
-        return F.interpolate(inputs, size=size, mode="bilinear", align_corners=False)
+        return resized(inputs, self.model.patch_embed.img_size[0])
 
 
 class Distiller(nn.Module):
@@ -138,7 +135,7 @@ class SoftTargets(Distiller):
     learns the teacher's answer alone.
 
     Args:
-        teacher: a ``Teacher``, a ``CachedTeacher``, or any function from a batch to logits (B, C).
+        teacher: a ``Teacher``, or any function from a batch to logits (B, C).
         labels: the loss on the labels.
         alpha: weight of the soft targets, in [0, 1].
         temperature: of the soft targets, above 0.
@@ -189,7 +186,7 @@ class MapDistiller(SoftTargets):
     patches the teacher's map is averaged over each; dropped patches are not compared.
 
     Args:
-        teacher: a ``Teacher`` or a ``CachedTeacher``: it answers with maps, too.
+        teacher: a ``Teacher``, or another one that answers with maps, too.
         labels: the loss on the labels.
         alpha: as in ``SoftTargets``.
         temperature: as in ``SoftTargets``.
@@ -266,21 +263,21 @@ OBJECTIVES = {
     "labels": Objective(
         id="labels",
         title="labels",
-        colour="#D55E00",
+        colour=ORANGE,
         make=lambda teacher, labels, student: labels,
         needs_teacher=False,
     ),
     "answers": Objective(
         id="answers",
         title="answers",
-        colour="#009E73",
+        colour=GREEN,
         make=lambda teacher, labels, student, **settings: SoftTargets(teacher, labels, **settings),
         defaults={"alpha": 0.5, "temperature": 2.0},
     ),
     "maps": Objective(
         id="maps",
         title="answers + maps",
-        colour="#CC79A7",
+        colour=PINK,
         make=lambda teacher, labels, student, **settings: MapDistiller(teacher, labels, **settings),
         defaults={"alpha": 0.5, "temperature": 2.0, "gamma": 1.0},
     ),
@@ -315,4 +312,4 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 def as_two_classes(logits: Tensor) -> Tensor:
     """Multi-label logits (B, C) as B x C problems of two classes: sigmoid(z) is softmax([z, 0])."""
-    return torch.stack([logits, 0 * logits], dim=-1).flatten(0, 1)
+    return torch.stack([logits, torch.zeros_like(logits)], dim=-1).flatten(0, 1)

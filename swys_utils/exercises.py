@@ -149,11 +149,12 @@ def _hires_cam(answer: Tensor, model: VisionTransformer, inputs: Tensor, target:
     maps = torch.as_tensor(answer).detach().cpu()
     if maps.shape != wanted.shape:
         return f"The shape is {tuple(maps.shape)}, expected {tuple(wanted.shape)}."
-    scale = wanted.max()
-    if torch.allclose(maps, grad_cam(model, inputs, target).cpu(), atol=1e-3 * float(scale)):
+    near = 1e-3 * float(wanted.max())
+    if torch.allclose(maps, wanted, rtol=1e-3, atol=near):
+        return ""
+    if torch.allclose(maps, grad_cam(model, inputs, target).cpu(), atol=near):
         return "This is still Grad-CAM: leave out the mean of the gradient over the patches."
-    right = torch.allclose(maps, wanted, rtol=1e-3, atol=1e-3 * float(scale))
-    return "" if right else "Multiply gradient and activation, add up the channels, then the ReLU."
+    return "Multiply gradient and activation, add up the channels, then the ReLU."
 
 
 @register("habit")

@@ -6,6 +6,7 @@ Results keep one value per image, nan where it has none. ``metrics.mean_interval
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import torch
@@ -96,6 +97,7 @@ def randomisation_check(
     method: str | MapFunction = "grad_cam",
     seed: int = 0,
     only_last: bool = False,
+    multi_label: bool = False,
 ) -> dict[str, np.ndarray]:
     """Cascading randomisation (Adebayo et al. 2018): does a map depend on what the model learned?
 
@@ -110,14 +112,21 @@ def randomisation_check(
         method: as for ``heatmaps``.
         seed: of the random weights.
         only_last: measure the last stage alone, where nothing trained is left.
+        multi_label: as for ``heatmaps``.
 
     Returns:
         Stage ("head", "block 11", ..., "embedding") -> float (N,), the Spearman correlation of each
         image's map with that of the trained model. Each stage randomises one part more.
     """
-    logits = predict(model, images)
-    targets = logits.argmax(1)
-    original = heatmaps(model, images, method, targets, signed=True)
+    explain = partial(
+        heatmaps,
+        images=images,
+        method=method,
+        targets=predict(model, images).argmax(1),
+        multi_label=multi_label,
+        signed=True,
+    )
+    original = explain(model)
     copy = deepcopy(model)
     correlations = {}
     with torch.random.fork_rng():
@@ -126,8 +135,7 @@ def randomisation_check(
             for part in parts:
                 _reinitialise(part)
             if stage == "embedding" or not only_last:
-                maps = heatmaps(copy, images, method, targets, signed=True)
-                correlations[stage] = _rank_correlation(original, maps)
+                correlations[stage] = _rank_correlation(original, explain(copy))
     return correlations
 
 

@@ -133,10 +133,9 @@ def _refuse_other_number(maps: np.ndarray, count: int) -> None:
 
 def _classes(model: nn.Module, images: np.ndarray, targets: Targets) -> Tensor:
     """The class of each image, int64 (N,): the given ones, or those that are predicted."""
-    logits = torch.zeros(len(images), model.num_classes)
     if targets is None:
-        logits = torch.as_tensor(predict(model, images, BATCH_SIZE))
-    return explained_classes(logits, targets)
+        return torch.as_tensor(predict(model, images, BATCH_SIZE)).argmax(dim=1)
+    return explained_classes(torch.zeros(len(images), model.num_classes), targets)
 
 
 def make_mosaics(
@@ -177,14 +176,15 @@ def make_mosaics(
         members = np.flatnonzero(labels == target)
         indices[mosaic, cell] = rng.choice(members)
 
-    half = model.patch_embed.img_size[0] // 2
-    side = 2 * half
+    side = model.patch_embed.img_size[0]
+    half = (side + 1) // 2
     images = np.asarray(images)
     chosen = images[indices.ravel()]
     tiles = to_model_input(chosen, half)
     tiles = tiles.reshape(count, 2, 2, 3, half, half)  # mosaic, row, column, channel, y, x
     tiles = tiles.permute(0, 3, 1, 4, 2, 5)  # mosaic, channel, row, y, column, x
-    mosaics = tiles.reshape(count, 3, side, side)
+    mosaics = tiles.reshape(count, 3, 2 * half, 2 * half)
+    mosaics = mosaics[:, :, :side, :side]  # of an odd side
     return mosaics, targets, cells
 
 

@@ -325,7 +325,7 @@ def _check_class(class_name: str, split_of: np.ndarray) -> None:
 
 
 def _read_images(paths: list[Path], size: int) -> np.ndarray:
-    """uint8 (N, size, size), or (N, size, size, 3) where one of the images has colours."""
+    """uint8 (N, size, size), or (N, size, size, 3) where one file is not stored as grey."""
     images = [read_image(path, size) for path in paths]
     mode = "L" if all(image.mode == "L" for image in images) else "RGB"
     return np.stack([np.asarray(image.convert(mode)) for image in images])

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .cards import file_entry, find_checkpoint, locate, read_card, sha256_of
-from .config import SwysError, unknown, write_json
+from .config import SwysError, reason_of, unknown, write_json
 
 STORAGES = ("fp32", "fp16", "int8")
 SHARD_BYTES = 49_000_000  # one file in the repository stays under 50 MB
@@ -117,7 +117,7 @@ def create_model(
     try:
         model = timm.create_model(architecture, num_classes=num_classes, **options)
     except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise SwysError(
             f"model '{name}' cannot be made with {options} ({reason}); change them"
         ) from None
@@ -168,7 +168,11 @@ def save_checkpoint(
     if storage not in STORAGES:
         raise SwysError(unknown("storage", storage, STORAGES))
     folder, stem, card_path = locate(path)
-    shards = _shards(_pack(model.state_dict(), storage), stem)
+    packed = _pack(model.state_dict(), storage)
+    for key, tensor in packed.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise SwysError(f"'{key}' is not finite in {storage}; train again, or store fp32")
+    shards = _shards(packed, stem)
     card = card | {
         "num_classes": model.num_classes,
         "stored": {"dtype": storage},
@@ -197,7 +201,8 @@ def _write_files(
     New weights are named *.new until the card, renamed in one step, makes them current. After a
     kill right then, the current weights may still be named so: they get their name first.
     """
-    for entry in _current_files(card_path):
+    current = _current_files(card_path)
+    for entry in current:
         renamed_late = folder / f"{entry['name']}.new"
         if renamed_late.is_file() and sha256_of(renamed_late) == entry["sha256"]:
             renamed_late.replace(folder / entry["name"])
@@ -213,6 +218,9 @@ def _write_files(
         raise
     for name, part in parts.items():
         part.replace(folder / name)
+    for entry in current:
+        if entry["name"] not in parts:
+            (folder / entry["name"]).unlink(missing_ok=True)
 
 
 def _current_files(card_path: Path) -> list[dict[str, Any]]:
@@ -258,7 +266,7 @@ def load_checkpoint(
         model = _model_of(card)
         model.load_state_dict(weights)
     except (RuntimeError, LookupError, SafetensorError) as error:
-        reason = str(error).splitlines()[-1].strip()[:160]
+        reason = reason_of(error, line=-1)
         raise SwysError(
             f"checkpoint '{path_or_id}' does not fit {card['model']}: {reason}"
         ) from None
@@ -282,13 +290,12 @@ def _described(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]
     height, width = model.patch_embed.img_size
     inputs = torch.linspace(-1, 1, 3 * height * width).reshape(1, 3, height, width)
     try:
-        card = card | {
-            "model_kwargs": {
-                "depth": len(model.blocks),
-                "embed_dim": model.embed_dim,
-                "num_heads": model.blocks[0].attn.num_heads,
-            }
+        sizes = {
+            "depth": len(model.blocks),
+            "embed_dim": model.embed_dim,
+            "num_heads": model.blocks[0].attn.num_heads,
         }
+        card = card | {"model_kwargs": card.get("model_kwargs", {}) | sizes}
         with torch.device("meta"):  # shapes without memory, and without a random draw
             again = _model_of(card).eval()
         again.load_state_dict(model.state_dict(), assign=True)
@@ -296,7 +303,7 @@ def _described(model: VisionTransformer, card: dict[str, Any]) -> dict[str, Any]
             if not torch.equal(again(inputs), model(inputs)):
                 raise RuntimeError("it would give other answers")
     except (AttributeError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = reason_of(error, line=-1)
         raise SwysError(
             f"a card cannot describe this model as '{card['model']}' ({reason}); use square images"
             " and the layers of timm's model of that name"

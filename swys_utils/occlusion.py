@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import center_crop, gaussian_blur, pad
 from tqdm import tqdm
 
 from .config import SwysError, unknown
-from .data import to_model_input
+from .data import to_planes
 from .vit_internals import (
     Targets,
     as_map,
@@ -171,8 +171,14 @@ def one_input(model: Scorer, image: np.ndarray | Tensor) -> Tensor:
     if isinstance(model, VisionTransformer):
         _, inputs = next(input_batches(model, image, 1))
         return inputs
-    image = torch.as_tensor(image)
-    return image if image.is_floating_point() else to_model_input(image, image.shape[1])
+    if isinstance(image, np.ndarray):
+        image = np.array(image)  # a copy, as in input_batches
+    inputs = torch.as_tensor(image)
+    if not inputs.is_floating_point():
+        inputs = to_planes(inputs).expand(-1, 3, -1, -1)
+    if isinstance(model, nn.Module):
+        inputs = inputs.to(next(model.parameters(), inputs))  # its device and dtype
+    return inputs
 
 
 def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int, int]:
@@ -183,18 +189,23 @@ def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int
         image: model input, float (1, 3, H, W).
         patch: as for ``occlusion``.
 
+    Returns:
+        Rows and columns of patches.
+
     Raises:
         SwysError: patches of that side do not fill the image.
     """
     height, width = image.shape[-2:]
-    if patch is None and isinstance(model, VisionTransformer):
-        return model.patch_embed.dynamic_feat_size((height, width))
-    if patch is None and height == width >= 7 and patch_side(height) == height:
-        return 7, 7  # no side of patches fills it, so they are a little uneven
     if patch is None:
-        side = patch_side(height)
-        patch = side if side < height else max(1, height // 7)
-    if height % patch or width % patch:
+        if isinstance(model, VisionTransformer):
+            return model.patch_embed.dynamic_feat_size((height, width))
+        patch = patch_side(height)
+        nothing_fills = patch == height
+        if nothing_fills and height == width >= 7:
+            return 7, 7  # a little uneven
+        if nothing_fills:
+            patch = max(1, height // 7)
+    if patch < 1 or height % patch or width % patch:
         size = f"{height} x {width} px"
         raise SwysError(f"patches of {patch} px do not fill {size}; choose a divisor of its sides")
     return height // patch, width // patch

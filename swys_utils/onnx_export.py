@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .benchmark import random_inputs
 from .cards import ONNX_CARD_SCHEMA, file_entry, read_card, sha256_of
-from .config import SwysError, replacing, write_json
+from .config import SwysError, reason_of, replacing, write_json
 from .data import to_model_input
 from .onnx_gradcam import WithGradCAM, refuse_other_kinds
 
@@ -35,7 +35,10 @@ if TYPE_CHECKING:  # optional packages, which `package` imports
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a logit between torch and ONNX Runtime, both float32
-PREPROCESSING = "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres)"
+PREPROCESSING = (
+    "uint8 / 127.5 - 1, grey in 3 channels, bilinear resize (half-pixel centres;"
+    " antialiased where it shrinks: the triangle is as many times wider)"
+)
 HEATMAP = "signed Grad-CAM at blocks[-1].norm1, unnormalised; negative: evidence against the class"
 # what the card of a checkpoint hands on to the card of the file
 FROM_CHECKPOINT = (
@@ -76,6 +79,7 @@ def export_onnx(
         raise SwysError(
             f"{len(class_names)} class names for a model with {model.num_classes}; give one each"
         )
+    _refuse_path(Path(path))
     refuse_other_kinds(model)
     model = deepcopy(model).cpu().float().eval()
     pixels = random_inputs(model, 3)
@@ -109,6 +113,7 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     card = read_onnx_card(path)
     if card["precision"] != "float32":
         raise SwysError(f"'{path}' is {card['precision']} already; quantise the float32 file")
+    _refuse_path(Path(out))
     graph = onnx.load(str(path))
     products = [node.name for node in graph.graph.node if node.op_type == "MatMul"]
     with tempfile.TemporaryDirectory() as folder:
@@ -126,8 +131,8 @@ def quantise_onnx_dynamic(path: str | Path, out: str | Path) -> dict:
     card["quantisation"] = "dynamic, matrix products: 7-bit weights, a scale per output channel"
     card["quantised_from"] = card["sha256"]
     generator = torch.Generator().manual_seed(0)
-    shape = (3, *card["input"]["shape"][1:])
-    pixels = torch.rand(shape, generator=generator) * 2 - 1
+    _, *shape = card["input"]["shape"]
+    pixels = torch.rand(3, *shape, generator=generator) * 2 - 1
     expected, _ = run_onnx(onnx_session(path), pixels)
     return _write_checked(graph, out, card, pixels, expected)
 
@@ -149,7 +154,7 @@ def onnx_session(path: str | Path) -> InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no public base class
-        reason = str(error).splitlines()[0][:160]
+        reason = reason_of(error)
         raise SwysError(f"'{path}' cannot be run ({reason}); write it with 'swys export'") from None
 
 
@@ -325,17 +330,10 @@ def _write_checked(
         The completed card.
 
     Raises:
-        SwysError: another ending, a card of another file in the way, an unwritable path, or a
-            float32 graph with a logit that differs from the expected one by ``TOLERANCE``.
+        SwysError: an unwritable path, or a float32 graph with a logit that differs from the
+            expected one by ``TOLERANCE``.
     """
     path = Path(path)
-    card_path = path.with_suffix(".json")
-    if path.suffix != ".onnx":
-        raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
-    if card_path.is_file() and not _card_in(card_path):
-        raise SwysError(
-            f"'{card_path}' is the card of another file; give another name than '{path.name}'"
-        )
     with replacing(path) as part:
         part.write_bytes(graph.SerializeToString())
         difference = _largest_difference(onnx_session(part), pixels, expected)
@@ -351,8 +349,19 @@ def _write_checked(
             "onnx": package("onnx").__version__,
             "onnxruntime": package("onnxruntime").__version__,
         }
-        write_json(card_path, card)
+        write_json(path.with_suffix(".json"), card)
     return card
+
+
+def _refuse_path(path: Path) -> None:
+    """Raise a SwysError for another ending, or where the card of another file is in the way."""
+    card_path = path.with_suffix(".json")
+    if path.suffix != ".onnx":
+        raise SwysError(f"'{path}' does not end in .onnx; give a file name such as 'vit_tiny.onnx'")
+    if card_path.is_file() and not _card_in(card_path):
+        raise SwysError(
+            f"'{card_path}' is the card of another file; give another name than '{path.name}'"
+        )
 
 
 def _largest_difference(session: InferenceSession, pixels: Tensor, expected: np.ndarray) -> float:

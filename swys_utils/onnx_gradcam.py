@@ -97,7 +97,7 @@ class WithGradCAM(nn.Module):
         """Gradient of the target's logit by the CLS token that leaves the last block, (B, 1, D)."""
         predicted = logits.argmax(dim=1)
         chosen = torch.where(target < 0, predicted, target)
-        classes = torch.arange(logits.shape[1])
+        classes = torch.arange(logits.shape[1], device=logits.device)
         is_chosen = chosen[:, None] == classes  # (B, C)
         d_normed = is_chosen.to(logits.dtype) @ self.head
         return back_through_norm(self.model.norm, last, d_normed[:, None])

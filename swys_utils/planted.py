@@ -39,7 +39,7 @@ class Mark:
         size: width of the ring in an image of 28 px, from 3 to 12; a texture has none.
 
     Raises:
-        SwysError: an unknown place, or a size outside its range.
+        SwysError: an unknown place, or a number outside its range.
     """
 
     target: int = 1
@@ -54,6 +54,10 @@ class Mark:
             raise SwysError(unknown("place of a mark", self.place, PLACES))
         if not 3 <= self.size <= 12:
             raise SwysError(f"a mark of {self.size} px; give 3 to 12, of an image of 28 px")
+        for name in ("share", "elsewhere", "strength"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise SwysError(f"{name} of a mark is {value}; give 0 to 1")
 
     def pattern(self, side: int) -> np.ndarray:
         """What is drawn into an image of a side in px: float (h, w), from 0, black, to 255."""
@@ -87,8 +91,11 @@ def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") ->
         where: "as trained", with the mark's shares; "clean", nowhere; "swapped", on all images but
             those of its class; "everywhere", on all.
 
+    Returns:
+        The images and where their marks are: an image without one has a mask of False.
+
     Raises:
-        SwysError: an unknown ``where``.
+        SwysError: an unknown ``where``, or images that are too small for the mark.
     """
     if where not in SETS:
         raise SwysError(unknown("set of marked images", where, SETS))
@@ -105,6 +112,9 @@ def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") ->
     side = images.shape[1]
     pattern = mark.pattern(side)
     place = PLACES[mark.place]
+    corner = 0 if place is None else max(place) * side // 28
+    if corner + mark.size > side:
+        raise SwysError(f"a mark of {mark.size} px does not fit images of {side}; enlarge them")
     if place is None:
         places = rng.integers(0, side - len(pattern) + 1, (len(split), 2))
     else:
@@ -125,7 +135,7 @@ class Found(NamedTuple):
 
     Attributes:
         hits: the pointing game (Zhang et al. 2018): the hottest patch touches the mark, bool (N,);
-            False for a map without a positive value; of equal values the first one counts.
+            False for a map without a positive value; where several are hottest, all have to.
         heat: share of the positive values on patches that touch it, float (N,), nan without any.
         chance: share of the patches that touch it, float (N,): what both are by chance.
     """
@@ -151,8 +161,8 @@ def found(maps: np.ndarray, mask: np.ndarray) -> Found:
     pixels = torch.as_tensor(mask)[:, None].float()
     touched = F.adaptive_max_pool2d(pixels, maps.shape[1:]).flatten(1).numpy() > 0
     values = np.maximum(maps, 0).reshape(len(maps), -1)
-    hottest = values.argmax(axis=1)
-    hits = touched[np.arange(len(maps)), hottest] & (values.max(axis=1) > 0)
+    hottest = values == values.max(axis=1, keepdims=True)
+    hits = (touched | ~hottest).all(axis=1) & (values.max(axis=1) > 0)
     total = values.sum(axis=1)
     total[total == 0] = np.nan
     heat = (values * touched).sum(axis=1) / total

@@ -62,6 +62,9 @@ class Recipe:
         label_smoothing: share of the label of each image that is spread evenly over the classes;
             every image needs a label, and one only.
         seconds: the schedule takes this many seconds of training instead of ``epochs``; 0 is off.
+
+    Raises:
+        SwysError: a number outside its range.
     """
 
     epochs: int = 60
@@ -79,6 +82,14 @@ class Recipe:
     mixup: float = 0.0
     label_smoothing: float = 0.0
     seconds: float = 0.0
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
+            numbers = f"epochs={self.epochs}, batch_size={self.batch_size}, lr={self.lr}"
+            raise SwysError(f"{numbers}; all have to be above 0")
+        if not (0 <= self.patch_drop < 1 and 0 <= self.drop_path < 1):
+            shares = f"patch_drop={self.patch_drop}, drop_path={self.drop_path}"
+            raise SwysError(f"{shares}; both have to be 0 or more, and below 1")
 
 
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
@@ -103,7 +114,7 @@ def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> R
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, seconds: float = 0.0) -> float:
-    """The rate of the next step: a linear rise, then half a cosine down to exactly 0.
+    """The rate of the next step: a linear rise, then half a cosine to 0 after the last.
 
     Args:
         recipe: its highest rate, its schedule and its warm-up.

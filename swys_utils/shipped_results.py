@@ -80,6 +80,7 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
             raise SwysError(f"no runs.json below '{CHECKPOINTS}'; start Python in a clone")
         print(f"no finished runs of {dataset}: those of {DEFAULT_DATASET} are shown")
         return series_results()
+    measured = read_results(dataset, "agreement") or {"runs": [], "maps": {}, "siblings": {}}
     runs: dict[str, list[dict]] = {}
     few: dict[str, list[dict]] = {}
     for entry in content["runs"]:
@@ -93,11 +94,11 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         dataset,
         len(content["runs"][0]["predicted"]),
         runs,
-        agreement=_agreement(dataset),
-        siblings=_siblings(dataset),
-        same_answers=_shares(dataset, "same_prediction"),
+        agreement=_agreement(measured),
+        siblings=_siblings(measured),
+        same_answers=_shares(measured, "same_prediction"),
         siblings_answers=_same_answers_of_pairs(runs.get("vit_tiny", [])),
-        empty=_shares(dataset, "empty"),
+        empty=_shares(measured, "empty"),
         few_labels=few,
     )
 
@@ -181,12 +182,9 @@ def _same_answers_of_pairs(runs: list[dict]) -> list[float]:
     return shares
 
 
-def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:
-    """``SeriesResults.agreement`` of a data set; empty where nothing was measured."""
-    content = read_results(dataset, "agreement")
+def _agreement(content: dict) -> dict[str, dict[str, list[dict]]]:
+    """``SeriesResults.agreement``, of the content of agreement.json."""
     methods: dict[str, dict[str, list[dict]]] = {}
-    if content is None:
-        return methods
     for method, measured in content["maps"].items():
         rows: dict[str, list[dict]] = {}
         for run_id, row in measured["runs"].items():
@@ -197,18 +195,16 @@ def _agreement(dataset: str) -> dict[str, dict[str, list[dict]]]:
     return methods
 
 
-def _siblings(dataset: str) -> dict[str, list[dict]]:
-    """``SeriesResults.siblings`` of a data set; empty where nothing was measured."""
-    content = read_results(dataset, "agreement")
-    pairs = content.get("siblings", {}) if content else {}
+def _siblings(content: dict) -> dict[str, list[dict]]:
+    """``SeriesResults.siblings``, of the content of agreement.json."""
+    pairs = content.get("siblings", {})
     return {method: list(rows.values()) for method, rows in pairs.items() if rows}
 
 
-def _shares(dataset: str, key: str) -> dict[str, list[float]]:
+def _shares(content: dict, key: str) -> dict[str, list[float]]:
     """A share that was measured of each run: id in ``SERIES`` -> one number a run."""
-    content = read_results(dataset, "agreement")
     shares: dict[str, list[float]] = {}
-    for run in content["runs"] if content else []:
+    for run in content["runs"]:
         name = series_id(run["id"])
         if name is not None:
             shares.setdefault(name, []).append(run[key])

@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from tqdm import tqdm
 
-from .cards import find_checkpoint, locate
+from .cards import find_checkpoint, locate, read_card
 from .config import default_device, fast_bf16
-from .distillation import Teacher
+from .gradcam import logits_and_map
 from .models import load_checkpoint
-from .vit_internals import input_batches
+from .vit_internals import evaluation_mode, input_batches
 
 FILE_NAME = "answers.safetensors"
 
@@ -48,14 +48,42 @@ def teacher_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers
     Raises:
         SwysError: as ``load_checkpoint`` does, where answers have to be computed.
     """
+    return stored_answers(checkpoint, images) or compute_answers(checkpoint, images)
+
+
+def stored_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers | None:
+    """The stored answers of a checkpoint to all of these images.
+
+    Args:
+        checkpoint: as for ``teacher_answers``.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns:
+        None where nothing is stored, where it is of other weights, or an image is not known.
+    """
     path = answers_path(checkpoint)
-    if path.is_file():
-        stored = load_file(path)
-        row_of = {int(key): row for row, key in enumerate(stored["keys"])}
-        rows = [row_of.get(key, -1) for key in image_keys(images)]
-        if min(rows) >= 0:
-            return StoredAnswers(stored["logits"][rows].float(), stored["maps"][rows].float())
-    return compute_answers(checkpoint, images)
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as stored:
+        if (stored.metadata() or {}).get("weights") != weights_id(checkpoint):
+            return None
+        row_of = {int(key): row for row, key in enumerate(stored.get_tensor("keys"))}
+        rows = [row_of.get(key) for key in image_keys(images)]
+        if None in rows:
+            return None
+        logits = stored.get_tensor("logits")[rows]
+        maps = stored.get_tensor("maps")[rows]
+    return StoredAnswers(logits.float(), maps.float())
+
+
+def weights_id(checkpoint: str | Path) -> str:
+    """The sha256 of each file with weights, as the card of a checkpoint has them.
+
+    Args:
+        checkpoint: as for ``teacher_answers``.
+    """
+    _, _, card_path = locate(find_checkpoint(checkpoint))
+    return " ".join(entry["sha256"] for entry in read_card(card_path)["files"])
 
 
 def compute_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers:
@@ -73,22 +101,22 @@ def answers_of(model: VisionTransformer, images: np.ndarray) -> StoredAnswers:
     """Logits and maps of a model that is asked now.
 
     Args:
-        model: on its device; all of it can be trained afterwards.
+        model: on its device; it is left as it was.
         images: uint8 (N, H, W) or (N, H, W, 3).
     """
-    teacher = Teacher(model)
+    grid = model.patch_embed.grid_size
     device = next(model.parameters()).device
     bf16 = torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device))
     logits = []
     maps = []
     title = "the teacher answers"
-    with bf16, tqdm(total=len(images), desc=title, leave=False, disable=None) as bar:
+    bar = tqdm(total=len(images), desc=title, leave=False, disable=None)
+    with bar, bf16, torch.no_grad(), evaluation_mode(model):
         for _, inputs in input_batches(model, images, batch_size=64):
-            some_logits, some_maps = teacher.logits_and_maps(inputs)
+            some_logits, values, _ = logits_and_map(model, inputs)
             logits.append(some_logits.cpu())
-            maps.append(some_maps.cpu())
+            maps.append(values.unflatten(1, grid).cpu())
             bar.update(len(inputs))
-    model.requires_grad_(True)  # a teacher is frozen; this model may still be trained
     return StoredAnswers(torch.cat(logits), torch.cat(maps))
 
 

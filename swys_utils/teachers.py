@@ -6,24 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from .cards import find_checkpoint
 from .config import Profile
 from .data import Dataset
 from .distillation import hide_labels
 from .models import SERIES
 from .saved_models import is_shipped, load_or_train
 from .splits import Split
-from .stored_answers import (
-    FILE_NAME,
-    StoredAnswers,
-    answers_of,
-    image_keys,
-    teacher_answers,
-)
+from .stored_answers import StoredAnswers, answers_of, stored_answers
 
 FEWEST = 20  # images that keep their label, also where 1 % are fewer
 # the smaller they are, the sooner they have answered for a few thousand images
@@ -58,13 +50,10 @@ def best_teacher(
         profile: how long a teacher is trained, where there is none.
         device: where it computes.
     """
-    if is_shipped("vit_base", data) and has_stored_answers(
-        "vit_base",
-        data,
-        images,
-    ):
+    known = is_shipped("vit_base", data)
+    answers = stored_answers(f"{data.info.name}/vit_base", images) if known else None
+    if answers is not None:
         model = load_or_train("vit_base", data, profile, device).model
-        answers = teacher_answers(f"{data.info.name}/vit_base", images)
         return ChosenTeacher(SERIES["vit_base"].title, model, answers)
     shipped = [name for name in SMALL_TEACHERS if is_shipped(name, data)]
     name = shipped[0] if shipped else "vit_tiny"
@@ -74,22 +63,6 @@ def best_teacher(
         model,
         answers_of(model, images),
     )
-
-
-def has_stored_answers(name: str, data: Dataset, images: np.ndarray) -> bool:
-    """Whether the repository holds a model's answers to all of these images.
-
-    Args:
-        name: a key of ``models.SERIES`` that is shipped for this data set.
-        data: what it was trained on.
-        images: uint8 (N, H, W) or (N, H, W, 3).
-    """
-    path = find_checkpoint(f"{data.info.name}/{name}") / FILE_NAME
-    if not path.is_file():
-        return False
-    with safe_open(path, framework="np") as stored:
-        known = set(stored.get_tensor("keys").tolist())
-    return known.issuperset(image_keys(images))
 
 
 def few_labelled(split: Split, share: float = 0.01) -> Split:

@@ -150,9 +150,9 @@ def _accelerator(device: torch.device) -> Accelerator:
     except ValueError:  # by AcceleratorState, of another precision or of a CPU after a GPU
         used = "on another device or in another precision"
         raise SwysError(f"this process trains {used} already; restart it to use {device}") from None
-    if accelerator.device.type != device.type:
-        used = f"on {accelerator.device}"
-        raise SwysError(f"this process trains {used} already; restart it to use {device}")
+    # an empty tensor says which GPU "cuda" is
+    if torch.empty(0, device=accelerator.device).device != torch.empty(0, device=device).device:
+        raise SwysError(f"this process trains on {accelerator.device}; restart it to use {device}")
     return accelerator
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import to_planes
+from .data import resized, to_planes
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,11 @@ def augment(planes: Tensor, img_size: int, augmentation: Augmentation, draws: Dr
     Returns:
         Views, float (B, C, S, S) in [-1, 1].
     """
-    size = [img_size, img_size]
-    if planes.shape[-1] > img_size:  # smoothed while it shrinks, as in to_model_input
-        planes = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    if planes.shape[-1] > img_size:  # smoothed while it shrinks
+        planes = resized(planes, img_size)
     draws = draws.to(planes.device)
     theta = _affine_maps(augmentation, draws, img_size)
-    grid = F.affine_grid(theta, [*planes.shape[:2], *size], align_corners=False)
+    grid = F.affine_grid(theta, [*planes.shape[:2], img_size, img_size], align_corners=False)
     views = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if augmentation.jitter:
         views = _jittered(views, augmentation.jitter, draws)

@@ -251,7 +251,8 @@ def explained_classes(logits: Tensor, targets: Targets) -> Tensor:
     if targets is None:
         targets = logits.argmax(dim=1)
     count, num_classes = logits.shape
-    classes = torch.as_tensor(targets, device=logits.device)
+    # a clone, because autograd keeps no tensor of inference mode
+    classes = torch.as_tensor(targets, device=logits.device).clone()
     whole = not classes.is_floating_point() and classes.dtype != torch.bool
     one_or_each = classes.shape in ((), (count,))
     exist = ((classes >= 0) & (classes < num_classes)).all()

@@ -1,10 +1,13 @@
 """The linear model on pixels, which a network has to beat."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from swys_utils.baseline import linear_line, linear_logits
 from swys_utils.data import load_dataset
+from swys_utils.splits import Split
 
 
 @pytest.fixture(scope="module", params=["pneumoniamnist", "chestmnist"])
@@ -35,3 +38,13 @@ def test_the_linear_model_is_trained_once_for_a_data_set(drawn_data_dir, monkeyp
     first = linear_line(data, data.test)
     monkeypatch.setattr("swys_utils.baseline.make_pipeline", None)
     assert linear_line(data, data.test) == first
+
+
+def test_a_class_that_the_sample_lacks_keeps_its_place(drawn_data_dir):
+    data = load_dataset("pneumoniamnist", root=drawn_data_dir)
+    labels = 2 * data.train.labels  # 0 and 2 of three classes
+    three = replace(data.info, class_names=("a", "b", "c"))
+    data = replace(data, train=Split(data.train.images, labels), info=three)
+    logits = linear_logits(data, data.test.images)
+    assert logits.shape == (len(data.test), 3)
+    assert set(logits.argmax(axis=1)) == {0, 2}

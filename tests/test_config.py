@@ -75,7 +75,11 @@ def test_the_default_device_is_one_that_torch_knows():
 
 @pytest.mark.parametrize("flags, fast", [("fpu avx512_bf16 sse", True), ("fpu avx2 sse", False)])
 def test_a_processor_is_fast_in_bfloat16_if_it_says_so(monkeypatch, flags, fast):
-    monkeypatch.setattr(config, "cpu_info", lambda: f"model name\t: Some CPU\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(
+        config,
+        "cpu_info",
+        lambda: f"model name\t: Some CPU\nflags\t\t: {flags}\n",
+    )
     assert config.fast_bf16("cpu") is fast
 
 
@@ -84,7 +88,11 @@ def test_no_other_device_than_processors_and_gpus_is_fast_in_bfloat16():
 
 
 def test_the_processor_has_the_name_that_linux_gives_it(monkeypatch):
-    monkeypatch.setattr(config, "cpu_info", lambda: "vendor: X\nmodel name\t: Some CPU @ 2 GHz\n")
+    monkeypatch.setattr(
+        config,
+        "cpu_info",
+        lambda: "vendor: X\nmodel name\t: Some CPU @ 2 GHz\n",
+    )
     assert config.device_name("cpu") == "Some CPU @ 2 GHz"
 
 
@@ -151,3 +159,13 @@ def test_two_writers_in_one_process_do_not_share_a_part(old_file):
             inner.write_text("inner")
         assert old_file.read_text() == "inner"
     assert old_file.read_text() == "outer"
+
+
+def test_the_reason_of_an_error_is_one_of_its_lines():
+    error = ValueError("first\n  last ")
+    assert config.reason_of(error) == "first"
+    assert config.reason_of(error, line=-1) == "last"
+
+
+def test_an_error_without_a_word_has_its_kind_as_its_reason():
+    assert config.reason_of(AssertionError()) == "AssertionError"

@@ -10,6 +10,7 @@ from swys_utils.data import (
     Split,
     load_dataset,
     notebook_setup,
+    resized,
     single_labels,
     to_model_input,
     to_planes,
@@ -252,3 +253,13 @@ def test_a_single_image_is_refused():
     image = np.zeros((28, 28), np.uint8)
     with pytest.raises(SwysError, match=r"give uint8 \(N, H, W\)"):
         to_model_input(image)
+
+
+def test_images_of_the_right_size_are_not_resized():
+    planes = torch.rand(1, 1, 28, 28)
+    assert resized(planes, 28) is planes
+
+
+def test_stripes_that_are_too_fine_become_grey():
+    stripes = torch.tensor([-1.0, 1.0]).repeat(28).expand(1, 1, 56, 56)
+    assert resized(stripes, 28)[..., 2:-2].abs().max() < 1e-6

@@ -157,6 +157,15 @@ def test_the_dial_says_what_few_bits_do():
     assert repr(dial) == "Slider: 2 bits (run it to move it)"
 
 
+def test_the_dial_of_bits_hides_patches_from_several_labels():
+    model = create_model("vit_tiny_p7", num_classes=3).eval()
+    images = np.random.default_rng(0).integers(0, 255, (2, 28, 28), np.uint8)
+    dial = BitsDial(model, images, multi_label=True)
+    lost = occlusion(model, images, dial.answers, multi_label=True)
+    np.testing.assert_array_equal(dial.reasons, lost)
+    assert not np.allclose(lost, occlusion(model, images, dial.answers))
+
+
 def test_patches_cover_a_picture_that_they_do_not_divide(cover):
     picture = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
     patches = range(cover.grid[0] * cover.grid[1])

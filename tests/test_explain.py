@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from small import vit
 
+from swys_utils import explain
 from swys_utils.config import SwysError
 from swys_utils.explain import agreement, randomisation_check, shuffled
+from swys_utils.gradcam import heatmaps
 
 # Agreement
 
@@ -213,3 +215,15 @@ def test_a_constant_map_agrees_with_nothing_also_when_it_is_averaged():
     constant = np.full((1, 24, 24), 0.1)
     other = np.random.default_rng(0).random((1, 7, 7))
     assert np.isnan(agreement(constant, other)).all()
+
+
+def test_occlusion_of_several_labels_is_asked_for_their_own_log_odds(model, images, monkeypatch):
+    asked = []
+
+    def spy(*args, multi_label, **options):
+        asked.append(multi_label)
+        return heatmaps(*args, multi_label=multi_label, **options)
+
+    monkeypatch.setattr(explain, "heatmaps", spy)
+    explain.randomisation_check(model, images, "occlusion", only_last=True, multi_label=True)
+    assert asked == [True, True]

@@ -15,7 +15,7 @@ from swys_figures import extras as extras_figures
 from swys_figures import runs as runs_figures
 from swys_figures.runs import ANOTHER
 from swys_utils.explain import agreement
-from swys_utils.metrics import t_interval
+from swys_utils.metrics import bootstrap_interval, mean_interval, t_interval
 
 EXTRAS = Path(__file__).resolve().parents[1] / "notebooks" / "extras"
 RNG = np.random.default_rng(0)
@@ -104,6 +104,14 @@ def test_a_way_to_explain_that_was_not_measured_says_so():
     assert texts == ["not measured"] * 4
 
 
+def test_a_way_to_explain_spans_its_runs_beside_chance():
+    ax = runs_figures.kinds_of_maps(STUDIES).axes[0]
+    tick, span, dot = ax.lines[:3]
+    assert list(tick.get_xdata()) == pytest.approx([0.1])
+    assert list(span.get_xdata()) == [0.1, 0.3]
+    assert list(dot.get_xdata()) == pytest.approx([0.2])
+
+
 def test_the_diagonal_of_a_class_table_has_numbers_but_no_colour():
     ax = extras_figures.class_tables({"answered": np.eye(2)}, ["a", "b"]).axes[0]
     assert np.isnan(ax.images[0].get_array().filled(np.nan)).tolist() == np.eye(2).tolist()
@@ -115,7 +123,12 @@ def test_soft_targets_are_drawn_once_for_each_temperature():
         1: np.array([0.6, 0.3, 0.1]),
         2: np.array([0.5, 0.3, 0.2]),
     }
-    figure = extras_figures.soft_targets_figure(IMAGES[0], MAPS[:2], ["a", "b", "c"], softened)
+    figure = extras_figures.soft_targets_figure(
+        IMAGES[0],
+        MAPS[:2],
+        ["a", "b", "c"],
+        softened,
+    )
     labels = [line.get_label() for line in figure.axes[-1].lines]
     assert labels == ["T = 1", "T = 2"]
 
@@ -126,6 +139,16 @@ def test_the_gain_is_that_of_the_first_images():
     ax = extras_figures.gain_figure(taught, alone, [4, 8]).axes[0]
     paired = [container[0] for container in ax.containers[1::2]]
     assert [line.get_ydata()[0] for line in paired] == [0, 50]
+
+
+def test_the_paired_interval_of_a_gain_is_that_of_its_bootstrap():
+    taught = np.array([True, True, False, True] * 8)
+    alone = np.array([True, False, False, True] * 8)
+    ax = extras_figures.gain_figure(taught, alone, [32]).axes[0]
+    _, _, (paired,) = ax.containers[1]
+    ends = paired.get_segments()[0][:, 1]
+    gain = 100 * (taught.astype(float) - alone)
+    assert ends == pytest.approx(bootstrap_interval(np.mean, gain))
 
 
 def test_a_region_is_outlined_and_an_empty_one_is_not():
@@ -140,6 +163,16 @@ def test_the_last_row_of_the_shares_is_of_all_images():
     figure = extras_figures.shares_figure(shares, np.array([0, 0, 1, 1]), ["a", "b"])
     means = [line.get_xdata()[0] for line in figure.axes[0].lines[1::2]]
     assert means == pytest.approx([0.2, 0.4, 0.3])
+
+
+def test_the_bar_of_a_share_is_the_interval_of_its_mean():
+    values = np.linspace(0.1, 0.7, 40)
+    shares = {"cell": {"Grad-CAM": values}}
+    figure = extras_figures.shares_figure(shares, np.arange(40) % 2, ["a", "b"])
+    bar, dot = figure.axes[0].lines[-2:]
+    mean, low, high = mean_interval(values)
+    assert list(bar.get_xdata()) == [low, high]
+    assert list(dot.get_xdata()) == [mean]
 
 
 def test_a_coarse_map_is_shown_below_its_sharp_picture():

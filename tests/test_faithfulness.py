@@ -372,3 +372,8 @@ def test_maps_and_targets_have_to_fit_the_images(count, targets):
     maps = np.zeros((count, 2, 2))
     with pytest.raises(SwysError):
         deletion_insertion(vit(), images, maps, targets)
+
+
+def test_a_model_of_an_odd_side_gets_mosaics_of_it(images, labels):
+    inputs, _, _ = make_mosaics(vit(3, img_size=35, patch_size=7), images, labels, count=2)
+    assert inputs.shape == (2, 3, 35, 35)

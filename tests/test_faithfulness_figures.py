@@ -7,6 +7,7 @@ import torch
 
 from swys_figures import faithfulness as faithfulness_figures
 from swys_utils.faithfulness import DeletionInsertion
+from swys_utils.metrics import mean_interval
 
 FRACTIONS = np.linspace(0, 1, 5)
 
@@ -36,6 +37,16 @@ def test_each_map_has_its_interval():
     figure = faithfulness_figures.curves_figure(scores)
     names = [text.get_text() for text in figure.axes[2].get_yticklabels()]
     assert names == list(scores)
+
+
+def test_the_interval_of_a_map_is_that_of_its_mean_score():
+    scores = {"Grad-CAM": curves(0), "random": curves(1)}
+    ax = faithfulness_figures.curves_figure(scores).axes[2]
+    for place, score in enumerate(scores.values()):
+        interval, dot = ax.lines[2 * place : 2 * place + 2]
+        mean, low, high = mean_interval(score.gap)
+        assert list(interval.get_xdata()) == [low, high]
+        assert list(dot.get_xdata()) == [mean]
 
 
 def test_a_band_without_images_has_no_bar():

@@ -202,7 +202,11 @@ def test_offline_the_default_set_says_one_line_without_a_path(
 ):
     monkeypatch.delenv("SWYS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))  # medmnist's own folder is there
-    monkeypatch.setitem(INFO["pneumoniamnist"], "url", "http://127.0.0.1:9/pneumoniamnist.npz")
+    monkeypatch.setitem(
+        INFO["pneumoniamnist"],
+        "url",
+        "http://127.0.0.1:9/pneumoniamnist.npz",
+    )
     assert load_dataset().info.synthetic
     captured = capfd.readouterr()
     (line,) = (captured.out + captured.err).splitlines()
@@ -242,7 +246,13 @@ def fill_the_disk(folder: Path) -> None:
     changed = vit(seed=1)
     save_checkpoint(model, folder / "m", {"model": "vit_tiny"}, "fp32")
     optimizer = torch.optim.AdamW(model.parameters())
-    state = resume.TrainingState(folder / "state.pt", model, SupervisedObjective(), optimizer, {})
+    state = resume.TrainingState(
+        folder / "state.pt",
+        model,
+        SupervisedObjective(),
+        optimizer,
+        {},
+    )
     before = contents(folder)
     assert len(before) == 3
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

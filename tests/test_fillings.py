@@ -32,6 +32,10 @@ def test_there_is_a_row_for_each_model_and_way(found):
 
 
 def test_a_folder_without_base_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(fillings, "one_label_data", lambda dataset: load_dataset(download=False))
+    monkeypatch.setattr(
+        fillings,
+        "one_label_data",
+        lambda dataset: load_dataset(download=False),
+    )
     with pytest.raises(SwysError, match="has no vit_base"):
         fillings.fillings(folder=str(tmp_path))

@@ -130,3 +130,49 @@ def test_it_gives_what_teachers_do_with_few_labels(findings):
     wanted += [mean(taught), min(taught), max(taught), mean(gains), max(gains)]
     areas_in_text = [number for number in numbers_in(text) if 0 < number < 1]
     assert areas_in_text == [round(number, 3) for number in wanted]
+
+
+CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
+    "ViT-Base, 16 patches (chance 6)": ("vit_base", 7),
+    "ViT-Tiny, 16 patches (chance 6)": ("vit_tiny", 7),
+    "ViT-Tiny, 49 patches (the ring touches four of them: chance 8)": ("vit_tiny", 4),
+    "ResNet-18, for which Grad-CAM was made (chance 6)": ("resnet18", 7),
+}
+
+
+def planted_of(kind: str) -> list[dict]:
+    """The shipped models of a kind that learned from X-rays with the ring in their corner."""
+    units = json.loads((SHIPPED / "planted.json").read_text("utf-8"))["units"]
+    return [unit for unit in units if unit["kind"] == kind and unit["mark"] == "corner"]
+
+
+@pytest.mark.parametrize("begin", CHEATS)
+def test_its_table_of_rings_has_the_range_of_the_models(findings, begin):
+    expected = []
+    for kind, method in (("cheat", "grad_cam"), ("honest", "grad_cam"), ("cheat", "occlusion")):
+        units = [u for u in planted_of(kind) if (u["model"], u["patch"]) == CHEATS[begin]]
+        hits = [round(100 * unit["maps"][method]["hits"]) for unit in units]
+        expected += sorted({min(hits), max(hits)})
+    assert row_beside(begin, findings) == expected
+
+
+def test_it_gives_what_heavier_maps_change(findings):
+    (text,) = re.findall(r"^Does the weight of the maps.*$", findings, re.MULTILINE)
+    for weight in ("0.5", "8", "32"):
+        units = planted_of(f"labels + honest maps, weight {weight}")
+        turned = [100 * unit["scores"]["flips"] for unit in units]
+        assert f"{mean(turned):.0f} %" in text
+    assert f"{min(turned):.0f} to {max(turned):.0f} %" in text  # of the heaviest
+
+
+def test_it_gives_the_errors_that_are_shared(findings):
+    (text,) = re.findall(r"^Of Base's \d+ errors.*$", findings, re.MULTILINE)
+    runs = json.loads((SHIPPED / "inheritance.json").read_text("utf-8"))["runs"]
+    shares = {}
+    for begin in ("vit_tiny/answers/", "vit_base/labels/seed1", "vit_tiny/labels/"):
+        of_kind = [run for run in runs if run["id"].startswith(begin)]
+        shares[begin] = [100 * run["inherited"] for run in of_kind]
+    taught, second, alone = shares.values()
+    wanted = [runs[0]["teacher_errors"], mean(taught), *t_interval(taught), mean(second)]
+    wanted += [mean(alone), *t_interval(alone)]
+    assert numbers_in(text)[: len(wanted)] == [round(number) for number in wanted]

@@ -282,3 +282,11 @@ def test_a_map_of_a_bfloat16_model_is_float32(function, used):
 def test_one_channel_is_refused_in_a_line():
     with pytest.raises(SwysError, match="give a float tensor"):
         grad_cam(vit(), torch.zeros(1, 1, 28, 28))
+
+
+def test_a_map_is_made_for_targets_of_inference_mode(function, used):
+    model, inputs, expected = used
+    with torch.inference_mode():
+        targets = torch.zeros(len(inputs), dtype=torch.int64)
+    maps = function(model, inputs, targets)
+    assert close(maps, expected)

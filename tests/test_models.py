@@ -114,6 +114,11 @@ def test_a_model_that_cannot_be_made_is_one_line(message, arguments):
     assert "\n" not in str(caught.value)
 
 
+def test_an_option_that_timm_refuses_without_a_word_is_one_line():
+    with pytest.raises(SwysError, match="AssertionError"):
+        create_model("vit_tiny", 2, patch_drop_rate=1.0)
+
+
 def test_equal_weights_have_one_digest():
     model = vit(seed=1)
     again = vit(seed=1)

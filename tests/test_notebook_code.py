@@ -103,7 +103,13 @@ def test_the_losses_of_notebook_5_are_those_of_the_library(vit):
         torch.arange(3),
         view=0,
     )
-    library = MapDistiller(Told(answers, maps), labels, alpha=0.7, temperature=2.0, gamma=1.0)
+    library = MapDistiller(
+        Told(answers, maps),
+        labels,
+        alpha=0.7,
+        temperature=2.0,
+        gamma=1.0,
+    )
     _, own = page["trainable_map"](vit, batch.inputs, answers.argmax(dim=1))
     of_labels = page["loss_of_labels"](vit, batch)
     of_answers = page["loss_of_answers"](vit, batch, lambda asked: answers)

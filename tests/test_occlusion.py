@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small import vit
+from torch import nn
 
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
@@ -278,3 +279,30 @@ def test_images_of_double_precision_are_taken():
     x = np.random.default_rng(0).standard_normal((1, 3, 28, 28))
     single = occlusion(model, x.astype(np.float32))
     np.testing.assert_allclose(occlusion(model, x), single, atol=1e-5)
+
+
+class Mean(nn.Module):
+    """Two logits from the mean of an image, with weights of double precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 2).double()
+
+    def forward(self, inputs):
+        return self.head(inputs.mean(dim=(1, 2, 3))[:, None])
+
+
+def test_a_network_gets_images_of_its_own_type():
+    images = np.zeros((1, 28, 28), np.uint8)
+    assert one_input(Mean(), images).dtype == torch.float64
+    assert occlusion(Mean(), images).shape == (1, 7, 7)
+
+
+def test_a_function_gets_an_image_in_its_own_shape():
+    image = np.zeros((1, 28, 42), np.uint8)
+    assert one_input(two_patches, image).shape == (1, 3, 28, 42)
+
+
+def test_no_patch_is_smaller_than_a_pixel(images):
+    with pytest.raises(SwysError, match="patches of 0 px do not fill"):
+        occlusion(two_patches, images, patch=0)

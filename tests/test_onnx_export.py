@@ -226,6 +226,24 @@ def test_class_names_can_be_left_out(ready_graph, model, tmp_path):
     assert export_onnx(model, tmp_path / "x.onnx")["classes"] is None
 
 
+def test_images_shrink_as_the_card_says():
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+    wider = 64 / 28
+    centres = (np.arange(28) + 0.5) * wider - 0.5
+    distances = np.abs(centres[:, None] - np.arange(64))
+    triangle = np.maximum(0, 1 - distances / wider)
+    resize = triangle / triangle.sum(axis=1, keepdims=True)
+    pixels = resize @ (images / 127.5 - 1) @ resize.T
+    assert "antialiased where it shrinks" in onnx_export.PREPROCESSING
+    np.testing.assert_allclose(pixels, to_model_input(images, 28)[:, 0], atol=1e-5)
+
+
+def test_a_wrong_ending_is_refused_before_the_export(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "_float32_graph", pytest.fail)
+    with pytest.raises(SwysError, match="does not end in .onnx"):
+        export_onnx(model, tmp_path / "x.pt")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("x.pt", "end in .onnx"), ("file/x.onnx", "cannot write")],

@@ -206,7 +206,12 @@ def test_uint8_input_gets_pixels_as_they_are_and_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_an_onnx_file_with_more_inputs_is_one_line(tmp_path):
-    path = written(TwoInputs(), tmp_path / "m.onnx", torch.randn(2, 3, 8, 8), torch.randn(2, 3))
+    path = written(
+        TwoInputs(),
+        tmp_path / "m.onnx",
+        torch.randn(2, 3, 8, 8),
+        torch.randn(2, 3),
+    )
     with pytest.raises(SwysError, match="one batch of images"):
         open_model(path)
 

@@ -356,7 +356,11 @@ def test_an_image_outside_of_the_patients_folders_is_named(patients):
 
 
 def test_groups_of_another_kind_are_refused(moles):
-    refused(moles, "unknown groups 'patient'; give 'folder', or a function", groups="patient")
+    refused(
+        moles,
+        "unknown groups 'patient'; give 'folder', or a function",
+        groups="patient",
+    )
 
 
 TWO = (0.8, 0.2)
@@ -366,7 +370,11 @@ TOO_MANY = (0.7, 0.2, 0.2)
 
 @pytest.mark.parametrize("fractions", [TWO, NONE_FOR_VAL, TOO_MANY])
 def test_fractions_have_to_be_three_that_add_up_to_1(moles, fractions):
-    refused(moles, "give three positive numbers for train, val and test", fractions=fractions)
+    refused(
+        moles,
+        "give three positive numbers for train, val and test",
+        fractions=fractions,
+    )
 
 
 def test_a_size_of_no_pixel_is_refused(moles):

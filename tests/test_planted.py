@@ -185,6 +185,14 @@ def test_a_map_without_a_positive_value_hits_nothing(mask):
     assert np.isnan(result.heat).all()
 
 
+def test_a_map_that_is_hottest_at_several_places_hits_only_if_all_touch_the_mark(mask):
+    even = np.ones((1, 7, 7))
+    even_on_the_mark = np.zeros((1, 7, 7))
+    even_on_the_mark[0, :2, :2] = 1
+    assert found(even, mask).hits.tolist() == [False]
+    assert found(even_on_the_mark, mask).hits.tolist() == [True]
+
+
 def test_occlusion_finds_what_a_linear_model_reads(split):
     def reads_the_corner(inputs):
         corner = inputs[:, :, 2:5, 2:5].mean(dim=(1, 2, 3))
@@ -221,3 +229,16 @@ def test_an_image_with_several_labels_is_of_each_of_its_classes():
     both = Split(np.full((1, 28, 28), 100, np.uint8), np.array([[1, 1]]))
     swapped = plant(both, Mark(target=1), where="swapped")
     assert not marked(swapped).any()
+
+
+@pytest.mark.parametrize("name", ["share", "elsewhere", "strength"])
+def test_a_share_or_an_opacity_is_between_0_and_1(name):
+    with pytest.raises(SwysError, match=f"{name} of a mark is 2; give 0 to 1"):
+        Mark(**{name: 2})
+
+
+@pytest.mark.parametrize("place", ["inside", "random", "corner"])
+def test_a_mark_has_to_fit(place):
+    tiny = Split(np.zeros((2, 8, 8), np.uint8), np.array([0, 1]))
+    with pytest.raises(SwysError, match="a mark of 12 px does not fit images of 8"):
+        plant(tiny, Mark(place=place, size=12), where="everywhere")

@@ -81,7 +81,11 @@ def test_the_first_fill_stands_for_occlusion():
 def test_the_weights_that_were_tried_have_a_row(monkeypatch):
     heavy = [unit("labels + honest maps, weight 8") for _ in range(2)]
     heavy[1]["scores"] = {"flips": 0.8}
-    monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: [*heavy, unit("cheat")])
+    monkeypatch.setattr(
+        teaching_figures,
+        "planted_units",
+        lambda dataset: [*heavy, unit("cheat")],
+    )
     (row,) = teaching_figures.weights_table()
     assert row["beside the labels"] == "honest maps, weight 8"
     assert row["healthy turned sick"] == "60% (40 to 80)"

@@ -219,7 +219,11 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     path = tmp_path / "planted.json"
     path.write_text(json.dumps({"units": [unit(0, 0.1, KINDS[0].id) | {"id": done}]}))
     monkeypatch.setattr(planted, "RUNS", tmp_path)
-    monkeypatch.setattr(planted, "_measured", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        planted,
+        "_measured",
+        lambda *arguments: pytest.fail("measured again"),
+    )
     planted.planted("twin", seeds=1, only=KINDS[0].id, save_path=str(path))
     assert len(planted.read_units(path)) == 1
 

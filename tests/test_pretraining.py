@@ -83,6 +83,10 @@ def test_the_head_is_not_taken_over(data, monkeypatch, tmp_path):
     weights = pretraining.pretrained("vit_tiny", data, recipe, 0, path, **SMALL)
     missing = build("vit_tiny", data, recipe, **SMALL).load_state_dict(weights, strict=False)
     assert missing.missing_keys == ["head.weight", "head.bias"]
-    monkeypatch.setattr(pretraining, "fit", pytest.fail)  # what is there is not trained again
+    monkeypatch.setattr(
+        pretraining,
+        "fit",
+        pytest.fail,
+    )  # what is there is not trained again
     again = pretraining.pretrained("vit_tiny", data, recipe, 0, path, **SMALL)
     assert torch.equal(again["norm.weight"], weights["norm.weight"])

@@ -83,7 +83,12 @@ def join_processes(process: int, processes: int, folder: Path) -> None:
     os.environ["WORLD_SIZE"] = str(processes)
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     meeting = f"file://{folder}/meeting"
-    torch.distributed.init_process_group("gloo", meeting, rank=process, world_size=processes)
+    torch.distributed.init_process_group(
+        "gloo",
+        meeting,
+        rank=process,
+        world_size=processes,
+    )
 
 
 def one_run(kind: str, data_dir: Path, state_path: Path, callback) -> dict:

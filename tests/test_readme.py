@@ -41,10 +41,6 @@ MODELS = {  # how a row of the table of models begins -> its row in the table of
         "Tiny, taught Base's answers and maps (four)",
         "vit_tiny/maps/",
     ),
-    "Tiny, taught two better Tinys' answers (4)": (
-        "Tiny, taught two better Tinys' answers (four)",
-        "vit_tiny/answers_of_196/",
-    ),
 }
 
 
@@ -77,7 +73,11 @@ def test_the_other_rows_of_models_are_base_and_the_resnets(readme):
 
 def test_its_table_of_cheats_is_that_of_findings(readme):
     findings = page("FINDINGS.md")
-    heading, *rows = re.findall(r"^\| .* \| (?:occlusion's|\d+ %) \|$", readme, re.MULTILINE)
+    heading, *rows = re.findall(
+        r"^\| .* \| (?:occlusion's|\d+ %) \|$",
+        readme,
+        re.MULTILINE,
+    )
     assert heading.startswith("| taught on X-rays with the ring by")
     assert len(rows) == 5
     assert all(row in findings.splitlines() for row in [heading, *rows])

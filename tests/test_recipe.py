@@ -169,3 +169,12 @@ def test_any_module_has_a_class_and_numbers():
     settings = class_and_numbers(torch.nn.Dropout(0.25))
     assert settings["objective"] == "Dropout"
     assert settings["p"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"patch_drop": 1.0}, {"drop_path": -1}]
+)
+def test_a_number_out_of_its_range_is_one_line(wrong):
+    (name,) = wrong
+    with pytest.raises(SwysError, match=f"{name}={wrong[name]}.*have to be"):
+        Recipe(**wrong)

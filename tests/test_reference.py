@@ -125,7 +125,11 @@ def test_runs_may_share_a_masked_autoencoder(trained, entries):
 
 def test_seeds_take_the_masked_autoencoders_in_turn(data, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(reference, "pretrained", lambda *arguments, **size: asked.append(arguments))
+    monkeypatch.setattr(
+        reference,
+        "pretrained",
+        lambda *arguments, **size: asked.append(arguments),
+    )
     for seed in range(4):
         run = RunSpec(replace(TINY, encoders=2), seed, RECIPE)
         reference._encoder(run, data, tmp_path)

@@ -32,6 +32,13 @@ def test_a_circle_for_each_run(score):
     assert circles.get_xdata() == pytest.approx([70, 70, 70])
 
 
+def test_the_bar_of_a_score_is_its_interval_in_percent(score):
+    figure = score_figures.scores_with_seeds({"Base": score}, {})
+    interval, point = figure.axes[0].lines[:2]
+    assert interval.get_xdata() == pytest.approx([100 * end for end in score.accuracy_interval])
+    assert point.get_xdata() == pytest.approx([100 * score.accuracy])
+
+
 def test_a_model_without_other_runs(score):
     figure = score_figures.scores_with_seeds({"Base": score}, {})
     assert len(figure.axes[0].lines[2].get_xdata()) == 0

@@ -78,3 +78,25 @@ def test_one_changed_pixel_is_another_image(images):
     changed[0, 0, 0] ^= 1
     assert image_keys(changed)[0] != image_keys(images)[0]
     assert image_keys(changed)[1:] == image_keys(images)[1:]
+
+
+def test_answers_of_other_weights_are_not_used(checkpoint, images):
+    store_answers(checkpoint, images)
+    save_checkpoint(vit(noise=0.3, seed=1), checkpoint, {"model": "vit_tiny"}, "fp32")
+    assert stored_answers.stored_answers(checkpoint, images) is None
+    assert_near(teacher_answers(checkpoint, images), compute_answers(checkpoint, images))
+
+
+def test_stored_answers_know_their_weights(checkpoint, images):
+    store_answers(checkpoint, images)
+    assert stored_answers.stored_answers(checkpoint, images) is not None
+    assert len(stored_answers.weights_id(checkpoint)) == 64
+
+
+def test_a_model_that_is_asked_is_left_as_it_was(images):
+    model = vit().train()
+    model.head.requires_grad_(False)
+    stored_answers.answers_of(model, images)
+    assert model.training
+    assert not model.head.weight.requires_grad
+    assert model.cls_token.requires_grad

@@ -387,5 +387,5 @@ def test_another_precision_is_one_line(model, data, new_process):
 
 def test_another_device_is_one_line(model, data, new_process):
     Accelerator(cpu=True)
-    with refused("this process trains on cpu already; restart it to use meta"):
+    with refused("this process trains on cpu; restart it to use meta"):
         fit(model, data, RECIPE, device="meta")

@@ -23,7 +23,11 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     build = trials.build
     folds = trials.grouped_folds
     monkeypatch.setattr(trials, "build", lambda *arguments: build(*arguments, **SMALL))
-    monkeypatch.setattr(trials, "grouped_folds", lambda data: folds(data, groups=4, folds=2))
+    monkeypatch.setattr(
+        trials,
+        "grouped_folds",
+        lambda data: folds(data, groups=4, folds=2),
+    )
     monkeypatch.setattr(trials, "reference_recipe", lambda *names: RECIPE)
     monkeypatch.setattr(trials, "study_data", lambda dataset: data)
     monkeypatch.setattr(trials, "CHECKPOINTS", tmp_path)
