@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from argparse import Action
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\n{name}: stopped; go on with --resume where there is one", file=sys.stderr)
         return 130
+    except Exception:
+        if command is not Compare:
+            raise
+        traceback.print_exc()
+        return 2  # not Python's 1, which says that something is lost
     return result if isinstance(result, int) else 0
 
 

@@ -269,7 +269,8 @@ def _of_folder(folder: Path, split: str, size: int) -> ComparedImages:
         found = image_paths(class_folder)
         paths += found
         labels += [label] * len(found)
-    source = f"folder {root.name}" if root == folder else f"folder {folder.name}, {split}"
+    name = folder.resolve().name  # of "." too
+    source = f"folder {name}" if root == folder else f"folder {name}, {split}"
     if not classes:
         paths = [path for path in image_paths(root) if path.parent == root]
     if not paths and any(path.parent == root for path in image_paths(root)):

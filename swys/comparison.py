@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,13 @@ from .compared_images import ComparedImages
 from .explanations import Explanations
 from .measure_rows import Row, untold
 from .measures import Answers, agreement_row, label_rows, size_row, speed_row
-from .opened_models import OpenedModel, check_same_classes, refuse_other_counts
+from .opened_models import (
+    OpenedModel,
+    are_probabilities,
+    check_same_classes,
+    log_of,
+    refuse_other_counts,
+)
 from .shown_images import ShownImage, choose_shown, shown_images
 from .suspicions import (
     empty_classes,
@@ -162,7 +168,7 @@ def answer_all(models: dict[str, OpenedModel], images: ComparedImages) -> dict[s
     """What each model answers to each image; an image is read once, and not kept.
 
     Args:
-        models: name -> the opened model.
+        models: name -> the opened model; one that answers with probabilities is marked so here.
         images: all of them.
 
     Returns:
@@ -185,6 +191,9 @@ def answer_all(models: dict[str, OpenedModel], images: ComparedImages) -> dict[s
                 f"'{models[name].name}' gives a probability for each label; give its logits, from"
                 " before the sigmoid"
             )
+        if not images.multi_label and are_probabilities(values):
+            models[name] = replace(models[name], probabilities=True)  # for its occlusion, too
+            values = log_of(values)
         answers[name] = Answers.of(values, images.multi_label)
     counts = [(models[name].name, each.logits.shape[1]) for name, each in answers.items()]
     refuse_other_counts(counts)
@@ -276,8 +285,10 @@ def _notes(
         areas = {"A": a.area(labels), "B": b.area(labels)}
         moved = moved_threshold(right, areas, labels, words)
         found.append(moved or near_chance(right, labels, words))
-    else:
+    elif not images.multi_label:
         found.append(one_answer({"A": a.predicted, "B": b.predicted}, words))
+    names_of = {name: models[name].class_names for name in ("A", "B")}
+    found.append(other_names(names_of["A"], names_of["B"], ("A", "B")))
     for name in ("A", "B"):
         found.append(other_names(models[name].class_names, images.class_names, (name, "the data")))
         if "assumed" in words[name]:

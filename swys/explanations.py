@@ -52,6 +52,11 @@ class Explanations:
             bound: the smallest correlation that counts as kept.
         """
         sample = np.sort(self.order[:limit])
+        if row_id == "map":
+            for name in ("A", "B"):
+                if self.models[name].draw is None:
+                    why = f"{name} cannot be explained: {self.models[name].map_layer}"
+                    return untold(row_id, "correlation", bound, why, absent=True)
         try:
             maps = self.of(row_id, sample)
         except SwysError as error:
@@ -70,13 +75,10 @@ class Explanations:
             Name of the model -> signed maps, float (n, gh, gw); none where it cannot be done.
 
         Raises:
-            SwysError: a model cannot be explained.
+            SwysError: a map cannot be made.
         """
         models = dict(self.models)
         if row_id == "map":
-            for name in ("A", "B"):
-                if models[name].draw is None:
-                    raise SwysError(f"{name} cannot be explained: {models[name].map_layer}")
             models = {name: model for name, model in models.items() if model.draw is not None}
         self._draw(row_id, models, indices)
         maps = {}

@@ -34,7 +34,7 @@ class Gate:
     Attributes:
         option: its name, such as ``max_drop``.
         code: 0 kept, 1 lost, 2 the comparison could not be made; None where nobody asked for it
-            and it was not measured.
+            and these models or images do not have it.
         line: what is printed.
     """
 
@@ -92,7 +92,9 @@ def _advice(row: Row) -> str:
     if wanted > HOPELESS * row.images:
         return f"the figure lies near the bound: it would take over {HOPELESS} times as many images"
     option = f", see --{OF_A_SAMPLE[row.id]}" if row.id in OF_A_SAMPLE else ""
-    return f"{text} (about {float(f'{wanted:.1g}'):,.0f} would do if the figure stays{option})"
+    step = 10 ** max(len(str(int(wanted))) - 2, 0)  # two digits, rounded up
+    wanted = math.ceil(wanted / step) * step
+    return f"{text} (about {wanted:,} would do if the figure stays{option})"
 
 
 def _left_out(option: str) -> str:
@@ -105,7 +107,8 @@ def _gate(option: str, row: Row | None, asked: bool) -> Gate:
     name = f"--{option.replace('_', '-')}"
     if row is None or not row.measured:
         why = row.note if row is not None else _left_out(option)
-        if asked:
+        absent = row is None or row.absent
+        if asked or not absent:
             return Gate(option, NOT_MADE, f"{CANNOT_TELL:<11}  {name}: {why}")
         return Gate(option, None, f"{'no gate':<11}  {name}: {why}")
     figure = f"{row.title.lower()} {row_text(row)}"

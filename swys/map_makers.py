@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ def _tried(
     channels = len(preprocessing.mean)
     size = preprocessing.size
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(1, channels, size, size, generator=generator).to(device_of(model))
+    pixels = torch.randn(1, channels, size, size, generator=generator)
+    pixels = pixels.to(**kind_of_input(model))
     draw: ToMaps
 
     def at_norm1(inputs: Tensor, targets: np.ndarray) -> Tensor:
@@ -118,12 +120,17 @@ def _try(draw: ToMaps, pixels: Tensor) -> None:
         raise SwysError("its map is not finite; name another layer with --layer")
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are; the CPU where it has none.
+def kind_of_input(model: nn.Module) -> dict[str, Any]:
+    """Where a model computes and with which numbers, as keywords of ``Tensor.to``.
 
     Args:
         model: any module.
+
+    Returns:
+        ``device`` and ``dtype`` of its first weight that is no whole number; the CPU and float32
+        where it has none.
     """
     for weight in model.parameters():
-        return weight.device
-    return torch.device("cpu")
+        if weight.is_floating_point():
+            return {"device": weight.device, "dtype": weight.dtype}
+    return {"device": torch.device("cpu"), "dtype": torch.float32}

@@ -33,8 +33,7 @@ MEANINGS = {
     ),
     "errors": (
         "New errors",
-        "The share of the images that A gets right and B gets wrong; B's other errors are"
-        " inherited.",
+        "The share of the images that A gets right and B gets wrong (negative flips).",
         "06_benchmark.ipynb",
     ),
     "map": (
@@ -77,6 +76,7 @@ class Row:
         ceiling: the same between A and the second A; None without one.
         note: what else there is to say; why nothing can be told.
         remedy: what would make it tell, where that is not more images.
+        absent: whether these models or images do not have what it measures.
     """
 
     id: str
@@ -91,6 +91,7 @@ class Row:
     ceiling: float | None = None
     note: str = ""
     remedy: str = ""
+    absent: bool = False
 
     @property
     def title(self) -> str:
@@ -113,7 +114,7 @@ class Row:
         return not np.isnan(self.estimate.value)
 
 
-def untold(row_id: str, unit: str, bound: float, why: str) -> Row:
+def untold(row_id: str, unit: str, bound: float, why: str, absent: bool = False) -> Row:
     """A measure that could not be made.
 
     Args:
@@ -121,8 +122,9 @@ def untold(row_id: str, unit: str, bound: float, why: str) -> Row:
         unit: as in `Row`.
         bound: as in `Row`.
         why: the reason, in one line.
+        absent: as in `Row`.
 
     Returns:
         The row; its verdict is ``cannot tell``.
     """
-    return Row(row_id, CANNOT_TELL, UNKNOWN, unit, bound, note=why)
+    return Row(row_id, CANNOT_TELL, UNKNOWN, unit, bound, note=why, absent=absent)

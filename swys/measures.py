@@ -37,6 +37,11 @@ from .verdicts import (
 )
 
 RESAMPLES = 300
+# what to do where the maps of different images are as alike as those of one
+MORE_DIFFERENCE = {
+    "map": "choose a layer with more places (--layer)",
+    "occlusion": "compare more varied images",
+}
 SAME_SIZE = 1.005  # what is printed as 1.00
 MULTI_LABEL = "multi-label, binary-class"
 ONE_LABEL = "multi-class"
@@ -170,7 +175,7 @@ def maps_row(
         rows, columns = maps["A"].shape[1:]
         remedy = (
             f"maps of {rows} x {columns} places, and two different images agree by {chance:.2f}"
-            " already: they cannot tell; choose a layer with more places (--layer)"
+            f" already: they cannot tell; {MORE_DIFFERENCE[row_id]}"
         )
         note = remedy
         verdict = CANNOT_TELL
@@ -221,7 +226,7 @@ def size_row(a: OpenedModel, b: OpenedModel) -> Row:
         The row.
     """
     if not a.size_bytes or not b.size_bytes:
-        return untold("size", "times", 1.0, "a function does not say how large it is")
+        return untold("size", "times", 1.0, "the size of one of the two is not known")
     ratio = b.size_bytes / a.size_bytes
     return Row(
         id="size",
@@ -302,7 +307,8 @@ def _auc_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
     drop = areas[0] - areas[1]
     bound = bounds.max_drop
     if np.isnan(drop):
-        return untold("auc", "points", bound, "a class has no image, or all of them")
+        why = "a class has no image, or all of them"
+        return untold("auc", "points", bound, why, absent=True)
 
     truth = labels if labels.ndim == 2 else np.eye(a.scores.shape[1], dtype=int)[labels]
 
@@ -351,7 +357,7 @@ def _errors_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> R
     right_a = a.right(labels)
     right_b = b.right(labels)
     new = right_a & ~right_b
-    inherited = int((~right_a & ~right_b).sum())
+    repeated = int((~right_a & (a.given == b.given).all(axis=1)).sum())
     errors_a = int((~right_a).sum())
     low, high = wilson_interval(new)
     estimate = Estimate(float(new.mean()), low, high)
@@ -365,7 +371,7 @@ def _errors_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> R
         a=f"{errors_a} errors",
         b=f"{int((~right_b).sum())} errors",
         images=len(labels),
-        note=f"B inherits {inherited} of A's {errors_a} errors and makes {int(new.sum())} new ones",
+        note=f"B repeats {repeated} of A's {errors_a} errors and makes {int(new.sum())} new ones",
     )
 
 

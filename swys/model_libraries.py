@@ -18,10 +18,11 @@ from torchvision.transforms import InterpolationMode
 
 from swys_utils.config import SwysError, unknown
 
-from .opened_models import OpenedModel, opened_module, short_path
+from .opened_models import OpenedModel, module_bytes, opened_module, short_path
 from .preprocessing import Preprocessing, checked, from_image_processor, from_timm, given
 
 RANDOM_WEIGHTS = "random weights: add ?pretrained, or ?weights=FILE.safetensors"
+LOCAL_DIR = "local-dir:"
 PRETRAINED = "pretrained"
 WEIGHTS = "weights="
 
@@ -49,7 +50,7 @@ def open_timm(name: str, options: str, num_classes: int, settings: tuple[str, st
         return timm.create_model(name, pretrained=pretrained, **head)
 
     model, notes = _with_weights(make, f"timm:{name}", options, num_classes)
-    facts = {"notes": notes, "size_bytes": _stored_bytes(options)}
+    facts = {"notes": notes, "size_bytes": _stored_bytes(options) or module_bytes(model)}
     return _opened_timm(model, label(f"timm:{name}", options), settings, **facts)
 
 
@@ -71,11 +72,11 @@ def open_local_timm(folder: Path, settings: tuple[str, str]) -> OpenedModel:
     if not weights.is_file():  # timm would take a pickle beside it
         raise SwysError(f"'{folder}' has no model.safetensors; name its weights so")
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        model = timm.create_model(f"{LOCAL_DIR}{folder}", pretrained=True)
     except Exception as error:  # timm raises a dozen kinds for a folder that is none of its own
-        raise SwysError(_cannot("local-dir:" + str(folder), error)) from None
+        raise SwysError(_cannot(f"{LOCAL_DIR}{folder}", error)) from None
     size = weights.stat().st_size
-    return _opened_timm(model, f"local-dir:{folder}", settings, size_bytes=size)
+    return _opened_timm(model, f"{LOCAL_DIR}{short_path(folder)}", settings, size_bytes=size)
 
 
 def open_torchvision(
@@ -113,7 +114,7 @@ def open_torchvision(
         layer,
         num_classes=classes_of(model),
         notes=notes,
-        size_bytes=_stored_bytes(options),
+        size_bytes=_stored_bytes(options) or module_bytes(model),
     )
 
 
@@ -136,11 +137,18 @@ def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
     except ImportError:
         raise SwysError(f"'{folder}' needs transformers; pip install transformers") from None
     try:
-        model = AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        model, found = AutoModelForImageClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         raise SwysError(_cannot(folder, error)) from None
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])[0]
+        raise SwysError(f"'{folder}' has no '{missing}'; give a model trained to classify images")
     model.eval().requires_grad_(False)
     names = model.config.id2label
     preprocessing, layer = settings

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swys_utils.config import SwysError, unknown
+from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.onnx_export import onnx_session, read_onnx_card
 
@@ -53,25 +53,26 @@ class Signature(NamedTuple):
     output: str
 
 
-def open_onnx(path: Path, preprocessing: str = "") -> OpenedModel:
+def open_onnx(path: Path, preprocessing: str = "", layer: str = "") -> OpenedModel:
     """Any ONNX file that reads images and gives class scores.
 
     Args:
         path: ends in .onnx.
         preprocessing: as for ``preprocessing.given``.
+        layer: where Grad-CAM is taken; a file that returns maps has one layer only.
 
     Returns:
         The model, opened.
 
     Raises:
-        SwysError: no such file, or one with other inputs or outputs.
+        SwysError: no such file, one with other inputs or outputs, or a layer for one with maps.
     """
     if not path.is_file():
         raise SwysError(f"no file '{path}'; give an .onnx file")
     session = onnx_session(path)
     names = {value.name for value in session.get_inputs()}
     if names == {"pixels", "target"}:
-        ours = _open_ours(path, session)
+        ours = _open_ours(path, session, layer)
         note = "it says itself how it reads images: --preprocess is not used"
         return replace(ours, notes=(note,)) if preprocessing else ours
     signature = _signature(path, session)
@@ -114,8 +115,10 @@ def onnx_bytes(path: Path) -> int:
     return sum(part.stat().st_size for part in [path, *beside] if part.is_file())
 
 
-def _open_ours(path: Path, session: Any) -> OpenedModel:
+def _open_ours(path: Path, session: Any, layer: str) -> OpenedModel:
     """A file of ``swys export``: it returns logits and the map of any class."""
+    if layer:
+        raise SwysError(f"'{path}' returns maps of its last block only; leave --layer out")
     card = read_onnx_card(path)
     size = session.get_inputs()[0].shape[-1]
 
@@ -161,9 +164,7 @@ def _signature(path: Path, session: Any) -> Signature:
         raise SwysError(f"'{path}' gives {shown}; it has to give class scores, (N, C)")
     entry = inputs[0]
     if entry.type not in INPUT_TYPES:
-        raise SwysError(
-            unknown(f"input type of '{path}':", entry.type, INPUT_TYPES, "it can be one of")
-        )
+        raise SwysError(f"'{path}' takes {entry.type}; export it with an input of float32")
     batch, *sides = [size if isinstance(size, int) else 0 for size in entry.shape]
     channels_last = sides[2] in (1, 3) and sides[0] not in (1, 3)
     channels = sides[2] if channels_last else sides[0] or 3

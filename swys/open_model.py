@@ -12,13 +12,18 @@ from swys_utils.cards import PICKLES, find_checkpoint, locate
 from swys_utils.config import SwysError
 from swys_utils.models import load_checkpoint
 
-from .model_libraries import open_local_timm, open_timm, open_torchvision, open_transformers
+from .model_libraries import (
+    LOCAL_DIR,
+    open_local_timm,
+    open_timm,
+    open_torchvision,
+    open_transformers,
+)
 from .onnx_models import open_onnx
 from .opened_models import OpenedModel, from_python, opened_module, opened_vit
 from .preprocessing import Preprocessing, given
 
-LOCAL_DIR = "local-dir:"
-MORE_PICKLES = (*PICKLES, ".pickle", ".joblib", ".npy", ".h5")
+OTHER_WEIGHTS = (*PICKLES, ".pickle", ".joblib", ".npy", ".h5")
 
 
 def open_model(
@@ -69,7 +74,7 @@ def _open_path(path: Path, settings: tuple[str, str]) -> OpenedModel:
     preprocessing, layer = settings
     _refuse_strange(path)
     if path.suffix == ".onnx":
-        return open_onnx(path, preprocessing)
+        return open_onnx(path, preprocessing, layer)
     if _is_transformers(path):
         return open_transformers(path, settings)
     if path.is_dir() and not (path / "card.json").is_file() and (path / "config.json").is_file():
@@ -98,9 +103,9 @@ def _opened_ours(model: VisionTransformer, preprocessing: str, **facts) -> Opene
 
 def _refuse_strange(path: Path) -> None:
     """A SwysError for a path that cannot be looked at, or for a pickle."""
-    if path.suffix.lower() in MORE_PICKLES:
+    if path.suffix.lower() in OTHER_WEIGHTS:
         raise SwysError(
-            f"'{path}' is a pickle, which can run code when opened; save the weights as"
+            f"'{path}' is not opened, because such files can run code; save the weights as"
             " .safetensors, or export the model as .onnx"
         )
     try:

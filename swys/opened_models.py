@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from swys_utils.data import to_model_input
 from swys_utils.models import count_parameters
 from swys_utils.vit_internals import evaluation_mode
 
-from .map_makers import ToLogits, ToMaps, device_of, map_maker
+from .map_makers import ToLogits, ToMaps, kind_of_input, map_maker
 from .preprocessing import Preprocessing, from_timm, given
 from .suspicions import many_zeros
 
@@ -50,6 +51,7 @@ class OpenedModel:
         batch_size: number of images that it is given at once.
         fixed_batch: number of images that it insists on, fewer are filled up; 0 where it does not.
         notes: what the reader should know of how it was opened, one line each.
+        probabilities: whether it answers with probabilities, which ``scores`` takes the log of.
     """
 
     name: str
@@ -67,6 +69,7 @@ class OpenedModel:
     batch_size: int = BATCH
     fixed_batch: int = 0
     notes: tuple[str, ...] = field(default=())
+    probabilities: bool = False
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Logits of images, batch by batch.
@@ -98,7 +101,7 @@ class OpenedModel:
                 f"'{self.name}' gives a score that is no finite number (image {row} of a batch);"
                 " look for a division by zero or an overflow in it"
             )
-        return logits
+        return log_of(logits) if self.probabilities else logits
 
     def maps(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Signed Grad-CAM maps of images.
@@ -118,17 +121,26 @@ class OpenedModel:
         maps = []
         for start in range(0, len(images), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            pixels = self.prepare(images[batch])
-            drawn = self.draw(pixels, targets[batch])
-            maps.append(drawn.float().cpu().numpy())
+            maps.append(self._maps_of_a_batch(images[batch], targets[batch]))
         return np.concatenate(maps)
 
     def _one_batch(self, images: np.ndarray) -> np.ndarray:
-        """Logits of one batch; whatever goes wrong inside a stranger's model is one line."""
+        """What the model answers to one batch, float32; what goes wrong inside it is one line."""
+        with self._guarded(images), torch.no_grad():
+            answers = torch.as_tensor(self.answer(self.prepare(images)))
+            return answers.detach().float().cpu().numpy()
+
+    def _maps_of_a_batch(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Signed maps of one batch, float32; what goes wrong inside the model is one line."""
+        assert self.draw is not None
+        with self._guarded(images):
+            return self.draw(self.prepare(images), targets).float().cpu().numpy()
+
+    @contextmanager
+    def _guarded(self, images: np.ndarray) -> Iterator[None]:
+        """Whatever a stranger's model raises in the block becomes a SwysError of one line."""
         try:
-            with torch.no_grad():
-                answers = torch.as_tensor(self.answer(self.prepare(images)))
-            return as_logits(answers.detach().float().cpu().numpy())
+            yield
         except SwysError:
             raise
         except Exception as error:  # a model of a reader may raise anything
@@ -137,20 +149,26 @@ class OpenedModel:
             raise SwysError(f"'{self.name}' cannot read images {shape} ({reason})") from None
 
 
-def as_logits(answers: np.ndarray) -> np.ndarray:
-    """Logits, also of a model that ends in a softmax.
+def are_probabilities(answers: np.ndarray) -> bool:
+    """Whether answers look like those of a model that ends in a softmax.
 
     Args:
-        answers: float (N, C).
+        answers: float (N, C), of many images: a single row of logits may add up to 1, too.
+    """
+    sums = answers.sum(axis=1)
+    return bool(answers.min() >= 0 and np.allclose(sums, 1, atol=SUM_TOLERANCE))
+
+
+def log_of(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of probabilities: their logarithm.
+
+    Args:
+        probabilities: float (N, C).
 
     Returns:
-        float32 (N, C): the same, or the logarithm of probabilities.
+        float32 (N, C).
     """
-    if answers.ndim == 2 and len(answers) and np.isfinite(answers).all():
-        sums = answers.sum(axis=1)
-        if answers.min() >= 0 and np.allclose(sums, 1, atol=SUM_TOLERANCE):
-            answers = np.log(answers.clip(SMALLEST_PROBABILITY))
-    return answers.astype(np.float32, copy=False)
+    return np.log(probabilities.clip(SMALLEST_PROBABILITY)).astype(np.float32)
 
 
 def opened_vit(model: VisionTransformer, name: str, **facts) -> OpenedModel:
@@ -165,7 +183,7 @@ def opened_vit(model: VisionTransformer, name: str, **facts) -> OpenedModel:
     opened = opened_module(model, name, Preprocessing(size=size), **facts)
 
     def prepare(images: np.ndarray) -> Tensor:
-        return to_model_input(images, size, device_of(model))
+        return to_model_input(images, size).to(**kind_of_input(model))
 
     return replace(
         opened,
@@ -193,10 +211,9 @@ def opened_module(
         **facts: fields of `OpenedModel` that are known.
     """
     forward = answer or model
-    device = device_of(model)
 
     def prepare(images: np.ndarray) -> Tensor:
-        return preprocessing(images).to(device)
+        return preprocessing(images).to(**kind_of_input(model))
 
     def logits(pixels: Tensor) -> Tensor:
         with evaluation_mode(model):
@@ -287,13 +304,17 @@ def from_python(model: object, name: str, preprocessing: str = "", layer: str = 
 def own_preprocessing(model: nn.Module) -> Preprocessing:
     """What a timm model's data configuration says; ImageNet's values for any other.
 
+    A network whose first convolution takes one channel gets their means.
+
     Args:
         model: any module.
     """
     config = getattr(model, "pretrained_cfg", None)
-    if not config:
-        return Preprocessing()
-    return from_timm(resolve_model_data_config(model))
+    own = from_timm(resolve_model_data_config(model)) if config else Preprocessing()
+    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first.in_channels != 1:
+        return own
+    return replace(own, mean=(float(np.mean(own.mean)),), std=(float(np.mean(own.std)),))
 
 
 def short_path(path: Path) -> str:

@@ -17,7 +17,16 @@ from swys_utils.config import SwysError, unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode}
+# those that torchvision has for tensors
+INTERPOLATIONS = {
+    mode.value: mode
+    for mode in (
+        InterpolationMode.BILINEAR,
+        InterpolationMode.BICUBIC,
+        InterpolationMode.NEAREST,
+        InterpolationMode.NEAREST_EXACT,
+    )
+}
 # Pillow's numbers for the ways to resize, as preprocessor_config.json has them
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 CONVNEXT_WHOLE = 384  # px: from here on ConvNextImageProcessor does not crop, whatever it stores

@@ -20,7 +20,7 @@ from .comparison import Measured
 from .measure_rows import Row
 from .measures import megabytes
 from .opened_models import OpenedModel
-from .shown_images import OTHER_REASON, ShownImage
+from .shown_images import ShownImage
 from .verdicts import CANNOT_TELL, KEPT, LOST
 from .wording import (
     AT_MOST,
@@ -244,7 +244,6 @@ def _environment() -> Environment:
         "pictures": pictures,
         "notebook_title": notebook_title,
         "isnan": math.isnan,
-        "same_answer": OTHER_REASON,
     }
     return environment
 

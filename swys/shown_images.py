@@ -17,7 +17,7 @@ from .measures import Answers
 NEWLY_WRONG = "newly wrong"
 NEWLY_RIGHT = "newly right"
 OTHER_ANSWER = "other answer"
-OTHER_REASON = "same answer"
+SAME_ANSWER = "same answer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +72,14 @@ def choose_shown(
     rows = np.arange(count)
     fallen = a.scores[rows, a.predicted] - b.scores[rows, a.predicted]
     changed = (a.given != b.given).any(axis=1)
-    kinds = np.full(count, OTHER_REASON, dtype=object)
+    kinds = np.full(count, SAME_ANSWER, dtype=object)
     kinds[changed] = OTHER_ANSWER
     if labels is not None:
         right_a = a.right(labels)
         right_b = b.right(labels)
         kinds[changed & right_a & ~right_b] = NEWLY_WRONG
         kinds[changed & ~right_a & right_b] = NEWLY_RIGHT
-    worst_first = [NEWLY_WRONG, OTHER_ANSWER, NEWLY_RIGHT, OTHER_REASON]
+    worst_first = [NEWLY_WRONG, OTHER_ANSWER, NEWLY_RIGHT, SAME_ANSWER]
     places = np.array([worst_first.index(kind) for kind in kinds])
     order = np.lexsort((-fallen, places))
     same = min(limit // 4, int((~changed).sum()))  # room for images whose answer is the same

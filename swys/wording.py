@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .comparison import Measured
 from .measure_rows import Row
-from .verdicts import CANNOT_TELL, KEPT, LOST
+from .verdicts import CANNOT_TELL, KEPT, LOST, Bounds
 
 MINUS = "\N{MINUS SIGN}"
 GLYPHS = {KEPT: "\N{CHECK MARK}", LOST: "\N{MULTIPLICATION X}", CANNOT_TELL: "?"}
@@ -112,10 +112,16 @@ def headline(measured: Measured) -> str:
     Args:
         measured: the comparison.
     """
+    text = _in_a_sentence(measured)
+    return text if measured.bounds == Bounds() else f"By the limits that were set: {text}"
+
+
+def _in_a_sentence(measured: Measured) -> str:
+    """The result by the verdicts."""
     answers = _word(measured, "agreement")
     if answers == CANNOT_TELL:
         return "These images are too few to say whether B answers as A does."
-    reasons = _word(measured, "occlusion") or _word(measured, "map")
+    reasons = _word(measured, "occlusion")
     if answers == KEPT:
         endings = {
             KEPT: ", and for the same reasons",

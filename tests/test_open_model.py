@@ -13,7 +13,7 @@ from small import vit
 from torch import nn
 
 from swys.open_model import open_model
-from swys.opened_models import as_logits
+from swys.opened_models import are_probabilities, log_of
 from swys_utils.config import SwysError
 from swys_utils.models import save_checkpoint
 from swys_utils.onnx_export import export_onnx
@@ -119,7 +119,8 @@ def test_a_hugging_face_folder_is_answered_and_explained(kind, tmp_path):
 def test_a_softmax_at_the_end_is_undone():
     logits = np.random.default_rng(0).normal(size=(4, CLASSES))
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    undone = as_logits(shares)
+    assert are_probabilities(shares)
+    undone = log_of(shares)
     assert np.allclose(undone - undone[:, :1], logits - logits[:, :1], atol=1e-5)
 
 
