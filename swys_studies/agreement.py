@@ -132,7 +132,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
     teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
-    measured = _measured_before(path, teacher_row, students)
+    measured = _measured_before(path, teacher_row, list(entries.values()))
     if measured is None:
         teacher_row |= own_measures(teacher, images, predictions)
         measured = Measured(teacher_row, [], {method: {} for method in METHODS})
@@ -229,7 +229,7 @@ def _row(entry: dict, group: str) -> dict:
     }
 
 
-def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Measured | None:
+def _measured_before(path: Path, teacher: dict, entries: Sequence[dict]) -> Measured | None:
     """What an earlier result says of the same teacher, if any.
 
     A run that was trained anew since then is left out. A run whose weights are no longer there
@@ -240,7 +240,8 @@ def _measured_before(path: Path, teacher: dict, students: Sequence[dict]) -> Mea
     study = read_study(path)
     if not _same_scores(study["teacher"], teacher):
         return None
-    current = {run["id"]: run for run in students}
+    _, known = split_runs(entries)  # also runs whose weights are not here
+    current = {run["id"]: run for run in known}
     runs = []
     for run in study["runs"]:
         todays_run = current.get(run["id"], run)

@@ -146,7 +146,8 @@ def _train_once(run: AmountRun, data: Dataset, out: Path, path: Path) -> None:
             print(f"{run.id} ...", flush=True)
             entry = {"id": run.id} | asdict(run) | _trained(run, data, state_path)
             with FileLock(RUNS / "amount.lock"):
-                write_json(path, {"runs": [*read_entries(path, "runs"), entry]})
+                others = [e for e in read_entries(path, "runs") if e["id"] != run.id]
+                write_json(path, {"runs": [*others, entry]})
             state_path.unlink()
     except Timeout:
         print(f"{run.id} is trained by another process")

@@ -98,14 +98,14 @@ def cnn(
     vits = _compared_vits(data, shipped, out)
     runs = [resnet_entry(run_id, out) for run_id in ids]
     pairs = compared_pairs(vits, resnets, data, out / "explained")
-    others = _other_pairs_before(path, runs, pairs)
+    other_runs, others = _measured_before(path, runs, pairs)
     before = json.loads(path.read_text("utf-8"))["device"] if others else ""
     result = {
         "dataset": data.info.name,
         "source": data.info.source,
         "images": len(data.test),
         "device": with_device(before, device_name(default_device())),
-        "runs": runs,
+        "runs": runs + other_runs,
         "pairs": pairs | others,
     }
     write_json(path, result)
@@ -115,15 +115,35 @@ def cnn(
     return rows
 
 
-def _other_pairs_before(path: Path, runs: list[dict], pairs: Mapping) -> dict[str, dict]:
-    """What an earlier result has of the same ResNets and of models that are not here."""
+def _measured_before(
+    path: Path, runs: list[dict], pairs: Mapping[str, dict]
+) -> tuple[list[dict], dict[str, dict]]:
+    """What an earlier result has of ResNets that are not asked now, and of models not here.
+
+    Args:
+        path: the result.
+        runs: of the ResNets that are asked now.
+        pairs: that were measured now.
+
+    Returns:
+        Its other runs and its other pairs, without those of a ResNet that answers otherwise now.
+    """
     if not path.is_file():
-        return {}
+        return [], {}
     stored = json.loads(path.read_text("utf-8"))
-    answers = [run["predicted"] for run in runs]
-    if [run["predicted"] for run in stored["runs"]] != answers:
-        return {}
-    return {name: pair for name, pair in stored["pairs"].items() if name not in pairs}
+    now = {run["id"]: run["predicted"] for run in runs}
+    changed = []
+    other_runs = []
+    for run in stored["runs"]:
+        if run["id"] not in now:
+            other_runs.append(run)
+        elif run["predicted"] != now[run["id"]]:
+            changed.append(run["id"])
+    others = {}
+    for name, pair in stored["pairs"].items():
+        if name not in pairs and not set(changed) & set(name.split(" and ")):
+            others[name] = pair
+    return other_runs, others
 
 
 def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:

@@ -85,7 +85,9 @@ def deployed(
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "deployed.json")
     measured: dict[str, Any] = {"models": [], "device": ""}
     if path.is_file():
-        measured = json.loads(path.read_text())
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["images"] == len(data.test) and stored["source"] == data.info.source:
+            measured = stored
     result: dict[str, Any] = {
         "dataset": data.info.name,
         "source": data.info.source,
@@ -96,7 +98,10 @@ def deployed(
     for row in compare_deployed(weights, data, measured["models"]):
         done.append(row)
         titles = [model["title"] for model in done]
-        later = [model for model in measured["models"] if model["title"] not in titles]
+        later = []  # rows of the same Base that are not reached yet
+        for model in measured["models"]:
+            if model["title"] not in titles and model.get("base") == done[0]["base"]:
+                later.append(model)
         write_json(path, result | {"models": done + later})  # a run that is killed loses nothing
         print(f"{row['title']}: done")
     rows = deployed_table(done)
@@ -105,7 +110,7 @@ def deployed(
 
 
 def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()) -> Iterator[dict]:
-    """What each model has in common with Base in float32.
+    """What each model has in common with Base as it is stored, computed in float32.
 
     Args:
         weights: folder with ``vit_base`` and others.

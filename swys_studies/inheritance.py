@@ -49,7 +49,8 @@ def inheritance(
     rows = summary(result["runs"])
     print(as_table(rows))
     often = [image for image in result["changed"] if image["share"] >= 0.5]
-    print(f"{len(often)} of {len(data.test)} images: half of the Tinys or more differ from Base")
+    count = f"{len(often)} of {len(data.test)} images"
+    print(f"{count}: half of the Tinys or more, taught ones among them, differ from Base")
     return rows
 
 

@@ -1,10 +1,13 @@
-"""A validation that means something: whole groups of look-alike images are held out.
+"""A validation that was tried: whole groups of look-alike images are held out.
 
 The official validation split of PneumoniaMNIST is a random cut of the training images, so most of
 its images have a near twin in training: a model that remembers does well on it. Here training and
 validation images are pooled, the images of each class are grouped by their looks, and whole groups
 are held out. Few groups are used, so that a held-out group is a kind of image that the model has
 not seen: with 150 groups, a held-out image had its like in the group beside it.
+
+It was meant to be harder than the official one and to order recipes better. In the shipped trials
+it did neither (``swys study trials --only none --test``).
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.neighbors import NearestNeighbors
 
 from swys_utils.config import SwysError
 from swys_utils.data import Dataset
@@ -125,19 +127,3 @@ def grouped_folds(data: Dataset, groups: int = GROUPS, folds: int = FOLDS) -> li
             " update it, or give more images"
         )
     return found
-
-
-def distance_to_training(train: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """How far the nearest training image is, for the figure that shows why validation flatters.
-
-    Args:
-        train: uint8 (N, H, W) or (N, H, W, 3).
-        images: the same of M images.
-
-    Returns:
-        Distance in ``embed``'s space of both together, float (M,).
-    """
-    positions = embed(np.concatenate([train, images]))
-    neighbours = NearestNeighbors(n_neighbors=1).fit(positions[: len(train)])
-    distances, _ = neighbours.kneighbors(positions[len(train) :])
-    return distances[:, 0]

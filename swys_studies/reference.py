@@ -198,7 +198,18 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     model = build(run.kind.model, data, run.recipe, start, patch_size=run.kind.patch_size)
     if run.kind.encoders:
         model.load_state_dict(_encoder(run, data, out), strict=False)
-    initial_weights = weights_digest(model)
+    metadata = {
+        "id": run.id,
+        "method": run.kind.method,
+        "teacher": run.teachers[0] if run.teachers else None,
+        "teachers": run.teachers,
+        # a run can be trained anew under its id, so weights say which one teaches
+        "taught_by": [_teacher(name, data, out).digest for name in run.teachers],
+        "seed": run.seed,
+        "model": timm_name(run.kind.model),
+        "recipe": asdict(run.recipe) | run.settings,
+        "initial_weights": weights_digest(model),
+    }
     steps = max(1, len(data.train) // run.recipe.batch_size)  # few images are one batch
     curve = CurveOnTest(out / f"{run.id}.curve.json", data, steps)
     state_path = out / f"{run.id}.state.pt"
@@ -212,20 +223,8 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         state_path=state_path,
         callback=curve,
     )
-    metadata = {
-        "id": run.id,
-        "method": run.kind.method,
-        "teacher": run.teachers[0] if run.teachers else None,
-        "teachers": run.teachers,
-        # a run can be trained anew under its id, so weights say which one taught
-        "taught_by": [_teacher(name, data, out).digest for name in run.teachers],
-        "seed": run.seed,
-        "model": timm_name(run.kind.model),
-        "recipe": asdict(run.recipe) | run.settings,
-        "initial_weights": initial_weights,
-        "history": curve.beside(result.history),
-    }
-    entry = finish(result, metadata, data, out)
+    history = curve.beside(result.history)
+    entry = finish(result, metadata | {"history": history}, data, out)
     state_path.unlink(missing_ok=True)
     curve.path.unlink(missing_ok=True)
     return entry

@@ -1,6 +1,6 @@
 """Recipes tried one change at a time: ``swys study trials``.
 
-Each trial trains Tiny without one fold of look-alikes, see ``lookalikes``, and is chosen by the AUC
+Each trial trains Tiny without one fold of look-alikes, see ``lookalikes``, and is ranked by the AUC
 on that fold. Scores on the test split are stored beside, and shown only when asked for: they tell
 in the end whether the choice was right, and choose nothing.
 """
@@ -201,7 +201,8 @@ def _train_once(
             facts = {"id": run_id, "trial": trial.name, "seed": seed, "fold": number}
             entry = facts | _trained(trial, seed, fold, data, state_path)
             with FileLock(RUNS / "trials.lock"):  # of the results, wherever the states are
-                write_json(path, {"trials": [*read_trials(path), entry]})
+                others = [other for other in read_trials(path) if other["id"] != run_id]
+                write_json(path, {"trials": [*others, entry]})
             state_path.unlink()
     except Timeout:
         print(f"{run_id} is trained by another process")

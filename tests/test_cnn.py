@@ -70,3 +70,22 @@ def test_the_scores_are_those_of_the_answers(found):
 def test_no_seed_is_refused():
     with pytest.raises(SwysError, match="at least 1 ResNet"):
         cnn.cnn(seeds=0)
+
+
+STORED = {
+    "runs": [{"id": "first", "predicted": "01"}, {"id": "second", "predicted": "11"}],
+    "pairs": {"vit and first": {}, "vit and second": {}, "first and second": {}},
+}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "kept"),
+    [("01", ["vit and second", "first and second"]), ("00", ["vit and second"])],
+)
+def test_what_was_measured_of_other_networks_is_kept(tmp_path, predicted, kept):
+    path = tmp_path / "cnn.json"
+    path.write_text(json.dumps(STORED))
+    asked = [{"id": "first", "predicted": predicted}]
+    runs, pairs = cnn._measured_before(path, asked, {"vit and first": {"new": True}})
+    assert runs == STORED["runs"][1:]
+    assert list(pairs) == kept

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 from swys_studies import lookalikes
 from swys_utils.config import SwysError
@@ -94,9 +95,12 @@ def test_the_random_part_is_of_the_official_validation_split(data, folds):
 
 def test_held_out_images_are_farther_from_training_than_random_ones(folds):
     fold = folds[0]
-    grouped = lookalikes.distance_to_training(fold.train.images, fold.grouped.images)
-    random = lookalikes.distance_to_training(fold.train.images, fold.random.images)
-    assert np.median(grouped) > 2 * np.median(random)
+    parts = [fold.train.images, fold.grouped.images, fold.random.images]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    train, grouped, random = np.split(lookalikes.embed(np.concatenate(parts)), ends)
+    nearest = NearestNeighbors(n_neighbors=1).fit(train)
+    farther = np.median(nearest.kneighbors(grouped)[0])
+    assert farther > 2 * np.median(nearest.kneighbors(random)[0])
 
 
 def test_folds_have_about_the_same_classes(folds):
