@@ -46,7 +46,7 @@ class Compare:
         maps: number of images whose heatmaps are compared.
         occlusions: number of images whose occlusion maps are compared.
         shown: largest number of images in the report.
-        seconds: that timing both models may take; 0 leaves it out.
+        seconds: for timing both models, about: at least five rounds are made; 0 leaves it out.
     """
 
     a: str

@@ -49,7 +49,7 @@ class Effort:
         maps: number of images whose heatmaps are compared, a fixed random sample; 0 is none.
         occlusions: the same of occlusion maps, which cost an answer for each patch.
         shown: largest number of images in the report.
-        seconds: that the timing of both models may take together; 0 leaves it out.
+        seconds: for the timing of both models, about; 0 leaves it out.
     """
 
     maps: int = 128
