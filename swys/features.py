@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from swys_utils.config import SwysError
+from swys_utils.data import resized
 from swys_utils.distillation import Distiller, Objective, Teacher
 from swys_utils.recipe import Batch, SupervisedObjective
 
@@ -44,8 +45,8 @@ class FeatureDistiller(Distiller):
         """The loss of ``student`` on ``batch``."""
         tokens = student.forward_features(batch.inputs)
         with torch.no_grad():
-            resized = self.teacher.resized(batch.inputs)
-            teacher_tokens = self.teacher.model.forward_features(resized)
+            inputs = resized(batch.inputs, self.teacher.size)
+            teacher_tokens = self.teacher.model.forward_features(inputs)
         similarity = F.cosine_similarity(self.projector(tokens), teacher_tokens, dim=-1)
         loss = self.labels.loss(student.forward_head(tokens), batch.targets)
         return loss + (1 - similarity.mean())

@@ -296,8 +296,9 @@ def three_questions(results: SeriesResults) -> Figure:
             if pairs:
                 _draw_beyond_chance(ax, place, beyond_chance(pairs), row.shade)
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
+    lowest = min((100 * min(row.answers) for row in rows if len(row.answers)), default=100)
     axes[0].set(
-        xlim=(85, 100),
+        xlim=(min(85, lowest - 2), 100.5),
         yticks=range(len(rows)),
         ylim=(max(len(rows), 1) - 0.5, -0.5),
     )

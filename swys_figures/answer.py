@@ -145,7 +145,7 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
 
 
 def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
-    """A dot for each run, and the interval of Base's mean over test images as a band."""
+    """A dot for each run, and as a band the interval of one run as right as Base's mean."""
     shown = [column.accuracy for column in columns]
     if columns[0].title == BASE:
         mean = columns[0].accuracy.mean()
@@ -153,7 +153,7 @@ def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
         ends = 100 * np.array([interval.low, interval.high])
         ax.axhspan(*ends, color=colour(BASE), alpha=0.1, lw=0)
         shown.append(ends)
-        _note(ax, f"shaded: 95 %\ninterval of Base's\nmean, {images}\nimages")
+        _note(ax, f"shaded: 95 %\ninterval of one run\nas right as Base's\nmean, {images} images")
     every = np.concatenate(shown)
     ax.set_ylim(every.min() - 1, every.max() + 1)
     for place, column in enumerate(columns):

@@ -139,7 +139,8 @@ class Offer:
 
     def brochure(self) -> Figure:
         """Heatmaps of three sick children as firms print them: smooth, each on its own scale."""
-        sick = np.flatnonzero(has_class(self.films.split, RING.target))
+        has_ring = self.films.mask.any(axis=(1, 2))
+        sick = np.flatnonzero(has_class(self.films.split, RING.target) & has_ring)
         images = self.films.split.images[sick[:FILMS]]
         maps = self._maps(images)
         peaks = [of_model.max(axis=(1, 2)) for of_model in maps.values()]

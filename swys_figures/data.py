@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class GuessingGame(widgets.VBox):
         self.buttons = []
         columns = []
         for number, image in enumerate(self.images, start=1):
-            layout = {"width": f"{SHOWN_SIDE}px"}
+            layout = {"width": "auto", "min_width": f"{SHOWN_SIDE}px"}
             button = widgets.ToggleButton(description=f"{number}: {self.name}?", layout=layout)
             picture = widgets.Image(value=as_png(image), width=SHOWN_SIDE, height=SHOWN_SIDE)
             self.buttons.append(button)
@@ -97,7 +98,7 @@ def _four_of_each(split: Split, truth: np.ndarray, seed: int) -> np.ndarray:
 
 
 def as_png(image: np.ndarray) -> bytes:
-    """One image, enlarged without blur."""
+    """One image at the side ``SHOWN_SIDE``, each pixel as a square."""
     enlarged = Image.fromarray(image).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.NEAREST)
     file = io.BytesIO()
     enlarged.save(file, format="PNG")
@@ -105,8 +106,9 @@ def as_png(image: np.ndarray) -> bytes:
 
 
 def short_name(data: Dataset, number: int) -> str:
-    """A class as it fits on a button: the name's first words."""
-    name = data.info.class_names[number].split("(")[0].strip()[:20]
+    """A class as it fits on a button: the name's first words, whole ones where that is possible."""
+    name = data.info.class_names[number].split("(")[0].strip()
+    name = textwrap.shorten(name, 20, placeholder="") or name[:20]
     return f"class {name}" if name.isdigit() else name
 
 
@@ -390,11 +392,4 @@ def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None
 
 def _draw_line(ax: Axes, accuracy: float, top: float, text: str, side: str) -> None:
     ax.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.2)
-    ax.text(
-        100 * accuracy,
-        top,
-        text,
-        ha=side,
-        va="bottom",
-        color=GREY,
-    )
+    ax.text(100 * accuracy, top, text, ha=side, va="bottom", color=GREY)

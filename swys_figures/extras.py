@@ -263,7 +263,7 @@ def sharp_and_coarse(images: np.ndarray, maps: np.ndarray) -> Figure:
     pictures = overlay(images, maps, alpha=0.8)
     for above, below, picture, heat in zip(*axes, pictures, maps):
         above.imshow(picture)
-        below.imshow(heat, cmap="inferno")
+        below.imshow(heat, cmap="inferno", vmin=0, vmax=max(heat.max(), 1e-30))
     axes[0, 0].set_ylabel("over the image")
     axes[1, 0].set_ylabel(f"the map, {maps.shape[1]} x {maps.shape[2]}")
     return figure

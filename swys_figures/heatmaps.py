@@ -50,25 +50,15 @@ def knowing_models(trained: Mapping[str, SavedModel]) -> dict[str, VisionTransfo
     return kept or {name: saved.model for name, saved in trained.items()}
 
 
-def same_answers(answers: Mapping[str, np.ndarray], signed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Positions of the images to which all models give the same answer, strong maps first.
-
-    Where they never do, all images are taken.
+def same_answers(answers: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Positions of the images to which all models give the same answer; all where they never do.
 
     Args:
         answers: model -> classes, int (N,).
-        signed: model -> maps before the ReLU, float (N, gh, gw). A map's strength is its peak as a
-            share of the model's highest one; an image has the strength of its weakest map.
     """
     table = np.stack(list(answers.values()))
     is_same = (table == table[0]).all(axis=0)
-    agreed = np.flatnonzero(is_same | ~is_same.any())
-    strengths = []
-    for maps in signed.values():
-        peaks = maps.max(axis=(1, 2))
-        strengths.append(peaks / max(peaks.max(), 1e-30))
-    weakest = np.min(strengths, axis=0)[agreed]
-    return agreed[np.argsort(-weakest, kind="stable")]
+    return np.flatnonzero(is_same | ~is_same.any())
 
 
 def typical_images(
@@ -76,7 +66,7 @@ def typical_images(
 ) -> np.ndarray:
     """Images with the same answer and no weak map, at evenly spaced ranks of the maps' agreement.
 
-    With three images these are nearly the lower quartile, the median and the upper quartile.
+    With three images: the middle of each third, at 17, 50 and 83 %.
 
     Args:
         answers: model -> classes, int (N,).
@@ -88,7 +78,7 @@ def typical_images(
     Returns:
         Positions, int (count,), the least alike first.
     """
-    agreed = np.sort(same_answers(answers, signed))
+    agreed = same_answers(answers)
     peaks = []
     for maps in signed.values():
         highest = max(maps.max(), 1e-30)

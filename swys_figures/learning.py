@@ -82,6 +82,9 @@ class LiveLosses(LiveCurve):
             images: number of images shown so far.
             loss: of this step.
         """
+        if self.history and seconds < self.history[-1]["seconds"]:  # the cell runs again
+            self._losses = []
+            self._steps = 0
         if loss is not None:
             self._losses.append(loss.detach())
             self._steps += 1

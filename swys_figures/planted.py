@@ -237,9 +237,9 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
             draw_patches(ax, heat[index], images.shape[1:], top=heat.max())
             frame_mark(ax, mask[index])
             highest = heat[index].max()
-            text = "hit" if hits[index] else "empty" if highest <= 0 else "miss"
+            text = "empty"
             if highest > 0:
-                text += f", {highest:.2g}"
+                text = f"{'hit' if hits[index] else 'miss'}, {highest:.2g}"
             ax.set_title(text, fontsize=10, weight="bold" if hits[index] else "normal")
     return figure
 

@@ -243,7 +243,9 @@ def _tenth_below(groups: Sequence[np.ndarray]) -> float:
 
 
 def probability_histograms(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], name: str
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    name: str,
+    groups: tuple[str, str] = GROUPS,
 ) -> Figure:
     """The probabilities that a model gives to the sick (upwards) and to the healthy (downwards).
 
@@ -252,6 +254,7 @@ def probability_histograms(
     Args:
         panels: title -> (probability of being sick (N,), whether that is true, bool (N,)).
         name: of the sickness.
+        groups: what images with it are called, and what all others.
     """
     figure, axes = plt.subplots(
         1,
@@ -269,7 +272,7 @@ def probability_histograms(
         for members, sign, shade in ((sick, 1, SICK), (~sick, -1, HEALTHY)):
             weights = np.full(members.sum(), sign * share)
             ax.hist(evidence[members], bins, weights=weights, color=shade)
-        expected = f"expects {100 * probability.mean():.0f} of 100 sick"
+        expected = f"expects {100 * probability.mean():.0f} of 100 {groups[0]}"
         ax.set_title(f"{title}\n{expected}, {100 * sick.mean():.0f} are", fontsize=10, loc="left")
         ax.axvline(0, color=GREY, linewidth=1)
         ax.axhline(0, color=GREY, linewidth=1)
@@ -279,7 +282,7 @@ def probability_histograms(
     axes[0, 0].set_ylabel("of 100 images")
     axes[0, 0].yaxis.set_major_formatter(lambda height, place: f"{abs(height):.0f}")
     first = axes[0, 0]
-    for x, y, text, shade in ((0.04, 0.92, "sick", SICK), (0.7, 0.04, "healthy", HEALTHY)):
+    for x, y, text, shade in ((0.04, 0.92, groups[0], SICK), (0.7, 0.04, groups[1], HEALTHY)):
         first.text(
             x,
             y,

@@ -64,41 +64,42 @@ OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
 class StudentCurves:
-    """AUC of several students, one after the other, over their time of training; one live figure.
+    """AUC of several students, one after the other, over their steps of training; one live figure.
 
     Args:
         split: the images that are scored.
         task: MedMNIST's name of the task.
-        seconds: how long each student is trained.
+        steps: how many each student takes.
         line: name and AUC of a dashed line.
 
     Attributes:
-        history: student -> rows with "seconds" and "auc".
+        history: student -> rows with "steps" and "auc".
     """
 
-    def __init__(self, split: Split, task: str, seconds: float, line: tuple[str, float]):
+    def __init__(self, split: Split, task: str, steps: int, line: tuple[str, float]):
         self.split = split
         self.task = task
-        self.seconds = seconds
+        self.steps = steps
         self.line = line
         self.history: dict[str, list[dict[str, float]]] = {}
         self._picture = LivePicture()
 
-    def watch(self, name: str) -> Callable[[nn.Module, float], None]:
-        """A callback for the training of one student, called with the model and the seconds.
+    def watch(self, name: str) -> Callable[[nn.Module, int], None]:
+        """A callback for the training of one student, called with the model and its steps so far.
 
         Args:
             name: of the student, which also chooses the colour of its line.
         """
-        rows = self.history.setdefault(name, [])
+        rows: list[dict[str, float]] = []
+        self.history[name] = rows  # a student that is trained again begins anew
 
-        def look(model: nn.Module, seconds: float) -> None:
-            is_due = not rows or seconds >= rows[-1]["seconds"] + self.seconds / LOOKS
-            if is_due or seconds >= self.seconds:
+        def look(model: nn.Module, steps: int) -> None:
+            is_due = not rows or steps >= rows[-1]["steps"] + self.steps / LOOKS
+            if is_due or steps >= self.steps:
                 logits = predict(model, self.split.images, bf16=True)
                 auc = point_scores(logits, self.split.labels, self.task)["auc"]
-                rows.append({"seconds": seconds, "auc": auc})
-                self._picture.show(self.figure, "AUC of students over seconds")
+                rows.append({"steps": steps, "auc": auc})
+                self._picture.show(self.figure, "AUC of students over steps")
 
         return look
 
@@ -108,7 +109,7 @@ class StudentCurves:
         ax = figure.subplots()
         text, height = self.line
         ax.plot(
-            [0, self.seconds],
+            [0, self.steps],
             [height, height],
             "--",
             color="black",
@@ -119,15 +120,15 @@ class StudentCurves:
             end = rows[-1]["auc"]
             ends[f"{name}: {end:.2f}"] = (end, colour(name))
             ax.plot(
-                [row["seconds"] for row in rows],
+                [row["steps"] for row in rows],
                 [row["auc"] for row in rows],
                 ".-",
                 color=colour(name),
                 lw=2,
             )
-        name_ends(ax, self.seconds, ends, gap=0.045)
-        ax.set(xlabel="training time of the student (s)", ylabel="AUC on test images")
-        ax.set_xlim(0, self.seconds)
+        name_ends(ax, self.steps, ends, gap=0.045)
+        ax.set(xlabel="steps of the student, one batch each", ylabel="AUC on test images")
+        ax.set_xlim(0, self.steps)
         return figure
 
 

@@ -1,4 +1,4 @@
-"""What notebook 2 draws of a Vision Transformer: its parts, its attention, its losses."""
+"""What notebooks 2 and 4 draw of a Vision Transformer: its parts and its attention."""
 
 from __future__ import annotations
 

@@ -213,8 +213,8 @@ def resized(planes: torch.Tensor, img_size: int) -> torch.Tensor:
     height, width = planes.shape[2:]
     if height == width == img_size:
         return planes
-    shrinks = max(height, width) > img_size
-    return F.interpolate(planes, size=(img_size, img_size), mode="bilinear", antialias=shrinks)
+    size = (img_size, img_size)
+    return F.interpolate(planes, size, mode="bilinear", antialias=max(height, width) > img_size)
 
 
 def to_planes(

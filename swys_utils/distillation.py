@@ -61,6 +61,7 @@ class Teacher(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.num_classes = model.num_classes
         self.grid = tuple(model.patch_embed.grid_size)
+        self.size = model.patch_embed.img_size[0]
 
     @property
     def digest(self) -> str:
@@ -74,7 +75,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch, detached."""
-        return self.model(self.resized(batch.inputs))
+        return self.model(resized(batch.inputs, self.size))
 
     def explain(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and signed Grad-CAM maps (B, gh, gw) of the predicted classes."""
@@ -83,12 +84,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def logits_and_maps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """As ``explain``, of model input (B, 3, H, W) without targets; float32, detached."""
-        logits, values, _ = logits_and_map(self.model, self.resized(inputs))
+        logits, values, _ = logits_and_map(self.model, resized(inputs, self.size))
         return logits, values.unflatten(1, self.grid)
-
-    def resized(self, inputs: Tensor) -> Tensor:
-        """Inputs at the size that the teacher reads: it may see a student's view enlarged."""
-        return resized(inputs, self.model.patch_embed.img_size[0])
 
 
 class Distiller(nn.Module):

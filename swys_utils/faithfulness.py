@@ -184,8 +184,7 @@ def make_mosaics(
     tiles = tiles.reshape(count, 2, 2, 3, half, half)  # mosaic, row, column, channel, y, x
     tiles = tiles.permute(0, 3, 1, 4, 2, 5)  # mosaic, channel, row, y, column, x
     mosaics = tiles.reshape(count, 3, 2 * half, 2 * half)
-    mosaics = mosaics[:, :, :side, :side]  # of an odd side
-    return mosaics, targets, cells
+    return mosaics[:, :, :side, :side], targets, cells
 
 
 def mosaic_pointing(

@@ -171,8 +171,6 @@ def one_input(model: Scorer, image: np.ndarray | Tensor) -> Tensor:
     if isinstance(model, VisionTransformer):
         _, inputs = next(input_batches(model, image, 1))
         return inputs
-    if isinstance(image, np.ndarray):
-        image = np.array(image)  # a copy, as in input_batches
     inputs = torch.as_tensor(image)
     if not inputs.is_floating_point():
         inputs = to_planes(inputs).expand(-1, 3, -1, -1)

@@ -79,7 +79,7 @@ class LivePicture:
 
     def __init__(self):
         self._display = DisplayHandle()
-        self._is_shown = False
+        self._cell = None
 
     def show(self, draw: Callable[[], Figure], alt: str = "") -> None:
         """Put a figure in place of the last one.
@@ -88,14 +88,16 @@ class LivePicture:
             draw: makes a figure that pyplot does not know, so that it is not shown a second time.
             alt: what it shows, for who cannot see it; "" is its title.
         """
-        if get_ipython() is None:
+        shell = get_ipython()
+        if shell is None:
             return
         figure = draw()
         png = print_figure(figure, bbox_inches=None, dpi=130, base64=True)
         metadata = {"image/png": {"alt": alt or figure.get_suptitle(), "width": 760}}
-        show = self._display.update if self._is_shown else self._display.display
+        cell = shell.execution_count  # another one when the cell runs again
+        show = self._display.update if self._cell == cell else self._display.display
         show({"image/png": png}, metadata=metadata, raw=True)
-        self._is_shown = True
+        self._cell = cell
 
 
 class LiveCurve:
@@ -179,7 +181,8 @@ class LiveCurve:
 
     def _is_due(self, seconds: float) -> bool:
         """Whether the first look, the next one or the one at the end of training is due."""
-        if not self.history:
+        if not self.history or seconds < self.history[-1]["seconds"]:
+            self.history = []  # the cell runs again
             return True
         last = self.history[-1]["seconds"]
         interval = self.seconds / self.looks if self.seconds else 60

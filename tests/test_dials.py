@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from swys_figures.benchmark import rounded_to
+from swys_figures.bits import BitsDial
 from swys_figures.dials import (
-    BitsDial,
     PatchCover,
     QueryDial,
     TemperatureDial,
