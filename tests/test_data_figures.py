@@ -1,5 +1,7 @@
 """What notebook 1 shows of a data set."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -169,3 +171,9 @@ def test_what_a_score_was_chosen_on_stands_beside_the_axes(data):
     assert places["unclear"] == data_figures.NOTES
     assert places["chosen on"] == data_figures.NOTES
     assert data_figures.NOTES > 100
+
+
+def test_a_long_name_is_cut_between_its_words(data):
+    names = ("normal", "diabetic macular edema of the eye")
+    data = replace(data, info=replace(data.info, class_names=names))
+    assert data_figures.short_name(data, 1) == "diabetic macular"

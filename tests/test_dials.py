@@ -1,5 +1,7 @@
 """Widgets to play with."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -170,3 +172,17 @@ def test_patches_cover_a_picture_that_they_do_not_divide(cover):
     picture = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
     patches = range(cover.grid[0] * cover.grid[1])
     assert len(np.unique(cover.without(picture, patches))) == 1
+
+
+def test_models_with_other_patches_are_covered_by_one_grid(data):
+    torch.manual_seed(0)
+    coarse = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
+    fine = create_model("vit_tiny", num_classes=2).eval()
+    cover = PatchCover({"coarse": coarse, "fine": fine}, data, {"one": data.test.images[0]})
+    titles = [ax.get_title() for ax in cover.figure().axes]
+    places = [title for title in titles if "covered" in title]
+    assert places
+    for place in places:
+        row, column = (int(number) for number in re.findall(r"\d+", place))
+        assert row <= 4
+        assert column <= 4

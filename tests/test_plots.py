@@ -5,6 +5,7 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from small import vit
 
 import swys.train  # noqa: F401 (adds a way to teach)
@@ -117,6 +118,32 @@ def test_a_live_curve_scores_at_each_twelfth_of_a_known_time():
 def test_a_live_curve_scores_at_the_end_even_right_after_another_look():
     curve = plots.LiveCurve(SPLIT, "binary-class", seconds=24)
     assert looks(curve, [0, 23.5, 24, 25]) == [0, 23.5, 24]
+
+
+@pytest.mark.usefixtures("scored_models")
+def test_a_cell_that_runs_again_begins_a_new_curve():
+    curve = plots.LiveCurve(SPLIT, "binary-class", seconds=24)
+    looks(curve, [0, 12, 24])
+    assert looks(curve, [0, 2]) == [0, 2]
+
+
+class Cells:
+    """A shell that counts its cells, in place of IPython's."""
+
+    execution_count = 1
+
+
+def test_a_picture_is_drawn_anew_in_another_cell(monkeypatch):
+    shell = Cells()
+    monkeypatch.setattr(plots, "get_ipython", lambda: shell)
+    picture = plots.LivePicture()
+    done = []
+    monkeypatch.setattr(picture._display, "display", lambda *_, **__: done.append("display"))
+    monkeypatch.setattr(picture._display, "update", lambda *_, **__: done.append("update"))
+    for cell in (1, 1, 2):
+        shell.execution_count = cell
+        picture.show(lambda: Figure(figsize=(1, 1)))
+    assert done == ["display", "update", "display"]
 
 
 def test_a_live_curve_does_not_score_in_between(scored_models):
