@@ -162,7 +162,8 @@ def found(maps: np.ndarray, mask: np.ndarray) -> Found:
     touched = F.adaptive_max_pool2d(pixels, maps.shape[1:]).flatten(1).numpy() > 0
     values = np.maximum(maps, 0).reshape(len(maps), -1)
     hottest = values == values.max(axis=1, keepdims=True)
-    hits = (touched | ~hottest).all(axis=1) & (values.max(axis=1) > 0)
+    none_beside_it = (touched | ~hottest).all(axis=1)
+    hits = none_beside_it & (values.max(axis=1) > 0)
     total = values.sum(axis=1)
     total[total == 0] = np.nan
     heat = (values * touched).sum(axis=1) / total
