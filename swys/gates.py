@@ -92,8 +92,7 @@ def _advice(row: Row) -> str:
     if wanted > HOPELESS * row.images:
         return f"the figure lies near the bound: it would take over {HOPELESS} times as many images"
     option = f", see --{OF_A_SAMPLE[row.id]}" if row.id in OF_A_SAMPLE else ""
-    step = 10 ** max(len(str(int(wanted))) - 2, 0)  # two digits, rounded up
-    wanted = math.ceil(wanted / step) * step
+    wanted = 10 * math.ceil(wanted / 10)  # fewer would not do
     return f"{text} (about {wanted:,} would do if the figure stays{option})"
 
 
