@@ -46,21 +46,34 @@ from .kinds import (
     taught_pairs,
 )
 from .reference import TEST_SAMPLE, one_label_data
-from .runs import RUNS, finished_runs, read_study, run_path, with_device, with_todays_names
+from .runs import (
+    RUNS,
+    finished_runs,
+    read_study,
+    results_name,
+    run_path,
+    with_device,
+    with_todays_names,
+)
 
 # the group of further runs of the teacher's kind; any other run's group is the title of its kind
 ANOTHER = "another teacher"
 
 
 def measure(
-    dataset: str = DEFAULT_DATASET, folder: str = "", save_path: str | None = None
+    dataset: str = DEFAULT_DATASET,
+    folder: str = "",
+    save_path: str | None = None,
+    patch: int = BASE.patch_size,
 ) -> list[dict]:
     """Compare the maps of all finished runs in a folder with their teacher's; what is done is kept.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; the runs have to be of it.
-        folder: finished runs of ``swys study reference``; default: ``runs/<dataset>``.
-        save_path: the result, a JSON file; default: ``checkpoints/<dataset>/agreement.json``.
+        folder: finished runs of ``swys study reference``; default: its own, ``runs/<results>``.
+        save_path: the result, a JSON file; default: ``checkpoints/<results>/agreement.json``.
+        patch: side of the patches of the runs' models, px; <results> is the data set, and
+            <dataset>-p<patch> with others than Base's.
 
     Returns:
         The printed table, see ``summary``.
@@ -70,8 +83,9 @@ def measure(
     """
     data = one_label_data(dataset)
     data = replace(data, test=data.test.sample(TEST_SAMPLE))
-    path = Path(save_path or CHECKPOINTS / data.info.results_name / "agreement.json")
-    study = agreement_over_runs(folder or RUNS / dataset, data, path)
+    results = results_name(dataset, patch)
+    path = Path(save_path or CHECKPOINTS / results / "agreement.json")
+    study = agreement_over_runs(folder or RUNS / results, data, path, results)
     rows = summary(study)
     print(as_table(rows))
     return rows
@@ -106,7 +120,9 @@ class Measured:
             self.measured_now()
 
 
-def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
+def agreement_over_runs(
+    folder: str | Path, data: Dataset, path: Path, results: str | None = None
+) -> dict:
     """Agreement of every run's signed heatmaps with those of its teacher.
 
     The class that is explained is the one that the teacher predicts.
@@ -116,6 +132,7 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
             they have to be one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
         path: the result, written as it grows; what it says of the same runs is kept.
+        results: ``runs.results_name`` of their set; None for that of the data set.
 
     Returns:
         ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
@@ -125,8 +142,9 @@ def agreement_over_runs(folder: str | Path, data: Dataset, path: Path) -> dict:
     Raises:
         SwysError: no finished run with its teacher, or runs of another data set.
     """
-    entries = finished_runs(data.info.name, Path(folder))
-    paths = _weights(entries, data.info.name, Path(folder))
+    results = results or data.info.name
+    entries = finished_runs(results, Path(folder))
+    paths = _weights(entries, results, Path(folder))
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
     teacher = _load_teacher(paths[teacher_row["id"]], Path(folder), data)
     images = data.test.images
@@ -167,9 +185,9 @@ def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
     return teacher
 
 
-def _weights(entries: Mapping[str, dict], dataset: str, folder: Path) -> dict[str, Path]:
+def _weights(entries: Mapping[str, dict], results: str, folder: Path) -> dict[str, Path]:
     """Id of a run -> where its weights are; runs without weights are left out."""
-    found = {run_id: run_path(run_id, dataset, folder) for run_id in entries}
+    found = {run_id: run_path(run_id, results, folder) for run_id in entries}
     return {run_id: path for run_id, path in found.items() if path is not None}
 
 

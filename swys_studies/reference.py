@@ -29,11 +29,12 @@ from swys_utils.recipe import SupervisedObjective
 from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
+from .kinds import BASE
 from .pretraining import masked_recipe, pretrained
 from .resnet import MODEL as RESNET
 from .resnet import ResnetTeacher, trained_resnet
 from .run_specs import RunSpec, reference_runs
-from .runs import RUNS, finished_runs, recalls, run_path, write_runs
+from .runs import RUNS, finished_runs, recalls, results_name, run_path, write_runs
 from .teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
@@ -95,23 +96,26 @@ def reference(
     only: str = "",
     folder: str = "",
     list: bool = False,  # noqa: A002 (the option's name)
+    patch: int = BASE.patch_size,
 ) -> None:
     """Train the reference set; what is done is skipped, and an unfinished run goes on.
 
     Args:
         dataset: pneumoniamnist or bloodmnist.
         only: part of the ids of the runs to train.
-        folder: where runs are kept; default: runs/<dataset>.
+        folder: where runs are kept; default: runs/<dataset>, or runs/<dataset>-p<patch>.
         list: only print the runs with their state and estimated cost.
+        patch: side of the models' patches, px; with others than Base's it is a smaller set.
 
     Raises:
         SwysError: no such run, no real images, or several labels an image.
     """
-    runs = reference_runs(dataset)
+    runs = reference_runs(dataset, patch)
+    results = results_name(dataset, patch)
     wanted = [run for run in runs if only in run.id]
     if not wanted:
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
-    out = Path(folder or RUNS / dataset)
+    out = Path(folder or RUNS / results)
     data = one_label_data(dataset)
     if list:
         _print_states(wanted, data, out)
@@ -119,15 +123,15 @@ def reference(
     for run in wanted:
         for other in wanted:
             # a process that trains a teacher is waited for; if it died, this one goes on
-            if other.id in run.teachers and other.id not in finished_runs(dataset, out):
+            if other.id in run.teachers and other.id not in finished_runs(results, out):
                 _train_if_missing(other, data, out, timeout=-1)
         _train_if_missing(run, data, out, timeout=0)
-    write_runs(dataset, out)  # also of a run after which the process was killed
+    write_runs(results, out)  # also of a run after which the process was killed
 
 
 def _print_states(runs: Sequence[RunSpec], data: Dataset, out: Path) -> None:
     """Print a line for each run: done, in training by another process, or its estimated cost."""
-    finished = finished_runs(data.info.name, out)
+    finished = finished_runs(runs[0].results, out)
     for run in runs:
         state = "done" if run.id in finished else _about(run, data)
         if _is_locked(out / f"{run.id}.lock"):
@@ -168,13 +172,13 @@ def _train_if_missing(run: RunSpec, data: Dataset, out: Path, timeout: float) ->
     print(_heading(run), end="", flush=True)
     try:
         with FileLock(out / f"{run.id}.lock", timeout=timeout):
-            if run.id in finished_runs(data.info.name, out):
+            if run.id in finished_runs(run.results, out):
                 print("done", flush=True)
                 return
             print(_about(run, data), flush=True)
             entry = train(run, data, out)
             print(f"    test {entry['last']}  {entry['seconds']:.0f} s", flush=True)
-            write_runs(data.info.name, out)
+            write_runs(run.results, out)
     except Timeout:
         print("in training by another process")
 
@@ -204,7 +208,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         "teacher": run.teachers[0] if run.teachers else None,
         "teachers": run.teachers,
         # a run can be trained anew under its id, so weights say which one teaches
-        "taught_by": [_teacher(name, data, out).digest for name in run.teachers],
+        "taught_by": [_teacher(name, run, data, out).digest for name in run.teachers],
         "seed": run.seed,
         "model": timm_name(run.kind.model),
         "recipe": asdict(run.recipe) | run.settings,
@@ -264,7 +268,7 @@ def _objective_for(run: RunSpec, data: Dataset, model: nn.Module, out: Path) -> 
     if run.teachers and run.recipe.views:
         teacher = mean_teacher([_cached(name, run, data, out) for name in run.teachers])
     elif run.teachers:
-        teacher = AskedTeachers([_teacher(name, data, out) for name in run.teachers])
+        teacher = AskedTeachers([_teacher(name, run, data, out) for name in run.teachers])
     labels = SupervisedObjective(data.info.multi_label)
     make = OBJECTIVES[run.kind.objective].make
     return make(teacher, labels, model, **run.settings)
@@ -272,17 +276,17 @@ def _objective_for(run: RunSpec, data: Dataset, model: nn.Module, out: Path) -> 
 
 def _cached(name: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
     """A teacher, with its answers to every view that the student will see."""
-    teacher = _teacher(name, data, out)
+    teacher = _teacher(name, run, data, out)
     with FileLock(out / "views.lock"):
         return cached_teacher(teacher, data, run.recipe, out / "views", config.default_device())
 
 
-def _teacher(name: str, data: Dataset, out: Path) -> Teacher | ResnetTeacher:
-    """A finished run, or a shipped model, that teaches; a ResNet is trained if it is missing."""
+def _teacher(name: str, run: RunSpec, data: Dataset, out: Path) -> Teacher | ResnetTeacher:
+    """One that teaches a run: a finished run, or a shipped model; a missing ResNet is trained."""
     if name.startswith(RESNET):
         return ResnetTeacher(trained_resnet(name, data, out))
     with FileLock(out / f"{name}.lock"):  # a process that trains the teacher is waited for
-        path = run_path(name, data.info.name, out)
+        path = run_path(name, run.results, out)
     if path is None:
         way_out = f"train '--only {name}' first" if "/" in name else "it should be shipped"
         raise SwysError(f"the teacher {name} is not there; {way_out}")

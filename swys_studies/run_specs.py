@@ -9,7 +9,8 @@ from typing import Any
 from swys_utils.distillation import OBJECTIVES
 from swys_utils.recipe import Recipe, reference_recipe
 
-from .kinds import Kind, all_kinds
+from .kinds import BASE, Kind, all_kinds, studied_kinds
+from .runs import results_name
 
 # settings of the objectives; one that is not named here has its default
 SETTINGS = {"alpha": 0.7, "temperature": 2.0, "gamma": 1.0}
@@ -27,11 +28,13 @@ class RunSpec:
         kind: what is trained, and how it is taught.
         seed: of the initial weights, the order of the images, and which labels are hidden.
         recipe: its recipe.
+        results: ``runs.results_name`` of its set.
     """
 
     kind: Kind
     seed: int
     recipe: Recipe
+    results: str = "pneumoniamnist"
 
     @property
     def id(self) -> str:
@@ -62,24 +65,30 @@ class RunSpec:
         """
         # an epoch with all tokens takes twice as long as one with half of them
         full_epochs = self.recipe.full_tokens if self.recipe.patch_drop else 1
-        seconds_per_epoch = images / IMAGES_PER_S[self.kind.model]
+        tokens = (BASE.patch_size / self.kind.patch_size) ** 2  # as a share of Base's
+        seconds_per_epoch = images * tokens / IMAGES_PER_S[self.kind.model]
         return self.recipe.epochs * (1 + full_epochs) * seconds_per_epoch
 
 
-def reference_runs(dataset: str = "pneumoniamnist") -> list[RunSpec]:
+def reference_runs(dataset: str = "pneumoniamnist", patch: int = BASE.patch_size) -> list[RunSpec]:
     """The set in the order of training: one seed of each kind first, then more seeds.
 
     Args:
         dataset: name of the data set.
+        patch: side of all models' patches, px. With others than Base's it is a smaller set of its
+            own: Base, and Tiny in each way that is studied.
     """
-    kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset)]
+    if patch == BASE.patch_size:
+        kinds = [kind for kind in all_kinds() if kind.seeds_on(dataset)]
+    else:
+        kinds = [replace(kind, patch_size=patch) for kind in (BASE, *studied_kinds())]
     end = max(kind.seeds_on(dataset).stop for kind in kinds)
     all_labels = [kind for kind in kinds if kind.label_share == 1]
     few_labels = [kind for kind in kinds if kind.label_share < 1]
     runs = _seed_by_seed(all_labels, [0], dataset)
     runs += _seed_by_seed(few_labels, range(end), dataset)  # short runs
     runs += _seed_by_seed(all_labels, range(1, end), dataset)
-    return runs
+    return [replace(run, results=results_name(dataset, patch)) for run in runs]
 
 
 def _seed_by_seed(kinds: Sequence[Kind], seeds: Iterable[int], dataset: str) -> list[RunSpec]:

@@ -146,11 +146,21 @@ def _with_todays_ids(entry: dict) -> dict:
     }
 
 
-def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
-    """Entries of the shipped runs of a data set and of those in a folder.
+def results_name(dataset: str, patch: int = SERIES["vit_base"].patch_size) -> str:
+    """Name of the folder in checkpoints/ that has the results of a reference set.
 
     Args:
-        dataset: name of the data set; its shipped runs are in checkpoints/<dataset>/runs.json.
+        dataset: name of the data set.
+        patch: side of the models' patches, px; a set with other patches than Base's is another set.
+    """
+    return dataset if patch == SERIES["vit_base"].patch_size else f"{dataset}-p{patch}"
+
+
+def finished_runs(results: str, folder: Path) -> dict[str, dict]:
+    """Entries of the shipped runs of a reference set and of those in a folder.
+
+    Args:
+        results: ``results_name`` of the set, whose shipped runs are in checkpoints/<results>.
         folder: folder of runs; where a run is in both places, the entry of this folder counts.
 
     Returns:
@@ -159,39 +169,40 @@ def finished_runs(dataset: str, folder: Path) -> dict[str, dict]:
     Raises:
         SwysError: a file is damaged.
     """
-    shipped = CHECKPOINTS / dataset / "runs.json"
+    shipped = CHECKPOINTS / results / "runs.json"
     entries = read_runs(shipped) if shipped.is_file() else []
     own = read_runs(folder)
+    dataset = results.split("-")[0]  # no name of MedMNIST has a hyphen
     entries += [entry for entry in own if entry.get("dataset", dataset) == dataset]
     return {entry["id"]: entry for entry in entries}
 
 
-def write_runs(dataset: str, folder: Path) -> None:
-    """Add the finished runs of a folder to those in checkpoints/<dataset>/runs.json.
+def write_runs(results: str, folder: Path) -> None:
+    """Add the finished runs of a folder to those in checkpoints/<results>/runs.json.
 
     A file that has them all is not written again, so a shipped file keeps its older ids.
 
     Args:
-        dataset: name of the data set.
+        results: ``results_name`` of the reference set.
         folder: folder of runs.
     """
-    path = CHECKPOINTS / dataset / "runs.json"
+    path = CHECKPOINTS / results / "runs.json"
     RUNS.mkdir(parents=True, exist_ok=True)
     # several processes may finish a run at once, also with other folders of runs
-    with FileLock(RUNS / f"{dataset}.runs.lock"):
-        entries = list(finished_runs(dataset, folder).values())
+    with FileLock(RUNS / f"{results}.runs.lock"):
+        entries = list(finished_runs(results, folder).values())
         text = json.dumps(entries)
         rounded = json.loads(text, parse_float=lambda number: round(float(number), 5))
         if not path.is_file() or read_runs(path) != rounded:
-            write_json(path, {"dataset": dataset, "runs": rounded})
+            write_json(path, {"dataset": results, "runs": rounded})
 
 
-def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
+def run_path(run_id: str, results: str, out: Path) -> Path | None:
     """The checkpoint of a run: the one that was trained in a folder, else the shipped one.
 
     Args:
         run_id: today's id of the run, or the name of a shipped model.
-        dataset: name of the data set; its shipped checkpoints are in checkpoints/<dataset>.
+        results: ``results_name`` of its set, whose shipped models are in checkpoints/<results>.
         out: folder of runs.
 
     Returns:
@@ -208,7 +219,7 @@ def run_path(run_id: str, dataset: str, out: Path) -> Path | None:
         name = card_path.relative_to(out).with_suffix("").as_posix()
         if todays_id(name) == run_id:
             return card_path.with_suffix(".safetensors")
-    for card_path in sorted((CHECKPOINTS / dataset).glob("*/card.json")):
+    for card_path in sorted((CHECKPOINTS / results).glob("*/card.json")):
         shipped_id = str(read_card(card_path).get("id"))
         if run_id in (todays_id(shipped_id), card_path.parent.name):
             return card_path.parent

@@ -209,6 +209,8 @@ def test_patches_of_7_px_make_16_tokens():
 def test_the_cost_of_a_run_is_estimated():
     run = spec("vit_tiny/labels/seed0")  # 30 epochs, the last fifth of them with all tokens
     assert run.cost(330) == pytest.approx(30 * 1.2)
+    coarse = run_specs.reference_runs(patch=14)[1]
+    assert coarse.cost(330) == pytest.approx(30 * 1.2 * (4 / 14) ** 2)
 
 
 def test_a_run_with_few_labels_is_short():
