@@ -152,9 +152,7 @@ def agreement_over_runs(
     teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
     measured = _measured_before(path, teacher_row, list(entries.values()))
     if measured is None:
-        teacher_row |= own_measures(teacher, images, predictions)
-        measured = Measured(teacher_row, [], {method: {} for method in METHODS})
-        measured.measured_now()
+        measured = _teacher_alone(teacher_row, teacher, images, predictions)
     for run in tqdm(students, unit="run"):
         run_id = run["id"]
         missing = [method for method in METHODS if run_id not in measured.maps[method]]
@@ -183,6 +181,16 @@ def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
         problem = f"holds runs of {card['dataset']}, not {data.info.name}"
         raise SwysError(f"'{folder}' {problem}; name another")
     return teacher
+
+
+def _teacher_alone(
+    row: dict, teacher: VisionTransformer, images: np.ndarray, predictions: np.ndarray
+) -> Measured:
+    """What is measured before any student: the teacher's own row."""
+    row = row | own_measures(teacher, images, predictions)
+    measured = Measured(row, [], {method: {} for method in METHODS})
+    measured.measured_now()
+    return measured
 
 
 def _weights(entries: Mapping[str, dict], results: str, folder: Path) -> dict[str, Path]:
