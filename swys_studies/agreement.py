@@ -150,9 +150,8 @@ def agreement_over_runs(
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
     teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
-    measured = _measured_before(path, teacher_row, list(entries.values()))
-    if measured is None:
-        measured = _teacher_alone(teacher_row, teacher, images, predictions)
+    known = _measured_before(path, teacher_row, list(entries.values()))
+    measured = known or _teacher_alone(teacher_row, teacher, images, predictions)
     for run in tqdm(students, unit="run"):
         run_id = run["id"]
         missing = [method for method in METHODS if run_id not in measured.maps[method]]
