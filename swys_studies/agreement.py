@@ -168,9 +168,8 @@ def agreement_over_runs(
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
     measured.add_siblings(compare_siblings(tinys, images, predictions, measured.siblings))
-    result = _result(data, measured)
-    write_json(path, result)
-    return result
+    write_json(path, _result(data, measured))
+    return _result(data, measured)
 
 
 def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
