@@ -36,7 +36,14 @@ OPTIONAL = {  # what a page shows where it was made before the book -> its file
     "demo": "demo.html",
     "compare": "compare/index.html",
 }
-NEEDED = ("sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton")
+NEEDED = (
+    "sphinx",
+    "myst_nb",
+    "pydata_sphinx_theme",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # its folder is named with hyphens
+)
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 from jsonargparse import ArgumentParser
 
-from swys_utils.config import SwysError
+from swys_utils.config import SwysError, reason_of
 from swys_utils.gradcam import METHODS
 
 from .commands import evaluate, explain, export
@@ -83,7 +83,14 @@ def all_commands() -> dict[str, Callable | Mapping]:
     """
     commands = dict(COMMANDS)
     for entry in entry_points(group="swys.commands"):
-        commands[entry.name] = entry.load()
+        if entry.name in COMMANDS:
+            print(f"swys: '{entry.value}' cannot replace our '{entry.name}'", file=sys.stderr)
+            continue
+        try:
+            commands[entry.name] = entry.load()
+        except Exception as error:  # whatever another package does at import
+            problem = f"does not load ({reason_of(error)})"
+            print(f"swys: the command '{entry.name}' {problem}", file=sys.stderr)
     return commands
 
 

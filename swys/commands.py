@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from medmnist import INFO
 
 from swys_utils import metrics
+from swys_utils.cards import MAX_CARD_CHARACTERS
 from swys_utils.config import SwysError, replacing, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset, single_labels
 from swys_utils.gradcam import heatmaps
@@ -26,7 +27,6 @@ from .fingerprints import seen_in_training
 Splits = Literal["train", "val", "test"]
 CAPTION_LENGTH = 12  # letters of a class name that fit below an image
 TITLE_LENGTH = 14  # and above it
-CARD_BYTES = 2**24  # what is longer is no card
 
 
 def evaluate(
@@ -111,7 +111,7 @@ def is_card(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            text = file.read(CARD_BYTES)
+            text = file.read(MAX_CARD_CHARACTERS)
         content = loads(text)
     except (OSError, ValueError, RecursionError):
         return False

@@ -323,7 +323,7 @@ def check_saturation(case: Case) -> Result:
     lost = torch.as_tensor(occlusion(case.model, case.inputs, case.target)).double()
     others = torch.ones(len(case.logits), dtype=torch.bool)
     others[case.target] = False
-    logits = case.logits.double().cpu()
+    logits = case.logits.cpu().double()
     odds = logits[case.target] - logits[others].logsumexp(dim=0)
     change = odds.sigmoid() - (odds - lost).sigmoid()
     largest = change.abs().max().item()

@@ -135,7 +135,9 @@ def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
     try:
         from transformers import AutoModelForImageClassification
     except ImportError:
-        raise SwysError(f"'{folder}' needs transformers; pip install transformers") from None
+        raise SwysError(
+            f"'{folder}' needs transformers; pip install swys-utils[transformers]"
+        ) from None
     try:
         model, found = AutoModelForImageClassification.from_pretrained(
             folder,

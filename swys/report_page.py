@@ -206,7 +206,7 @@ def notebook_links(folder: Path | None) -> dict[str, str]:
         would lead through the folders of this machine.
     """
     notebooks = PROJECT_ROOT / "notebooks"
-    if folder is None or not notebooks.is_dir():
+    if folder is None or not (notebooks / "01_data.ipynb").is_file():
         return {"base": ""}
     absolute = folder.resolve()
     if absolute != PROJECT_ROOT and PROJECT_ROOT not in absolute.parents:

@@ -22,7 +22,7 @@ from swys_utils.results import as_table
 from swys_utils.training import build, fit, predict
 
 from .reference import refuse_drawn, refuse_several_labels
-from .runs import RUNS, read_entries
+from .runs import RUNS, read_entries, refuse_outside_clone
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
 SHOWN = 48_000  # images that a run is shown, unless another number is asked for
@@ -74,6 +74,7 @@ def amount(
     Raises:
         SwysError: no real images, several labels an image, or no such run.
     """
+    refuse_outside_clone()
     data = load_dataset(dataset, download=False)
     refuse_drawn(data)
     refuse_several_labels(data)

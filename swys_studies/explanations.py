@@ -18,19 +18,15 @@ from swys_utils.cards import checkpoint_ids
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
 from swys_utils.explain import randomisation_check
-from swys_utils.faithfulness import (
-    centre_prior_maps,
-    deletion_insertion,
-    mosaic_pointing,
-    random_maps,
-)
+from swys_utils.faithfulness import centre_prior_maps, deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
 from swys_utils.metrics import mean_interval
 from swys_utils.models import SERIES, lesson_models, load_checkpoint
 from swys_utils.training import predict
 
+from .mosaics import mosaic_pointing
 from .reference import refuse_drawn, refuse_several_labels
-from .runs import todays_title
+from .runs import refuse_outside_clone, todays_title
 
 EMPTY_MAPS = "empty maps"
 METHODS_RANKED = "methods"
@@ -88,6 +84,7 @@ def measure(
     Raises:
         SwysError: no real data, several labels an image, or no checkpoint.
     """
+    refuse_outside_clone()
     data = load_dataset(dataset, download=False)
     refuse_drawn(data)
     refuse_several_labels(data)

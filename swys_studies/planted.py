@@ -55,7 +55,7 @@ from .planted_students import (
     PlantedKind,
 )
 from .planted_tables import methods_table, students_table
-from .runs import RUNS, read_entries
+from .runs import RUNS, read_entries, refuse_outside_clone
 
 MARKS = {
     "corner": Mark(place="corner"),
@@ -173,6 +173,7 @@ def planted_data(dataset: str) -> Dataset:
     Raises:
         SwysError: several labels an image.
     """
+    refuse_outside_clone()
     if dataset == "twin":
         data = Dataset.from_npz(TWIN)
         info = replace(data.info, name=DEFAULT_DATASET, source=TWIN_SOURCE)

@@ -289,7 +289,7 @@ def by_subsets(model: VisionTransformer, image: np.ndarray, target: int) -> np.n
     count = 8 * grid[0] * grid[1]
     generator = torch.Generator().manual_seed(0)
     hidden = torch.rand(count, *grid, generator=generator) < 0.5
-    lost = lost_without(model, inputs, hidden, target).double().cpu()
+    lost = lost_without(model, inputs, hidden, target).cpu().double()
     constant = torch.ones(count, 1, dtype=torch.double)
     design = torch.cat([hidden.flatten(1).double(), constant], dim=1)
     share_of_each = torch.linalg.lstsq(design, lost[:, None]).solution[:-1]

@@ -34,7 +34,15 @@ from .pretraining import masked_recipe, pretrained
 from .resnet import MODEL as RESNET
 from .resnet import ResnetTeacher, trained_resnet
 from .run_specs import RunSpec, reference_runs
-from .runs import RUNS, finished_runs, recalls, results_name, run_path, write_runs
+from .runs import (
+    RUNS,
+    finished_runs,
+    recalls,
+    refuse_outside_clone,
+    results_name,
+    run_path,
+    write_runs,
+)
 from .teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
@@ -53,6 +61,7 @@ def study_data(dataset: str) -> Dataset:
     Raises:
         SwysError: there are no real images.
     """
+    refuse_outside_clone()
     data = load_dataset(dataset, download=False)
     refuse_drawn(data)
     count = int(_share_trained_on(dataset) * len(data.train))
@@ -354,7 +363,7 @@ class CurveOnTest:
         self.path = path
         self.data = replace(data, test=data.test.sample(TEST_SAMPLE))
         self.steps = steps
-        self.scores: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+        self.scores: dict[str, dict] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
     def __call__(self, model: VisionTransformer, seconds: float, step: int) -> None:
         """Score the model at the end of an epoch; called by ``training.fit``.

@@ -146,6 +146,12 @@ def _with_todays_ids(entry: dict) -> dict:
     }
 
 
+def refuse_outside_clone() -> None:
+    """Raise a SwysError where there is no clone, because studies read and write its results."""
+    if not (PROJECT_ROOT / "swys_studies").is_dir():
+        raise SwysError("studies need a clone of the repository; start swys in one")
+
+
 def results_name(dataset: str, patch: int = SERIES["vit_base"].patch_size) -> str:
     """Name of the folder in checkpoints/ that has the results of a reference set.
 

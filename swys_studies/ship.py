@@ -26,6 +26,8 @@ from swys_utils.stored_answers import (
 )
 from swys_utils.training import predict
 
+from .runs import refuse_outside_clone
+
 
 def ship(
     run: str,
@@ -51,6 +53,7 @@ def ship(
     Raises:
         SwysError: no such run, or not one of real images.
     """
+    refuse_outside_clone()
     model, run_card = load_checkpoint(run)
     data = load_dataset(run_card["dataset"], run_card.get("size", 28), download=False)
     if run_card.get("synthetic") or data.info.synthetic:

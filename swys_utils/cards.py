@@ -53,9 +53,11 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
             f"'{path}' has no card '{path.stem}.json' beside it; move both together (a model of"
             " your own goes in by Python, or into swys compare)"
         )
-    raise SwysError(
-        unknown("checkpoint", path.as_posix(), checkpoint_ids(), "a clone of the repository has")
+    ids = checkpoint_ids()
+    way_out = (
+        "a clone of the repository has" if ids else "ids need a clone; give a folder or a file"
     )
+    raise SwysError(unknown("checkpoint", path.as_posix(), ids, way_out))
 
 
 def checkpoint_ids() -> list[str]:

@@ -108,7 +108,17 @@ def profile(name: str | None = None) -> Profile:
 
 
 def default_device() -> torch.device:
-    """The accelerator that torch finds (CUDA, Apple's MPS), else the CPU."""
+    """SWYS_DEVICE, else the accelerator that torch finds (CUDA, Apple's MPS), else the CPU.
+
+    Raises:
+        SwysError: SWYS_DEVICE names no device.
+    """
+    name = os.environ.get("SWYS_DEVICE")
+    if name:
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise SwysError(f"SWYS_DEVICE is '{name}'; set it to cpu, cuda or mps") from None
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
 
@@ -183,7 +193,7 @@ def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:"
     nearest = get_close_matches(str(value), known, n=1, cutoff=0.5)
     if nearest:
         return f"unknown {kind} '{value}'; did you mean '{nearest[0]}'?"
-    return f"unknown {kind} '{value}'; {way_out} {', '.join(known[:12])}"
+    return f"unknown {kind} '{value}'; {way_out} {', '.join(known[:12])}".rstrip()
 
 
 def reason_of(error: Exception, line: int = 0) -> str:

@@ -242,7 +242,7 @@ def read_onnx_card(path: str | Path) -> dict:
 def _card_in(card_path: Path) -> dict:
     """The card of this module in a JSON file; empty where there is none, or another content."""
     try:
-        content = json.loads(card_path.read_text())
+        content = json.loads(card_path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):  # missing, unreadable, or not JSON
         return {}
     is_ours = isinstance(content, dict) and content.get("format") == "onnx"

@@ -23,6 +23,8 @@ SLOW_FILES = (  # `make check` leaves them out
     "test_cli",
     "test_faults",
     "test_hostile",
+    "test_hostile_compare",
+    "test_hostile_data",
     "test_onnx_export",
     "test_plots",
     "test_reference",

@@ -50,6 +50,12 @@ def test_an_unknown_id_is_one_line():
         find_checkpoint("bloodmnist/vit_huge")
 
 
+def test_outside_of_a_clone_no_list_of_ids_is_promised(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "CHECKPOINTS", tmp_path)
+    with pytest.raises(SwysError, match="ids need a clone; give a folder or a file$"):
+        find_checkpoint("bloodmnist/vit_huge")
+
+
 def test_a_card_that_will_be_written_is_checked(tmp_path):
     card = CARD | {"dataset": "a/b"}
     with pytest.raises(SwysError, match="'a/b' does not match .* change that value"):

@@ -290,6 +290,23 @@ def test_other_packages_may_add_a_group_of_commands(monkeypatch, capsys):
     assert capsys.readouterr().out == "something\n"
 
 
+def test_a_package_that_does_not_load_is_named_and_left_out(monkeypatch, capsys):
+    def load():
+        raise ImportError("no module named 'gone'")
+
+    monkeypatch.setattr(cli, "entry_points", lambda group: [SimpleNamespace(name="bad", load=load)])
+    assert "bad" not in cli.all_commands()
+    expected = "swys: the command 'bad' does not load (no module named 'gone')\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_package_cannot_replace_our_commands(monkeypatch, capsys):
+    entry = SimpleNamespace(name="compare", value="theirs:COMPARE", load=lambda: print)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+    assert cli.all_commands()["compare"] is cli.COMMANDS["compare"]
+    assert "'theirs:COMPARE' cannot replace our 'compare'" in capsys.readouterr().err
+
+
 def test_where_nothing_is_installed_there_are_still_our_own_commands(monkeypatch):
     monkeypatch.setattr(cli, "entry_points", lambda group: [])
     found = set(cli.all_commands())

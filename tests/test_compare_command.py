@@ -178,6 +178,8 @@ def test_every_picture_says_what_it_shows(html):
 def test_links_lead_to_the_notebooks_from_within_a_clone(without_maps, monkeypatch, tmp_path):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr("swys.report_page.PROJECT_ROOT", tmp_path)
+    assert 'href="../notebooks' not in page(without_maps, tmp_path / "build")  # somebody else's
+    (tmp_path / "notebooks" / "01_data.ipynb").touch()
     assert 'href="../notebooks/06_benchmark.ipynb"' in page(without_maps, tmp_path / "build")
 
 

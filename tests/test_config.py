@@ -73,6 +73,17 @@ def test_the_default_device_is_one_that_torch_knows():
     assert config.default_device().type in ("cuda", "mps", "cpu")
 
 
+def test_a_reader_can_choose_the_device(monkeypatch):
+    monkeypatch.setenv("SWYS_DEVICE", "meta")
+    assert config.default_device() == torch.device("meta")
+
+
+def test_a_mistyped_device_is_refused(monkeypatch):
+    monkeypatch.setenv("SWYS_DEVICE", "cpuu")
+    with pytest.raises(SwysError, match="SWYS_DEVICE is 'cpuu'; set it to cpu, cuda or mps"):
+        config.default_device()
+
+
 @pytest.mark.parametrize("flags, fast", [("fpu avx512_bf16 sse", True), ("fpu avx2 sse", False)])
 def test_a_processor_is_fast_in_bfloat16_if_it_says_so(monkeypatch, flags, fast):
     monkeypatch.setattr(

@@ -166,6 +166,13 @@ def test_every_run_of_the_set_has_its_own_id(dataset, count):
     assert len(ids) == len(run_specs.reference_runs(dataset)) == count
 
 
+def test_outside_of_a_clone_there_is_nothing_to_study(tmp_path, monkeypatch):
+    runs.refuse_outside_clone()
+    monkeypatch.setattr(runs, "PROJECT_ROOT", tmp_path)
+    with pytest.raises(SwysError, match="studies need a clone"):
+        runs.refuse_outside_clone()
+
+
 def test_a_shipped_model_can_teach(tmp_path):
     for teacher in spec("vit_tiny/answers_of_196/seed0").teachers:
         assert runs.run_path(teacher, "pneumoniamnist", tmp_path).name == teacher

@@ -47,7 +47,7 @@ data, P, device = notebook_setup(DATASET)"""
 
 def address() -> str:
     """The repository's address, without a slash at its end; empty while nobody has given it."""
-    settings = (ROOT / "pyproject.toml").read_text()
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     entry = re.search(r'^\[tool\.swys\]\nrepository = "(.*?)/?"', settings, re.MULTILINE)
     return entry[1] if entry else ""
 

@@ -85,7 +85,7 @@ def fetch_reveal(folder: Path) -> None:
     if npm is None:
         raise OSError("npm is not installed")
     command = [npm, "pack", "--silent", "--fetch-retries=1", REVEAL]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     archive_path = folder / done.stdout.split()[-1]
     unfinished = folder / f"{REVEAL_FOLDER}.part"  # of a run that was killed while it unpacked
     shutil.rmtree(unfinished, ignore_errors=True)
