@@ -19,6 +19,7 @@ from swys_utils.metrics import (
     wilson_interval,
 )
 
+from .calibration import rise_of_calibration_error
 from .measure_rows import Row, untold
 from .opened_models import OpenedModel
 from .verdicts import (
@@ -31,7 +32,6 @@ from .verdicts import (
     at_most,
     mean_estimate,
     no_closer,
-    not_narrower,
     paired_difference,
     unseen_share,
 )
@@ -171,7 +171,7 @@ def maps_row(
     flat = len(values) - count
     note = f"{flat} of {len(values)} images have a map without any difference" if flat else ""
     remedy = ""
-    if chance is not None and chance >= bound > 0.5:
+    if chance is not None and chance >= bound > 0:
         rows, columns = maps["A"].shape[1:]
         remedy = (
             f"maps of {rows} x {columns} places, and two different images agree by {chance:.2f}"
@@ -335,12 +335,7 @@ def _auc_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
 
 def _calibration_row(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> Row:
     errors = [calibration_error(answers.scores, labels) for answers in (a, b)]
-
-    def rise(labels, scores_a, scores_b):
-        return calibration_error(scores_b, labels) - calibration_error(scores_a, labels)
-
-    interval = bootstrap_interval(rise, labels, a.scores, b.scores, n_resamples=RESAMPLES)
-    estimate = not_narrower(errors[1] - errors[0], interval, len(labels), span=1)
+    estimate = rise_of_calibration_error(a.scores, b.scores, labels)
     return Row(
         id="calibration",
         verdict=at_most(estimate, bounds.max_ece_rise),

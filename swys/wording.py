@@ -124,15 +124,18 @@ def _in_a_sentence(measured: Measured) -> str:
     reasons = _word(measured, "occlusion")
     if answers == KEPT:
         endings = {
-            KEPT: ", and for the same reasons",
+            KEPT: ", and rests them on nearly the same patches",
             LOST: ", but for other reasons",
             CANNOT_TELL: "; whether for the same reasons, these images do not tell",
         }
         return f"B gives the answers that A gives{endings.get(reasons, '')}."
     quality = _word(measured, "accuracy")
     accuracy = measured.row("accuracy")
-    if quality == KEPT and accuracy is not None and accuracy.estimate.high < 0:
-        return "B is right more often than A, and gives other answers."
+    if quality == KEPT and accuracy is not None:
+        if accuracy.estimate.high < 0:
+            return "B is right more often than A, and gives other answers."
+        if accuracy.estimate.low > 0:
+            return "B is right nearly as often as A, but gives other answers."
     starts = {
         KEPT: "B is right as often as A, but gives other answers",
         LOST: "B is right less often than A, and gives other answers",

@@ -149,14 +149,14 @@ def summary(runs: Sequence[dict]) -> list[dict]:
 
 
 def with_interval(values: Sequence[float], lowest: float = 0.0) -> str:
-    """The mean over seeds with its t interval, as text; a single value has none.
+    """The mean over seeds with its t interval, as text; one value, or equal ones, have none.
 
     Args:
         values: one a seed; a share, or a correlation.
         lowest: that it can be; the interval ends there, and at 1.
     """
     mean = f"{np.mean(values):.2f}"
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0:
         return mean
     low, high = np.clip(t_interval(values), lowest, 1.0)
     return f"{mean} [{low:.2f}, {high:.2f}]"

@@ -82,6 +82,7 @@ def test_a_group_has_an_interval_over_its_seeds():
 
 def test_a_single_value_has_no_interval():
     assert inheritance.with_interval([0.25]) == "0.25"
+    assert inheritance.with_interval([0.25, 0.25]) == "0.25"  # equal ones say nothing of a spread
 
 
 def test_the_interval_of_a_share_stays_a_share():
