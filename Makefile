@@ -50,7 +50,7 @@ help:
 	@echo "make badges        badges and links, once [tool.swys] in pyproject.toml has an address"
 	@echo "make clean         remove build/ and caches"
 	@echo
-	@echo "switches: SWYS_PROFILE=smoke|quick|full  SWYS_DATASET=bloodmnist  SWYS_DATA_DIR=folder/with/npz  PYTHON=python3.12"
+	@echo "switches: SWYS_PROFILE=smoke|quick|full  SWYS_DATASET=bloodmnist  SWYS_DATA_DIR=folder/with/npz  SWYS_DEVICE=cpu  PYTHON=python3.12"
 	@echo "          ONLY=04 runs one notebook of the tutorial"
 
 env: $(STAMP)
@@ -109,7 +109,7 @@ site: $(STAMP) $(REPORT)
 	@$(BIN)/python site/build_demo.py
 	@PYTHONWARNINGS=ignore $(BIN)/python site/build_book.py
 
-$(REPORT): $(wildcard swys/*.*) $(wildcard checkpoints/pneumoniamnist/vit_*/card.json) | $(STAMP)
+$(REPORT): site/sample_report.py $(wildcard swys/*.py swys/*.jinja swys/*.css swys/*.js swys_utils/*.py) $(wildcard checkpoints/pneumoniamnist/vit_*/card.json) | $(STAMP)
 	@$(BIN)/python site/sample_report.py $@
 
 slides: $(STAMP)

@@ -30,6 +30,7 @@ def main(path: Path) -> int:
         print("report: skipped, it needs real images; the book is built without it")
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # an older one would look new
     arguments = ["compare", *MODELS, "--data", "pneumoniamnist", "--html", str(path)]
     for option, value in OPTIONS.items():
         arguments += [option, value]

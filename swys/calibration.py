@@ -1,15 +1,20 @@
 """By how much the calibration error rises, with an interval that knows how the error is biased.
 
 The calibration error of a sample is too high, because chance moves the share of right answers in
-each bin, and absolute values do not cancel. A well calibrated model suffers most, so a bootstrap of
-the rise from it to another model is too low as well as too narrow.
+each bin, and absolute values do not cancel. A well calibrated model suffers most. So the bootstrap
+interval of the rise from such a model to another lies too low, and is too narrow.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from swys_utils.metrics import CALIBRATION_BINS, bootstrap_interval, calibration_error
+from swys_utils.metrics import (
+    CALIBRATION_BINS,
+    bootstrap_interval,
+    calibration_error,
+    certainty,
+)
 
 from .verdicts import Estimate, not_narrower
 
@@ -22,8 +27,9 @@ def rise_of_calibration_error(
     """The calibration error of B minus that of A, on the same images.
 
     Each end of the bootstrap interval is moved outwards by ``error_by_chance`` of the model whose
-    bias would hide it. But the error cannot rise by more than the models differ image by image, so
-    for two models with nearly the same answers the interval stays short.
+    bias would hide it. But the error hardly rises by more than the models differ image by image, so
+    for two models with nearly the same answers the interval stays short. (By simulation it contains
+    the true rise in 94 % of the cases or more, see tests/test_calibration.py.)
 
     Args:
         scores_a: probabilities of A, (N, C).
@@ -58,8 +64,7 @@ def error_by_chance(scores: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         A fraction.
     """
-    confidence, _ = _confidence(scores, labels)
-    confidence = confidence.ravel()
+    confidence, _ = certainty(scores, labels)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     variance = np.bincount(bins, weights=confidence * (1 - confidence))
     return float(np.sqrt(2 / np.pi) * np.sqrt(variance).sum() / len(confidence))
@@ -74,17 +79,10 @@ def image_differences(scores_a: np.ndarray, scores_b: np.ndarray, labels: np.nda
         labels: int (N,), or 0/1 (N, C) of several labels.
 
     Returns:
-        float (N,), from 0 to 2. Without bins its mean would be the largest change of the error that
-        is possible; images that change their bin can add a little.
+        float (N,), from 0 to 2. Its mean is the largest change of the error that is possible while
+        no image changes its bin; those that do mostly cancel.
     """
-    confidence_a, right_a = _confidence(scores_a, labels)
-    confidence_b, right_b = _confidence(scores_b, labels)
-    apart = np.abs(confidence_a - confidence_b) + np.abs(right_a - right_b)
+    confidence_a, right_a = certainty(scores_a, labels)
+    confidence_b, right_b = certainty(scores_b, labels)
+    apart = np.abs(confidence_a - confidence_b) + (right_a != right_b)
     return apart.reshape(len(labels), -1).mean(axis=1)
-
-
-def _confidence(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What ``calibration_error`` compares: how sure a model is, and whether it is so, 0 or 1."""
-    if labels.ndim == 2:
-        return scores, labels.astype(float)
-    return scores.max(axis=1), (scores.argmax(axis=1) == labels).astype(float)

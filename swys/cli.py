@@ -83,8 +83,9 @@ def all_commands() -> dict[str, Callable | Mapping]:
     """
     commands = dict(COMMANDS)
     for entry in entry_points(group="swys.commands"):
-        if entry.name in COMMANDS:
-            print(f"swys: '{entry.value}' cannot replace our '{entry.name}'", file=sys.stderr)
+        if entry.name in commands:
+            problem = f"'{entry.value}' cannot replace the command '{entry.name}'"
+            print(f"swys: {problem}, which is there", file=sys.stderr)
             continue
         try:
             commands[entry.name] = entry.load()

@@ -37,7 +37,8 @@ class Compare:
         min_occlusion: rank correlation that occlusion maps have to reach; default 0.8.
         ceiling: a second A, such as another seed.
         split: which images, where the data has splits: train, val or test.
-        size: side of the images, px; default: 28 of MedMNIST, 224 of image files.
+        size: side of the images, px; default: 28 of MedMNIST, of image files that of the larger
+            model's input.
         layer: where Grad-CAM is taken; default: the usual place.
         layer_b: the same for B alone; default: as for A.
         preprocess: how images are given, such as size=224,mean=0.5,std=0.5,crop=1; default: as each

@@ -280,11 +280,11 @@ def _notes(
     if labels is not None:
         found.append(empty_classes(labels, names))
     if labels is not None and labels.ndim == 1:
-        found.append(other_order_than_data(labels, a.predicted, names))
         right = {"A": a.right(labels), "B": b.right(labels)}
         areas = {"A": a.area(labels), "B": b.area(labels)}
+        order = other_order_than_data(labels, a.predicted, names)
         moved = moved_threshold(right, areas, labels, words)
-        found.append(moved or near_chance(right, labels, words))
+        found.append(order or moved or near_chance(right, labels, words))
     elif not images.multi_label:
         found.append(one_answer({"A": a.predicted, "B": b.predicted}, words))
     names_of = {name: models[name].class_names for name in ("A", "B")}

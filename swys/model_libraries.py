@@ -136,7 +136,7 @@ def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
         from transformers import AutoModelForImageClassification
     except ImportError:
         raise SwysError(
-            f"'{folder}' needs transformers; pip install swys-utils[transformers]"
+            f"'{folder}' needs transformers; pip install 'swys-utils[transformers]'"
         ) from None
     try:
         model, found = AutoModelForImageClassification.from_pretrained(
@@ -305,8 +305,14 @@ def _safetensors_of(folder: Path) -> list[Path]:
 def _cannot(place: object, error: Exception) -> str:
     """One line for what a library made of a place."""
     words = " ".join(str(error).split())
+    way_out = "check the name, the folder or the network"
+    for sign in ("size mismatch", "Unexpected key", "Missing key"):  # torch, of foreign weights
+        if sign in words:
+            words = words[words.index(sign) :]
+            way_out = "are these the weights of this network, with its names, channels and classes?"
+            break
     reason = f"{type(error).__name__}: {words}"[:200]
-    return f"'{place}' cannot be opened ({reason}); check the name, the folder or the network"
+    return f"'{place}' cannot be opened ({reason}); {way_out}"
 
 
 def _torchvision_preprocessing(name: str) -> Preprocessing:

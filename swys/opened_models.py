@@ -89,9 +89,10 @@ class OpenedModel:
             logits = self._one_batch(batch)
             if logits.shape[:1] != (len(batch),) or logits.ndim != 2 or logits.shape[1] < 2:
                 shape = tuple(logits.shape)
+                hint = " (of a single logit z make 0 and z)" if shape[-1:] == (1,) else ""
                 raise SwysError(
                     f"'{self.name}' answers {len(batch)} images with {shape}; it has to give one"
-                    " row of two or more class scores for each"
+                    f" row of two or more class scores for each{hint}"
                 )
             answers.append(logits)
         logits = np.concatenate(answers)

@@ -162,7 +162,7 @@ class Comparison:
             ]
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.measured.notes)
-        head = "<tr><th>verdict</th><th>measure</th><th>A</th><th>B</th><th>B against A</th></tr>"
+        head = "<tr><th>verdict</th><th>measure</th><th>A</th><th>B</th><th>figure</th></tr>"
         sentence = html.escape(headline(self.measured))
         return f"<p><b>{sentence}</b></p><table>{head}{''.join(rows)}</table><ul>{notes}</ul>"
 

@@ -90,7 +90,7 @@ def _moved_classes(first: np.ndarray, second: np.ndarray, classes: int) -> list[
 def near_chance(
     correct: dict[str, np.ndarray], labels: np.ndarray, preprocessing: dict[str, str]
 ) -> str | None:
-    """Whether one of two models answers no better than the commonest class would.
+    """Whether one of two models, or both, answer no better than the commonest class would.
 
     Args:
         correct: model -> bool (N,).
@@ -105,6 +105,11 @@ def near_chance(
     accuracies = {name: float(right.mean()) for name, right in correct.items()}
     best = max(accuracies.values())
     worst = min(accuracies, key=lambda name: accuracies[name])
+    if best <= commonest + 2 * noise:
+        return (
+            f"neither model answers better than the commonest class ({commonest:.1%}), so it says"
+            " little that they are alike: do the classes of the data have the models' order?"
+        )
     if best < commonest + ABOVE_CHANCE or accuracies[worst] > commonest + 2 * noise:
         return None
     return (

@@ -131,16 +131,16 @@ def _in_a_sentence(measured: Measured) -> str:
         return f"B gives the answers that A gives{endings.get(reasons, '')}."
     quality = _word(measured, "accuracy")
     accuracy = measured.row("accuracy")
-    if quality == KEPT and accuracy is not None:
-        if accuracy.estimate.high < 0:
-            return "B is right more often than A, and gives other answers."
-        if accuracy.estimate.low > 0:
-            return "B is right nearly as often as A, but gives other answers."
     starts = {
         KEPT: "B is right as often as A, but gives other answers",
         LOST: "B is right less often than A, and gives other answers",
     }
     start = starts.get(quality, "B gives other answers than A")
+    if quality == KEPT and accuracy is not None:
+        if accuracy.estimate.high < 0:
+            start = "B is right more often than A, and gives other answers"
+        elif accuracy.estimate.low > 0:
+            start = "B is right nearly as often as A, but gives other answers"
     return start + (", for other reasons." if reasons == LOST else ".")
 
 

@@ -38,6 +38,7 @@ from .runs import (
     RUNS,
     finished_runs,
     recalls,
+    refuse_other_patches,
     refuse_outside_clone,
     results_name,
     run_path,
@@ -126,6 +127,7 @@ def reference(
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}, {runs[1].id}")
     out = Path(folder or RUNS / results)
     data = one_label_data(dataset)
+    refuse_other_patches({run.id: run.kind.patch_size for run in wanted}, out)
     if list:
         _print_states(wanted, data, out)
         return

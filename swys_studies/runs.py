@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,21 @@ def refuse_outside_clone() -> None:
         raise SwysError("studies need a clone of the repository; start swys in one")
 
 
+def refuse_other_patches(patches: Mapping[str, int], folder: Path) -> None:
+    """Raise a SwysError where a folder has finished runs whose models have other patches.
+
+    Args:
+        patches: id of a run -> side of the patches that it should have, px.
+        folder: folder of runs.
+    """
+    for entry in read_runs(folder):
+        wanted = patches.get(entry["id"])
+        found = entry.get("patch_size", wanted)
+        if wanted not in (None, found):
+            problem = f"holds {entry['id']} with patches of {found} px, not {wanted}"
+            raise SwysError(f"'{folder}' {problem}; name another --folder")
+
+
 def results_name(dataset: str, patch: int = SERIES["vit_base"].patch_size) -> str:
     """Name of the folder in checkpoints/ that has the results of a reference set.
 
@@ -160,6 +176,11 @@ def results_name(dataset: str, patch: int = SERIES["vit_base"].patch_size) -> st
         patch: side of the models' patches, px; a set with other patches than Base's is another set.
     """
     return dataset if patch == SERIES["vit_base"].patch_size else f"{dataset}-p{patch}"
+
+
+def _dataset_of(results: str) -> str:
+    """The data set of a ``results_name``; no name of MedMNIST has a hyphen."""
+    return results.split("-")[0]
 
 
 def finished_runs(results: str, folder: Path) -> dict[str, dict]:
@@ -178,7 +199,7 @@ def finished_runs(results: str, folder: Path) -> dict[str, dict]:
     shipped = CHECKPOINTS / results / "runs.json"
     entries = read_runs(shipped) if shipped.is_file() else []
     own = read_runs(folder)
-    dataset = results.split("-")[0]  # no name of MedMNIST has a hyphen
+    dataset = _dataset_of(results)
     entries += [entry for entry in own if entry.get("dataset", dataset) == dataset]
     return {entry["id"]: entry for entry in entries}
 
@@ -200,7 +221,7 @@ def write_runs(results: str, folder: Path) -> None:
         text = json.dumps(entries)
         rounded = json.loads(text, parse_float=lambda number: round(float(number), 5))
         if not path.is_file() or read_runs(path) != rounded:
-            write_json(path, {"dataset": results, "runs": rounded})
+            write_json(path, {"dataset": _dataset_of(results), "runs": rounded})
 
 
 def run_path(run_id: str, results: str, out: Path) -> Path | None:

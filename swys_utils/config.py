@@ -111,14 +111,15 @@ def default_device() -> torch.device:
     """SWYS_DEVICE, else the accelerator that torch finds (CUDA, Apple's MPS), else the CPU.
 
     Raises:
-        SwysError: SWYS_DEVICE names no device.
+        SwysError: SWYS_DEVICE names no device that works.
     """
     name = os.environ.get("SWYS_DEVICE")
     if name:
         try:
-            return torch.device(name)
-        except RuntimeError:
-            raise SwysError(f"SWYS_DEVICE is '{name}'; set it to cpu, cuda or mps") from None
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # no such name, or no such device here
+            problem = f"SWYS_DEVICE={name} does not work ({reason_of(error)})"
+            raise SwysError(f"{problem}; set it to cpu") from None
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
 

@@ -370,7 +370,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits: Pillow would cut the values off at 255
-        pixels = np.clip(np.asarray(image) // 256, 0, 255)
+        pixels = np.asarray(image)
+        if 0 < pixels.max() < 4096:
+            raise ValueError("16 bits, of which 12 are used; scale its values to 8 or 16 bits")
+        pixels = np.clip(pixels // 256, 0, 255)
         return Image.fromarray(pixels.astype(np.uint8))
     is_grey = image.mode in ("1", "L", "LA")
     return image.convert("L" if is_grey else "RGB")

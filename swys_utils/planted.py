@@ -137,8 +137,8 @@ class Found(NamedTuple):
         hits: the pointing game (Zhang et al. 2018): the hottest patch touches the mark, bool (N,);
             False for a map without a positive value; where several are hottest, all have to.
         heat: share of the positive values on patches that touch it, float (N,), nan without any.
-        chance: share of the patches that touch it, float (N,): what both are by chance. (Where maps
-            are blank, hits by chance are rarer: this times the share of maps that are not.)
+        chance: share of the patches that touch it, float (N,): what both are by chance; for hits,
+            times the share of maps that are not blank.
     """
 
     hits: np.ndarray

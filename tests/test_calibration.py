@@ -56,11 +56,14 @@ def test_rounding_leaves_the_interval_short():
 def test_the_interval_contains_the_true_rise():
     truth = true_rise()
     contained = 0
+    widths = []
     for seed in range(20):
         log_odds, labels = drawn(624, seed)
         estimate = rise_of_calibration_error(shares(log_odds), over_sure(log_odds), labels)
         contained += estimate.low <= truth <= estimate.high
+        widths.append(estimate.high - estimate.low)
     assert contained >= 18  # of a bootstrap alone about six
+    assert np.mean(widths) < 0.1
 
 
 def test_a_better_calibrated_model_is_seen_in_the_same_way():

@@ -304,7 +304,7 @@ def test_a_package_cannot_replace_our_commands(monkeypatch, capsys):
     entry = SimpleNamespace(name="compare", value="theirs:COMPARE", load=lambda: print)
     monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
     assert cli.all_commands()["compare"] is cli.COMMANDS["compare"]
-    assert "'theirs:COMPARE' cannot replace our 'compare'" in capsys.readouterr().err
+    assert "'theirs:COMPARE' cannot replace the command 'compare'" in capsys.readouterr().err
 
 
 def test_where_nothing_is_installed_there_are_still_our_own_commands(monkeypatch):

@@ -10,9 +10,9 @@ from compare_cases import CLASSES, FEW, NAMES, brightest, images_of, in_another_
 from swys import compare
 from swys.comparison import Effort
 from swys.gates import gates_of
-from swys.measures import size_row
+from swys.measures import maps_row, size_row
 from swys.opened_models import are_probabilities, opened_function
-from swys.verdicts import KEPT, LOST, enough_unseen, unseen_share
+from swys.verdicts import CANNOT_TELL, KEPT, LOST, Bounds, enough_unseen, unseen_share
 from swys.wording import headline, row_text
 from swys_utils.config import SwysError
 
@@ -45,6 +45,24 @@ def test_a_better_b_is_said_to_be_better(images, labels):
 def test_a_worse_b_is_said_to_be_worse(images, labels):
     measured = compare(brightest, worse, images, labels, NAMES, effort=FEW).measured
     assert headline(measured).startswith("B is right less often than A")
+
+
+def test_a_b_that_loses_less_than_the_limit_is_right_nearly_as_often(images, labels):
+    wide = Bounds(max_drop=60)
+    measured = compare(brightest, worse, images, labels, NAMES, effort=FEW, bounds=wide).measured
+    expected = (
+        "By the limits that were set: B is right nearly as often as A, but gives other answers"
+    )
+    assert headline(measured).startswith(expected)
+
+
+def test_maps_as_alike_between_different_images_tell_nothing():
+    rng = np.random.default_rng(0)
+    habit = rng.random((1, 7, 7))
+    maps = {name: habit + 0.3 * rng.random((40, 7, 7)) for name in ("A", "B")}
+    row = maps_row("map", maps, np.zeros(40, int), bound=0.4)
+    assert row.verdict == CANNOT_TELL
+    assert "two different images agree" in row.note
 
 
 def test_models_of_one_name_have_their_own_numbers_of_classes(images):

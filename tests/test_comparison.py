@@ -288,6 +288,15 @@ def test_answers_near_chance_are_said(images):
     assert any("normalisation" in note for note in result.measured.notes)
 
 
+def test_two_models_that_know_nothing_are_said(images):
+    def lost(batch):
+        return np.random.default_rng(0).random((len(batch), CLASSES))
+
+    result = compare(lost, lost, images[:90], labels_of(90), NAMES, effort=FEW)
+    expected = "neither model answers better than the commonest class"
+    assert any(expected in note for note in result.measured.notes)
+
+
 def test_a_threshold_elsewhere_is_said(images):
     def shifted(batch):
         return brightest(batch) + [15, 0, 0]

@@ -80,7 +80,7 @@ def test_a_reader_can_choose_the_device(monkeypatch):
 
 def test_a_mistyped_device_is_refused(monkeypatch):
     monkeypatch.setenv("SWYS_DEVICE", "cpuu")
-    with pytest.raises(SwysError, match="SWYS_DEVICE is 'cpuu'; set it to cpu, cuda or mps"):
+    with pytest.raises(SwysError, match="SWYS_DEVICE=cpuu does not work .*; set it to cpu"):
         config.default_device()
 
 

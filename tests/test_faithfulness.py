@@ -1,4 +1,4 @@
-"""Deletion and insertion, the pointing game and the blur on cases with a known answer."""
+"""Deletion and insertion, and the blur on cases with a known answer."""
 
 import numpy as np
 import pytest

@@ -125,10 +125,12 @@ def test_it_gives_what_teachers_do_with_few_labels(findings):
         areas[kind] = {run["seed"]: run["last"]["auc"] for run in of_kind}
     alone = areas["few_labels"]
     taught = areas["few_answers"].values()
-    gains = [area - alone[seed] for seed, area in areas["few_control"].items()]
+    gains = [area - alone[seed] for seed, area in areas["few_answers"].items()]
+    of_control = [area - alone[seed] for seed, area in areas["few_control"].items()]
     wanted = [mean(alone.values()), min(alone.values()), max(alone.values())]
-    wanted += [mean(taught), min(taught), max(taught), mean(gains), max(gains)]
-    areas_in_text = [number for number in numbers_in(text) if 0 < number < 1]
+    wanted += [mean(taught), min(taught), max(taught), *gains, mean(gains), *t_interval(gains)]
+    wanted += [mean(of_control), *t_interval(of_control), max(of_control)]
+    areas_in_text = [number for number in numbers_in(text) if 0 < abs(number) < 1]
     assert areas_in_text == [round(number, 3) for number in wanted]
 
 

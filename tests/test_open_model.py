@@ -67,6 +67,21 @@ def test_weights_of_a_file_are_used(library, tmp_path):
     assert np.allclose(opened.scores(COLOUR), expected, atol=1e-5)
 
 
+def test_weights_with_other_names_are_shown(tmp_path):
+    weights = timm.create_model("resnet10t", num_classes=CLASSES).state_dict()
+    save_file(
+        {f"module.{name}": value for name, value in weights.items()}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(SwysError, match="Unexpected key.*module.* the weights of this network"):
+        open_model(f"timm:resnet10t?weights={tmp_path}/w.safetensors", num_classes=CLASSES)
+
+
+def test_a_single_logit_is_told_what_to_become(tmp_path):
+    opened = open_model(lambda batch: np.zeros((len(batch), 1)), "A")
+    with pytest.raises(SwysError, match="of a single logit z make 0 and z"):
+        opened.scores(COLOUR)
+
+
 def test_random_weights_are_said():
     opened = open_model("timm:resnet10t", num_classes=CLASSES)
     assert any("random weights" in note for note in opened.notes)

@@ -5,7 +5,8 @@ import json
 import pytest
 from small import run_entry, some, vit
 
-from swys_studies import agreement, run_specs, runs
+from swys_studies import agreement, reference, run_specs, runs
+from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.models import save_checkpoint
 
@@ -57,6 +58,15 @@ def test_their_results_are_kept_apart(tmp_path, shipped):
 def test_runs_of_another_data_set_are_left_out(tmp_path, shipped):
     write_run(tmp_path / "runs", "vit_tiny/labels/seed0", dataset="pathmnist")
     assert not runs.finished_runs("bloodmnist-p7", tmp_path / "runs")
+
+
+def test_a_folder_of_other_patches_is_refused(tmp_path, drawn_data_dir, monkeypatch):
+    data = some(load_dataset(root=drawn_data_dir), test=8)
+    monkeypatch.setattr(reference, "one_label_data", lambda dataset: data)
+    write_run(tmp_path, "vit_tiny/labels/seed0", patch_size=4)
+    expected = "holds vit_tiny/labels/seed0 with patches of 4 px, not 7; name another --folder"
+    with pytest.raises(SwysError, match=expected):
+        reference.reference(folder=str(tmp_path), patch=7, list=True)
 
 
 @pytest.mark.slow

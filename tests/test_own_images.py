@@ -328,6 +328,11 @@ def test_an_image_that_was_cut_off_is_named(moles, noise):
     refused(moles, "cannot read the image '.*b3.png'")
 
 
+def test_12_bits_in_16_are_refused_because_they_would_be_black(moles):
+    save_image(moles / "benign" / "f.tif", Image.fromarray(np.full((8, 8), 4095, np.uint16)))
+    refused(moles, "cannot read the image '.*f.tif' .*16 bits, of which 12 are used")
+
+
 def test_floating_point_pixels_are_refused(moles):
     image = Image.new("F", (8, 8), 0.5)
     save_image(moles / "benign" / "f.tif", image)

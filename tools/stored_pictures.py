@@ -21,6 +21,7 @@ import nbformat
 
 from swys import cli
 from swys_figures.answer import answer_figure
+from swys_studies.reference import study_data
 from swys_utils.plots import use_style
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -86,6 +87,8 @@ def compare(path: Path) -> None:
         path: of the picture.
     """
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 (of the extra `browser`)
+
+    study_data("pneumoniamnist")  # refuses drawn images
 
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"
