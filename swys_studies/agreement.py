@@ -104,8 +104,10 @@ class Measured:
     """
 
     teacher: dict
-    runs: list[dict]
-    maps: dict[str, dict[str, dict]]
+    runs: list[dict] = field(default_factory=list)
+    maps: dict[str, dict[str, dict]] = field(
+        default_factory=lambda: {method: {} for method in METHODS}
+    )
     siblings: dict[str, dict[str, dict]] = field(default_factory=dict)
     device: str = ""
 
@@ -128,11 +130,10 @@ def agreement_over_runs(
     The class that is explained is the one that the teacher predicts.
 
     Args:
-        folder: finished runs of ``reference``; together with the runs of the shipped runs.json
-            they have to be one teacher and its students.
+        folder: finished runs; with those of the shipped runs.json one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
         path: the result, written as it grows; what it says of the same runs is kept.
-        results: ``runs.results_name`` of their set; None for that of the data set.
+        results: ``runs.results_name`` of a set with other patches, which is not asked for gaps.
 
     Returns:
         ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
@@ -149,9 +150,10 @@ def agreement_over_runs(
     teacher = _load_teacher(paths[teacher_row["id"]], Path(folder), data)
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
+    own = partial(_own_row, images, predictions, results == data.info.name)
     teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
     known = _measured_before(path, teacher_row, list(entries.values()))
-    measured = known or _teacher_alone(teacher_row, teacher, images, predictions)
+    measured = known or Measured(own(teacher_row, teacher))
     for run in tqdm(students, unit="run"):
         run_id = run["id"]
         missing = [method for method in METHODS if run_id not in measured.maps[method]]
@@ -160,7 +162,7 @@ def agreement_over_runs(
         model, _ = load_checkpoint(paths[run_id], default_device(), data.info.num_classes)
         measured.measured_now()
         if all(run_id != row["id"] for row in measured.runs):
-            measured.runs.append(run | own_measures(model, images, predictions))
+            measured.runs.append(own(run, model))
         for method in missing:
             student_maps = signed_maps(model, images, predictions, method)
             row = compare(teacher_maps(method), student_maps, predictions[part_of(method)])
@@ -181,14 +183,15 @@ def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
     return teacher
 
 
-def _teacher_alone(
-    row: dict, teacher: VisionTransformer, images: np.ndarray, predictions: np.ndarray
-) -> Measured:
-    """What is measured before any student: the teacher's own row."""
-    row = row | own_measures(teacher, images, predictions)
-    measured = Measured(row, [], {method: {} for method in METHODS})
-    measured.measured_now()
-    return measured
+def _own_row(
+    images: np.ndarray,
+    predictions: np.ndarray,
+    insertion: bool,
+    row: dict,
+    model: VisionTransformer,
+) -> dict:
+    """The row of a run, with what is measured of its model alone."""
+    return row | own_measures(model, images, predictions, insertion)
 
 
 def _weights(entries: Mapping[str, dict], results: str, folder: Path) -> dict[str, Path]:
@@ -294,7 +297,7 @@ def _result(data: Dataset, measured: Measured) -> dict:
     """What ``agreement_over_runs`` returns."""
     runs = measured.runs
     accuracy = {run["id"]: run["accuracy"] for run in runs}
-    gap = {run["id"]: run["gap"] for run in runs}
+    gap = {run["id"]: run["gap"] for run in runs if "gap" in run}
     maps = {}
     for method, rows in measured.maps.items():
         if not rows:
