@@ -116,6 +116,21 @@ def test_its_table_of_agreement_has_the_resnets(findings):
     assert row_beside("a ResNet-18 (two)", findings) == expected
 
 
+def test_it_gives_what_models_of_blood_cells_share(findings):
+    (text,) = re.findall(r"^\* \*\*On eight kinds of blood cells.*$", findings, re.MULTILINE)
+    study = read_study(SHIPPED.parent / "bloodmnist-p7" / "agreement.json")
+    expected = []
+    for ruler in ("occlusion", "grad_cam"):
+        rows = study["maps"][ruler]["runs"]
+        for kind in ("vit_tiny/labels", "vit_base/labels", "vit_tiny/answers", "vit_tiny/maps"):
+            of_kind = [row for run_id, row in sorted(rows.items()) if run_id.startswith(kind)]
+            expected += [round(value) for value in beyond_chance(of_kind)]
+    (two_tinys,) = study["siblings"]["occlusion"].values()
+    expected += [round(value) for value in beyond_chance([two_tinys])]
+    _, _, numbers = text.partition("By occlusion")
+    assert numbers_in(numbers)[: len(expected)] == expected
+
+
 def test_it_gives_what_teachers_do_with_few_labels(findings):
     (text,) = re.findall(r"^With the labels of 1 %.*$", findings, re.MULTILINE)
     runs = read_runs(SHIPPED / "runs.json")

@@ -6,7 +6,7 @@ import pytest
 from small import run_entry, some, vit
 
 from swys_studies import agreement, reference, run_specs, runs
-from swys_utils.config import SwysError
+from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
 from swys_utils.models import save_checkpoint
 
@@ -67,6 +67,17 @@ def test_a_folder_of_other_patches_is_refused(tmp_path, drawn_data_dir, monkeypa
     expected = "holds vit_tiny/labels/seed0 with patches of 4 px, not 7; name another --folder"
     with pytest.raises(SwysError, match=expected):
         reference.reference(folder=str(tmp_path), patch=7, list=True)
+
+
+def test_the_shipped_set_and_its_agreement_belong_together():
+    folder = CHECKPOINTS / "bloodmnist-p7"
+    entries = {entry["id"]: entry for entry in runs.read_runs(folder / "runs.json")}
+    study = runs.read_study(folder / "agreement.json")
+    measured = [study["teacher"], *study["runs"]]
+    assert {run["id"] for run in measured} == set(entries)
+    for run in measured:
+        assert run["accuracy"] == entries[run["id"]]["last"]["accuracy"]
+        assert entries[run["id"]]["patch_size"] == 7
 
 
 @pytest.mark.slow
