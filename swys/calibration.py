@@ -29,7 +29,7 @@ def rise_of_calibration_error(
     Each end of the bootstrap interval is moved outwards by ``error_by_chance`` of the model whose
     bias would hide it. But the error hardly rises by more than the models differ image by image, so
     for two models with nearly the same answers the interval stays short. (By simulation it contains
-    the true rise in 94 % of the cases or more, see tests/test_calibration.py.)
+    the true rise in 94 % of the cases or more, see RESEARCH_LOG.md.)
 
     Args:
         scores_a: probabilities of A, (N, C).

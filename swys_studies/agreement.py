@@ -125,9 +125,7 @@ class Measured:
 def agreement_over_runs(
     folder: str | Path, data: Dataset, path: Path, results: str | None = None
 ) -> dict:
-    """Agreement of every run's signed heatmaps with those of its teacher.
-
-    The class that is explained is the one that the teacher predicts.
+    """How every run's signed maps agree with its teacher's, for the class that this predicts.
 
     Args:
         folder: finished runs; with those of the shipped runs.json one teacher and its students.
@@ -170,8 +168,9 @@ def agreement_over_runs(
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
     measured.add_siblings(compare_siblings(tinys, images, predictions, measured.siblings))
-    write_json(path, _result(data, measured))
-    return _result(data, measured)
+    result = _result(data, measured)
+    write_json(path, result)
+    return result
 
 
 def _load_teacher(path: Path, folder: Path, data: Dataset) -> VisionTransformer:
