@@ -144,6 +144,13 @@ WHOLE_TINY = replace(
     seeds_elsewhere=0,
     whole=True,
 )
+# ... and both: the whole recipe of the Tinys of 224 px, on patches of 4 px
+STRONG_WHOLE_TINY = replace(
+    STRONG_TINY,
+    title=f"{STRONG_TINY.title}, whole pictures",
+    method="labels_strong_whole",
+    whole=True,
+)
 # Is it the size, or that so few images have so few labels to learn from?
 MASKED_TINY = replace(
     TINY,
@@ -286,7 +293,7 @@ def all_kinds() -> list[Kind]:
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]
     many_labels += [OUR_TINY_TEACHER, BETTER_TEACHERS, RESNET_TEACHERS, MATCHING_RESNETS]
     many_labels += [ANSWERS_16_TOKENS, AS_LONG_AS_BASE, AS_LONG_AS_TINY]
-    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY, WHOLE_TINY]
+    many_labels += [SHARP_BASE, SHARP_TINY, STRONG_TINY, WHOLE_TINY, STRONG_WHOLE_TINY]
     many_labels += [MASKED_TINY, MASKED_SHARP_BASE, MASKED_SHARP_TINY]
     few_labels = [FEW_LABELS, FEW_ANSWERS, FEW_CONTROL]
     return [*many_labels, *few_labels, ORIGINAL]
