@@ -11,7 +11,7 @@ from swys_utils.config import SwysError
 from .commands import is_card
 from .compared_images import open_images
 from .comparison import Effort, measure
-from .gates import GATES, exit_code
+from .gates import ASKED_GATES, GATES, exit_code
 from .open_model import open_model
 from .opened_models import OpenedModel
 from .result import Comparison
@@ -35,6 +35,10 @@ class Compare:
         min_agreement: share of images that have to keep their answer; default 0.98.
         min_map: rank correlation that heatmaps have to reach; default 0.9.
         min_occlusion: rank correlation that occlusion maps have to reach; default 0.8.
+        max_class_drop: points of accuracy that any one class may lose; default 5.0, and a gate only
+            where it is given.
+        max_ece_rise: by how much the calibration error may rise; default 0.02, as above.
+        max_time: of B for an image, as a multiple of A's; default 1.2, as above.
         ceiling: a second A, such as another seed.
         split: which images, where the data has splits: train, val or test.
         size: side of the images, px; default: 28 of MedMNIST, of image files that of the larger
@@ -59,6 +63,9 @@ class Compare:
     min_agreement: float | None = None
     min_map: float | None = None
     min_occlusion: float | None = None
+    max_class_drop: float | None = None
+    max_ece_rise: float | None = None
+    max_time: float | None = None
     ceiling: str = ""
     split: str = "test"
     size: int = 0
@@ -81,7 +88,8 @@ class Compare:
             SwysError: models or images that cannot be compared.
         """
         self._check_outputs()
-        asked = {name: getattr(self, name) for name in GATES if getattr(self, name) is not None}
+        limits = {name: getattr(self, name) for name in GATES | ASKED_GATES}
+        asked = {name: limit for name, limit in limits.items() if limit is not None}
         bounds = Bounds(**asked)
         effort = Effort(self.maps, self.occlusions, self.shown, self.seconds)
         images = open_images(self.data, self.split, self.size)

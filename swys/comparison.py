@@ -25,6 +25,7 @@ from .opened_models import (
 )
 from .shown_images import ShownImage, choose_shown, shown_images
 from .suspicions import (
+    behind_a_sigmoid,
     empty_classes,
     moved_threshold,
     near_chance,
@@ -34,6 +35,7 @@ from .suspicions import (
     other_order_than_data,
 )
 from .verdicts import Bounds
+from .worst_class import class_row
 
 TIMING_ROUNDS = 24
 FEWEST_ROUNDS = 5
@@ -141,6 +143,7 @@ def measure(
     rows = []
     if images.labels is not None:
         rows += label_rows(answers["A"], answers["B"], images.labels, bounds)
+        rows.append(class_row(answers["A"], answers["B"], images.labels, names, bounds))
     rows.append(agreement_row(answers["A"], answers["B"], bounds, answers.get("ceiling")))
     chosen = choose_shown(answers, images.labels, effort.shown)
     explained = Explanations(models, images, answers["A"].predicted)
@@ -276,6 +279,8 @@ def _notes(
     found: list[str | None] = []
     words = {name: models[name].preprocessing for name in ("A", "B")}
     found.append(other_order(a.predicted, b.predicted, names))
+    if not images.multi_label:
+        found.append(behind_a_sigmoid({"A": a.logits, "B": b.logits}))
     labels = images.labels
     if labels is not None:
         found.append(empty_classes(labels, names))

@@ -36,6 +36,11 @@ MEANINGS = {
         "The share of the images that A gets right and B gets wrong (negative flips).",
         "06_benchmark.ipynb",
     ),
+    "class": (
+        "Worst class",
+        "The most that any one class loses: of its images, how many more A gets right than B.",
+        "extras/09_many_classes.ipynb",
+    ),
     "map": (
         "Heatmaps",
         "How alike the two Grad-CAM maps of an image rank its patches: what the models mark.",

@@ -204,14 +204,16 @@ def speed_row(timings: dict[str, Timing], bounds: Bounds) -> Row:
         The row.
     """
     estimate = Estimate(*speedup(timings["B"], timings["A"]))
+    verdict = at_most(estimate, bounds.max_time)
     return Row(
         id="speed",
-        verdict=at_most(estimate, bounds.max_time),
+        verdict=verdict,
         estimate=estimate,
         unit="times",
         bound=bounds.max_time,
         a=f"{timings['A'].median:.3g} ms",
         b=f"{timings['B'].median:.3g} ms",
+        remedy="time both for longer (--seconds)" if verdict == CANNOT_TELL else "",
     )
 
 

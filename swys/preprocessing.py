@@ -30,6 +30,7 @@ INTERPOLATIONS = {
 # Pillow's numbers for the ways to resize, as preprocessor_config.json has them
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 CONVNEXT_WHOLE = 384  # px: from here on ConvNextImageProcessor does not crop, whatever it stores
+DECISIVE = {"size", "mean", "std"}  # who gives these has given the preprocessing
 LARGEST_SIDE = 4096  # px; what is larger is a mistake in a configuration
 SMALLEST_CROP = 0.05
 
@@ -198,22 +199,27 @@ def given(text: str, base: Preprocessing) -> Preprocessing:
         base: the model's own preprocessing.
 
     Returns:
-        The preprocessing, or ``base`` where the text is empty.
+        The preprocessing, or ``base`` where the text is empty. Its source tells what was given and
+        where the rest comes from.
 
     Raises:
         SwysError: an unknown word, or an impossible value.
     """
     if not text:
         return base
-    changes: dict[str, Any] = {"source": "given"}
+    changes: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         changes[name.strip()] = _value(name.strip(), value.strip())
+    if DECISIVE <= set(changes):
+        source = "given"
+    else:
+        source = f"{', '.join(changes)} given; the rest {base.source}"
     channels = max(len(base.mean), *(len(changes.get(key, ())) for key in ("mean", "std")))
     for key in ("mean", "std"):
         values = changes.get(key, getattr(base, key))
         changes[key] = values * channels if len(values) == 1 else values
-    return checked(replace(base, **changes))
+    return checked(replace(base, **changes, source=source))
 
 
 def _value(name: str, text: str) -> Any:

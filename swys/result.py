@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def gates(self) -> list[Gate]:
-        """The four gates, at the bounds of this comparison."""
+        """The four gates, and those that were asked for, at the bounds of this comparison."""
         return gates_of(self.measured)
 
     @property

@@ -169,6 +169,25 @@ def one_answer(answers: dict[str, np.ndarray], preprocessing: dict[str, str]) ->
     )
 
 
+def behind_a_sigmoid(logits: dict[str, np.ndarray]) -> str | None:
+    """Whether a model of single answers gives a share of each class that do not sum to 1.
+
+    Args:
+        logits: model -> float (N, C); probabilities that sum to 1 were turned into logits before.
+
+    Returns:
+        One line, or None.
+    """
+    for name, values in logits.items():
+        if values.min() >= 0 and values.max() <= 1 and np.ptp(values) > 0:
+            return (
+                f"{name} gives numbers from 0 to 1 that do not sum to 1, as from a sigmoid for each"
+                " class. They were taken as logits: answers and AUC are right, calibration and"
+                " occlusion are not. Give what stands before the sigmoid"
+            )
+    return None
+
+
 def other_names(
     names_a: Sequence[str], names_b: Sequence[str], owners: tuple[str, str]
 ) -> str | None:

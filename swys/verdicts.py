@@ -28,6 +28,7 @@ class Bounds:
 
     Attributes:
         max_drop: of accuracy and of AUC x 100, in points.
+        max_class_drop: of the share of any one class that is answered right, in points.
         min_agreement: share of the images that have to get the same answer.
         min_map: rank correlation that the heatmaps have to reach.
         min_occlusion: rank correlation that the occlusion maps have to reach.
@@ -36,6 +37,7 @@ class Bounds:
     """
 
     max_drop: float = 1.0
+    max_class_drop: float = 5.0
     min_agreement: float = 0.98
     min_map: float = 0.9
     min_occlusion: float = 0.8
@@ -45,6 +47,7 @@ class Bounds:
     def __post_init__(self):
         ranges = {
             "max_drop": (0, 100),
+            "max_class_drop": (0, 100),
             "min_agreement": (0, 1),
             "min_map": (-1, 1),
             "min_occlusion": (-1, 1),
@@ -187,7 +190,7 @@ def mean_estimate(values: np.ndarray, span: float) -> Estimate:
     return not_narrower(float(known.mean()), interval, len(known), span)
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
+def paired_difference(first: np.ndarray, second: np.ndarray, z: float = Z) -> Estimate:
     """Difference of two shares that were seen on the same images, with Tango's score interval.
 
     Tango (1998), Equivalence test and confidence interval for the difference in proportions for
@@ -197,6 +200,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     Args:
         first: bool (N,), of one model.
         second: bool (N,), of the other model.
+        z: normal quantile of the interval's ends; by default those of 95 %.
 
     Returns:
         Share of the first minus share of the second.
@@ -211,10 +215,10 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
 
     edge = 1 - 1e-9
     low = high = difference
-    if excess(-edge) > Z:
-        low = brentq(lambda delta: excess(delta) - Z, -edge, min(difference, edge))
-    if excess(edge) < -Z:
-        high = brentq(lambda delta: excess(delta) + Z, max(difference, -edge), edge)
+    if excess(-edge) > z:
+        low = brentq(lambda delta: excess(delta) - z, -edge, min(difference, edge))
+    if excess(edge) < -z:
+        high = brentq(lambda delta: excess(delta) + z, max(difference, -edge), edge)
     return Estimate(difference, float(low), float(high))
 
 

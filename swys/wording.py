@@ -11,7 +11,7 @@ from .verdicts import CANNOT_TELL, KEPT, LOST, Bounds
 
 MINUS = "\N{MINUS SIGN}"
 GLYPHS = {KEPT: "\N{CHECK MARK}", LOST: "\N{MULTIPLICATION X}", CANNOT_TELL: "?"}
-AT_MOST = ("accuracy", "auc", "calibration", "errors", "speed", "size")
+AT_MOST = ("accuracy", "auc", "calibration", "errors", "class", "speed", "size")
 
 
 def number_text(row: Row, value: float) -> str:

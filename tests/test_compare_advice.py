@@ -144,3 +144,17 @@ def test_one_label_as_a_row_is_refused(images, labels):
     rows = np.eye(CLASSES, dtype=int)[labels]
     with pytest.raises(SwysError, match="give the number of its class"):
         compare(brightest, brightest, images, rows, NAMES, effort=FEW)
+
+
+def test_a_sigmoid_for_each_class_is_said(images, labels):
+    def squashed(pictures):
+        return 1 / (1 + np.exp(-brightest(pictures) / 10))
+
+    measured = compare(brightest, squashed, images, labels, NAMES, effort=FEW).measured
+    (note,) = [note for note in measured.notes if "sigmoid" in note]
+    assert note.startswith("B gives numbers from 0 to 1")
+
+
+def test_logits_get_no_word_about_a_sigmoid(images, labels):
+    measured = compare(brightest, brightest, images, labels, NAMES, effort=FEW).measured
+    assert not [note for note in measured.notes if "sigmoid" in note]

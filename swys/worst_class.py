@@ -1,0 +1,133 @@
+"""Which class pays: the most that any one class loses from A to B.
+
+A mean over all images hides a loss in a rare class, and shrinking a model often costs the rare
+classes most (Hooker et al. 2019, What do compressed deep neural networks forget?).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from swys_utils.metrics import is_correct
+
+from .measure_rows import Row, untold
+from .measures import Answers, in_points
+from .verdicts import CANNOT_TELL, LOST, Bounds, Estimate, at_most, paired_difference
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """What one class loses.
+
+    Attributes:
+        name: of the class.
+        images: number of images that have it.
+        a: the share of them that A gets right (recall).
+        b: the same of B.
+        loss: a - b in points, with an interval that holds for all classes at once.
+    """
+
+    name: str
+    images: int
+    a: float
+    b: float
+    loss: Estimate
+
+
+def class_losses(
+    a: Answers, b: Answers, labels: np.ndarray, names: Sequence[str]
+) -> list[ClassLoss]:
+    """What each class with images loses, with simultaneous intervals (Bonferroni).
+
+    With one 95 % interval for each of eight classes, every third comparison would have a class
+    whose interval misses the truth. So each is wider: together they hold in 95 %.
+
+    Args:
+        a: A's answers.
+        b: B's answers to the same images.
+        labels: int (N,), or 0/1 (N, L); of several labels, those that are there count.
+        names: C names.
+
+    Returns:
+        One of each class that has images.
+    """
+    correct_a = is_correct(a.scores, labels)
+    correct_b = is_correct(b.scores, labels)
+    members = labels == 1
+    if labels.ndim == 1:
+        members = labels[:, None] == np.arange(len(names))
+        correct_a = np.repeat(correct_a[:, None], len(names), axis=1)
+        correct_b = np.repeat(correct_b[:, None], len(names), axis=1)
+    present = np.flatnonzero(members.any(axis=0))
+    z = float(norm.ppf(1 - 0.025 / max(len(present), 1)))
+    losses = []
+    for number in present:
+        chosen = members[:, number]
+        right_a = correct_a[chosen, number]
+        right_b = correct_b[chosen, number]
+        losses.append(
+            ClassLoss(
+                name=names[number],
+                images=int(chosen.sum()),
+                a=float(right_a.mean()),
+                b=float(right_b.mean()),
+                loss=in_points(paired_difference(right_a, right_b, z)),
+            )
+        )
+    return losses
+
+
+def class_row(
+    a: Answers, b: Answers, labels: np.ndarray, names: Sequence[str], bounds: Bounds
+) -> Row:
+    """The most that any class loses.
+
+    Since the intervals of all classes hold at once, the largest loss lies between the highest of
+    their lower ends and the highest of their upper ends.
+
+    Args:
+        a: A's answers.
+        b: B's answers to the same images.
+        labels: int (N,), or 0/1 (N, L).
+        names: C names.
+        bounds: what may be lost.
+
+    Returns:
+        The row.
+    """
+    bound = bounds.max_class_drop
+    losses = class_losses(a, b, labels, names)
+    if not losses:
+        return untold("class", "points", bound, "no image has a label", absent=True)
+    worst = max(losses, key=lambda each: each.loss.value)
+    estimate = Estimate(
+        value=worst.loss.value,
+        low=max(each.loss.low for each in losses),
+        high=max(each.loss.high for each in losses),
+    )
+    verdict = at_most(estimate, bound)
+    note = f"'{worst.name}' has {worst.images} images"
+    remedy = ""
+    if verdict == LOST:
+        lost = [f"'{each.name}'" for each in losses if each.loss.low > bound]
+        note += f"; surely lost: {', '.join(lost)}"
+    elif verdict == CANNOT_TELL:
+        unsure = [each for each in losses if each.loss.high > bound]
+        fewest = min(unsure, key=lambda each: each.images)
+        remedy = f"compare more images of '{fewest.name}'; these are {fewest.images}"
+    return Row(
+        id="class",
+        verdict=verdict,
+        estimate=estimate,
+        unit="points",
+        bound=bound,
+        a=f"{worst.a:.1%} of '{worst.name}'",
+        b=f"{worst.b:.1%}",
+        images=worst.images,
+        note=note,
+        remedy=remedy,
+    )
