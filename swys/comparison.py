@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,11 +141,7 @@ def measure(
     check_same_classes(list(models.values()))
     answers = answer_all(models, images)
     names = class_names_of(models, images, answers["A"].logits.shape[1])
-    rows = []
-    if images.labels is not None:
-        rows += label_rows(answers["A"], answers["B"], images.labels, bounds)
-        rows.append(class_row(answers["A"], answers["B"], images.labels, names, bounds))
-    rows.append(agreement_row(answers["A"], answers["B"], bounds, answers.get("ceiling")))
+    rows = _answer_rows(answers, images.labels, names, bounds)
     chosen = choose_shown(answers, images.labels, effort.shown)
     explained = Explanations(models, images, answers["A"].predicted)
     if effort.maps:
@@ -229,6 +226,23 @@ def class_names_of(
         if len(names) == classes:
             return tuple(names)
     return tuple(f"class {number}" for number in range(classes))
+
+
+def _answer_rows(
+    answers: dict[str, Answers],
+    labels: np.ndarray | None,
+    names: Sequence[str],
+    bounds: Bounds,
+) -> list[Row]:
+    """Whether the answers are right, where there are labels, and whether they are the same."""
+    a = answers["A"]
+    b = answers["B"]
+    rows = []
+    if labels is not None:
+        rows += label_rows(a, b, labels, bounds)
+        rows.append(class_row(a, b, labels, names, bounds))
+    rows.append(agreement_row(a, b, bounds, answers.get("ceiling")))
+    return rows
 
 
 def _speed(

@@ -95,7 +95,7 @@ class Answers:
 
 
 def label_rows(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> list[Row]:
-    """The measures that need labels: accuracy, AUC, calibration, new errors.
+    """The measures that need labels and are means over images.
 
     Args:
         a: A's answers.
@@ -104,7 +104,7 @@ def label_rows(a: Answers, b: Answers, labels: np.ndarray, bounds: Bounds) -> li
         bounds: what may be lost.
 
     Returns:
-        Four rows.
+        Rows on accuracy, AUC, calibration and new errors.
     """
     return [
         _accuracy_row(a, b, labels, bounds),

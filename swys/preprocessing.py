@@ -211,7 +211,7 @@ def given(text: str, base: Preprocessing) -> Preprocessing:
     for part in text.split(","):
         name, _, value = part.partition("=")
         changes[name.strip()] = _value(name.strip(), value.strip())
-    if DECISIVE <= set(changes):
+    if set(changes) >= DECISIVE:
         source = "given"
     else:
         source = f"{', '.join(changes)} given; the rest {base.source}"

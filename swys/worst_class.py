@@ -65,7 +65,7 @@ def class_losses(
     present = np.flatnonzero(members.any(axis=0))
     z = float(norm.ppf(1 - 0.025 / max(len(present), 1)))
     losses = []
-    for number in present:
+    for number in present.tolist():
         chosen = members[:, number]
         right_a = correct_a[chosen, number]
         right_b = correct_b[chosen, number]
