@@ -79,6 +79,7 @@ class Row:
         images: number of images behind it.
         chance: the same between images of one answer; None where it has no meaning.
         ceiling: the same between A and the second A; None without one.
+        subject: name of the class that the figure is about; empty where it is about all images.
         note: what else there is to say; why nothing can be told.
         remedy: what would make it tell, where that is not more images.
         absent: whether these models or images do not have what it measures.
@@ -94,6 +95,7 @@ class Row:
     images: int = 0
     chance: float | None = None
     ceiling: float | None = None
+    subject: str = ""
     note: str = ""
     remedy: str = ""
     absent: bool = False

@@ -92,6 +92,7 @@ def _row(row: Row) -> dict[str, Any]:
         "images": row.images,
         "chance": _number(row.chance),
         "ceiling": _number(row.ceiling),
+        "class": row.subject or None,
         "note": row.note,
         "meaning": row.meaning,
         "notebook": f"notebooks/{row.notebook}",

@@ -153,6 +153,8 @@ class Comparison:
         rows = []
         for row in self.measured.rows:
             figure = f"{figure_text(row)}, {bound_text(row)}" if row.measured else row.note
+            if row.subject:
+                figure = f"'{row.subject}' {figure}"
             cells = [
                 f"<b>{GLYPHS[row.verdict]} {row.verdict}</b>",
                 f'<span title="{html.escape(row.meaning)}">{html.escape(row.title)}</span>',

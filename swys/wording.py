@@ -68,11 +68,14 @@ def row_text(row: Row) -> str:
         row: the measure.
 
     Returns:
-        Such as ``31.2 points [24.1, 38.0], at most 1.0 points; A 81.2%, B 50.0%``.
+        Such as ``31.2 points [24.1, 38.0], at most 1.0 points; A 81.2%, B 50.0%``; of a single
+        class its name stands before.
     """
     if not row.measured:
         return row.note
     text = f"{figure_text(row)}, {bound_text(row)}"
+    if row.subject:
+        text = f"'{row.subject}' {text}"
     if row.a and row.b:
         text += f"; A {row.a}, B {row.b}"
     if row.ceiling is not None:

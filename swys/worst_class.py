@@ -110,7 +110,7 @@ def class_row(
         high=max(each.loss.high for each in losses),
     )
     verdict = at_most(estimate, bound)
-    note = f"'{worst.name}' has {worst.images} images"
+    note = f"'{worst.name}', {worst.images} images"
     remedy = ""
     if verdict == LOST:
         lost = [f"'{each.name}'" for each in losses if each.loss.low > bound]
@@ -125,9 +125,10 @@ def class_row(
         estimate=estimate,
         unit="points",
         bound=bound,
-        a=f"{worst.a:.1%} of '{worst.name}'",
+        a=f"{worst.a:.1%}",
         b=f"{worst.b:.1%}",
         images=worst.images,
+        subject=worst.name,
         note=note,
         remedy=remedy,
     )

@@ -33,7 +33,7 @@ def test_a_rare_class_that_is_forgotten_is_lost_and_accuracy_is_kept():
     row = class_row(a, b, labels, NAMES, BOUNDS)
     assert row.verdict == LOST
     assert row.estimate.value == 100
-    assert row.note == "'right' has 40 images; surely lost: 'right'"
+    assert row.note == "'right', 40 images; surely lost: 'right'"
     accuracy = paired_difference(a.right(labels), b.right(labels))
     assert accuracy.high < 0.02
 
@@ -94,7 +94,7 @@ def test_of_several_labels_those_that_are_there_count():
     b = Answers.of(without, multi_label=True)
     row = class_row(a, b, labels, NAMES, BOUNDS)
     assert row.estimate.value == 100
-    assert row.note.startswith("'left' has 30 images")
+    assert row.subject == "left"
     losses = class_losses(a, b, labels, NAMES)
     assert [each.images for each in losses] == [30, 60]
 
