@@ -111,14 +111,9 @@ def class_row(
     )
     verdict = at_most(estimate, bound)
     note = f"'{worst.name}', {worst.images} images"
-    remedy = ""
     if verdict == LOST:
         lost = [f"'{each.name}'" for each in losses if each.loss.low > bound]
         note += f"; surely lost: {', '.join(lost)}"
-    elif verdict == CANNOT_TELL:
-        unsure = [each for each in losses if each.loss.high > bound]
-        fewest = min(unsure, key=lambda each: each.images)
-        remedy = f"compare more images of '{fewest.name}'; these are {fewest.images}"
     return Row(
         id="class",
         verdict=verdict,
@@ -130,5 +125,12 @@ def class_row(
         images=worst.images,
         subject=worst.name,
         note=note,
-        remedy=remedy,
+        remedy=_remedy(losses, bound) if verdict == CANNOT_TELL else "",
     )
+
+
+def _remedy(losses: Sequence[ClassLoss], bound: float) -> str:
+    """Which class lacks images: of those that may have lost too much, the one with the fewest."""
+    unsure = [each for each in losses if each.loss.high > bound]
+    fewest = min(unsure, key=lambda each: each.images)
+    return f"compare more images of '{fewest.name}'; these are {fewest.images}"
