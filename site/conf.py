@@ -64,7 +64,7 @@ html_theme_options = {
     "logo": {"text": project},
     "navbar_align": "left",
     "header_links_before_dropdown": 7,
-    "navigation_with_keys": True,
+    "navigation_with_keys": False,
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -64,7 +64,10 @@ async function changed() {
     }
   } catch (error) {
     console.error(error);
-    complain(`The models stopped (${error.message}); reload the page, or untick the large ones.`);
+    const stopped = `The models stopped (${error.message}); reload the page, or untick the large ones.`;
+    complain(stopped);
+    say(stopped); // beside the cards, whose answers are about an earlier image
+    element("models").classList.add("stale");
   } finally {
     page.working = false;
   }
@@ -75,13 +78,19 @@ async function answerAll() {
   const name = page.name;
   const state = stateText();
   const chosen = target();
+  const fresh = new Map();
   for (const model of running()) {
     const { logits, map, ms } = await run(page.ort, model, [image], chosen);
     const explained = chosen < 0 ? predicted(logits[0]) : chosen;
-    model.answer = { logits: logits[0], map, ms, explained };
+    fresh.set(model, { logits: logits[0], map, ms, explained });
+  }
+  // all at once, together with the image that they are about
+  for (const [model, answer] of fresh) {
+    model.answer = answer;
     model.rests = null;
   }
   page.asked = image;
+  element("models").classList.remove("stale");
   redraw();
   const answers = answered().map((model) => ` ${model.name}: ${answerText(model)}.`);
   say(`Shown: ${name}.${state}${answers.join("") || " Tick a model to see its answer."}`);
@@ -140,6 +149,7 @@ function sayTested() {
 
 // Write a model's answer into its card.
 function show(model) {
+  model.box.hidden = false;
   const part = (selector) => model.box.querySelector(selector);
   const { map, explained, logits } = model.answer;
   const text = answerText(model);
@@ -153,7 +163,9 @@ function show(model) {
   showRests(model);
   const [first] = answered();
   const agreement = spearman(map, first.answer.map).toFixed(2);
-  const alike = `Grad-CAM's agreement with ${first.name}: ${agreement}`;
+  const other = first.answer.explained;
+  const apart = explained === other ? "" : ` (whose map is of ${classes[other]})`;
+  const alike = `Grad-CAM's agreement with ${first.name}${apart}: ${agreement}`;
   part(".alike").textContent = model === first ? "" : alike;
 }
 
@@ -167,18 +179,24 @@ function showRests(model) {
   const canvas = model.box.querySelector(".rests");
   const explained = classes[model.answer.explained];
   const title = `Occlusion map of ${model.name} for ${explained}`;
+  const caption = canvas.nextElementSibling;
   if (!model.rests) {
     drawMap(model, ".rests", new Float32Array(1));
+    caption.textContent = "Occlusion: being computed ...";
     canvas.setAttribute("aria-label", `${title}: not computed yet`);
     delete canvas.dataset.values;
     return;
   }
   const { map } = model.rests;
-  drawMap(model, ".rests", map);
+  const heated = drawMap(model, ".rests", map);
+  const what = "Occlusion: what the answer rests on";
+  caption.textContent = heated ? what : `${what} (no patch: the map is empty)`;
   const most = Math.max(...map);
   const place = placeOf(map.indexOf(most));
-  const words = `the patch in ${place} matters most; without it the log-odds lose`;
-  canvas.setAttribute("aria-label", `${title}: ${words} ${most.toFixed(2)}`);
+  const loss = `without it the log-odds lose ${most.toFixed(2)}`;
+  const hottest = `the patch in ${place} matters most; ${loss}`;
+  const found = heated ? hottest : "hiding no patch lowers the log-odds: the map is empty";
+  canvas.setAttribute("aria-label", `${title}: ${found}`);
   canvas.dataset.values = map.join(" ");
 }
 
@@ -200,6 +218,10 @@ function makeCells() {
     for (let column = 0; column < CELLS; column++) {
       const cell = document.createElement("div");
       cell.setAttribute("role", "gridcell");
+      const square = row * CELLS + column;
+      cell.addEventListener("click", (event) => {
+        if (event.detail === 0) hide(square, !page.hidden.has(square)); // of an assistive tool, without a pointer
+      });
       cells.push(cell);
       line.append(cell);
     }
@@ -306,8 +328,9 @@ async function open(blob, title) {
     page.opened = shrink(bitmap);
     page.name = title;
     bitmap.close();
-  } catch {
+  } catch (error) {
     if (turn !== page.opening) return;
+    console.warn(error);
     const wanted = "a PNG, JPEG or WebP file of at most 64 megapixels";
     complain(`${title} is not an image that this browser can read; choose ${wanted}.`);
     return;
@@ -330,11 +353,12 @@ async function blobOf(address) {
 function addSample(sample) {
   const picture = new Image(64, 64);
   picture.src = sample.src;
-  picture.alt = sample.name;
+  picture.alt = ""; // its name stands below
+  const name = document.createElement("small");
+  name.textContent = sample.name;
   const button = document.createElement("button");
   button.type = "button";
-  button.append(picture);
-  button.title = sample.name;
+  button.append(picture, name);
   button.addEventListener("click", async () => open(await blobOf(sample.src), sample.name));
   element("samples").append(button);
 }
@@ -385,6 +409,7 @@ function addChoice(model) {
     await choose(model, box.checked);
     box.disabled = false;
     box.checked = model.ticked;
+    if (document.activeElement === document.body) box.focus(); // it was lost with the disabled box
   });
 }
 
@@ -393,7 +418,7 @@ async function choose(model, ticked) {
   model.ticked = ticked;
   try {
     if (ticked && !model.box) await start(model);
-    model.box.hidden = !ticked;
+    model.box.hidden = !model.wrong || !ticked; // a card waits for its answer
     complain("");
   } catch (error) {
     model.ticked = false;
@@ -416,14 +441,14 @@ async function main() {
   listenForFiles();
   listenToControls();
   element("choice").disabled = true; // until there is something to choose from
+  await open(await blobOf(samples[0].src), samples[0].name); // shown while the models load
   page.ort = await runtime();
   const failed = await startAll();
   if (!running().length) throw new Error(failed || "no model passed its self-test");
   element("choice").disabled = false;
   page.started = true;
-  if (page.opened) await changed();
-  else await open(await blobOf(samples[0].src), samples[0].name);
   if (failed) complain(`${failed} could not be loaded; tick to try again.`);
+  await changed();
 }
 
 // Start the models that are ticked; the names of those that could not be loaded.
@@ -436,7 +461,7 @@ async function startAll() {
       console.error(error);
       model.ticked = false;
       model.tick.checked = false;
-      failed.push(model.name);
+      failed.push(`${model.name} (${error.message})`);
     }
   }
   return failed.join(", ");
@@ -444,6 +469,7 @@ async function startAll() {
 
 main().catch((error) => {
   console.error(error);
-  const needed = "The page needs WebAssembly and, opened from a folder, a local server.";
-  say(`The models could not be started (${error.message}). ${needed}`);
+  const alone = document.getElementById("ort.mjs"); // the page in one file needs no server
+  const needed = alone ? "a current browser with WebAssembly" : "WebAssembly and a server (not a folder)";
+  say(`The models could not be started: ${error.message}. The page needs ${needed}; reload to try again.`);
 });

@@ -26,11 +26,11 @@ def main(path: Path) -> int:
     Returns:
         The exit code: 0 also where there is no report.
     """
+    path.unlink(missing_ok=True)  # an older one would look new
     if load_dataset("pneumoniamnist").info.synthetic:
         print("report: skipped, it needs real images; the book is built without it")
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # an older one would look new
     arguments = ["compare", *MODELS, "--data", "pneumoniamnist", "--html", str(path)]
     for option, value in OPTIONS.items():
         arguments += [option, value]
@@ -39,7 +39,8 @@ def main(path: Path) -> int:
         print("report: skipped, swys compare did not work; the book is built without it")
         return 0
     page = path.read_text("utf-8")  # its links lead into the clone; those of the book stay in it
-    page = page.replace('href="../../../notebooks/', 'href="../notebooks/')
+    # and are not opened inside the frame that shows the report
+    page = page.replace('href="../../../notebooks/', 'target="_top" href="../notebooks/')
     path.write_text(page.replace('.ipynb"', '.html"'), "utf-8")
     return 0
 

@@ -19,8 +19,9 @@
     place.textContent = chosen.length ? `${at + 1} of ${chosen.length}` : "none";
     if (showsAll) place.textContent = `${chosen.length} shown`;
     slider.disabled = showsAll || chosen.length < 2;
-    steps[0].disabled = slider.disabled || at <= 0;
-    steps[1].disabled = slider.disabled || at >= chosen.length - 1;
+    // a button that were disabled would lose the focus, and with it the arrow keys
+    steps[0].setAttribute("aria-disabled", slider.disabled || at <= 0);
+    steps[1].setAttribute("aria-disabled", slider.disabled || at >= chosen.length - 1);
   }
 
   function choose() {
@@ -34,6 +35,7 @@
   }
 
   function move(by) {
+    if (showsAll) return;
     slider.value = Number(slider.value) + by;
     show();
   }
@@ -55,8 +57,8 @@
     show();
   });
   document.addEventListener("keydown", (event) => {
-    const busy = event.target.closest("input, select, textarea") || event.altKey || event.ctrlKey || event.metaKey;
-    if (busy || showsAll) return;
+    const withKey = event.altKey || event.ctrlKey || event.metaKey || event.shiftKey;
+    if (withKey || event.target.closest("input, select, textarea")) return;
     if (event.key === "ArrowLeft") move(-1);
     if (event.key === "ArrowRight") move(1);
   });

@@ -147,7 +147,7 @@ def pictures(image: ShownImage) -> list[Picture]:
             what = "marks" if kind == "map" else "rests on"
             drawn.append(
                 Picture(
-                    title=f"{name} {what}",
+                    title=what,
                     model=name,
                     kind=kind,
                     source=_drawn(image.pixels, maps[name], colours),

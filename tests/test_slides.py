@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 from setup_cell import CORE  # noqa: E402
-from slides import as_slides, split_text  # noqa: E402
+from slides import REVEAL_FOLDER, as_slides, split_text  # noqa: E402
 from tutorial_pages import as_page  # noqa: E402
 
 LOADED = "img, script, link, iframe"
@@ -68,7 +68,7 @@ def test_slides_leave_out_the_setup(slides):
 
 def test_slides_start_reveal_from_beside_them(slides):
     scripts = [script for script in addresses(slides) if script.endswith(".js")]
-    assert all(script.startswith("reveal.js/") for script in scripts)
+    assert all(script.startswith(f"{REVEAL_FOLDER}/") for script in scripts)
     assert "Reveal.initialize" in str(slides)
 
 

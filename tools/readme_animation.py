@@ -5,6 +5,7 @@ which takes about a minute.
 """
 
 import io
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from PIL import Image
 from swys_figures.data import show_image
 from swys_studies.reference import study_data
 from swys_utils.browser import PREDICTED, Explained
+from swys_utils.config import SwysError
 from swys_utils.gradcam import METHODS
 from swys_utils.models import SERIES, load_checkpoint
 
@@ -37,7 +39,7 @@ def main() -> None:
             figure = frame(explained, int(index), place, METHODS[method].title)
             frames.append(as_image(figure))
     first, *others = frames
-    first.save(PATH, save_all=True, append_images=others, duration=MILLISECONDS, loop=0)
+    first.save(PATH, save_all=True, append_images=others, duration=MILLISECONDS, loop=2)
 
 
 def frame(explained: Explained, index: int, place: int, title: str) -> Figure:
@@ -84,4 +86,7 @@ def as_image(figure: Figure) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SwysError as error:
+        sys.exit(f"readme_animation: {error}")

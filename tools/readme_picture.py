@@ -5,6 +5,7 @@ three models give the same answer and no map is empty or weak it takes one with 
 medium and one with much agreement between the Grad-CAM maps of Base and Tiny.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from swys_figures.data import show_image
 from swys_figures.heatmaps import typical_images
 from swys_studies.reference import study_data
+from swys_utils.config import SwysError
 from swys_utils.explain import agreement
 from swys_utils.gradcam import heatmaps, overlay
 from swys_utils.models import SERIES, load_checkpoint
@@ -77,4 +79,7 @@ def _number(ax: Axes, value: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SwysError as error:
+        sys.exit(f"readme_picture: {error}")

@@ -24,10 +24,17 @@ from swys_utils.config import BUILD, PROJECT_ROOT
 
 TARGET = BUILD / "slides"
 REVEAL = "reveal.js@4.6.1"
-REVEAL_FOLDER = "reveal.js"  # beside the slides
+REVEAL_FOLDER = REVEAL.replace("@", "-")  # beside the slides; another version gets another folder
 REVEAL_PARTS = ("package/dist/", "package/plugin/notes/")
 HEADING = re.compile(r"^(?=#{1,3} )", re.MULTILINE)
+IMPORTED = re.compile(rb"@import url\(https?:[^)]*\);?")
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Slides</title>
+"""
 START = f"""
 <script src="{REVEAL_FOLDER}/dist/reveal.js"></script>
 <script src="{REVEAL_FOLDER}/plugin/notes/notes.js"></script>
@@ -62,7 +69,7 @@ def main() -> int:
         page = as_slides(notebook, path.parent)
         (TARGET / f"{path.stem}.html").write_text(page, encoding="utf-8")
     items = [f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in CORE + EXTRAS]
-    contents = f"<!DOCTYPE html><meta charset=utf-8><title>Slides</title><ul>{''.join(items)}</ul>"
+    contents = f"{INDEX}<ul>{''.join(items)}</ul>"
     (TARGET / "index.html").write_text(contents, encoding="utf-8")  # "contents" leads here
     print(f"slides: {TARGET.relative_to(PROJECT_ROOT)}, {len(CORE + EXTRAS)} notebooks")
     return 0
@@ -84,7 +91,7 @@ def fetch_reveal(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise OSError("npm is not installed")
-    command = [npm, "pack", "--silent", "--fetch-retries=1", REVEAL]
+    command = [npm, "pack", "--loglevel=error", "--fetch-retries=1", REVEAL]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     archive_path = folder / done.stdout.split()[-1]
     unfinished = folder / f"{REVEAL_FOLDER}.part"  # of a run that was killed while it unpacked
@@ -96,7 +103,10 @@ def fetch_reveal(folder: Path) -> None:
                 continue
             file = unfinished / member.name.removeprefix("package/")
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(source.read())
+            content = source.read()
+            if file.suffix == ".css":  # fonts that would come from the network before any slide
+                content = IMPORTED.sub(b"", content)
+            file.write_bytes(content)
     unfinished.rename(target)
     archive_path.unlink()
 

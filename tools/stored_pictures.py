@@ -22,13 +22,14 @@ import nbformat
 from swys import cli
 from swys_figures.answer import answer_figure
 from swys_studies.reference import study_data
+from swys_utils.config import SwysError
 from swys_utils.plots import use_style
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 IMAGES = NOTEBOOKS / "images"
 MODELS = ("pneumoniamnist/vit_base", "pneumoniamnist/vit_tiny_maps")
 TIMED = ("Base", "Tiny")  # rows of notebook 6's table; their last column but one is in ms
-SCREEN = {"width": 960, "height": 1812}  # up to the end of the verdicts
+SCREEN = {"width": 960, "height": 1000}
 
 
 def main(names: list[str]) -> int:
@@ -45,7 +46,11 @@ def main(names: list[str]) -> int:
         print(f"no picture '{unknown[0]}'; choose from {', '.join(PICTURES)}", file=sys.stderr)
         return 2
     for name in names or PICTURES:
-        PICTURES[name](IMAGES / f"{name}.png")
+        try:
+            PICTURES[name](IMAGES / f"{name}.png")
+        except SwysError as error:  # such as drawn images in place of real ones
+            print(f"stored_pictures: {error}", file=sys.stderr)
+            return 1
         print(IMAGES / f"{name}.png")
     return 0
 
@@ -99,7 +104,10 @@ def compare(path: Path) -> None:
             )
             page = browser.new_page(viewport=SCREEN)
             page.goto(report.as_uri())
-            page.screenshot(path=path, clip={"x": 0, "y": 0, **SCREEN})
+            verdicts = page.locator("section").first.bounding_box()
+            height = verdicts["y"] + verdicts["height"]
+            clip = {"x": 0, "y": 0, "width": SCREEN["width"], "height": height}
+            page.screenshot(path=path, full_page=True, clip=clip)
             browser.close()
 
 

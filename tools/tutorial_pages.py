@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,10 +44,14 @@ def write_pages(paths: Sequence[Path]) -> Path:
         title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
         page = as_page(notebook, path.parent, title)
         (TARGET / f"{path.stem}.html").write_text(page, encoding="utf-8")
-        state = "" if executed.is_file() else " (as stored)"
+        state = " (as stored)"
+        if executed.is_file():
+            when = time.localtime(executed.stat().st_mtime)
+            state = time.strftime(" (executed %Y-%m-%d %H:%M)", when)
         entries.append(f'<li><a href="{path.stem}.html">{html.escape(title)}</a>{state}</li>')
     head = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Notebooks</title>'
-    body = f"<h1>Notebooks, as they were just executed</h1><ul>{''.join(entries)}</ul>"
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = f"<h1>Notebooks</h1><ul>{''.join(entries)}</ul>"
     index = TARGET / "index.html"
     index.write_text(f"{head}{body}</html>", encoding="utf-8")
     print(f"pages: {index.relative_to(PROJECT_ROOT)}")
