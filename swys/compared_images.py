@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from swys_utils.config import SwysError
+from swys_utils.config import SwysError, reason_of
 from swys_utils.data import MEMORY_LIMIT, NAMES, SIZES, Dataset, load_dataset
 from swys_utils.image_files import IMAGE_SUFFIXES, SPLITS, image_paths, read_image
 
@@ -245,7 +245,7 @@ def _of_npz(path: Path, split: str) -> ComparedImages:
     except SwysError:
         raise
     except Exception as error:  # for a damaged file zipfile and numpy raise a dozen kinds
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        reason = reason_of(error, with_kind=True)
         raise SwysError(f"'{path}' cannot be read ({reason}); replace it") from None
     return from_arrays(images, labels, class_names, f"file {path.name}")
 

@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from swys_utils.config import SwysError
+from swys_utils.config import SwysError, reason_of
 from swys_utils.gradcam import grad_cam
 
 from .layer_maps import cut_timm, find_layer, grad_cam_at_layer, grad_cam_of_features
@@ -114,7 +114,7 @@ def _try(draw: ToMaps, pixels: Tensor) -> None:
     except SwysError:
         raise
     except Exception as error:  # a model of a reader may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        reason = reason_of(error, with_kind=True)
         raise SwysError(f"it cannot be explained ({reason}); name a layer with --layer") from None
     if maps.ndim != 3 or not math.isfinite(float(maps.sum())):
         raise SwysError("its map is not finite; name another layer with --layer")

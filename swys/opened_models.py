@@ -14,7 +14,7 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from swys_utils.config import SwysError
+from swys_utils.config import SwysError, reason_of
 from swys_utils.data import to_model_input
 from swys_utils.models import count_parameters
 from swys_utils.vit_internals import evaluation_mode
@@ -145,7 +145,7 @@ class OpenedModel:
         except SwysError:
             raise
         except Exception as error:  # a model of a reader may raise anything
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+            reason = reason_of(error, with_kind=True)
             shape = images.shape[1:]
             raise SwysError(f"'{self.name}' cannot read images {shape} ({reason})") from None
 

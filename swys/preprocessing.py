@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from swys_utils.config import SwysError, unknown
+from swys_utils.config import SwysError, reason_of, unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -175,7 +175,7 @@ def from_image_processor(config: Mapping[str, Any]) -> Preprocessing:
     except SwysError:
         raise
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"[:120]
+        reason = reason_of(error, with_kind=True)
         raise SwysError(f"preprocessor_config.json cannot be used ({reason}); repair it") from None
 
 

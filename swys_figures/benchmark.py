@@ -299,15 +299,14 @@ def step_table(
     return rows
 
 
-def parameters_of(name: str, num_classes: int = 2) -> int:
-    """Number of weights of a model of the series, which is not made.
+def parameters_of(name: str) -> int:
+    """Number of weights of a model of the series with two classes, which is not made.
 
     Args:
         name: of the model.
-        num_classes: width of its head.
     """
     with torch.device("meta"):
-        return count_parameters(create_model(name, num_classes))
+        return count_parameters(create_model(name, num_classes=2))
 
 
 def keep_table(rows: Sequence[Mapping[str, str]], note: str, folder: Path) -> None:

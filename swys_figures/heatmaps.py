@@ -25,6 +25,7 @@ from .data import short_name, show_image
 
 PATCH_COLOURS = "inferno"
 BRIGHTER = 8  # of 255 grey values, in the mean image
+BORDER = 4  # px
 WEAK = 0.1  # of the highest value of a model's maps
 MIN_AUC = 0.6  # a model below it knows hardly more than the shares of the classes
 
@@ -248,7 +249,7 @@ def usual_places(maps: Mapping[str, np.ndarray]) -> Figure:
 
 
 def border_table(
-    models: Mapping[str, VisionTransformer], data: Dataset, images: Split, width: int = 4
+    models: Mapping[str, VisionTransformer], data: Dataset, images: Split
 ) -> list[dict[str, str | float]]:
     """What models answer when the border of the pictures is covered with their mean colour.
 
@@ -259,12 +260,11 @@ def border_table(
         models: name -> model.
         data: its training images say where the border is bright.
         images: the models are asked about them.
-        width: of the border, px.
     """
     of_class = has_class(data.train, 1)
     more = data.train.images[of_class].mean(axis=0) - data.train.images[~of_class].mean(axis=0)
     border = np.ones(more.shape[:2], bool)
-    border[width:-width, width:-width] = False
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
     bright = border & (more.reshape(*border.shape, -1).mean(axis=2) > BRIGHTER)
     regions = {"nothing": border & False, "its bright places": bright, "the border": border}
     others = ~has_class(images, 1)

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from swys_utils.data import Dataset
-from swys_utils.metrics import probabilities
+from swys_utils.metrics import is_correct, probabilities
 from swys_utils.plots import LiveCurve, Scores, colour
 from swys_utils.recipe import SupervisedObjective, one_hot
 from swys_utils.training import predict
@@ -102,12 +102,8 @@ class LiveLosses(LiveCurve):
         logits = predict(model, self.watched.images, bf16=True)
         targets = one_hot(torch.as_tensor(self.watched.labels), self.classes)
         p = probabilities(logits, self.task)
-        if self.multi_label:
-            certainty = np.maximum(p, 1 - p)
-            right = (p > 0.5) == (self.watched.labels == 1)
-        else:
-            certainty = p.max(axis=1)
-            right = p.argmax(axis=1) == self.watched.labels.ravel()
+        certainty = np.maximum(p, 1 - p) if self.multi_label else p.max(axis=1)
+        right = is_correct(p, self.watched.labels)
         return {
             "val_loss": float(self.objective.loss(torch.as_tensor(logits), targets)),
             "right": float(right.mean()),

@@ -97,7 +97,7 @@ class ShortcutCurve:
         data: its test images are shown.
         mark: what is planted.
         images: number of test images.
-        seconds: how long the training lasts; 0: it looks once a minute.
+        seconds: how long the training lasts; 0: it looks at each call.
 
     Attributes:
         history: for each look "seconds" and, for each set, the AUC of the marked class.
@@ -128,7 +128,7 @@ class ShortcutCurve:
             seconds: how long it has been trained.
             step: number of steps so far.
         """
-        interval = self.seconds / 12 if self.seconds else 60
+        interval = self.seconds / 12
         ends = 0 < self.seconds <= seconds
         if self.history and not ends and seconds < self.history[-1]["seconds"] + interval:
             return

@@ -104,14 +104,13 @@ def differences_figure(
     return figure
 
 
-def kinds_of_maps(studies: Mapping[str, Mapping], taught: str = "grad_cam") -> Figure:
+def kinds_of_maps(studies: Mapping[str, Mapping]) -> Figure:
     """Agreement with the teacher by each way to explain: a line spans the runs, a dot is the mean.
 
     A grey tick is the mean of the agreement by chance.
 
     Args:
         studies: data set -> content of agreement.json.
-        taught: id of the way to explain that was in the loss, a key of ``gradcam.METHODS``.
     """
     groups = _groups(studies)
     figure, axes = _panels(studies, height=4.4)
@@ -122,7 +121,7 @@ def kinds_of_maps(studies: Mapping[str, Mapping], taught: str = "grad_cam") -> F
         ax.set(title=name, xlabel="agreement with the teacher")
         ax.set_xlim(-0.12, 1.02)
     _name_rows(axes, [entry.title for entry in METHODS.values()])
-    position = list(METHODS).index(taught)
+    position = list(METHODS).index("grad_cam")  # it was in the loss of answers + maps
     axes[0].get_yticklabels()[position].set_fontweight("bold")
     for group in groups:
         (line,) = axes[0].plot(

@@ -250,12 +250,11 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
     return figure
 
 
-def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, str]]:
+def worn_maps(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
     """Does teaching an honest map hide a mark from Grad-CAM that does find it in the cheat?
 
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
-        patch: side of the models' patches, px.
 
     Returns:
         Rows for ``results.as_table``, one for each seed with all three models: in how many images
@@ -265,7 +264,7 @@ def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, 
     kinds = ("cheat", "honest", "labels + honest maps")
     found: dict[int, dict[str, dict]] = {}
     for unit in planted_units(dataset):
-        is_shown = (unit["patch"], unit["mark"]) == (patch, "corner")
+        is_shown = (unit["patch"], unit["mark"]) == (4, "corner")
         if is_shown and unit["kind"] in kinds:
             found.setdefault(unit["seed"], {})[unit["kind"]] = unit
     rows = []
@@ -285,23 +284,23 @@ def worn_maps(dataset: str = DEFAULT_DATASET, patch: int = 4) -> list[dict[str, 
     return rows
 
 
-def weights_table(dataset: str = DEFAULT_DATASET, patch: int = 7) -> list[dict[str, str]]:
+def weights_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
     """Does the weight of what an honest teacher hands on decide whether a student cheats?
 
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
-        patch: side of the models' patches, px.
 
     Returns:
         Rows for ``results.as_table``, one for each weight that was tried: means over its runs, and
         in brackets the lowest and the highest.
     """
+    units = planted_units(dataset)
     rows = []
     for kind, title in WEIGHTS.items():
         flips = []
         likeness = []
-        for unit in planted_units(dataset):
-            if (unit["kind"], unit["patch"], unit["mark"]) == (kind, patch, "corner"):
+        for unit in units:
+            if (unit["kind"], unit["patch"], unit["mark"]) == (kind, PATCH, "corner"):
                 flips.append(_flips(unit))
                 likeness.append(_likeness(unit))
         if flips:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from swys_utils.plots import GREY
 
+from .data import MARK
+
 STREAM = 12.5  # height of the line of tokens in the diagram
 LIGHT = "#E8F1F8"
-MARK = "#E69F00"  # CLS, and what a figure points at
 TINTS = LinearSegmentedColormap.from_list("tints", [(*to_rgb(MARK), 0), (*to_rgb(MARK), 0.6)])
 
 

@@ -162,7 +162,7 @@ def _answers_of(
         "logits", (N, C), and "maps", (N, gh, gw), float16 on the CPU.
     """
     images = data.train.images
-    draws = view_draws(recipe.augmentation, len(images), view)
+    draws = view_draws(len(images), view)
     img_size = images.shape[1]
     if isinstance(teacher, Teacher):
         img_size = teacher.model.patch_embed.img_size[0]  # a ViT reads one size only

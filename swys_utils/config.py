@@ -197,15 +197,17 @@ def unknown(kind: str, value: str, known: Iterable[str], way_out: str = "known:"
     return f"unknown {kind} '{value}'; {way_out} {', '.join(known[:12])}".rstrip()
 
 
-def reason_of(error: Exception, line: int = 0) -> str:
+def reason_of(error: Exception, line: int = 0, with_kind: bool = False) -> str:
     """One line of what an error says, at most 160 characters; its kind where it says nothing.
 
     Args:
         error: Any error.
         line: Number of the line; -1 is the last one.
+        with_kind: Begin with the kind of error, for those that do not speak to a reader.
     """
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[line].strip()[:160]
+    kind = type(error).__name__
+    reason = (str(error).splitlines() or [kind])[line].strip()
+    return f"{kind}: {reason}"[:160] if with_kind else reason[:160]
 
 
 @contextmanager

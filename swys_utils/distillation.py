@@ -288,7 +288,12 @@ def hide_labels(split: Split, share: float, seed: int = 0) -> Split:
         split: the images and their labels, int (N,).
         share: of each class that keeps its label, from 0 to 1; at least two images do.
         seed: decides which images these are.
+
+    Raises:
+        SwysError: images with several labels.
     """
+    if split.labels.ndim != 1:
+        raise SwysError("an image has several labels; hide_labels is for one label an image")
     rng = np.random.default_rng(seed)
     labels = np.full_like(split.labels, -1)
     for label in np.unique(split.labels):

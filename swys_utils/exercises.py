@@ -90,6 +90,8 @@ def _weights(answer: np.ndarray, coefficients: np.ndarray) -> str:
     shape = np.shape(answer)
     if len(shape) != 2 or shape[0] != shape[1]:
         return f"The image is a square, this has the shape {shape}; use reshape."
+    if coefficients.size % (shape[0] * shape[1]):
+        return f"The shape is {shape}, but the model has {coefficients.size} weights."
     image = coefficients.reshape(*shape, -1).mean(axis=2)
     return "" if np.allclose(answer, image) else "These are not the model's weights in their order."
 
@@ -109,7 +111,9 @@ def _query(answer: Any, key: Tensor) -> str:
 
 
 @register("shuffled")
-def _shuffled(answer: Tensor, tokens: Tensor) -> str:
+def _shuffled(answer: Any, tokens: Tensor) -> str:
+    if not isinstance(answer, Tensor):
+        return f"Give one tensor, as it went in; this is a {type(answer).__name__}."
     if answer.shape != tokens.shape:
         return f"The shape is {tuple(answer.shape)}, but {tuple(tokens.shape)} went in."
     if not torch.equal(answer[:, 0], tokens[:, 0]):
@@ -121,7 +125,9 @@ def _shuffled(answer: Tensor, tokens: Tensor) -> str:
 
 
 @register("forward pass")
-def _forward_pass(answer: Tensor, vit: VisionTransformer, images: Tensor) -> str:
+def _forward_pass(answer: Any, vit: VisionTransformer, images: Tensor) -> str:
+    if not isinstance(answer, Tensor):
+        return f"Return the logits alone, one tensor; this is a {type(answer).__name__}."
     with evaluation_mode(vit), torch.no_grad():
         logits = vit(images)
         tokens = vit.blocks(vit._pos_embed(vit.patch_embed(images)))

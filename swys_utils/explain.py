@@ -95,7 +95,6 @@ def randomisation_check(
     model: nn.Module,
     images: np.ndarray,
     method: str | MapFunction = "grad_cam",
-    seed: int = 0,
     only_last: bool = False,
     multi_label: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -110,7 +109,6 @@ def randomisation_check(
         model: any plain timm VisionTransformer; it is left as it was.
         images: uint8 (N, H, W) or (N, H, W, 3).
         method: as for ``heatmaps``.
-        seed: of the random weights.
         only_last: measure the last stage alone, where nothing trained is left.
         multi_label: as for ``heatmaps``.
 
@@ -130,7 +128,7 @@ def randomisation_check(
     copy = deepcopy(model)
     correlations = {}
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         for stage, parts in _from_the_top(copy).items():
             for part in parts:
                 _reinitialise(part)

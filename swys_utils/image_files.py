@@ -18,7 +18,7 @@ import requests
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from .config import SwysError, replacing
+from .config import SwysError, reason_of, replacing
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -129,7 +129,7 @@ def read_npz(path: Path, memory_limit: int) -> dict[str, np.ndarray]:
     except SwysError:  # a large array could not be unpacked
         raise
     except Exception as error:  # for a damaged file zipfile and numpy raise a dozen kinds
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        reason = reason_of(error, with_kind=True)
         raise SwysError(
             f"'{path}' is damaged or no MedMNIST file ({reason}); replace or move it"
         ) from None
@@ -353,7 +353,7 @@ def read_image(path: Path, size: int) -> Image.Image:
             eight_bit = _eight_bit(upright)
         return _central_square(eight_bit).resize((size, size), Image.Resampling.BICUBIC)
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        reason = reason_of(error, with_kind=True)
         raise SwysError(f"cannot read the image '{path}' ({reason}); replace it") from None
 
 

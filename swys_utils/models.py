@@ -261,10 +261,9 @@ def load_checkpoint(
         for entry in card["files"]:
             tensors |= _read_file(folder, entry)
         weights = _unpack(tensors)
-        with torch.device("meta"):  # before a model takes memory, its files have to fit it
-            _model_of(card).load_state_dict(weights, assign=True)
-        model = _model_of(card)
-        model.load_state_dict(weights)
+        with torch.device("meta"):  # shapes without memory, and without a random draw
+            model = _model_of(card)
+        model.load_state_dict(weights, assign=True)
     except (RuntimeError, LookupError, SafetensorError) as error:
         reason = reason_of(error, line=-1)
         raise SwysError(

@@ -104,7 +104,8 @@ class LiveCurve:
     """Accuracy and AUC against the time of training, redrawn in place while a model learns.
 
     Pass it as ``callback`` to ``training.fit``, or call it after each step of a loop of your own.
-    It scores the model ``looks`` times in ``seconds`` and at their start. A notebook keeps one PNG.
+    It scores the model at its first call and ``looks`` times in ``seconds``. A notebook keeps one
+    PNG.
 
     Args:
         split: the images that are scored.
@@ -112,7 +113,7 @@ class LiveCurve:
         title: the model's name, which also gives its line a colour.
         baseline: dashed lines, name -> {"accuracy", "auc"} as fractions in [0, 1].
         others: thin lines, name -> the ``history`` of another curve.
-        seconds: how long the training lasts; 0 is for an unknown time, scored once a minute.
+        seconds: how long the training lasts; 0: unknown, so each call scores.
 
     Attributes:
         history: for each time at which the model was scored "steps", "seconds", "accuracy" and
@@ -185,7 +186,7 @@ class LiveCurve:
             self.history = []  # the cell runs again
             return True
         last = self.history[-1]["seconds"]
-        interval = self.seconds / self.looks if self.seconds else 60
+        interval = self.seconds / self.looks
         ends = last < self.seconds <= seconds
         return ends or seconds >= last + interval
 

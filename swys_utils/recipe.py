@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -33,6 +34,15 @@ BASE_MODELS = (
     "deit3_base_patch16_224",
 )
 
+# what a number of a recipe may be, in words -> whose it is, the smallest, the largest
+LARGEST = sys.float_info.max
+RANGES = {
+    "1 or more": (("epochs", "batch_size"), 1, LARGEST),
+    "more than 0": (("lr",), math.nextafter(0, 1), LARGEST),
+    "0 or more": (("weight_decay", "warmup_epochs", "views", "mixup", "seconds"), 0, LARGEST),
+    "0 or more, and below 1": (("drop_path", "patch_drop"), 0, math.nextafter(1, 0)),
+    "0 to 1": (("full_tokens", "label_smoothing"), 0, 1),
+}
 MAX_WARMUP = 0.2  # the learning rate rises during at most this share of the schedule
 
 
@@ -84,12 +94,11 @@ class Recipe:
     seconds: float = 0.0
 
     def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
-            numbers = f"epochs={self.epochs}, batch_size={self.batch_size}, lr={self.lr}"
-            raise SwysError(f"{numbers}; all have to be above 0")
-        if not (0 <= self.patch_drop < 1 and 0 <= self.drop_path < 1):
-            shares = f"patch_drop={self.patch_drop}, drop_path={self.drop_path}"
-            raise SwysError(f"{shares}; both have to be 0 or more, and below 1")
+        for words, (names, low, high) in RANGES.items():
+            for name in names:
+                value = getattr(self, name)
+                if not low <= value <= high:  # nan is refused, too
+                    raise SwysError(f"{name} is {value}; give {words}")
 
 
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
@@ -186,7 +195,7 @@ def batches(
     view_seed = 1_000_003 * seed + epoch
     if recipe.views:
         view = view_seed = epoch % recipe.views
-    draws = view_draws(recipe.augmentation, len(labels), view_seed)
+    draws = view_draws(len(labels), view_seed)
     mixing = np.random.default_rng([seed, epoch, 1])
     for indices in batch_indices(len(labels), recipe, epoch, seed):
         inputs = make_views(images, indices, draws, recipe.augmentation, img_size, device)

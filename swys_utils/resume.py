@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from .config import SwysError, replacing
+from .config import SwysError, reason_of, replacing
 from .recipe import class_and_numbers
 
 SAVE_SECONDS = 60  # how much work, besides the epoch, a kill may cost
@@ -110,9 +110,9 @@ class TrainingState:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             same_run = state["settings"] == self.settings
         except Exception as error:  # a damaged file raises a dozen kinds
-            lines = f"{type(error).__name__}: {error}".splitlines()
+            reason = reason_of(error, with_kind=True)
             raise SwysError(
-                f"'{self.path}' cannot be read ({lines[0][:200]}); remove it to start again"
+                f"'{self.path}' cannot be read ({reason}); remove it to start again"
             ) from None
         if not same_run:
             what = "another recipe, objective, data set or seed"

@@ -16,7 +16,7 @@ from torch import nn
 from .cards import checkpoint_ids
 from .config import BUILD, Profile
 from .data import Dataset
-from .models import load_checkpoint, save_checkpoint, timm_name
+from .models import SERIES, load_checkpoint, save_checkpoint, timm_name
 from .recipe import Recipe, SupervisedObjective, reference_recipe
 from .resume import objective_settings
 from .training import build, fit, run_card
@@ -41,7 +41,8 @@ def load_or_train(
 
     It is the shipped one if there is one for this data set. If not, it is the model that the reader
     has trained live and :func:`keep_live` has kept. If there is none either, it is trained here,
-    once. In the profile ``full`` it is always trained here.
+    once. In the profile ``full`` it is always trained here, but for a student without the objective
+    that teaches it, which is the shipped one.
 
     Args:
         name: a key of ``models.SERIES``.
@@ -54,10 +55,12 @@ def load_or_train(
     Raises:
         SwysError: unknown name.
     """
+    known = SERIES.get(name)
+    untaught = objective is None and known is not None and known.objective != "labels"
+    if is_shipped(name, data) and (profile.name != "full" or untaught):
+        checkpoint = f"{data.info.name}/{name}"
+        return _load(checkpoint, data, device, f"{name}: loaded checkpoints/{checkpoint}")
     if profile.name != "full":
-        if is_shipped(name, data):
-            checkpoint = f"{data.info.name}/{name}"
-            return _load(checkpoint, data, device, f"{name}: loaded checkpoints/{checkpoint}")
         live = _folder(name, data, profile, "live")
         if objective is None and (live / "card.json").is_file():
             how = f"{name}: trained here, {data.info.name}, labels, profile {profile.name}"
@@ -126,8 +129,8 @@ def train_here(
         data: what the model is for.
         profile: how long to train.
         device: where the model is trained.
-        objective: what it is trained by; None: the loss on the labels. Another objective, or other
-            settings of it, give another model.
+        objective: what it is trained by; None: the loss on the labels. Another objective, other
+            settings of it or another recipe give another model.
         patch_size: side of a patch, px, such as a teacher's; None is what the name says.
 
     Raises:
@@ -137,12 +140,12 @@ def train_here(
     how = f"{name}: trained here, {data.info.name}, {taught}, profile {profile.name}"
     if objective is None:
         objective = SupervisedObjective(data.info.multi_label)
-    settings = json.dumps(objective_settings(objective), sort_keys=True)
+    recipe = _recipe_for(name, data, profile)
+    settings = json.dumps([objective_settings(objective), asdict(recipe)], sort_keys=True)
     geometry = "" if patch_size is None else f"patch{patch_size}-"
     folder = _folder(name, data, profile, f"{geometry}{zlib.crc32(settings.encode()):08x}")
     with _turn(folder):
         if not (folder / "card.json").is_file():
-            recipe = _recipe_for(name, data, profile)
             few = replace(data, val=data.val.sample(profile.eval_images))  # some have ten thousand
             model = build(name, few, recipe, patch_size=patch_size)
             state_path = folder / "state.pt"

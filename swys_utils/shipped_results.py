@@ -47,7 +47,6 @@ class SeriesResults(NamedTuple):
             of that first Base.
         siblings_answers: for each pair of Tinys on their own, the share of the images with the same
             answer.
-        empty: the same -> the share of its Grad-CAM maps without a positive value.
         few_labels: a way to teach, key of ``FEW`` -> its finished runs with 1 % of the labels.
     """
 
@@ -58,7 +57,6 @@ class SeriesResults(NamedTuple):
     siblings: dict[str, list[dict]]
     same_answers: dict[str, list[float]]
     siblings_answers: list[float]
-    empty: dict[str, list[float]]
     few_labels: dict[str, list[dict]]
 
 
@@ -98,7 +96,6 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         siblings=_siblings(measured),
         same_answers=_shares(measured, "same_prediction"),
         siblings_answers=_same_answers_of_pairs(runs.get("vit_tiny", [])),
-        empty=_shares(measured, "empty"),
         few_labels=few,
     )
 

@@ -38,24 +38,11 @@ class StoredAnswers(NamedTuple):
     maps: Tensor
 
 
-def teacher_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers:
-    """The answers of a checkpoint: stored ones where all images are known, else computed now.
-
-    Args:
-        checkpoint: a folder, or an id below checkpoints/, as ``load_checkpoint`` takes it.
-        images: uint8 (N, H, W) or (N, H, W, 3).
-
-    Raises:
-        SwysError: as ``load_checkpoint`` does, where answers have to be computed.
-    """
-    return stored_answers(checkpoint, images) or compute_answers(checkpoint, images)
-
-
 def stored_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers | None:
     """The stored answers of a checkpoint to all of these images.
 
     Args:
-        checkpoint: as for ``teacher_answers``.
+        checkpoint: a folder, or an id below checkpoints/, as ``load_checkpoint`` takes it.
         images: uint8 (N, H, W) or (N, H, W, 3).
 
     Returns:
@@ -80,7 +67,7 @@ def weights_id(checkpoint: str | Path) -> str:
     """The sha256 of each file with weights, as the card of a checkpoint has them.
 
     Args:
-        checkpoint: as for ``teacher_answers``.
+        checkpoint: as for ``stored_answers``.
     """
     _, _, card_path = locate(find_checkpoint(checkpoint))
     return " ".join(entry["sha256"] for entry in read_card(card_path)["files"])
@@ -90,7 +77,7 @@ def compute_answers(checkpoint: str | Path, images: np.ndarray) -> StoredAnswers
     """Ask a checkpoint now, on the default device.
 
     Args:
-        checkpoint: as for ``teacher_answers``.
+        checkpoint: as for ``stored_answers``.
         images: uint8 (N, H, W) or (N, H, W, 3).
     """
     model, _ = load_checkpoint(checkpoint, default_device())
@@ -137,7 +124,7 @@ def answers_path(checkpoint: str | Path) -> Path:
     """Where the answers of a checkpoint are stored.
 
     Args:
-        checkpoint: as for ``teacher_answers``.
+        checkpoint: as for ``stored_answers``.
     """
     folder, _, _ = locate(find_checkpoint(checkpoint))
     return folder / FILE_NAME

@@ -12,7 +12,7 @@ from torch import Tensor
 from .config import Profile
 from .data import Dataset
 from .distillation import hide_labels
-from .models import SERIES
+from .models import SERIES, load_checkpoint
 from .saved_models import is_shipped, load_or_train
 from .splits import Split
 from .stored_answers import StoredAnswers, answers_of, stored_answers
@@ -53,11 +53,14 @@ def best_teacher(
     known = is_shipped("vit_base", data)
     answers = stored_answers(f"{data.info.name}/vit_base", images) if known else None
     if answers is not None:
-        model = load_or_train("vit_base", data, profile, device).model
+        model, _ = load_checkpoint(f"{data.info.name}/vit_base", device)  # that gave these answers
         return ChosenTeacher(SERIES["vit_base"].title, model, answers)
     shipped = [name for name in SMALL_TEACHERS if is_shipped(name, data)]
     name = shipped[0] if shipped else "vit_tiny"
-    model = load_or_train(name, data, profile, device).model
+    if shipped:
+        model, _ = load_checkpoint(f"{data.info.name}/{name}", device)
+    else:
+        model = load_or_train(name, data, profile, device).model
     return ChosenTeacher(
         SERIES[name].title,
         model,

@@ -152,7 +152,10 @@ def _accelerator(device: torch.device) -> Accelerator:
         raise SwysError(f"this process trains {used} already; restart it to use {device}") from None
     # an empty tensor says which GPU "cuda" is
     if torch.empty(0, device=accelerator.device).device != torch.empty(0, device=device).device:
-        raise SwysError(f"this process trains on {accelerator.device}; restart it to use {device}")
+        way = f"restart it to use {device}"
+        if device.index:
+            way = f"start it with CUDA_VISIBLE_DEVICES={device.index} to use {device}"
+        raise SwysError(f"this process trains on {accelerator.device}; {way}")
     return accelerator
 
 
@@ -379,7 +382,12 @@ def predict(
 
     Returns:
         float32 (N, C).
+
+    Raises:
+        SwysError: no images.
     """
+    if not len(images):
+        raise SwysError("no images to predict; give at least one")
     device = next(model.parameters()).device
     use_bf16 = bf16 and fast_bf16(device)
     shown = input_batches(model, images, batch_size)

@@ -43,13 +43,6 @@ class Augmentation:
     jitter: float = 0.0
     crop: float = 1.0
 
-    def draw(self, n: int, generator: torch.Generator) -> Draws:
-        """Draw the random numbers behind ``n`` views from a generator on the CPU."""
-        table = torch.rand(n, 9, generator=generator)
-        ratio = torch.rand(n, generator=generator)
-        columns = [*table.unbind(dim=1), ratio]
-        return Draws(*columns)
-
 
 class Draws(NamedTuple):
     """The random numbers behind n views: float32 (n,) in [0, 1) for each kind of change."""
@@ -78,7 +71,7 @@ def augment(planes: Tensor, img_size: int, augmentation: Augmentation, draws: Dr
     """Make one view of each image, on the device of the images.
 
     Mirroring, turning, scaling, shifting and resizing are one affine map: pixels are interpolated
-    once.
+    once. (Images that shrink are first resized, so that no pixel is left out.)
 
     Args:
         planes: images, float (B, C, H, W) in [-1, 1].
@@ -165,15 +158,18 @@ def _within(limit: float, draws: Tensor) -> Tensor:
     return (draws * 2 - 1) * limit
 
 
-def view_draws(augmentation: Augmentation, count: int, view_seed: int) -> Draws:
-    """The random numbers behind one view of each of ``count`` images.
+def view_draws(count: int, view_seed: int) -> Draws:
+    """The random numbers behind one view of each of ``count`` images, for any augmentation.
 
     Args:
-        augmentation: what the numbers are drawn for.
         count: number of images.
         view_seed: the same seed gives the same numbers; of a fixed view, its number.
     """
-    return augmentation.draw(count, torch.Generator().manual_seed(view_seed))
+    generator = torch.Generator().manual_seed(view_seed)
+    table = torch.rand(count, 9, generator=generator)
+    ratio = torch.rand(count, generator=generator)
+    columns = [*table.unbind(dim=1), ratio]
+    return Draws(*columns)
 
 
 def make_views(

@@ -365,3 +365,9 @@ def test_the_same_seed_hides_the_same_labels(split, few):
 def test_another_seed_hides_other_labels(split, few):
     other = hide_labels(split, 0.1, seed=2)
     assert (other.labels != few.labels).any()
+
+
+def test_several_labels_of_an_image_are_not_hidden():
+    split = Split(np.zeros((4, 2, 2), np.uint8), np.zeros((4, 3), int))
+    with pytest.raises(SwysError, match="several labels"):
+        hide_labels(split, 0.5)

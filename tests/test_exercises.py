@@ -79,6 +79,7 @@ def test_weights_as_an_image(said):
     assert "right" in said("weights as an image", np.arange(9.0).reshape(3, 3), coefficients)
     assert "a square" in said("weights as an image", coefficients, coefficients)
     assert "order" in said("weights as an image", np.zeros((3, 3)), coefficients)
+    assert "weights" in said("weights as an image", np.zeros((2, 2)), coefficients)
 
 
 def test_query(said):
@@ -98,6 +99,7 @@ def test_shuffled(said):
     assert "in their order" in said("shuffled", tokens, tokens)
     assert "not the same" in said("shuffled", tokens[:, [0, 2, 2, 1]], tokens)
     assert "went in" in said("shuffled", tokens[:, 1:], tokens)
+    assert "this is a list" in said("shuffled", tokens.tolist(), tokens)
 
 
 def test_forward_pass(said):
@@ -111,6 +113,7 @@ def test_forward_pass(said):
         assert "shape" in said("forward pass", tokens, *given)
         assert "normalisation" in said("forward pass", model.head(tokens[:, 0]), *given)
         assert "A block" in said("forward pass", -model(images), *given)
+        assert "this is a tuple" in said("forward pass", (model(images), tokens), *given)
 
 
 @torch.no_grad()

@@ -172,9 +172,23 @@ def test_any_module_has_a_class_and_numbers():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"patch_drop": 1.0}, {"drop_path": -1}]
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("weight_decay", -1),
+        ("warmup_epochs", -1),
+        ("views", -3),
+        ("mixup", -1),
+        ("seconds", -5),
+        ("patch_drop", 1.0),
+        ("drop_path", -1),
+        ("full_tokens", 7),
+        ("label_smoothing", 2),
+    ],
 )
-def test_a_number_out_of_its_range_is_one_line(wrong):
-    (name,) = wrong
-    with pytest.raises(SwysError, match=f"{name}={wrong[name]}.*have to be"):
-        Recipe(**wrong)
+def test_a_number_out_of_its_range_is_one_line(name, value):
+    with pytest.raises(SwysError, match=f"{name} is {value}; give "):
+        Recipe(**{name: value})

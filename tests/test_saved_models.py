@@ -204,6 +204,19 @@ def test_the_whole_recipe_is_trained_in_the_profile_full(pneumonia, trainings):
     assert trainings == ["vit_tiny"]
 
 
+def test_a_student_without_its_teacher_is_the_shipped_one(pneumonia, trainings):
+    saved = load_or_train("vit_tiny_maps", pneumonia, PROFILES["full"], "cpu")
+    assert saved.how == "vit_tiny_maps: loaded checkpoints/pneumoniamnist/vit_tiny_maps"
+    assert trainings == []
+
+
+def test_another_recipe_gives_another_model(trained, retina, monkeypatch):
+    shorter = saved_models._recipe_for(NAME, retina, PROFILE)
+    changed = replace(shorter, lr=shorter.lr / 2)
+    monkeypatch.setattr(saved_models, "_recipe_for", lambda *_: changed)
+    assert not same_weights(trained, train_here(NAME, retina, PROFILE, "cpu"))
+
+
 def test_nothing_live_is_kept_in_the_profile_full(retina, empty_build):
     keep_live("vit_tiny", retina, PROFILES["full"], vit(5), RECIPE, [])
     assert not list(empty_build.iterdir())

@@ -80,6 +80,11 @@ def test_a_prediction_is_what_the_model_gives_in_eval_mode(model, data):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+def test_no_images_are_refused(model, data):
+    with pytest.raises(SwysError, match="no images to predict"):
+        predict(model, data.test.images[:0])
+
+
 def test_predictions_are_float32(model, data):
     logits = predict(model, data.test.images, bf16=True)
     assert logits.dtype == np.float32

@@ -44,7 +44,7 @@ def planes(images) -> Tensor:
 
 @pytest.fixture
 def draws() -> Draws:
-    return view_draws(EVERYTHING, count=6, view_seed=5)
+    return view_draws(count=6, view_seed=5)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_views_have_the_size_and_range_of_model_input(planes, draws):
 def test_draws_are_the_columns_of_one_table():
     generator = torch.Generator().manual_seed(3)
     table = torch.rand(4, 9, generator=generator)
-    draws = view_draws(EVERYTHING, 4, 3)
+    draws = view_draws(4, 3)
     columns = torch.stack(draws)
     assert equal(columns[:9], table.T)
 
@@ -94,7 +94,7 @@ def test_draws_are_the_columns_of_one_table():
 def test_what_was_added_is_drawn_after_the_table():
     generator = torch.Generator().manual_seed(3)
     torch.rand(4, 9, generator=generator)
-    draws = view_draws(EVERYTHING, 4, 3)
+    draws = view_draws(4, 3)
     assert equal(draws.ratio, torch.rand(4, generator=generator))
 
 
@@ -343,7 +343,7 @@ def test_a_batch_shows_the_view_that_it_names(data):
     batch = first_batch(data, 3)
     images = data.train.images
     augmentation = RECIPE.augmentation
-    draws = view_draws(augmentation, len(images), batch.view)
+    draws = view_draws(len(images), batch.view)
     views = make_views(images, batch.indices, draws, augmentation, 28, "cpu")
     assert equal(batch.inputs, views)
 

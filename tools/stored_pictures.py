@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -29,7 +30,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 IMAGES = NOTEBOOKS / "images"
 MODELS = ("pneumoniamnist/vit_base", "pneumoniamnist/vit_tiny_maps")
 TIMED = ("Base", "Tiny")  # rows of notebook 6's table; their last column but one is in ms
-SCREEN = {"width": 960, "height": 1000}
+WIDTH = 960  # px, of a window
 
 
 def main(names: list[str]) -> int:
@@ -102,11 +103,12 @@ def compare(path: Path) -> None:
             browser = browsers.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
-            page = browser.new_page(viewport=SCREEN)
+            page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
             page.goto(report.as_uri())
-            verdicts = page.locator("section").first.bounding_box()
-            height = verdicts["y"] + verdicts["height"]
-            clip = {"x": 0, "y": 0, "width": SCREEN["width"], "height": height}
+            end = page.locator("section").first.evaluate(
+                "one => one.getBoundingClientRect().bottom"
+            )
+            clip: Any = {"x": 0, "y": 0, "width": WIDTH, "height": end}  # as far as the verdicts
             page.screenshot(path=path, full_page=True, clip=clip)
             browser.close()
 
