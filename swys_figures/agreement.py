@@ -26,6 +26,7 @@ RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
     "a ResNet and Tiny": "vit_tiny and",
     "two ResNets": "resnet18/",
 }
+IN_BRIEF = ("two Bases", "two Tinys", "Tiny and Base", "a ResNet and Base")
 TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
     "our Base": ("vit_tiny/answers/",),
     "another Base": ("vit_tiny/answers_of_another/",),
@@ -41,7 +42,7 @@ QUESTIONS = {  # way to explain -> the question that it answers
 }
 
 
-def agreement_figure(results: SeriesResults) -> Figure:
+def agreement_figure(results: SeriesResults, brief: bool = False) -> Figure:
     """Tiny's, another Base's and a ResNet's maps with Base's, and others, by two rulers.
 
     A bar is the mean agreement beyond chance, in % of what is possible, and a dot a pair of models.
@@ -49,16 +50,19 @@ def agreement_figure(results: SeriesResults) -> Figure:
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
+        brief: only the order of all patches, and only the rows of ``IN_BRIEF``.
     """
     panels = {
         "by hiding,\nall patches": ("occlusion", beyond_chance),
         "by hiding,\nthe hottest patch": ("occlusion", same_hottest),
         "by Grad-CAM,\nall patches": ("grad_cam", beyond_chance),
     }
+    if brief:
+        del panels["by hiding,\nthe hottest patch"]
     panels = {title: panel for title, panel in panels.items() if panel[0] in results.agreement}
     found = {ruler: _pairs(results, ruler) for ruler, _ in panels.values()}
     titles = [title for rows in found.values() for title, pairs in rows.items() if pairs]
-    titles = list(dict.fromkeys(titles))
+    titles = [title for title in dict.fromkeys(titles) if title in IN_BRIEF or not brief]
     count = max(len(titles), 1)
     figure, axes = plt.subplots(
         1,
@@ -69,11 +73,11 @@ def agreement_figure(results: SeriesResults) -> Figure:
     )
     figure.set_layout_engine("constrained")
     for ax, (panel, (ruler, measure)) in zip(axes[0], panels.items()):
-        _percent_axis(ax, room=80)
+        _percent_axis(ax, room=30 if brief else 80)
         for place, title in enumerate(titles):
             pairs = found[ruler].get(title)
             if pairs:
-                _draw_beyond_chance(ax, place, measure(pairs), _shade(title), ranged=True)
+                _draw_beyond_chance(ax, place, measure(pairs), _shade(title), ranged=not brief)
         ax.set_title(panel, loc="left", fontsize=11)
         ax.set_ylim(count - 0.4, -0.6)
         ax.set_yticks(range(len(titles)), [fill(title, 15) for title in titles])

@@ -37,6 +37,15 @@ def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
     ]
 
 
+def test_in_brief_agreement_has_two_panels_of_four_rows():
+    panels = agreement_figure(series_results(), brief=True).axes
+    titles = [ax.get_title(loc="left") for ax in panels]
+    assert titles == ["by hiding,\nall patches", "by Grad-CAM,\nall patches"]
+    rows = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert rows == ["two Bases", "two Tinys", "Tiny and Base", "a ResNet and\nBase"]
+    assert [text.get_text() for text in panels[0].texts] == ["61 %", "46 %", "40 %", "20 %"]
+
+
 def test_agreement_is_drawn_beyond_chance():
     results = series_results()._replace(dataset="another")
     other = {"spearman": 0.75, "chance_in_class": 0.5, "same_top": 0.3, "same_top_chance": 0.2}
