@@ -22,7 +22,7 @@ from .verdicts import Bounds
 class Compare:
     """What B kept of A: answers, errors, heatmaps, speed; one verdict each. See swys/COMPARE.md.
 
-    Exit code: 0 kept, 1 lost, 2 the comparison could not be made.
+    Exit code of the gates: 0 all kept, 1 one lost, 2 one cannot tell, or the comparison failed.
 
     Args:
         a: a checkpoint, timm:NAME, torchvision:NAME (with ?pretrained or ?weights=FILE),

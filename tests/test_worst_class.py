@@ -122,7 +122,15 @@ def test_the_interval_contains_the_largest_true_loss():
 @pytest.fixture(scope="module")
 def measured():
     labels = labels_of(60)
-    return compare(brightest, brightest, images_of(labels), labels, NAMES, effort=FEW).measured
+    result = compare(
+        brightest,
+        brightest,
+        images_of(labels),
+        labels,
+        NAMES,
+        effort=FEW,
+    )
+    return result.measured
 
 
 def test_the_row_stands_in_a_comparison(measured):
@@ -142,7 +150,11 @@ def test_it_is_a_gate_only_where_it_is_asked_for(measured):
 
 @pytest.mark.parametrize(
     ("option", "why"),
-    [("max_class_drop", "no labels"), ("max_ece_rise", "no labels"), ("max_time", "not timed")],
+    [
+        ("max_class_drop", "no labels"),
+        ("max_ece_rise", "no labels"),
+        ("max_time", "not timed"),
+    ],
 )
 def test_a_gate_that_was_asked_for_and_not_measured_fails(option, why):
     images = images_of(labels_of(30))

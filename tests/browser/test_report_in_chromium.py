@@ -22,15 +22,28 @@ pytestmark = [
 def confused(images: np.ndarray) -> np.ndarray:
     """Scores that are wrong on every fourth image."""
     scores = brightest(images)
-    scores[::4] = scores[::4][:, [1, 2, 0]]
+    others = [1, 2, 0]
+    scores[::4] = scores[::4, others]
     return scores
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     labels = labels_of(40)
-    effort = Effort(maps=0, occlusions=4, shown=8, seconds=0)
-    result = compare(brightest, confused, images_of(labels), labels, NAMES, effort=effort)
+    effort = Effort(
+        maps=0,
+        occlusions=4,
+        shown=8,
+        seconds=0,
+    )
+    result = compare(
+        brightest,
+        confused,
+        images_of(labels),
+        labels,
+        NAMES,
+        effort=effort,
+    )
     path = tmp_path_factory.mktemp("report") / "report.html"
     result.save(path)
     return path
