@@ -68,6 +68,9 @@ async function changed() {
     complain(stopped);
     say(stopped); // beside the cards, whose answers are about an earlier image
     element("models").classList.add("stale");
+    for (const model of answered().filter((one) => !one.rests)) {
+      model.box.querySelector(".rests").nextElementSibling.textContent = "Occlusion: not computed";
+    }
   } finally {
     page.working = false;
   }

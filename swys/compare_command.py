@@ -35,8 +35,8 @@ class Compare:
         min_agreement: share of images that have to keep their answer; default 0.98.
         min_map: rank correlation that heatmaps have to reach; default 0.9.
         min_occlusion: rank correlation that occlusion maps have to reach; default 0.8.
-        max_class_drop: points of accuracy that any one class may lose; default 5.0, and a gate only
-            where it is given.
+        max_class_drop: points that B may lose on the images of any one class; default 5.0, and a
+            gate only where it is given.
         max_ece_rise: by how much the calibration error may rise; default 0.02, as above.
         max_time: of B for an image, as a multiple of A's; default 1.2, as above.
         ceiling: a second A, such as another seed.

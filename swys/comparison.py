@@ -38,7 +38,6 @@ from .suspicions import (
 from .verdicts import Bounds
 from .worst_class import class_row
 
-TIMING_ROUNDS = 24
 FEWEST_ROUNDS = 5
 CALLS_A_ROUND = 6  # three to warm up, three that count
 WARM_UP = 0.2  # s, until the threads of the other model's library have stopped waiting busily
@@ -266,7 +265,7 @@ def _speed(
         calls[name]()
         seconds += time.monotonic() - started
     affordable = int(effort.seconds / (CALLS_A_ROUND * seconds + 2 * WARM_UP))
-    rounds = min(max(affordable, FEWEST_ROUNDS), TIMING_ROUNDS)
+    rounds = max(affordable, FEWEST_ROUNDS)
     timings: dict[str, Timing] = interleaved_latency(calls, rounds, warm_up=WARM_UP)
     return speed_row(timings, bounds)
 

@@ -136,7 +136,7 @@ def open_transformers(folder: Path, settings: tuple[str, str]) -> OpenedModel:
         from transformers import AutoModelForImageClassification
     except ImportError:
         raise SwysError(
-            f"'{folder}' needs transformers; pip install 'swys-utils[transformers]'"
+            f"'{folder}' needs transformers; pip install 'transformers>=4.46'"
         ) from None
     try:
         model, found = AutoModelForImageClassification.from_pretrained(

@@ -242,7 +242,10 @@ def _fitted(base: Preprocessing, signature: Signature) -> Preprocessing:
     if signature.channels == 1 and len(mean) == 3:
         mean = (sum(mean) / 3,)
         std = (sum(std) / 3,)
-    return Preprocessing(size, mean, std, base.interpolation, base.crop, base.source)
+    source = base.source
+    if signature.side and source.startswith("assumed"):
+        source = f"the file's side; the rest {source}"
+    return Preprocessing(size, mean, std, base.interpolation, base.crop, source)
 
 
 def _notes(signature: Signature, wanted: Preprocessing) -> tuple[str, ...]:
@@ -252,6 +255,6 @@ def _notes(signature: Signature, wanted: Preprocessing) -> tuple[str, ...]:
         notes.append(f"fixed batch of {signature.batch}: the last batch is filled up")
     if signature.dtype == np.uint8:
         notes.append("uint8 input: it is given pixels from 0 to 255")
-    if wanted.source.startswith("assumed"):
+    if "assumed" in wanted.source:
         notes.append("an ONNX file does not say how it wants its images: check the preprocessing")
     return tuple(notes)

@@ -97,7 +97,12 @@ def _opened_ours(model: VisionTransformer, preprocessing: str, **facts) -> Opene
     """A ViT of this project, which reads images as ours do unless the reader says how."""
     if not preprocessing:
         return opened_vit(model, **facts)
-    own = Preprocessing(model.patch_embed.img_size[0], (0.5,) * 3, (0.5,) * 3)
+    own = Preprocessing(
+        size=model.patch_embed.img_size[0],
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        source="this project's models",
+    )
     return opened_module(model, preprocessing=given(preprocessing, own), **facts)
 
 

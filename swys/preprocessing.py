@@ -30,7 +30,7 @@ INTERPOLATIONS = {
 # Pillow's numbers for the ways to resize, as preprocessor_config.json has them
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 CONVNEXT_WHOLE = 384  # px: from here on ConvNextImageProcessor does not crop, whatever it stores
-DECISIVE = {"size", "mean", "std"}  # who gives these has given the preprocessing
+DECISIVE = {"mean", "std"}  # who gives these has given what cannot be seen in a model
 LARGEST_SIDE = 4096  # px; what is larger is a mistake in a configuration
 SMALLEST_CROP = 0.05
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from swys_utils.config import SwysError, replacing, write_json
+from swys_utils.config import SwysError, replacing, unknown, write_json
 from swys_utils.plots import heatmap_rows
 
 from .compared_images import ComparedImages, from_arrays
 from .comparison import Effort, Measured, measure
-from .gates import Gate, exit_code, gates_of
+from .gates import ASKED_GATES, GATES, Gate, exit_code, gates_of
 from .open_model import open_model
 from .opened_models import OpenedModel
 from .report_json import report
@@ -85,6 +85,22 @@ class Comparison:
     def exit_code(self) -> int:
         """0 kept, 1 lost, 2 the comparison could not be made."""
         return exit_code(self.gates)
+
+    def with_gates(self, *options: str) -> Comparison:
+        """The same comparison with further gates, at the limits of its bounds.
+
+        Args:
+            *options: keys of ``gates.ASKED_GATES``, such as "max_class_drop".
+
+        Raises:
+            SwysError: no such gate.
+        """
+        known = GATES | ASKED_GATES
+        for option in options:
+            if option not in known:
+                raise SwysError(unknown("gate", option, known))
+        asked = self.measured.asked | set(options)
+        return Comparison(replace(self.measured, asked=asked))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -186,7 +202,7 @@ def compare(
             uint8 images (N, S, S[, 3]) to scores (N, C).
         b: what it was made into.
         images: uint8 (N, S, S) or (N, S, S, 3), or what ``open_images`` returns.
-        labels: int (N,), 0/1 (N, L) of several labels, or None: everything but accuracy.
+        labels: int (N,), 0/1 (N, L) of several labels, or None: everything but what needs labels.
         class_names: in the order of the classes.
         ceiling: a second A, such as another seed: how alike two good models are.
         bounds: what may be lost.

@@ -182,7 +182,7 @@ def behind_a_sigmoid(logits: dict[str, np.ndarray]) -> str | None:
         if values.min() >= 0 and values.max() <= 1 and np.ptp(values) > 0:
             return (
                 f"{name} gives numbers from 0 to 1 that do not sum to 1, as from a sigmoid for each"
-                " class. They were taken as logits: answers and AUC are right, calibration and"
+                " class. They were taken as logits: the answers are right, but AUC, calibration and"
                 " occlusion are not. Give what stands before the sigmoid"
             )
     return None

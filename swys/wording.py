@@ -125,6 +125,9 @@ def _in_a_sentence(measured: Measured) -> str:
     if answers == CANNOT_TELL:
         return "These images are too few to say whether B answers as A does."
     reasons = _word(measured, "occlusion")
+    worst = measured.row("class")
+    if answers == KEPT and worst is not None and worst.verdict == LOST:
+        return f"B gives the answers that A gives, but loses the class '{worst.subject}'."
     if answers == KEPT:
         endings = {
             KEPT: ", and rests them on nearly the same patches",

@@ -358,7 +358,7 @@ def _unpack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
         if key.endswith(".scale"):
             continue
-        value = tensor.float()
+        value = tensor.to(torch.float32, copy=True)  # the file is not kept open behind it
         if tensor.dtype == torch.int8:
             value = value * tensors[f"{key}.scale"].float()[:, None]
         if not value.isfinite().all():

@@ -42,7 +42,7 @@ def load_or_train(
     It is the shipped one if there is one for this data set. If not, it is the model that the reader
     has trained live and :func:`keep_live` has kept. If there is none either, it is trained here,
     once. In the profile ``full`` it is always trained here, but for a student without the objective
-    that teaches it, which is the shipped one.
+    that teaches it, where one is shipped.
 
     Args:
         name: a key of ``models.SERIES``.

@@ -50,15 +50,16 @@ def best_teacher(
         profile: how long a teacher is trained, where there is none.
         device: where it computes.
     """
+    classes = data.info.num_classes
     known = is_shipped("vit_base", data)
     answers = stored_answers(f"{data.info.name}/vit_base", images) if known else None
     if answers is not None:
-        model, _ = load_checkpoint(f"{data.info.name}/vit_base", device)  # that gave these answers
+        model, _ = load_checkpoint(f"{data.info.name}/vit_base", device, classes)  # it gave these
         return ChosenTeacher(SERIES["vit_base"].title, model, answers)
     shipped = [name for name in SMALL_TEACHERS if is_shipped(name, data)]
     name = shipped[0] if shipped else "vit_tiny"
     if shipped:
-        model, _ = load_checkpoint(f"{data.info.name}/{name}", device)
+        model, _ = load_checkpoint(f"{data.info.name}/{name}", device, classes)
     else:
         model = load_or_train(name, data, profile, device).model
     return ChosenTeacher(

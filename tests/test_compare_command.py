@@ -73,7 +73,14 @@ def test_bounds_that_everything_keeps_give_0(run):
 
 def test_each_gate_has_a_line(run):
     _, printed, _ = run("a", "b", "--data", "images")
-    assert len(re.findall(r"^.*--(?:max|min)-\w+: ", printed, re.MULTILINE)) == 4
+    assert len(re.findall(r"^.*--(?:max|min)-[\w-]+: ", printed, re.MULTILINE)) == 4
+
+
+def test_a_gate_more_is_asked_for_by_its_option(run):
+    options = ["--max-class-drop", "100", "--max-ece-rise", "1"]
+    _, printed, _ = run("a", "b", "--data", "images", *options)
+    assert len(re.findall(r"^.*--(?:max|min)-[\w-]+: ", printed, re.MULTILINE)) == 6
+    assert re.search(r"^kept +--max-class-drop: ", printed, re.MULTILINE)
 
 
 def test_the_preprocessing_is_printed(run):
