@@ -46,8 +46,8 @@ def class_losses(
 
     With one 95 % interval for each of eight classes, every sixth comparison would have a class that
     seems to lose surely and does not. So the lower ends are further down (Bonferroni): all of
-    them together hold in 97.5 %. The upper ends need no correction where the largest loss is asked for: it
-    lies above all of them only where that of the very class misses.
+    them together hold in 97.5 %. The upper ends need no correction where the largest loss is
+    asked for: it lies above all of them only where that of the very class misses.
 
     Args:
         a: A's answers.
