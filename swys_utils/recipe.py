@@ -34,14 +34,23 @@ BASE_MODELS = (
     "deit3_base_patch16_224",
 )
 
-# what a number of a recipe may be, in words -> whose it is, the smallest, the largest
 LARGEST = sys.float_info.max
+BELOW_ONE = math.nextafter(1, 0)
+ABOVE_ZERO = math.nextafter(0, 1)
+# number of a recipe -> the smallest and the largest that it may be, and both in words
 RANGES = {
-    "1 or more": (("epochs", "batch_size"), 1, LARGEST),
-    "more than 0": (("lr",), math.nextafter(0, 1), LARGEST),
-    "0 or more": (("weight_decay", "warmup_epochs", "views", "mixup", "seconds"), 0, LARGEST),
-    "0 or more, and below 1": (("drop_path", "patch_drop"), 0, math.nextafter(1, 0)),
-    "0 to 1": (("full_tokens", "label_smoothing"), 0, 1),
+    "epochs": (1, LARGEST, "1 or more"),
+    "batch_size": (1, LARGEST, "1 or more"),
+    "lr": (ABOVE_ZERO, LARGEST, "more than 0"),
+    "weight_decay": (0, LARGEST, "0 or more"),
+    "warmup_epochs": (0, LARGEST, "0 or more"),
+    "views": (0, LARGEST, "0 or more"),
+    "drop_path": (0, BELOW_ONE, "0 or more, and below 1"),
+    "patch_drop": (0, BELOW_ONE, "0 or more, and below 1"),
+    "full_tokens": (0, 1, "0 to 1"),
+    "mixup": (0, LARGEST, "0 or more"),
+    "label_smoothing": (0, 1, "0 to 1"),
+    "seconds": (0, LARGEST, "0 or more"),
 }
 MAX_WARMUP = 0.2  # the learning rate rises during at most this share of the schedule
 
@@ -94,11 +103,10 @@ class Recipe:
     seconds: float = 0.0
 
     def __post_init__(self):
-        for words, (names, low, high) in RANGES.items():
-            for name in names:
-                value = getattr(self, name)
-                if not low <= value <= high:  # nan is refused, too
-                    raise SwysError(f"{name} is {value}; give {words}")
+        for name, (low, high, words) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # nan is refused, too
+                raise SwysError(f"{name} is {value}; give {words}")
 
 
 def reference_recipe(model_name: str, dataset_name: str = "pneumoniamnist") -> Recipe:
