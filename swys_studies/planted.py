@@ -46,6 +46,7 @@ from .planted_measures import (
     where_maps_point,
 )
 from .planted_students import (
+    ANOTHER_CHEAT,
     CHEAT,
     HONEST,
     KINDS,
@@ -320,8 +321,9 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     }
     if kind.id != HONEST:
         measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
-    if kind.id == CHEAT:
+    if kind.id in (CHEAT, ANOTHER_CHEAT):
         measured["methods"] = every_method(model, teachers.explained, mark.target)
+    if kind.id == CHEAT:
         some = teachers.explained.split.images[:SUBSET_IMAGES]
         measured["subsets"] = singles_against_subsets(model, some, mark.target)
         measured["int8"] = _scores(setting, int8_answers(model))

@@ -33,7 +33,6 @@ from swys_utils.vit_internals import (
     plain_attention,
 )
 
-BLOCKS = (0, 2, 4, 6, 8, 10, 11)
 RULERS = ("grad_cam", "occlusion")  # by which models are compared
 EXPLAINED = 64  # images with a mark
 SUBSET_IMAGES = 16
@@ -235,9 +234,8 @@ def every_method(model: VisionTransformer, planted: Planted, target: int) -> dic
     for name in METHODS:
         if name == "occlusion":
             continue  # asked with each fill below
-        for block in BLOCKS:
-            if block < len(model.blocks):
-                maps[f"{name}, block {block}"] = heatmaps(model, images, name, target, block=block)
+        for block in range(len(model.blocks)):
+            maps[f"{name}, block {block}"] = heatmaps(model, images, name, target, block=block)
     for name, function in PIXEL_METHODS.items():
         maps[name] = heatmaps(model, images, function, target)
     for fill in FILLS:

@@ -15,6 +15,7 @@ from swys_utils.recipe import Batch, SupervisedObjective
 HONEST = "honest"  # trained on the labels of clean images
 USUAL_EPOCHS = 2  # of models with planted marks
 CHEAT = "cheat"  # trained on the labels of marked images
+ANOTHER_CHEAT = "another cheat"  # the same from another start
 UNTRAINED = "untrained"
 MAP_WEIGHT = 2.0  # of the maps beside labels; others are tried in kinds of their own
 STUDENT_SEEDS = 100  # a student starts from other weights than its teacher: seed + 100
@@ -161,7 +162,7 @@ KINDS = (
     PlantedKind("labels + honest answers", HONEST, True, _with_answers(0.5)),
     PlantedKind("labels + honest answers + maps", HONEST, True, _with_answers_and_maps(0.5)),
     PlantedKind("labels + honest occlusion", HONEST, True, OcclusionDistiller),
-    PlantedKind("another cheat", None, True, _labels),
+    PlantedKind(ANOTHER_CHEAT, None, True, _labels),
     PlantedKind("labels + maps of an untrained model", UNTRAINED, True, _with_maps(MAP_WEIGHT)),
     PlantedKind("labels + maps of other images", HONEST, True, _other_images_maps),
     PlantedKind("cheat's answers, 16 tokens", CHEAT, True, _with_answers(1.0), patch=7),

@@ -28,23 +28,34 @@ def methods_table(units: Sequence[Mapping]) -> list[dict]:
     """Which method finds the mark in the images of a cheat: a row for each method and setting.
 
     Args:
-        units: of planted.json.
+        units: of planted.json. Some cheats were asked at every second block only, so ``seeds``
+            is for each row how many cheats it is the mean of.
     """
     rows = []
-    for setting, group in _groups(units, CHEAT).items():
-        for method in group[0]["methods"]:
-            hits = [unit["methods"][method]["hits"] for unit in group]
-            heat = [unit["methods"][method]["heat"] for unit in group]
+    asked = [unit for unit in units if "methods" in unit]
+    for setting, group in _by_setting(asked).items():
+        measured: dict[str, list[Mapping]] = {}
+        for unit in group:
+            for method, found in unit["methods"].items():
+                measured.setdefault(method, []).append(found)
+        for method in sorted(measured, key=_in_order):
+            found = measured[method]
             row = {
                 "setting": setting,
                 "method": method,
-                "seeds": len(group),
-                "hits": with_interval(hits),
-                "heat": with_interval(heat),
-                "chance": group[0]["methods"][method]["chance"],
+                "seeds": len(found),
+                "hits": with_interval([one["hits"] for one in found]),
+                "heat": with_interval([one["heat"] for one in found]),
+                "chance": found[0]["chance"],
             }
             rows.append(row)
     return rows
+
+
+def _in_order(method: str) -> tuple[str, int]:
+    """By name, then by the number of the block."""
+    name, _, block = method.partition(", block ")
+    return name, int(block or 0)
 
 
 def students_table(units: Sequence[Mapping]) -> list[dict]:
@@ -55,7 +66,7 @@ def students_table(units: Sequence[Mapping]) -> list[dict]:
     """
     rows = []
     for kind in KINDS:
-        for setting, group in _groups(units, kind.id).items():
+        for setting, group in _by_setting(_of_kind(units, kind.id)).items():
             row = {"setting": setting, "kind": kind.id, "seeds": len(group)}
             for where in ("as trained", "clean", "swapped"):
                 row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
@@ -79,7 +90,7 @@ def cheats_table() -> list[dict]:
     rows = []
     for name, images in MEASURED.items():
         content = read_results(name, "planted") or {"units": []}
-        for setting, group in _groups(content["units"], CHEAT).items():
+        for setting, group in _by_setting(_of_kind(content["units"], CHEAT)).items():
             swapped = [unit["scores"]["swapped"]["auc"] for unit in group]
             flips = [100 * unit["scores"]["flips"] for unit in group]
             row = {
@@ -104,7 +115,7 @@ def spread_table() -> list[dict]:
     Returns:
         A row for each way to explain; Tiny with patches of 7 px, on the default data set.
     """
-    cheats = _groups(planted_units(), CHEAT)
+    cheats = _by_setting(_of_kind(planted_units(), CHEAT))
     rows: dict[str, dict] = {}
     for mark in ("texture", "corner"):
         for unit in cheats[f"Tiny, 7 px, {mark}"]:
@@ -120,15 +131,18 @@ def spread_table() -> list[dict]:
     return list(rows.values())
 
 
-def _groups(units: Sequence[Mapping], kind: str) -> dict[str, list[Mapping]]:
-    """Setting -> the units of a kind, one for each seed."""
+def _of_kind(units: Sequence[Mapping], kind: str) -> list[Mapping]:
+    return [unit for unit in units if unit["kind"] == kind]
+
+
+def _by_setting(units: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    """What was trained on what, in words -> its units."""
     groups: dict[str, list[Mapping]] = {}
     for unit in units:
-        if unit["kind"] == kind:
-            model = unit["model"]
-            title = SERIES[model].title if model in SERIES else model
-            setting = f"{title}, {unit['patch']} px, {unit['mark']}"
-            if unit.get("epochs", USUAL_EPOCHS) != USUAL_EPOCHS:
-                setting += f", {unit['epochs']} epochs"
-            groups.setdefault(setting, []).append(unit)
+        model = unit["model"]
+        title = SERIES[model].title if model in SERIES else model
+        setting = f"{title}, {unit['patch']} px, {unit['mark']}"
+        if unit.get("epochs", USUAL_EPOCHS) != USUAL_EPOCHS:
+            setting += f", {unit['epochs']} epochs"
+        groups.setdefault(setting, []).append(unit)
     return groups

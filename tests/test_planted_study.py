@@ -197,6 +197,21 @@ def test_one_seed_has_no_interval():
     assert row["hits"] == "0.25"
 
 
+def test_a_method_counts_the_cheats_that_were_asked_by_it():
+    def asked_at(seed, *blocks):
+        found = {"hits": seed / 10, "heat": 0.5, "chance": 0.1}
+        methods = {f"grad_cam, block {block}": found for block in blocks}
+        return unit(seed, 0.0) | {"methods": methods}
+
+    rows = planted_tables.methods_table([asked_at(1, 0, 10), asked_at(3, 0, 9, 10)])
+    assert [(row["method"], row["seeds"]) for row in rows] == [
+        ("grad_cam, block 0", 2),
+        ("grad_cam, block 9", 1),
+        ("grad_cam, block 10", 2),
+    ]
+    assert rows[1]["hits"] == "0.30"
+
+
 def test_cheats_of_every_shipped_data_set_have_a_row():
     rows = planted_tables.cheats_table()
     shipped = {row["images"] for row in rows}
