@@ -117,8 +117,9 @@ class Measured:
 
     def add_siblings(self, siblings: dict[str, dict[str, dict]]) -> None:
         """Take the pairs that are known now, and the device if there are new ones."""
-        if siblings != self.siblings:
-            self.siblings = siblings
+        found = {method: pairs for method, pairs in siblings.items() if pairs}
+        if found != self.siblings:
+            self.siblings = found
             self.measured_now()
 
 
@@ -223,12 +224,14 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
         if kind is not None and kind in studied_kinds():
             teachers.add(entry["teacher"])
     teachers.discard(None)
-    if len(teachers) != 1 or not teachers <= compared.keys():
+    if len(teachers) != 1:
         named = ", ".join(sorted(teachers)) or "none"
         raise SwysError(
-            f"agreement needs students of one finished teacher, found {named}; train them first"
+            f"agreement needs weights of students of one teacher, found {named}; train them first"
         )
     (teacher_id,) = teachers
+    if teacher_id not in compared:
+        raise SwysError(f"the weights of {teacher_id} are not there; train it with --only first")
     teacher = _row(compared.pop(teacher_id), "teacher")
     students = []
     for run_id, entry in compared.items():
@@ -280,10 +283,9 @@ def _measured_before(path: Path, teacher: dict, entries: Sequence[dict]) -> Meas
         maps[method] = {run_id: row for run_id, row in rows.items() if run_id in kept}
     siblings: dict[str, dict[str, dict]] = {}
     for method, rows in study.get("siblings", {}).items():
-        siblings[method] = {}
         for pair, row in rows.items():
             if kept.issuperset(pair.split(" and ")):
-                siblings[method][pair] = row
+                siblings.setdefault(method, {})[pair] = row
     return Measured(study["teacher"], runs, maps, siblings, study["device"])
 
 

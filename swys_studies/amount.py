@@ -72,8 +72,10 @@ def amount(
         folder: where unfinished runs are kept; default: runs/<dataset>/amount.
 
     Raises:
-        SwysError: no real images, several labels an image, or no such run.
+        SwysError: no real images, several labels an image, no seed, or no such run.
     """
+    if seeds < 1:
+        raise SwysError(f"seeds is {seeds}; give 1 or more")
     refuse_outside_clone()
     data = load_dataset(dataset, download=False)
     refuse_drawn(data)
@@ -89,7 +91,6 @@ def amount(
     wanted = [run for run in runs if only in run.id]
     if not wanted and only != "none":
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}")
-    out.mkdir(parents=True, exist_ok=True)
     for run in wanted:
         _train_once(run, data, out, path)
     print(as_table(summary(read_entries(path, "runs"))))

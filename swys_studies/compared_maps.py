@@ -1,4 +1,4 @@
-"""How much do the maps of two models agree? What ``agreement`` and ``deployed`` measure."""
+"""How much do the maps of two models agree? For the studies that compare models."""
 
 from __future__ import annotations
 

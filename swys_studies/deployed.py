@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from swys_utils.training import predict
 from .compared_maps import PATCH, compare, part_of, weights_beside_base
 from .reference import one_label_data
 from .runs import with_device
+
+if TYPE_CHECKING:  # an optional package
+    from onnxruntime import InferenceSession
 
 BITS = (4, 2)  # of Base's matrices; with 2, its weights take as much space as Tiny's of 32 bits
 
@@ -102,9 +105,10 @@ def deployed(
         for model in measured["models"]:
             if model["title"] not in titles and model.get("base") == done[0]["base"]:
                 later.append(model)
-        write_json(path, result | {"models": done + later})  # a run that is killed loses nothing
+        known = done + later
+        write_json(path, result | {"models": known})  # a run that is killed loses nothing
         print(f"{row['title']}: done")
-    rows = deployed_table(done)
+    rows = deployed_table(known)
     print(as_table(rows))
     return rows
 
@@ -224,14 +228,22 @@ def in_few_bits(model: VisionTransformer, bits: int) -> Deployed:
     return replace(small, megabytes=sum(stored) / 8e6)
 
 
-def in_int8(model: VisionTransformer) -> Deployed:
-    """A model as an ONNX file of int8 weights, run one image at a time."""
+def int8_session(model: VisionTransformer) -> tuple[InferenceSession, float]:
+    """A model as an ONNX file of int8 weights: how ONNX Runtime runs it, and its size in MB.
+
+    Args:
+        model: it classifies from its CLS token.
+    """
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "int8.onnx"
         export_onnx(model, f"{folder}/float32.onnx")
         quantise_onnx_dynamic(f"{folder}/float32.onnx", small)
-        megabytes = small.stat().st_size / 1e6
-        session = onnx_session(small)
+        return onnx_session(small), small.stat().st_size / 1e6
+
+
+def in_int8(model: VisionTransformer) -> Deployed:
+    """A model as an ONNX file of int8 weights, run one image at a time."""
+    session, megabytes = int8_session(model)
 
     def answer(images: np.ndarray) -> np.ndarray:
         logits, _ = predict_onnx(session, images, batch_size=1)

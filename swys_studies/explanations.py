@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.cards import checkpoint_ids
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
-from swys_utils.data import DEFAULT_DATASET, Split, load_dataset
+from swys_utils.data import DEFAULT_DATASET, Dataset, Split, load_dataset
 from swys_utils.explain import randomisation_check
 from swys_utils.faithfulness import centre_prior_maps, deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
@@ -92,7 +92,7 @@ def measure(
     checkpoints = checkpoints or shipped_models(folder)
     if not checkpoints:
         raise SwysError(f"no checkpoint of '{dataset}' is shipped; name some with --checkpoints")
-    models, weights = _loaded(checkpoints)
+    models, weights = _loaded(checkpoints, data)
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     parts = all_parts(models, data.info.class_names)
     measured = _measured_before(path, weights, parts)
@@ -114,12 +114,15 @@ def measure(
     return study
 
 
-def _loaded(checkpoints: Mapping[str, str]) -> tuple[dict, dict]:
+def _loaded(checkpoints: Mapping[str, str], data: Dataset) -> tuple[dict, dict]:
     """Name -> model, and name -> sha256 of the files of its weights."""
     models = {}
     weights = {}
     for name, checkpoint_id in checkpoints.items():
-        models[name], card = load_checkpoint(checkpoint_id, default_device())
+        models[name], card = load_checkpoint(checkpoint_id, default_device(), data.info.num_classes)
+        if card["dataset"] != data.info.name:
+            problem = f"learned {card['dataset']}, not {data.info.name}"
+            raise SwysError(f"'{checkpoint_id}' {problem}; name another")
         weights[name] = [entry["sha256"] for entry in card["files"]]
     return models, weights
 

@@ -71,6 +71,7 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
         missing = BASE.run_id(0)
         raise SwysError(f"no run {missing}; 'swys study reference' trains it, see its --only")
     teacher = groups[BASE][0]
+    right(teacher, labels)  # refuses a run of other images
     teacher_answers = answers(teacher)
     rows = []
     differing = []
@@ -152,9 +153,12 @@ def with_interval(values: Sequence[float], lowest: float = 0.0) -> str:
     """The mean over seeds with its t interval, as text; one value, or equal ones, have none.
 
     Args:
-        values: one a seed; a share, or a correlation.
+        values: one a seed; a share, or a correlation. Seeds without one (nan) are left out.
         lowest: that it can be; the interval ends there, and at 1.
     """
+    values = [value for value in values if not np.isnan(value)]
+    if not values:
+        return "none"
     mean = f"{np.mean(values):.2f}"
     if len(values) < 2 or np.ptp(values) == 0:
         return mean

@@ -35,7 +35,7 @@ from swys_utils.views import Augmentation
 from swys_utils.vit_internals import plain_attention
 
 from .reference import finish, one_label_data
-from .runs import RUNS, read_runs, write_runs
+from .runs import RUNS, finished_runs, read_runs, write_runs
 
 MODEL = "vit_tiny_patch16_224"
 RUN_ID = f"{MODEL}/original/seed0"
@@ -58,18 +58,24 @@ def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     Args:
         dataset: any data set of the reference set.
         folder: where runs are kept; default: runs/<dataset>.
+
+    Raises:
+        SwysError: no real images, several labels an image, or a state of other images.
     """
     data = one_label_data(dataset)
     out = Path(folder or RUNS / dataset)
-    if find_run(out) is not None:
+    state_path = out / f"{RUN_ID}.state.pt"
+    if RUN_ID in finished_runs(dataset, out):
+        write_runs(dataset, out)  # also after a kill just before
+        state_path.unlink(missing_ok=True)
         print(f"{RUN_ID} is done")
         return
 
     seed_everything(0)
-    state_path = out / f"{RUN_ID}.state.pt"
     model, optimizer = model_and_optimizer(data)
     no_objective = torch.nn.Module()  # the loop below has its own loss, without anything to learn
-    state = TrainingState(state_path, model, no_objective, optimizer, RECIPE)
+    settings = RECIPE | {"data": data.info.results_name, "images": len(data.train)}
+    state = TrainingState(state_path, model, no_objective, optimizer, settings)
     while not finished(state.history):
         train_epoch(state, optimizer, data)
 

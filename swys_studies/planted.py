@@ -65,6 +65,7 @@ MARKS = {
     "texture": Mark(place="texture", strength=0.06),
     "meaningless": Mark(place="corner", share=0.5, elsewhere=0.5),
 }
+ASKED_BY_METHODS = (CHEAT, ANOTHER_CHEAT)  # by every method at every block
 TEST_SEED = 1  # of the test images that have the mark; no training image is marked by it
 
 
@@ -133,14 +134,16 @@ def planted(
         save_path: the result; default: checkpoints/<dataset>/planted.json.
 
     Raises:
-        SwysError: no such mark or kind, or several labels an image.
+        SwysError: no such mark or kind, a kind that has these patches anyway, several labels an
+            image, or no clone to write into.
     """
     data = planted_data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
+    matching = _wanted(only)
     # a kind with patches of its own would be another kind's copy
-    wanted = [kind for kind in _wanted(only) if kind.patch != patch]
-    if _wanted(only) and not wanted:
+    wanted = [kind for kind in matching if kind.patch != patch]
+    if matching and not wanted:
         raise SwysError(f"'{only}' has patches of {patch} px of its own; choose another --patch")
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
@@ -245,10 +248,9 @@ class Teachers:
         setting = self.setting
         model = _build(setting, setting.patch, self.seed)
         if name == UNTRAINED:
-            return model.eval()
+            return model.to(default_device()).eval()
         what = f"{setting.id}, {name}, {setting.epochs} epochs, seed{self.seed}"
         path = setting.folder / f"{what.replace('/', ' by ')}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # a process that trains it is waited for
             if not path.is_file():
                 kind = next(kind for kind in KINDS if kind.id == name)
@@ -256,7 +258,7 @@ class Teachers:
                 with replacing(path) as unfinished:
                     save_file(model.state_dict(), unfinished)
         model.load_state_dict(load_file(path))
-        return model.eval()
+        return model.to(default_device()).eval()
 
 
 def _build(setting: Setting, patch: int, seed: int) -> VisionTransformer:
@@ -282,11 +284,11 @@ def _train(
 def _unit(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers, path: Path) -> None:
     """Train and measure one model, unless that is done or another process does it."""
     unit_id = f"{setting.id}, {kind.id}, seed{seed}"
-    setting.folder.mkdir(parents=True, exist_ok=True)
     lock = setting.folder / f"{unit_id.replace('/', ' by ')}.lock"
     try:
         with FileLock(lock, timeout=0):
-            if unit_id in {unit["id"] for unit in read_units(path)}:
+            if any(unit["id"] == unit_id and _is_complete(unit) for unit in read_units(path)):
+                print(f"{unit_id} is done")
                 return
             print(f"{unit_id} ...", flush=True)
             facts = {
@@ -300,9 +302,15 @@ def _unit(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers, pa
             }
             unit = facts | _measured(setting, kind, teachers)
             with FileLock(RUNS / "planted.lock"):
-                write_json(path, {"units": [*read_units(path), unit]})
+                others = [other for other in read_units(path) if other["id"] != unit_id]
+                write_json(path, {"units": [*others, unit]})
     except Timeout:
         print(f"{unit_id} is trained by another process")
+
+
+def _is_complete(unit: dict) -> bool:
+    """Whether a result has all that is measured of its kind today."""
+    return unit["kind"] not in ASKED_BY_METHODS or "methods" in unit
 
 
 def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
@@ -321,7 +329,7 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     }
     if kind.id != HONEST:
         measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
-    if kind.id in (CHEAT, ANOTHER_CHEAT):
+    if kind.id in ASKED_BY_METHODS:
         measured["methods"] = every_method(model, teachers.explained, mark.target)
     if kind.id == CHEAT:
         some = teachers.explained.split.images[:SUBSET_IMAGES]

@@ -56,8 +56,7 @@ def planted_cnn(
     """
     data = planted_data(dataset)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
-    setting = Setting(data, MODEL, PATCH, MARK, epochs, path.parent)
-    RUNS.mkdir(parents=True, exist_ok=True)  # for the lock
+    setting = Setting(data, MODEL, PATCH, MARK, epochs, RUNS)
     for seed in range(seeds):
         done = {unit["id"] for unit in read_units(path)}
         ids = {kind: f"{setting.id}, {kind}, seed{seed}" for kind in (HONEST, CHEAT)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,12 +15,7 @@ from swys_utils.explain import agreement, shuffled
 from swys_utils.gradcam import METHODS, heatmaps
 from swys_utils.metrics import area_under_roc, probabilities
 from swys_utils.occlusion import FILLS, grid_of, lost_without, occlusion, one_input
-from swys_utils.onnx_export import (
-    export_onnx,
-    onnx_session,
-    predict_onnx,
-    quantise_onnx_dynamic,
-)
+from swys_utils.onnx_export import predict_onnx
 from swys_utils.planted import SETS, Mark, Planted, found, plant
 from swys_utils.splits import Split
 from swys_utils.vit_internals import (
@@ -32,6 +26,8 @@ from swys_utils.vit_internals import (
     explained_score,
     plain_attention,
 )
+
+from .deployed import int8_session
 
 RULERS = ("grad_cam", "occlusion")  # by which models are compared
 EXPLAINED = 64  # images with a mark
@@ -300,10 +296,7 @@ def int8_answers(model: VisionTransformer) -> Predict:
     Args:
         model: it classifies from its CLS token.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(model, f"{folder}/float32.onnx")
-        quantise_onnx_dynamic(f"{folder}/float32.onnx", f"{folder}/int8.onnx")
-        session = onnx_session(f"{folder}/int8.onnx")
+    session, _ = int8_session(model)
 
     def answer(images: np.ndarray) -> np.ndarray:
         # at batch 1, because activations are scaled by the range of the batch

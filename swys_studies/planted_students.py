@@ -72,9 +72,6 @@ class OcclusionDistiller(Distiller):
 
     teacher: Teacher
 
-    def __init__(self, teacher: Teacher, labels: SupervisedObjective):
-        super().__init__(teacher, labels)
-
     def forward(self, student: nn.Module, batch: Batch) -> Tensor:
         """The loss of ``student`` on ``batch``."""
         hidden = hide_one_patch(batch.inputs, student.patch_embed.patch_size[0])

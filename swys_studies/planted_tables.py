@@ -13,7 +13,7 @@ from swys_utils.shipped_results import planted_units, read_results
 
 from .inheritance import with_interval
 from .planted_measures import RULERS
-from .planted_students import CHEAT, KINDS, USUAL_EPOCHS
+from .planted_students import ANOTHER_CHEAT, CHEAT, KINDS, USUAL_EPOCHS
 
 LAST_BLOCK = "11"  # of a Tiny
 # whose cheats are shipped -> what its images are
@@ -32,7 +32,8 @@ def methods_table(units: Sequence[Mapping]) -> list[dict]:
             is for each row how many cheats it is the mean of.
     """
     rows = []
-    asked = [unit for unit in units if "methods" in unit]
+    cheats = _of_kind(units, CHEAT) + _of_kind(units, ANOTHER_CHEAT)
+    asked = [unit for unit in cheats if "methods" in unit]
     for setting, group in _by_setting(asked).items():
         measured: dict[str, list[Mapping]] = {}
         for unit in group:

@@ -7,6 +7,7 @@ only, so a model that goes on from it is still trained from scratch on these ima
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,17 +113,33 @@ def pretrained(
         **geometry: for ``create_model``: img_size, patch_size, ...
 
     Returns:
-        Name -> weight, as ``load_state_dict`` takes them with ``strict=False``.
+        Name -> weight, for ``start_from``.
     """
     state_path = path.with_suffix(".state.pt")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # a process that trains them is waited for
         if not path.is_file():
             weights = _pretrain(name, data, recipe, seed, state_path, **geometry)
             with replacing(path) as part:
                 torch.save(weights, part)
             state_path.unlink(missing_ok=True)
-    return torch.load(path, weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def start_from(model: VisionTransformer, encoder: Mapping[str, Tensor]) -> None:
+    """Give a model all weights of an encoder but those of the head, which stay as they are.
+
+    Args:
+        model: of the encoder's architecture.
+        encoder: of ``pretrained``.
+
+    Raises:
+        SwysError: the encoder has other weights than the model.
+    """
+    missing, unexpected = model.load_state_dict(encoder, strict=False)
+    missing = [name for name in missing if not name.startswith("head")]
+    if missing or unexpected:
+        names = ", ".join([*missing, *unexpected][:3])
+        raise SwysError(f"the masked encoder is of another model ({names}); remove its file")
 
 
 def _pretrain(

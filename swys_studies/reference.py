@@ -30,7 +30,7 @@ from swys_utils.resume import TrainingState
 from swys_utils.training import best_epoch, build, fit, predict, run_card
 
 from .kinds import BASE
-from .pretraining import masked_recipe, pretrained
+from .pretraining import masked_recipe, pretrained, start_from
 from .resnet import MODEL as RESNET
 from .resnet import ResnetTeacher, trained_resnet
 from .run_specs import RunSpec, reference_runs
@@ -46,6 +46,7 @@ from .runs import (
 )
 from .teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 
+AnyTeacher = Teacher | ResnetTeacher
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
 TEST_SAMPLE = 624
 # share of the training split that is trained on
@@ -131,11 +132,12 @@ def reference(
     if list:
         _print_states(wanted, data, out)
         return
+    by_id = {run.id: run for run in wanted}
     for run in wanted:
-        for other in wanted:
+        for name in run.teachers:
             # a process that trains a teacher is waited for; if it died, this one goes on
-            if other.id in run.teachers and other.id not in finished_runs(results, out):
-                _train_if_missing(other, data, out, timeout=-1)
+            if name in by_id and name not in finished_runs(results, out):
+                _train_if_missing(by_id[name], data, out, timeout=-1)
         _train_if_missing(run, data, out, timeout=0)
     write_runs(results, out)  # also of a run after which the process was killed
 
@@ -212,14 +214,15 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     start = run.seed + run.kind.start
     model = build(run.kind.model, data, run.recipe, start, patch_size=run.kind.patch_size)
     if run.kind.encoders:
-        model.load_state_dict(_encoder(run, data, out), strict=False)
+        start_from(model, _encoder(run, data, out))
+    teachers = [_teacher(name, run, data, out) for name in run.teachers]
     metadata = {
         "id": run.id,
         "method": run.kind.method,
         "teacher": run.teachers[0] if run.teachers else None,
         "teachers": run.teachers,
         # a run can be trained anew under its id, so weights say which one teaches
-        "taught_by": [_teacher(name, run, data, out).digest for name in run.teachers],
+        "taught_by": [teacher.digest for teacher in teachers],
         "seed": run.seed,
         "model": timm_name(run.kind.model),
         "recipe": asdict(run.recipe) | run.settings,
@@ -232,7 +235,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
         model,
         training_data(run, data),
         run.recipe,
-        _objective_for(run, data, model, out),
+        _objective_for(run, data, model, teachers, out),
         seed=run.seed,
         device=device,
         state_path=state_path,
@@ -273,26 +276,27 @@ def training_data(run: RunSpec, data: Dataset) -> Dataset:
     return replace(data, train=hidden)
 
 
-def _objective_for(run: RunSpec, data: Dataset, model: nn.Module, out: Path) -> nn.Module:
+def _objective_for(
+    run: RunSpec, data: Dataset, model: nn.Module, teachers: Sequence[AnyTeacher], out: Path
+) -> nn.Module:
     """The loss of a run that trains ``model``."""
     teacher: nn.Module | None = None
-    if run.teachers and run.recipe.views:
-        teacher = mean_teacher([_cached(name, run, data, out) for name in run.teachers])
-    elif run.teachers:
-        teacher = AskedTeachers([_teacher(name, run, data, out) for name in run.teachers])
+    if teachers and run.recipe.views:
+        teacher = mean_teacher([_cached(one, run, data, out) for one in teachers])
+    elif teachers:
+        teacher = AskedTeachers(teachers)
     labels = SupervisedObjective(data.info.multi_label)
     make = OBJECTIVES[run.kind.objective].make
     return make(teacher, labels, model, **run.settings)
 
 
-def _cached(name: str, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
+def _cached(teacher: AnyTeacher, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
     """A teacher, with its answers to every view that the student will see."""
-    teacher = _teacher(name, run, data, out)
     with FileLock(out / "views.lock"):
         return cached_teacher(teacher, data, run.recipe, out / "views", config.default_device())
 
 
-def _teacher(name: str, run: RunSpec, data: Dataset, out: Path) -> Teacher | ResnetTeacher:
+def _teacher(name: str, run: RunSpec, data: Dataset, out: Path) -> AnyTeacher:
     """One that teaches a run: a finished run, or a shipped model; a missing ResNet is trained."""
     if name.startswith(RESNET):
         return ResnetTeacher(trained_resnet(name, data, out))

@@ -219,9 +219,15 @@ def write_runs(results: str, folder: Path) -> None:
     with FileLock(RUNS / f"{results}.runs.lock"):
         entries = list(finished_runs(results, folder).values())
         text = json.dumps(entries)
-        rounded = json.loads(text, parse_float=lambda number: round(float(number), 5))
+        rounded = json.loads(text, parse_float=_rounded)
         if not path.is_file() or read_runs(path) != rounded:
             write_json(path, {"dataset": _dataset_of(results), "runs": rounded})
+
+
+def _rounded(number: str) -> float:
+    """A number of a JSON text with five decimals, or five digits if it is small (a rate)."""
+    value = float(number)
+    return round(value, 5) if abs(value) >= 0.001 else float(f"{value:.5g}")
 
 
 def run_path(run_id: str, results: str, out: Path) -> Path | None:

@@ -122,9 +122,9 @@ def score_stored(folder: Path, data: Dataset) -> dict:
 
 
 def remove_old_files(folder: Path, card: dict) -> None:
-    """Remove what an earlier checkpoint left: weights that the card does not name, and the rest.
+    """Remove what an earlier checkpoint left: weights that the card does not name, and the config.
 
-    The answers of the earlier model are no longer this one's.
+    Its answers stay until they are replaced: their file names the weights that gave them.
 
     Args:
         folder: of the checkpoint.
@@ -134,8 +134,7 @@ def remove_old_files(folder: Path, card: dict) -> None:
     for path in folder.glob("model*.safetensors"):
         if path.name not in current:
             path.unlink()
-    for name in ("config.json", FILE_NAME):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
 
 
 def timm_config(card: dict, class_names: tuple[str, ...]) -> dict:

@@ -33,7 +33,7 @@ from swys_utils.splits import Split
 from swys_utils.training import build, fit, predict
 
 from .lookalikes import Fold, grouped_folds
-from .pretraining import masked_recipe, pretrained
+from .pretraining import masked_recipe, pretrained, start_from
 from .reference import study_data
 from .runs import RUNS, read_entries
 
@@ -172,7 +172,7 @@ def ranking(entries: list[dict]) -> dict[str, float]:
     """How well each validation ranks the trials: Spearman's correlation with the test AUC.
 
     Args:
-        entries: of trials.json, of at least three trials.
+        entries: of trials.json, of three trials or more; nan with fewer than two.
 
     Returns:
         Validation -> rank correlation over trials, of means over their runs.
@@ -191,11 +191,11 @@ def _train_once(
 ) -> None:
     """Train and score one trial, unless that is done or another process does it."""
     run_id = f"{trial.name}/fold{number}/seed{seed}"
-    out.mkdir(parents=True, exist_ok=True)
     state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
     try:
         with FileLock(f"{state_path}.lock", timeout=0):
             if run_id in {entry["id"] for entry in read_trials(path)}:
+                state_path.unlink(missing_ok=True)  # of a run that was killed just after
                 return
             print(f"{run_id} ...", flush=True)
             facts = {"id": run_id, "trial": trial.name, "seed": seed, "fold": number}
@@ -203,7 +203,7 @@ def _train_once(
             with FileLock(RUNS / "trials.lock"):  # of the results, wherever the states are
                 others = [other for other in read_trials(path) if other["id"] != run_id]
                 write_json(path, {"trials": [*others, entry]})
-            state_path.unlink()
+            state_path.unlink(missing_ok=True)
     except Timeout:
         print(f"{run_id} is trained by another process")
 
@@ -215,7 +215,7 @@ def _trained(trial: Trial, seed: int, fold: Fold, data: Dataset, state_path: Pat
     parts = replace(data, train=fold.train, val=fold.grouped)
     model = build("vit_tiny", data, recipe, seed)
     if trial.pretraining:
-        model.load_state_dict(_pretrained(trial, seed, parts, state_path.parent), strict=False)
+        start_from(model, _pretrained(trial, seed, parts, state_path.parent))
     state = fit(model, parts, recipe, seed=seed, device=device, state_path=state_path)
     history = state.history
     scores = {}

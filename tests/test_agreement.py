@@ -321,12 +321,12 @@ def test_students_of_another_base_are_compared_with_the_same_teacher():
 
 
 def test_students_need_a_teacher():
-    message = "students of one finished teacher, found none; train them first"
+    message = "weights of students of one teacher, found none; train them first"
     with pytest.raises(SwysError, match=message):
         agreement.split_runs([])
 
 
-def test_the_teacher_has_to_be_finished():
+def test_the_weights_of_the_teacher_have_to_be_there():
     student = run_entry("vit_tiny/answers/seed0", teacher=TEACHER)
-    with pytest.raises(SwysError, match=f"found {TEACHER}; train them first"):
+    with pytest.raises(SwysError, match=f"the weights of {TEACHER} are not there; train it"):
         agreement.split_runs([student])

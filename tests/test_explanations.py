@@ -129,9 +129,9 @@ def measure(data, path, monkeypatch):
     """``measure(checkpoints)`` returns the keys of what it measures; ids stand for weights."""
     measured = []
 
-    def load(checkpoint_id, device):
+    def load(checkpoint_id, device, num_classes):
         weights = {"sha256": checkpoint_id}
-        return vit(), {"files": [weights]}
+        return vit(), {"files": [weights], "dataset": "pneumoniamnist"}
 
     def rank_methods(model, sample):
         measured.append("methods")
@@ -266,3 +266,11 @@ def test_several_labels_an_image_are_refused(drawn_data_dir, monkeypatch):
     monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
     with pytest.raises(SwysError, match="'chestmnist' has several labels an image"):
         explanations.measure("chestmnist")
+
+
+def test_a_model_of_other_images_is_refused(drawn_data_dir, monkeypatch, path):
+    monkeypatch.setenv("SWYS_DATA_DIR", str(drawn_data_dir))
+    card = {"dataset": "bloodmnist", "files": []}
+    monkeypatch.setattr(explanations, "load_checkpoint", lambda *arguments: (vit(), card))
+    with pytest.raises(SwysError, match="'mine' learned bloodmnist, not pneumoniamnist"):
+        explanations.measure("pneumoniamnist", {"Mine": "mine"}, str(path))

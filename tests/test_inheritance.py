@@ -117,3 +117,8 @@ def test_the_shipped_result_is_of_all_shipped_runs(dataset):
     compared = json.loads((folder / "inheritance.json").read_text("utf-8"))
     ids = {run["id"] for run in compared["runs"]} | {compared["teacher"]}
     assert ids == {run["id"] for run in read_runs(folder / "runs.json")}
+
+
+def test_a_seed_without_a_value_is_left_out():
+    assert inheritance.with_interval([0.5, float("nan")]) == "0.50"
+    assert inheritance.with_interval([float("nan")]) == "none"

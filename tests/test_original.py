@@ -60,6 +60,11 @@ def test_training_goes_on_after_two_epochs_without_progress():
 # a training that is killed in its second epoch
 
 
+def own_runs(dataset, folder):
+    """The runs of a folder, without those that are shipped."""
+    return {run["id"]: run for run in read_runs(folder)}
+
+
 class KilledOnce:
     """The real epoch, but the second call is killed; ``numbers``: of the epochs that began."""
 
@@ -84,6 +89,7 @@ def resumed(tmp_path_factory, drawn_data_dir):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(original, "one_label_data", lambda dataset: data)
         patch.setattr(original, "write_runs", lambda dataset, out: None)
+        patch.setattr(original, "finished_runs", own_runs)
         patch.setattr(original, "epoch", epoch)
         patch.setitem(original.RECIPE, "epochs", 2)
         with pytest.raises(KeyboardInterrupt):
@@ -126,6 +132,10 @@ def test_its_model_reads_224_px(resumed, entry):
 
 def test_a_finished_run_is_not_trained_again(resumed, monkeypatch, capsys):
     folder, _ = resumed
+    written = []
     monkeypatch.setattr(original, "one_label_data", lambda dataset: None)
+    monkeypatch.setattr(original, "finished_runs", own_runs)
+    monkeypatch.setattr(original, "write_runs", lambda dataset, out: written.append(out))
     original.original(folder=folder)
     assert capsys.readouterr().out == f"{original.RUN_ID} is done\n"
+    assert written == [folder]  # a kill may have come before

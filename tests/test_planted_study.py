@@ -212,6 +212,19 @@ def test_a_method_counts_the_cheats_that_were_asked_by_it():
     assert rows[1]["hits"] == "0.30"
 
 
+def test_the_table_of_methods_is_of_cheats_only():
+    kinds = ("honest", "cheat", "another cheat")
+    rows = planted_tables.methods_table([unit(seed, 0.2, kind) for seed, kind in enumerate(kinds)])
+    assert [row["seeds"] for row in rows] == [2]
+
+
+def test_a_cheat_without_a_map_does_not_count_in_the_mean():
+    blank = unit(0, 0.1)
+    blank["methods"]["occlusion"]["heat"] = float("nan")
+    (row,) = planted_tables.methods_table([blank, unit(1, 0.1)])
+    assert row["heat"] == "0.50"
+
+
 def test_cheats_of_every_shipped_data_set_have_a_row():
     rows = planted_tables.cheats_table()
     shipped = {row["images"] for row in rows}
@@ -241,6 +254,19 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     )
     planted.planted("twin", seeds=1, only=KINDS[0].id, save_path=str(path))
     assert len(planted.read_units(path)) == 1
+
+
+def test_a_cheat_that_was_not_asked_by_every_method_is_measured_anew(tmp_path, monkeypatch):
+    old = unit(0, 0.1, "another cheat") | {"id": "vit_tiny 28/7, corner, another cheat, seed0"}
+    today = {key: old[key] for key in ("scores", "maps", "methods", "like_honest")}
+    del old["methods"]
+    path = tmp_path / "planted.json"
+    path.write_text(json.dumps({"units": [old]}))
+    monkeypatch.setattr(planted, "RUNS", tmp_path)
+    monkeypatch.setattr(planted, "_measured", lambda *arguments: today)
+    planted.planted("twin", seeds=1, only="another cheat", save_path=str(path))
+    (measured,) = planted.read_units(path)
+    assert "methods" in measured
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from small import RECIPE, SMALL, some, vit
 
 from swys_studies import pretraining
 from swys_studies.pretraining import MaskedObjective, patch_pixels
+from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.recipe import Batch
 from swys_utils.training import build
@@ -90,3 +91,20 @@ def test_the_head_is_not_taken_over(data, monkeypatch, tmp_path):
     )  # what is there is not trained again
     again = pretraining.pretrained("vit_tiny", data, recipe, 0, path, **SMALL)
     assert torch.equal(again["norm.weight"], weights["norm.weight"])
+
+
+def test_a_model_starts_from_an_encoder_and_keeps_its_own_head():
+    model = vit(noise=0.1)
+    encoder = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    head = encoder.pop("head.weight"), encoder.pop("head.bias")
+    pretraining.start_from(model, encoder)
+    assert torch.equal(model.norm.weight, encoder["norm.weight"])
+    assert not torch.equal(model.head.weight, head[0])
+
+
+@pytest.mark.parametrize("change", [{"norm.weight": None}, {"neck.weight": torch.ones(1)}])
+def test_an_encoder_of_another_model_is_refused(change):
+    encoder = vit().state_dict() | change
+    encoder = {name: value for name, value in encoder.items() if value is not None}
+    with pytest.raises(SwysError, match="the masked encoder is of another model"):
+        pretraining.start_from(vit(), encoder)

@@ -122,3 +122,11 @@ def test_a_run_on_the_twin_is_refused(run, tmp_path):
     save_checkpoint(model, tmp_path / "twin", card | {"synthetic": True})
     with pytest.raises(SwysError, match="synthetic twin"):
         ship.ship(tmp_path / "twin", "pneumoniamnist/twin")
+
+
+def test_answers_stay_until_they_are_replaced(tmp_path):
+    """A kill in between must not lose that there were answers."""
+    answers = tmp_path / ship.FILE_NAME
+    answers.write_bytes(b"of the earlier weights")
+    ship.remove_old_files(tmp_path, {"files": []})
+    assert answers.exists()

@@ -54,7 +54,12 @@ def test_mirrored_images_are_asked_too(study):
 
 def test_a_trial_can_go_on_from_a_masked_autoencoder(study, monkeypatch):
     weights = torch.full((48,), 7.0)
-    monkeypatch.setattr(trials, "pretrained", lambda *arguments: {"norm.weight": weights})
+
+    def encoder(name, data, recipe, seed, path):
+        state = trials.build(name, data, recipe, seed).state_dict()
+        return state | {"norm.weight": weights}
+
+    monkeypatch.setattr(trials, "pretrained", encoder)
     started = []
     fit = trials.fit
 
