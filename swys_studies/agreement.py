@@ -30,18 +30,12 @@ from swys_utils.training import predict
 
 from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
 from .kinds import (
-    ANOTHER_TEACHER,
     AS_LONG_AS_BASE,
     AS_LONG_AS_TINY,
     BASE,
-    BETTER_TEACHERS,
-    OUR_TINY_TEACHER,
-    RESNET_TEACHERS,
     TINY,
-    TINY_TEACHER,
-    TWO_TEACHERS,
-    Kind,
     kind_of,
+    student_kinds,
     studied_kinds,
     taught_pairs,
 )
@@ -49,6 +43,7 @@ from .reference import TEST_SAMPLE, one_label_data
 from .runs import (
     RUNS,
     finished_runs,
+    only_writer,
     read_study,
     results_name,
     run_path,
@@ -79,13 +74,15 @@ def measure(
         The printed table, see ``summary``.
 
     Raises:
-        SwysError: no real data, several labels an image, or as ``agreement_over_runs``.
+        SwysError: no real data, several labels an image, another process measures into the file,
+            or as ``agreement_over_runs``.
     """
     data = one_label_data(dataset)
     data = replace(data, test=data.test.sample(TEST_SAMPLE))
     results = results_name(dataset, patch)
     path = Path(save_path or CHECKPOINTS / results / "agreement.json")
-    study = agreement_over_runs(folder or RUNS / results, data, path, results)
+    with only_writer(path):
+        study = agreement_over_runs(folder or RUNS / results, data, path, results)
     rows = summary(study)
     print(as_table(rows))
     return rows
@@ -238,13 +235,6 @@ def split_runs(entries: Sequence[dict]) -> tuple[dict, list[dict]]:
         like_teacher = titles[run_id] == titles[teacher_id]
         students.append(_row(entry, ANOTHER if like_teacher else titles[run_id]))
     return teacher, students
-
-
-def student_kinds() -> list[Kind]:
-    """Tiny, taught in each way whose maps are compared with Base's."""
-    other_teachers = [ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER]
-    other_teachers += [BETTER_TEACHERS, RESNET_TEACHERS]
-    return [*studied_kinds(), TWO_TEACHERS, *other_teachers]
 
 
 def _row(entry: dict, group: str) -> dict:

@@ -7,7 +7,6 @@ as often as Base, and is then compared with Base and Tiny as they are with each 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
+from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -40,7 +40,7 @@ from .inheritance import in_common
 from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, STRONG_TINY, WHOLE_TINY
 from .reference import one_label_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
-from .runs import RUNS, run_path, with_device
+from .runs import RUNS, read_json, run_path, with_device
 
 METHODS = ("grad_cam", "occlusion")
 COMPARED = ("vit_base", "vit_tiny")  # shipped models that are compared with the ResNets
@@ -98,17 +98,18 @@ def cnn(
     vits = _compared_vits(data, shipped, out)
     runs = [resnet_entry(run_id, out) for run_id in ids]
     pairs = compared_pairs(vits, resnets, data, out / "explained")
-    other_runs, others = _measured_before(path, runs, pairs)
-    before = json.loads(path.read_text("utf-8"))["device"] if others else ""
-    result = {
-        "dataset": data.info.name,
-        "source": data.info.source,
-        "images": len(data.test),
-        "device": with_device(before, device_name(default_device())),
-        "runs": runs + other_runs,
-        "pairs": pairs | others,
-    }
-    write_json(path, result)
+    with FileLock(RUNS / "cnn.lock"):  # another process may add its pairs
+        other_runs, others = _measured_before(path, runs, pairs)
+        before = read_json(path)["device"] if others else ""
+        result = {
+            "dataset": data.info.name,
+            "source": data.info.source,
+            "images": len(data.test),
+            "device": with_device(before, device_name(default_device())),
+            "runs": runs + other_runs,
+            "pairs": pairs | others,
+        }
+        write_json(path, result)
     print(as_table(scores_table(result)))
     rows = summary(result)
     print(as_table(rows))
@@ -130,7 +131,7 @@ def _measured_before(
     """
     if not path.is_file():
         return [], {}
-    stored = json.loads(path.read_text("utf-8"))
+    stored = read_json(path)
     now = {run["id"]: run["predicted"] for run in runs}
     changed = []
     other_runs = []

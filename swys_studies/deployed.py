@@ -7,7 +7,6 @@ bits that its weights take no more space than Tiny's.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +39,7 @@ from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, weights_beside_base
 from .reference import one_label_data
-from .runs import with_device
+from .runs import only_writer, read_json, with_device
 
 if TYPE_CHECKING:  # an optional package
     from onnxruntime import InferenceSession
@@ -81,33 +80,35 @@ def deployed(
         The printed table.
 
     Raises:
-        SwysError: no real data, several labels an image, or no checkpoint of Base.
+        SwysError: no real data, several labels an image, no checkpoint of Base, or another process
+            measures into the file.
     """
     data = one_label_data(dataset)
     weights = weights_beside_base(folder or CHECKPOINTS / data.info.results_name)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "deployed.json")
-    measured: dict[str, Any] = {"models": [], "device": ""}
-    if path.is_file():
-        stored = json.loads(path.read_text("utf-8"))
-        if stored["images"] == len(data.test) and stored["source"] == data.info.source:
-            measured = stored
-    result: dict[str, Any] = {
-        "dataset": data.info.name,
-        "source": data.info.source,
-        "images": len(data.test),
-        "device": with_device(measured["device"], device_name(default_device())),
-    }
-    done: list[dict] = []
-    for row in compare_deployed(weights, data, measured["models"]):
-        done.append(row)
-        titles = [model["title"] for model in done]
-        later = []  # rows of the same Base that are not reached yet
-        for model in measured["models"]:
-            if model["title"] not in titles and model.get("base") == done[0]["base"]:
-                later.append(model)
-        known = done + later
-        write_json(path, result | {"models": known})  # a run that is killed loses nothing
-        print(f"{row['title']}: done")
+    with only_writer(path):
+        measured: dict[str, Any] = {"models": [], "device": ""}
+        if path.is_file():
+            stored = read_json(path)
+            if stored["images"] == len(data.test) and stored["source"] == data.info.source:
+                measured = stored
+        result: dict[str, Any] = {
+            "dataset": data.info.name,
+            "source": data.info.source,
+            "images": len(data.test),
+            "device": with_device(measured["device"], device_name(default_device())),
+        }
+        done: list[dict] = []
+        for row in compare_deployed(weights, data, measured["models"]):
+            done.append(row)
+            titles = [model["title"] for model in done]
+            later = []  # rows of the same Base that are not reached yet
+            for model in measured["models"]:
+                if model["title"] not in titles and model.get("base") == done[0]["base"]:
+                    later.append(model)
+            known = done + later
+            write_json(path, result | {"models": known})  # a run that is killed loses nothing
+            print(f"{row['title']}: done")
     rows = deployed_table(known)
     print(as_table(rows))
     return rows

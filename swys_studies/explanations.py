@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from swys_utils.training import predict
 
 from .mosaics import mosaic_pointing
 from .reference import refuse_drawn, refuse_several_labels
-from .runs import refuse_outside_clone, todays_title
+from .runs import only_writer, read_json, refuse_outside_clone, todays_title
 
 EMPTY_MAPS = "empty maps"
 METHODS_RANKED = "methods"
@@ -82,7 +81,7 @@ def measure(
         ``parts`` (``Part.key`` -> ``images``, ``device``, ``torch`` and ``rows``).
 
     Raises:
-        SwysError: no real data, several labels an image, or no checkpoint.
+        SwysError: no real data, several labels an image, no fitting checkpoint, or two writers.
     """
     refuse_outside_clone()
     data = load_dataset(dataset, download=False)
@@ -95,21 +94,22 @@ def measure(
     models, weights = _loaded(checkpoints, data)
     path = Path(save_path or CHECKPOINTS / folder / "explanations.json")
     parts = all_parts(models, data.info.class_names)
-    measured = _measured_before(path, weights, parts)
-    others = _of_other_models(path, models)
-    study: dict[str, Any] = {
-        "dataset": folder,
-        "split": "test",
-        "weights": others["weights"] | weights,
-        "parts": others["parts"] | measured,
-    }
-    for part in parts:
-        sample = data.test.sample(part.images)
-        known = measured.get(part.key())
-        if known is None or known["images"] != len(sample):
-            study["parts"][part.key()] = _measured_now(part, sample)
-            write_json(path, study)
-            print(f"{part.key()}: {len(sample)} images", flush=True)
+    with only_writer(path):
+        measured = _measured_before(path, weights, parts)
+        others = _of_other_models(path, models)
+        study: dict[str, Any] = {
+            "dataset": folder,
+            "split": "test",
+            "weights": others["weights"] | weights,
+            "parts": others["parts"] | measured,
+        }
+        for part in parts:
+            sample = data.test.sample(part.images)
+            known = measured.get(part.key())
+            if known is None or known["images"] != len(sample):
+                study["parts"][part.key()] = _measured_now(part, sample)
+                write_json(path, study)
+                print(f"{part.key()}: {len(sample)} images", flush=True)
     print(f"{len(parts)} parts of {len(models)} models are in {path}")
     return study
 
@@ -163,7 +163,7 @@ def _measured_before(path: Path, weights: Mapping, parts: Sequence[Part]) -> dic
     """What an earlier result has of the same weights: key of a part -> what the file says."""
     if not path.is_file():
         return {}
-    study = json.loads(path.read_text("utf-8"))
+    study = read_json(path)
     kept = {}
     for part in parts:
         for stored_name, stored_weights in study.get("weights", {}).items():
@@ -179,7 +179,7 @@ def _of_other_models(path: Path, models: Collection[str]) -> dict[str, dict]:
     """What an earlier result has of models that are not measured now: it stays."""
     if not path.is_file():
         return {"weights": {}, "parts": {}}
-    study = json.loads(path.read_text("utf-8"))
+    study = read_json(path)
     weights = {}
     for name, stored in study.get("weights", {}).items():
         if todays_title(name) not in models:

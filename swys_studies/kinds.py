@@ -288,6 +288,13 @@ def studied_kinds() -> list[Kind]:
     return kinds
 
 
+def student_kinds() -> list[Kind]:
+    """Tiny, taught in each way whose maps are compared with Base's."""
+    other_teachers = [ANOTHER_TEACHER, TINY_TEACHER, OUR_TINY_TEACHER]
+    other_teachers += [BETTER_TEACHERS, RESNET_TEACHERS]
+    return [*studied_kinds(), TWO_TEACHERS, *other_teachers]
+
+
 def all_kinds() -> list[Kind]:
     """Every kind of run, in the order of the tables."""
     many_labels = [BASE, *studied_kinds(), TWO_TEACHERS, ANOTHER_TEACHER, TINY_TEACHER]

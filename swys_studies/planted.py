@@ -56,7 +56,7 @@ from .planted_students import (
     PlantedKind,
 )
 from .planted_tables import methods_table, students_table
-from .runs import RUNS, read_entries, refuse_outside_clone
+from .runs import RUNS, images_digest, read_entries, refuse_outside_clone
 
 MARKS = {
     "corner": Mark(place="corner"),
@@ -249,7 +249,8 @@ class Teachers:
         model = _build(setting, setting.patch, self.seed)
         if name == UNTRAINED:
             return model.to(default_device()).eval()
-        what = f"{setting.id}, {name}, {setting.epochs} epochs, seed{self.seed}"
+        digest = images_digest(setting.data.train.images)
+        what = f"{setting.id}, {name}, {setting.epochs} epochs, {digest}, seed{self.seed}"
         path = setting.folder / f"{what.replace('/', ' by ')}.safetensors"
         with FileLock(path.with_suffix(".lock")):  # a process that trains it is waited for
             if not path.is_file():

@@ -32,11 +32,12 @@ from swys_utils.training import best_epoch, build, fit, predict, run_card
 from .kinds import BASE
 from .pretraining import masked_recipe, pretrained, start_from
 from .resnet import MODEL as RESNET
-from .resnet import ResnetTeacher, trained_resnet
+from .resnet import AnyTeacher, ResnetTeacher, trained_resnet
 from .run_specs import RunSpec, reference_runs
 from .runs import (
     RUNS,
     finished_runs,
+    images_digest,
     recalls,
     refuse_other_patches,
     refuse_outside_clone,
@@ -46,7 +47,6 @@ from .runs import (
 )
 from .teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 
-AnyTeacher = Teacher | ResnetTeacher
 # images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
 TEST_SAMPLE = 624
 # share of the training split that is trained on
@@ -253,7 +253,8 @@ def _encoder(run: RunSpec, data: Dataset, out: Path) -> dict[str, torch.Tensor]:
     name = run.kind.model
     patch_size = run.kind.patch_size
     seed = run.seed % run.kind.encoders
-    path = out / "masked" / f"{name}, {patch_size} px, seed{seed}.pt"
+    digest = images_digest(data.train.images)
+    path = out / "masked" / f"{name}, {patch_size} px, {digest}, seed{seed}.pt"
     return pretrained(name, data, masked_recipe(name), seed, path, patch_size=patch_size)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from swys_utils.config import (
     write_json,
 )
 from swys_utils.data import Dataset, to_model_input
+from swys_utils.distillation import Teacher
 from swys_utils.metrics import point_scores
 from swys_utils.models import weights_digest
 from swys_utils.recipe import (
@@ -35,7 +35,7 @@ from swys_utils.recipe import (
 )
 from swys_utils.resume import TrainingState
 
-from .runs import recalls
+from .runs import read_json, recalls
 
 MODEL = "resnet18"
 BATCH = 64
@@ -116,7 +116,7 @@ def resnet_entry(run_id: str, out: Path) -> dict[str, Any]:
         run_id: of ``resnet_id``.
         out: folder of runs.
     """
-    return json.loads(_entry_path(run_id, out).read_text("utf-8"))
+    return read_json(_entry_path(run_id, out))
 
 
 def _entry_path(run_id: str, out: Path) -> Path:
@@ -269,3 +269,6 @@ class ResnetTeacher(nn.Module):
     def logits_and_maps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C) of model input (B, 3, H, W), and maps without a patch, (B, 0, 0)."""
         return self.model(inputs), inputs.new_zeros(len(inputs), 0, 0)
+
+
+AnyTeacher = Teacher | ResnetTeacher

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sklearn.metrics import recall_score
 
 from swys_utils.cards import read_card
@@ -19,8 +21,6 @@ from swys_utils.models import SERIES
 from swys_utils.shipped_results import OLD_METHODS
 
 RUNS = PROJECT_ROOT / "runs"
-
-
 RUN_ID = re.compile(r"(\w+)/(\w+)/(seed\d+)")
 
 
@@ -296,6 +296,52 @@ def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float
     return [float(share) for share in shares]
 
 
+def read_json(path: Path) -> Any:
+    """The content of a result of an earlier run.
+
+    Args:
+        path: a JSON file.
+
+    Raises:
+        SwysError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        way_out = "restore it with git, or remove it to measure anew"
+        raise SwysError(f"'{path}' is damaged ({error}); {way_out}") from None
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes from measuring into a result that is written whole, again and again.
+
+    Args:
+        path: the result.
+
+    Raises:
+        SwysError: another process measures into it.
+    """
+    lock = FileLock(RUNS / f"{path.parent.name}.{path.stem}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SwysError(f"another process measures into '{path}'; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def images_digest(images: np.ndarray) -> str:
+    """What tells images from others in the name of a file: the beginning of their SHA-256.
+
+    Args:
+        images: uint8, of any shape.
+    """
+    return hashlib.sha256(images.tobytes()).hexdigest()[:8]
+
+
 def read_entries(path: Path, key: str) -> list[dict]:
     """What a study has measured so far.
 
@@ -305,7 +351,7 @@ def read_entries(path: Path, key: str) -> list[dict]:
     """
     if not path.is_file():
         return []
-    return json.loads(path.read_text("utf-8"))[key]
+    return read_json(path)[key]
 
 
 def read_study(path: Path) -> dict:
@@ -314,4 +360,4 @@ def read_study(path: Path) -> dict:
     Args:
         path: the file.
     """
-    return with_todays_names(json.loads(path.read_text("utf-8")))
+    return with_todays_names(read_json(path))

@@ -7,7 +7,6 @@ in the end whether the choice was right, and choose nothing.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from swys_utils.training import build, fit, predict
 from .lookalikes import Fold, grouped_folds
 from .pretraining import masked_recipe, pretrained, start_from
 from .reference import study_data
-from .runs import RUNS, read_entries
+from .runs import RUNS, images_digest, read_entries
 
 SPLITS = ("grouped", "random", "test")  # where each trial is scored
 
@@ -236,7 +235,7 @@ def _trained(trial: Trial, seed: int, fold: Fold, data: Dataset, state_path: Pat
 def _pretrained(trial: Trial, seed: int, data: Dataset, folder: Path) -> dict[str, Tensor]:
     """Weights of the trial's masked autoencoder; another trial of the same fold may have them."""
     recipe = replace(masked_recipe("vit_tiny"), epochs=trial.pretraining)
-    digest = hashlib.sha256(data.train.images.tobytes()).hexdigest()[:8]
+    digest = images_digest(data.train.images)
     path = folder / f"masked{trial.pretraining}, {digest}, seed{seed}.pt"
     return pretrained("vit_tiny", data, recipe, seed, path)
 

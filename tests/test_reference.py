@@ -380,8 +380,3 @@ def test_four_processes_train_nothing_twice(shared):
     entries, log = shared
     begun = log.count(BEGUN)
     assert len(entries) <= begun <= len(entries) + 1  # one process was killed in a run
-
-
-def test_a_small_rate_keeps_its_digits():
-    assert runs._rounded("0.33333333") == 0.33333
-    assert runs._rounded("3.3333333e-07") == 3.3333e-07
