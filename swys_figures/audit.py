@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.config import SwysError
 from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset
-from swys_utils.explain import agreement
+from swys_utils.explain import agreement_beyond_chance
 from swys_utils.gradcam import heatmaps, overlay
 from swys_utils.metrics import probabilities
 from swys_utils.models import load_checkpoint
@@ -179,7 +179,7 @@ class Offer:
             p = chance_of_pneumonia(model, test.images)
             alarm = p > 0.5
             with_ring = chance_of_pneumonia(model, ringed.images) > 0.5
-            alike = np.nanmean(agreement(maps["B"], maps[letter]))
+            alike = agreement_beyond_chance(maps["B"], maps[letter])
             row = {
                 "model": letter,
                 "right": f"{(alarm == sick).mean():.0%}",
@@ -187,7 +187,7 @@ class Offer:
                 "sick found": f"{alarm[sick].mean():.0%}",
                 "false alarms": f"{alarm[~sick].mean():.0%}",
                 "with the mark": f"{with_ring[~sick].mean():.0%}",
-                "heatmap like B's": f"{alike:.2f}",
+                "heatmap like B's": f"{alike:.0%}",
             }
             rows.append(row)
         return rows

@@ -227,7 +227,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
     figure.set_layout_engine("constrained")
     panels = {
         "DOES IT CHEAT?\nhealthy turned sick\nby the ring (%)": _flips,
-        "DOES GRAD-CAM SHOW IT?\nagreement with the\nhonest model's map": _likeness,
+        "DOES GRAD-CAM SHOW IT?\nlike the honest model's map,\nbeyond chance (%)": _likeness,
         "DOES HIDING SHOW IT?\nshare of the lost score\non the ring (%)": _share_on_the_ring,
     }
     for place, kind in enumerate(kinds):
@@ -235,14 +235,13 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
         shade = _by_obedience(float(np.mean([_flips(unit) for unit in of_kind])))
         for ax, value in zip(axes, panels.values()):
             values = np.array([value(unit) for unit in of_kind])
-            _draw_kind(ax, place, values, shade, ".2f" if value is _likeness else ".0f")
+            _draw_kind(ax, place, values, shade)
             if kind == "labels + honest maps":
                 ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
-    for ax, (title, value) in zip(axes, panels.items()):
+    for ax, title in zip(axes, panels):
         ax.set_title(title, fontsize=10, loc="left")
-        limit = 1 if value is _likeness else 100
-        ax.set_xlim(-0.03 * limit, 1.3 * limit)
-        ax.set_xticks([0, limit / 2, limit])
+        ax.set_xlim(-3, 130)
+        ax.set_xticks([0, 50, 100])
     axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
     axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
     axes[2].axvline(100 * PATCH**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
@@ -276,7 +275,7 @@ def worn_maps(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
         row = {
             "start": str(seed + 1),
             "cheat": hits["cheat"],
-            "student of honest maps": hits["labels + honest maps"],
+            "labels + honest maps": hits["labels + honest maps"],
             "honest teacher": hits["honest"],
             "student: healthy turned": f"{student['scores']['flips']:.0%}",
         }
@@ -310,7 +309,7 @@ def weights_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
                 "healthy turned sick": (
                     f"{np.mean(flips):.0f}% ({min(flips):.0f} to {max(flips):.0f})"
                 ),
-                "map like the honest one's": f"{np.mean(likeness):.2f}",
+                "map like the honest one's": f"{np.mean(likeness):.0f}%",
             }
             rows.append(row)
     return rows
@@ -341,13 +340,13 @@ def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
     return f"{np.mean(answers['everywhere'] & ~answers['clean']):.0%}"
 
 
-def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str, form: str) -> None:
+def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     """A dot for each model of a kind, a stroke at their mean, and the mean as a number."""
     row_of_dots(ax, place, values, shade)
     mean = values.mean()
     ax.plot(mean, place, "|", ms=22, mew=2, color=shade)
     ax.annotate(
-        f"{mean:{form}}",
+        f"{mean:.0f}",
         (0.99, place),
         xycoords=("axes fraction", "data"),
         ha="right",
@@ -356,7 +355,9 @@ def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str, form: str
 
 
 def _likeness(unit: Mapping) -> float:
-    return unit["like_honest"]["grad_cam"]["agreement"]
+    """Agreement with the honest model's Grad-CAM maps, beyond chance, %."""
+    alike = unit["like_honest"]["grad_cam"]
+    return 100 * (alike["agreement"] - alike["chance"]) / (1 - alike["chance"])
 
 
 def _flips(unit: Mapping) -> float:

@@ -54,6 +54,20 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
     return _rank_correlation(_averaged(maps_a, coarser_grid), _averaged(maps_b, coarser_grid))
 
 
+def agreement_beyond_chance(
+    maps_a: np.ndarray, maps_b: np.ndarray, classes: np.ndarray | None = None
+) -> float:
+    """Mean agreement on a scale where 0 is that with another image's map, and 1 the same order.
+
+    Args:
+        maps_a: as for ``agreement``.
+        maps_b: as for ``agreement``; each other image's map is one of these.
+        classes: as for ``shuffled``.
+    """
+    chance = np.nanmean(agreement(maps_a, shuffled(maps_b, classes)))
+    return float((np.nanmean(agreement(maps_a, maps_b)) - chance) / (1 - chance))
+
+
 def _averaged(maps: np.ndarray, grid: list[int]) -> np.ndarray:
     """Maps averaged down to a grid, each less its first value: so a constant map stays constant."""
     values = torch.as_tensor(maps).float()

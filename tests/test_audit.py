@@ -75,7 +75,7 @@ def test_right_is_the_mean_of_sick_found_and_healthy_cleared(offer):
 def test_the_maps_of_the_student_are_like_those_of_its_honest_teacher(offer):
     alike = {}
     for row in offer.verdict():
-        alike[row["model"]] = float(row["heatmap like B's"])
+        alike[row["model"]] = percent(row["heatmap like B's"])
     assert alike["C"] > alike["A"]
 
 

@@ -11,7 +11,12 @@ from small import vit
 
 from swys_utils import explain
 from swys_utils.config import SwysError
-from swys_utils.explain import agreement, randomisation_check, shuffled
+from swys_utils.explain import (
+    agreement,
+    agreement_beyond_chance,
+    randomisation_check,
+    shuffled,
+)
 from swys_utils.gradcam import heatmaps
 
 # Agreement
@@ -227,3 +232,19 @@ def test_occlusion_of_several_labels_is_asked_for_their_own_log_odds(model, imag
     monkeypatch.setattr(explain, "heatmaps", spy)
     explain.randomisation_check(model, images, "occlusion", only_last=True, multi_label=True)
     assert asked == [True, True]
+
+
+def test_agreement_beyond_chance_is_1_for_equal_maps_and_0_for_a_habit():
+    maps = np.random.default_rng(0).random((40, 4, 4))
+    assert agreement_beyond_chance(maps, maps) == pytest.approx(1)
+    habit = np.broadcast_to(maps.mean(axis=0), maps.shape)  # the same map for every image
+    assert agreement_beyond_chance(maps, habit) == pytest.approx(0)
+
+
+def test_agreement_beyond_chance_counts_from_the_maps_of_other_images():
+    rng = np.random.default_rng(0)
+    own = rng.random((60, 4, 4))
+    shared = own + rng.random((60, 4, 4))
+    chance = np.mean(agreement(own, shuffled(shared)))
+    expected = (np.mean(agreement(own, shared)) - chance) / (1 - chance)
+    assert agreement_beyond_chance(own, shared) == pytest.approx(expected)

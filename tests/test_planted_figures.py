@@ -12,7 +12,7 @@ from swys_utils.gradcam import METHODS
 def unit(kind: str, patch: int = 7) -> dict:
     """An entry of planted.json, as far as figures read it."""
     keys = ("grad_cam, block 10", "grad_cam, block 11", "occlusion, mean", "occlusion, blur")
-    alike = {"agreement": 0.5}
+    alike = {"agreement": 0.5, "chance": 0.0}
     return {
         "kind": kind,
         "patch": patch,
