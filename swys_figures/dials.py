@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import ipywidgets as widgets
@@ -261,20 +262,12 @@ class PatchCover(widgets.VBox):
         """
         rows = []
         for title, picture in self.pictures.items():
-            places: list[int] = []
-            for model in self.models.values():
-                side = model.patch_embed.img_size[0] // self.grid[0]  # one grid for all models
-                hide = partial(occlusion, patch=side, multi_label=self.multi_label)
-                lost = hide(model, picture[None], self.asked)[0]
-                order = (-lost).argsort(axis=None).tolist()
-                chosen = order[:1]
-                if len(self.models) == 1:
-                    chosen = [order[0], order[len(order) // 2], order[-1]]
-                places += [place for place in chosen if place not in places]
             rows.append([(title, picture)])
-            for place in places:
+            for place, names in self._places(picture).items():
                 row, column = divmod(place, self.grid[1])
                 words = f"row {row + 1}, column {column + 1} covered"
+                if len(self.models) > 1:
+                    words += "\n" + fill(f"counts most for {', '.join(names)}", width=30)
                 rows[-1].append((words, self.without(picture, [place])))
         count = max(len(row) for row in rows)
         size = (2.4 * count, 2.7 * len(rows))
@@ -297,6 +290,21 @@ class PatchCover(widgets.VBox):
                     va="top",
                 )
         return figure
+
+    def _places(self, picture: np.ndarray) -> dict[int, list[str]]:
+        """The patches that ``figure`` covers in a picture -> the models that chose them."""
+        places: dict[int, list[str]] = {}
+        for name, model in self.models.items():
+            side = model.patch_embed.img_size[0] // self.grid[0]  # one grid for all models
+            hide = partial(occlusion, patch=side, multi_label=self.multi_label)
+            lost = hide(model, picture[None], self.asked)[0]
+            order = (-lost).argsort(axis=None).tolist()
+            chosen = order[:1]
+            if len(self.models) == 1:
+                chosen = [order[0], order[len(order) // 2], order[-1]]
+            for place in chosen:
+                places.setdefault(place, []).append(name)
+        return places
 
     def says(self, picture: np.ndarray) -> str:
         """How probable the class that is asked about is to each model.

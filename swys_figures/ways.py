@@ -27,6 +27,7 @@ WAYS = {
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
     "mixed views": ("vit_tiny/labels_strong/",),
     "whole pictures": ("vit_tiny/labels_whole/",),
+    "mixed, whole pictures": ("vit_tiny/labels_strong_whole/",),
     "masked, blurred views": ("vit_tiny/labels_masked/",),
     "masked, sharp views": (
         "vit_base/labels_sharp_masked/",

@@ -20,6 +20,7 @@ from .kinds import (
     FEW_LABELS,
     ORIGINAL,
     RESNET_TEACHERS,
+    STRONG_WHOLE_TINY,
     TINY,
     TWO_TEACHERS,
     WHOLE_TINY,
@@ -155,6 +156,7 @@ def compared_kinds() -> list[tuple[Kind, Kind]]:
         (BETTER_TEACHERS, answers_of_base),
         (RESNET_TEACHERS, TINY),
         (WHOLE_TINY, TINY),
+        (STRONG_WHOLE_TINY, TINY),
         (TINY, ORIGINAL),
     ]
 

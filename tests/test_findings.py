@@ -24,6 +24,7 @@ SCORES = {  # how a row of the table of scores begins -> how the ids of its runs
     "Tiny | 30": "vit_tiny/labels/",
     "Tiny, mixed views | 100": "vit_tiny/labels_strong/",
     "Tiny, whole pictures | 30": "vit_tiny/labels_whole/",
+    "Tiny, mixed views of whole pictures | 100": "vit_tiny/labels_strong_whole/",
     "Tiny, taught by Base's answers | 30": "vit_tiny/answers/",
     "Tiny, taught by two better Tinys' answers | 30": "vit_tiny/answers_of_196/",
     "Tiny, taught by two ResNets' answers | 30": "vit_tiny/answers_of_resnets/",
