@@ -1,4 +1,4 @@
-"""How much two models agree, by two rulers: tables and figures of notebooks 4, 5 and extra 13."""
+"""How much two models agree, by two rulers: tables and figures of notebooks 4, 5, extras 13, 14."""
 
 from __future__ import annotations
 

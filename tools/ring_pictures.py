@@ -4,7 +4,7 @@ notebooks/images/ring.png opens notebook 1: the first healthy test image that th
 turns in the shipped cheat, the same with the ring covered, and the cheat's heatmap.
 
 notebooks/images/worn_map.png: a cheat with 49 patches, an honest model, and a student that learned
-the honest model's heatmaps. The start is the one of the table in notebook 5 in which Grad-CAM
+the honest model's heatmaps. The start is the one of the table in extra 14 in which Grad-CAM
 finds the ring in the cheat most often, and the image one in which it does: of these the one on
 which the honest model's map has the least heat at the ring.
 
@@ -40,7 +40,7 @@ from swys_utils.plots import use_style
 
 IMAGES = Path(__file__).resolve().parents[1] / "notebooks" / "images"
 DATASET = "pneumoniamnist"
-WORN_SEED = 3  # row 4 of the table in notebook 5
+WORN_SEED = 3  # row 4 of the table in extra 14
 
 
 def real_images() -> Dataset:
