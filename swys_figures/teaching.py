@@ -1,4 +1,4 @@
-"""Figures of notebook 5 and extra 14: students that learn side by side, and what they got from a cheat."""
+"""Figures of notebook 5 and extra 14: students that learn, and what they got from a cheat."""
 
 from __future__ import annotations
 
