@@ -270,7 +270,8 @@ class PatchCover(widgets.VBox):
                     words += "\n" + fill(f"counts most for {', '.join(names)}", width=30)
                 rows[-1].append((words, self.without(picture, [place])))
         count = max(len(row) for row in rows)
-        size = (2.4 * count, 2.7 * len(rows))
+        lines = max(words.count("\n") for row in rows for words, _ in row) + len(self.models)
+        size = (2.4 * count, (1.9 + 0.2 * lines) * len(rows))  # inches; pictures are 1.9 high
         figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False)
         figure.set_layout_engine("constrained")
         figure.suptitle(f"probability of {self.name}", fontsize=11)
