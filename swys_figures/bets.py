@@ -16,9 +16,7 @@ from swys_utils.shipped_results import SeriesResults
 from .agreement import beyond_chance
 
 OPEN = "no bet"
-# of what a second large model keeps, and from which share on; less is next to nothing
-SHARES = {"nearly all": 0.95, "most": 0.75, "a part": 0.25}
-CHOICES = [*SHARES, "next to nothing"]
+CHOICES = ["nearly all", "most", "a part", "next to nothing"]
 KEPT = ["its scores", "its answers", "the reasons for them", "its heatmaps"]
 TAUGHT = {  # id in ``SERIES`` -> how its questions begin
     "vit_tiny_answers": "Tiny, answers:",
@@ -94,30 +92,32 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
-        by_chance: of ``answers_by_chance``; whether answers are kept is counted from there, and
+        by_chance: of ``answers_by_chance``; what is kept of the answers is counted from there, and
             not said where it is 0, unknown.
+
+    Returns:
+        Rows for ``results.as_table``. "Kept" is how far Tiny is on the way from the start, which a
+        model has that knows nothing of Base, to a second Base; of scores it is not said.
     """
     bets = read_bets("kept")
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
     scores = {name: [run["last"]["accuracy"] for run in runs[name]] for name in runs}
     found = {
-        KEPT[0]: ("images right", scores["vit_tiny"], scores["vit_base"][1:], []),
-        KEPT[1]: ("same answers", *_shares(results, "same")),
-        KEPT[2]: ("beyond chance", *_shares(results, "occlusion")),
-        KEPT[3]: ("beyond chance", *_shares(results, "grad_cam")),
+        KEPT[0]: ("images right", None, scores["vit_tiny"], scores["vit_base"][1:], []),
+        KEPT[1]: ("same answers", by_chance or None, *_shares(results, "same")),
+        KEPT[2]: ("beyond chance", 0.0, *_shares(results, "occlusion")),
+        KEPT[3]: ("beyond chance", 0.0, *_shares(results, "grad_cam")),
     }
     rows = []
-    for question, (words, tiny, base, tinys) in found.items():
-        verdict = _verdict(tiny, base, by_chance if question == KEPT[1] else 0)
-        if question == KEPT[1] and not by_chance:
-            verdict = ""  # counted from nought, any share of equal answers is nearly all
+    for question, (words, start, tiny, base, tinys) in found.items():
         row = {
             "of Base's": question.removeprefix("its ").removeprefix("the "),
             "your bet": bets.get(question, OPEN),
-            "it keeps": verdict,
             "what is counted": words,
+            "start": "" if start is None else f"{start:.0%}",
             "Tiny": _percent(tiny),
             "second Base": _percent(base),
+            "kept": _kept(tiny, base, start),
             "two Tinys": _percent(tinys),
         }
         rows.append(row)
@@ -184,17 +184,11 @@ def _shares(
     return one, base, tinys
 
 
-def _verdict(own: Sequence[float], base: Sequence[float], chance: float) -> str:
-    """Which of ``CHOICES`` is right, or nothing where a share was not measured."""
-    if not len(own) or not len(base):
+def _kept(own: Sequence[float], base: Sequence[float], start: float | None) -> str:
+    """How far a model is on the way to a second Base; nothing where that cannot be said."""
+    if start is None or not len(own) or not len(base) or np.mean(base) <= start:
         return ""
-    if np.mean(base) <= chance:
-        return ""  # nothing to count from
-    kept = (np.mean(own) - chance) / (np.mean(base) - chance)
-    for verdict, least in SHARES.items():
-        if kept >= least:
-            return verdict
-    return CHOICES[-1]
+    return f"{(np.mean(own) - start) / (np.mean(base) - start):.0%}"
 
 
 def _percent(shares: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from swys_utils.explain import agreement
+from swys_utils.explain import agreement_beyond_chance
 from swys_utils.gradcam import heatmaps
 from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
@@ -63,21 +63,21 @@ class BitsDial(widgets.VBox):
     def row(self) -> dict[str, str]:
         """Three weights as they are restored, and what the rounded model has kept.
 
-        Reasons (by hiding) and maps (Grad-CAM, signed) are those of the whole model's answer; 1 is
-        the same order of all patches.
+        Reasons (by hiding) and maps (Grad-CAM, signed) are those of the whole model's answer, and
+        are compared by ``agreement_beyond_chance``.
         """
         bits = self.bits.value
         small = rounded_model(self.model, rounded_to, bits)
         restored = small.blocks[0].mlp.fc1.weight[0, :3].tolist()
         changed = predict(small, self.images).argmax(axis=1) != self.answers
-        same_reasons = agreement(self.reasons, self._hide(small, self.explained))
-        same_maps = agreement(self.maps, self._mark(small, self.explained))
+        same_reasons = agreement_beyond_chance(self.reasons, self._hide(small, self.explained))
+        same_maps = agreement_beyond_chance(self.maps, self._mark(small, self.explained))
         return {
             "bits": str(bits),
             "three weights": ", ".join(f"{weight + 0:.4f}" for weight in restored),  # no -0
             "answers changed": f"{changed.sum()} of {len(changed)}",
-            "same reasons": f"{np.nanmean(same_reasons):.2f}",
-            "same map": f"{np.nanmean(same_maps):.2f}",
+            "same reasons": f"{same_reasons:.0%}",
+            "same map": f"{same_maps:.0%}",
         }
 
     def _show(self, change: dict | None = None) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from .agreement import beyond_chance
 
-SHRUNK = ("Base", "Base, int8", "Base, 4 bits", "Base, 2 bits", "Tiny", "Tiny, answers")
+SHRUNK = (
+    "Base",
+    "Base, int8",
+    "Base, 4 bits",
+    "Base, 2 bits",
+    "Tiny",
+    "Tiny, answers",
+    "Tiny, answers + maps",
+)
 COLUMNS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
 
 
