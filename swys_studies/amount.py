@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name
 from swys_utils.data import Dataset, load_dataset
 from swys_utils.metrics import point_scores
 from swys_utils.recipe import Recipe, reference_recipe
@@ -22,7 +21,7 @@ from swys_utils.results import as_table
 from swys_utils.training import build, fit, predict
 
 from .reference import refuse_drawn, refuse_several_labels
-from .runs import RUNS, read_entries, refuse_outside_clone
+from .runs import RUNS, add_once, read_entries, refuse_outside_clone
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
 SHOWN = 48_000  # images that a run is shown, unless another number is asked for
@@ -141,18 +140,13 @@ def _place(entry: dict) -> tuple:
 def _train_once(run: AmountRun, data: Dataset, out: Path, path: Path) -> None:
     """Train and score one run, unless that is done or another process does it."""
     state_path = out / f"{run.id.replace('/', ', ')}.state.pt"
-    try:
-        with FileLock(f"{state_path}.lock", timeout=0):
-            if run.id in {entry["id"] for entry in read_entries(path, "runs")}:
-                return
-            print(f"{run.id} ...", flush=True)
-            entry = {"id": run.id} | asdict(run) | _trained(run, data, state_path)
-            with FileLock(RUNS / "amount.lock"):
-                others = [e for e in read_entries(path, "runs") if e["id"] != run.id]
-                write_json(path, {"runs": [*others, entry]})
-            state_path.unlink()
-    except Timeout:
-        print(f"{run.id} is trained by another process")
+    add_once(
+        path,
+        "runs",
+        run.id,
+        state_path,
+        train=lambda: asdict(run) | _trained(run, data, state_path),
+    )
 
 
 def _trained(run: AmountRun, data: Dataset, state_path: Path) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -331,6 +331,32 @@ def only_writer(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def add_once(
+    path: Path, key: str, run_id: str, state_path: Path, train: Callable[[], dict]
+) -> None:
+    """Train a run and add its entry to a result, unless that is done or another process does it.
+
+    Args:
+        path: the result, as for ``read_entries``.
+        key: as for ``read_entries``.
+        run_id: of the run; an older entry with this id is replaced.
+        state_path: of the unfinished run; removed at the end, and where a kill left it.
+        train: returns what the entry says beside the id.
+    """
+    try:
+        with FileLock(f"{state_path}.lock", timeout=0):
+            if run_id not in {entry["id"] for entry in read_entries(path, key)}:
+                print(f"{run_id} ...", flush=True)
+                entry = {"id": run_id} | train()
+                # of the result, wherever the states are
+                with FileLock(RUNS / f"{path.parent.name}.{path.stem}.lock"):
+                    others = [other for other in read_entries(path, key) if other["id"] != run_id]
+                    write_json(path, {key: [*others, entry]})
+            state_path.unlink(missing_ok=True)
+    except Timeout:
+        print(f"{run_id} is trained by another process")
 
 
 def images_digest(images: np.ndarray) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from swys_utils.config import (
     SwysError,
     default_device,
     device_name,
-    write_json,
 )
 from swys_utils.data import Dataset
 from swys_utils.metrics import point_scores
@@ -34,7 +32,7 @@ from swys_utils.training import build, fit, predict
 from .lookalikes import Fold, grouped_folds
 from .pretraining import masked_recipe, pretrained, start_from
 from .reference import study_data
-from .runs import RUNS, images_digest, read_entries
+from .runs import RUNS, add_once, images_digest, read_entries
 
 SPLITS = ("grouped", "random", "test")  # where each trial is scored
 
@@ -191,20 +189,14 @@ def _train_once(
     """Train and score one trial, unless that is done or another process does it."""
     run_id = f"{trial.name}/fold{number}/seed{seed}"
     state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
-    try:
-        with FileLock(f"{state_path}.lock", timeout=0):
-            if run_id in {entry["id"] for entry in read_trials(path)}:
-                state_path.unlink(missing_ok=True)  # of a run that was killed just after
-                return
-            print(f"{run_id} ...", flush=True)
-            facts = {"id": run_id, "trial": trial.name, "seed": seed, "fold": number}
-            entry = facts | _trained(trial, seed, fold, data, state_path)
-            with FileLock(RUNS / "trials.lock"):  # of the results, wherever the states are
-                others = [other for other in read_trials(path) if other["id"] != run_id]
-                write_json(path, {"trials": [*others, entry]})
-            state_path.unlink(missing_ok=True)
-    except Timeout:
-        print(f"{run_id} is trained by another process")
+    facts = {"trial": trial.name, "seed": seed, "fold": number}
+    add_once(
+        path,
+        "trials",
+        run_id,
+        state_path,
+        train=lambda: facts | _trained(trial, seed, fold, data, state_path),
+    )
 
 
 def _trained(trial: Trial, seed: int, fold: Fold, data: Dataset, state_path: Path) -> dict:

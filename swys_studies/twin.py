@@ -142,11 +142,10 @@ def at_least(limit: float, value: float) -> dict:
     Returns:
         Value, limit, and whether the bar is met.
     """
-    value = round(float(value), 4)
     return {
-        "value": value,
+        "value": round(float(value), 4),
         "at_least": limit,
-        "met": value >= limit,
+        "met": bool(value >= limit),
     }
 
 
@@ -160,11 +159,10 @@ def at_most(limit: float, value: float) -> dict:
     Returns:
         Value, limit, and whether the bar is met.
     """
-    value = round(float(value), 4)
     return {
-        "value": value,
+        "value": round(float(value), 4),
         "at_most": limit,
-        "met": value <= limit,
+        "met": bool(value <= limit),
     }
 
 

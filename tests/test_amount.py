@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from small import RECIPE, SMALL, some
 
-from swys_studies import amount
+from swys_studies import amount, runs
 from swys_studies.amount import AmountRun
 from swys_studies.runs import read_entries
 from swys_utils import training
@@ -29,7 +29,7 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     monkeypatch.setattr(amount, "reference_recipe", lambda *names: RECIPE)
     monkeypatch.setattr(amount, "SHARES", (1 / 2, 1))
     monkeypatch.setattr(amount, "CHECKPOINTS", tmp_path)
-    monkeypatch.setattr(amount, "RUNS", tmp_path)
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
     return tmp_path
 
 

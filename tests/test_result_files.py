@@ -1,6 +1,7 @@
 """Files of results: digits, damage, and one writer at a time."""
 
 import pytest
+from filelock import FileLock
 
 from swys_studies import runs
 from swys_utils.config import SwysError
@@ -29,3 +30,31 @@ def test_two_processes_do_not_measure_into_one_result(tmp_path, monkeypatch):
         pass
     with runs.only_writer(path):  # it is free again
         pass
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """``add(run_id, score)`` adds a run to a result, and returns what the result has then."""
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    path = tmp_path / "set" / "trials.json"
+    state_path = tmp_path / "state.pt"
+
+    def one(run_id, score):
+        state_path.write_bytes(b"of an unfinished run")
+        runs.add_once(path, "trials", run_id, state_path, train=lambda: {"score": score})
+        assert not state_path.exists()
+        return runs.read_entries(path, "trials")
+
+    return one
+
+
+def test_a_run_is_trained_once(add):
+    add("first", 1)
+    assert add("first", 2) == [{"id": "first", "score": 1}]
+    assert [entry["id"] for entry in add("second", 3)] == ["first", "second"]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(add, tmp_path, capsys):
+    with FileLock(tmp_path / "state.pt.lock"), pytest.raises(AssertionError):
+        add("first", 1)  # its state stays
+    assert capsys.readouterr().out == "first is trained by another process\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small import RECIPE, SMALL, some
 
-from swys_studies import trials
+from swys_studies import runs, trials
 from swys_studies.trials import Trial
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
@@ -32,6 +32,7 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     monkeypatch.setattr(trials, "study_data", lambda dataset: data)
     monkeypatch.setattr(trials, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(trials, "TRIALS", TWO)
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
     return tmp_path
 
 
