@@ -87,13 +87,13 @@ def _all_bets() -> dict[str, dict[str, str]]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, str]]:
+def kept_rows(results: SeriesResults, by_chance: float | None = None) -> list[dict[str, str]]:
     """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks; means over runs.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
         by_chance: of ``answers_by_chance``; what is kept of the answers is counted from there, and
-            not said where it is 0, unknown.
+            not said where it is None, unknown.
 
     Returns:
         Rows for ``results.as_table``. "Kept" is how far Tiny is on the way from the start, which a
@@ -104,7 +104,7 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
     scores = {name: [run["last"]["accuracy"] for run in runs[name]] for name in runs}
     found = {
         KEPT[0]: ("images right", None, scores["vit_tiny"], scores["vit_base"][1:], []),
-        KEPT[1]: ("same answers", by_chance or None, *_shares(results, "same")),
+        KEPT[1]: ("same answers", by_chance, *_shares(results, "same")),
         KEPT[2]: ("beyond chance", 0.0, *_shares(results, "occlusion")),
         KEPT[3]: ("beyond chance", 0.0, *_shares(results, "grad_cam")),
     }
@@ -124,7 +124,7 @@ def kept_rows(results: SeriesResults, by_chance: float = 0.0) -> list[dict[str, 
     return rows
 
 
-def answers_by_chance(results: SeriesResults, data: Dataset) -> float:
+def answers_by_chance(results: SeriesResults, data: Dataset) -> float | None:
     """On what share of the test images notebook 1's linear model gives the first Base's answer.
 
     Args:
@@ -132,13 +132,13 @@ def answers_by_chance(results: SeriesResults, data: Dataset) -> float:
         data: of the lesson.
 
     Returns:
-        A share from 0 to 1; 0 where the results are of other images.
+        A share from 0 to 1; None where the results are of other images.
     """
     if results.dataset != data.info.results_name or "vit_base" not in results.runs:
-        return 0.0
+        return None
     of_base = [int(digit, 36) for digit in results.runs["vit_base"][0]["predicted"]]
     if len(of_base) != len(data.test):
-        return 0.0
+        return None
     of_linear = linear_logits(data, data.test.images).argmax(axis=1)
     return float(np.mean(of_linear == of_base))
 

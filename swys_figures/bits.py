@@ -36,7 +36,7 @@ class BitsDial(widgets.VBox):
         self,
         model: VisionTransformer,
         images: np.ndarray,
-        explained: int = 8,
+        explained: int = 16,
         multi_label: bool = False,
     ):
         self.model = model
@@ -46,6 +46,7 @@ class BitsDial(widgets.VBox):
         asked = self.answers[:explained]
         self._hide = partial(occlusion, targets=asked, multi_label=multi_label)
         self._mark = partial(heatmaps, targets=asked, signed=True)
+        self._alike = partial(agreement_beyond_chance, classes=asked)
         self.reasons = self._hide(model, self.explained)
         self.maps = self._mark(model, self.explained)
         self.bits = widgets.IntSlider(
@@ -64,14 +65,14 @@ class BitsDial(widgets.VBox):
         """Three weights as they are restored, and what the rounded model has kept.
 
         Reasons (by hiding) and maps (Grad-CAM, signed) are those of the whole model's answer, and
-        are compared by ``agreement_beyond_chance``.
+        are compared by ``agreement_beyond_chance``, within the answers.
         """
         bits = self.bits.value
         small = rounded_model(self.model, rounded_to, bits)
         restored = small.blocks[0].mlp.fc1.weight[0, :3].tolist()
         changed = predict(small, self.images).argmax(axis=1) != self.answers
-        same_reasons = agreement_beyond_chance(self.reasons, self._hide(small, self.explained))
-        same_maps = agreement_beyond_chance(self.maps, self._mark(small, self.explained))
+        same_reasons = self._alike(self.reasons, self._hide(small, self.explained))
+        same_maps = self._alike(self.maps, self._mark(small, self.explained))
         return {
             "bits": str(bits),
             "three weights": ", ".join(f"{weight + 0:.4f}" for weight in restored),  # no -0

@@ -52,6 +52,8 @@ RECIPE = {
 def original(dataset: str = "pneumoniamnist", folder: str = "") -> None:
     """Train the earlier project's Tiny with its own pipeline.
 
+    A run that is finished, also a shipped one, is not trained again.
+
     Only the arithmetic is not its own: bfloat16 where the device has it, three times faster on a
     CPU. Safe to kill: the same command goes on where it stopped.
 

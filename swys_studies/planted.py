@@ -30,6 +30,7 @@ from swys_utils.distillation import Teacher
 from swys_utils.planted import Mark, Planted, plant
 from swys_utils.recipe import Recipe, SupervisedObjective
 from swys_utils.results import as_table
+from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.splits import TWIN_SOURCE
 from swys_utils.training import build, fit, predict
 from swys_utils.views import Augmentation
@@ -52,7 +53,6 @@ from .planted_students import (
     KINDS,
     STUDENT_SEEDS,
     UNTRAINED,
-    USUAL_EPOCHS,
     PlantedKind,
 )
 from .planted_tables import methods_table, students_table
@@ -92,7 +92,7 @@ class Setting:
     @property
     def id(self) -> str:
         """How the ids of its results begin; another length than the usual one is named."""
-        length = "" if self.epochs == USUAL_EPOCHS else f", {self.epochs} epochs"
+        length = "" if self.epochs == PLANTED_EPOCHS else f", {self.epochs} epochs"
         return f"{self.model} {self.data.info.size}/{self.patch}, {self.mark}{length}"
 
     @property
@@ -114,21 +114,21 @@ def planted(
     mark: str = "corner",
     seeds: int = 6,
     only: str = "",
-    epochs: int = USUAL_EPOCHS,
+    epochs: int = PLANTED_EPOCHS,
     model: str = "vit_tiny",
     save_path: str = "",
 ) -> None:
     """Train cheats, honest models and their students, and measure who reads the mark.
 
-    What is done is skipped. Every seed is finished before the next one begins.
+    What is done is skipped; a cheat that was not asked by the methods is trained and measured anew.
+    Every seed is finished before the next one begins.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image, or "twin".
         patch: side of a ViT's patches, px.
         mark: what is planted: corner, inside, random, texture or meaningless.
         seeds: number of them.
-        only: "core" for the few kinds that matter most, the name of a kind or a part of several
-            names, or "none".
+        only: "core" for a few kinds, the name of a kind or a part of several names, or "none".
         epochs: how long each model is trained.
         model: name of the architecture.
         save_path: the result; default: checkpoints/<dataset>/planted.json.
@@ -250,7 +250,7 @@ class Teachers:
         if name == UNTRAINED:
             return model.to(default_device()).eval()
         digest = images_digest(setting.data.train.images)
-        what = f"{setting.id}, {name}, {setting.epochs} epochs, {digest}, seed{self.seed}"
+        what = f"{setting.id}, {name}, {digest}, seed{self.seed}"
         path = setting.folder / f"{what.replace('/', ' by ')}.safetensors"
         with FileLock(path.with_suffix(".lock")):  # a process that trains it is waited for
             if not path.is_file():
@@ -310,7 +310,7 @@ def _unit(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers, pa
 
 
 def _is_complete(unit: dict) -> bool:
-    """Whether a result has all that is measured of its kind today."""
+    """Whether a cheat was asked by the methods at all; any other result is complete."""
     return unit["kind"] not in ASKED_BY_METHODS or "methods" in unit
 
 

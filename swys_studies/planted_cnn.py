@@ -19,6 +19,7 @@ from swys_utils.data import DEFAULT_DATASET, to_model_input
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Planted, plant
 from swys_utils.results import as_table
+from swys_utils.shipped_results import PLANTED_EPOCHS
 
 from .planted import (
     MARKS,
@@ -28,7 +29,7 @@ from .planted import (
     read_units,
 )
 from .planted_measures import EXPLAINED, compared, scores, where_maps_point
-from .planted_students import CHEAT, HONEST, USUAL_EPOCHS
+from .planted_students import CHEAT, HONEST
 from .planted_tables import methods_table, students_table
 from .resnet import MODEL, resnet_logits, small_resnet, train_resnet
 from .runs import RUNS
@@ -39,7 +40,10 @@ SCORED = 624  # test images
 
 
 def planted_cnn(
-    dataset: str = DEFAULT_DATASET, seeds: int = 6, epochs: int = USUAL_EPOCHS, save_path: str = ""
+    dataset: str = DEFAULT_DATASET,
+    seeds: int = 6,
+    epochs: int = PLANTED_EPOCHS,
+    save_path: str = "",
 ) -> None:
     """Train honest and cheating ResNets, and ask Grad-CAM and hiding for the mark.
 

@@ -13,7 +13,6 @@ from swys_utils.distillation import Distiller, MapDistiller, SoftTargets, Teache
 from swys_utils.recipe import Batch, SupervisedObjective
 
 HONEST = "honest"  # trained on the labels of clean images
-USUAL_EPOCHS = 2  # of models with planted marks
 CHEAT = "cheat"  # trained on the labels of marked images
 ANOTHER_CHEAT = "another cheat"  # the same from another start
 UNTRAINED = "untrained"

@@ -9,11 +9,11 @@ import numpy as np
 from swys_utils.gradcam import METHODS
 from swys_utils.models import SERIES
 from swys_utils.results import with_range
-from swys_utils.shipped_results import planted_units, read_results
+from swys_utils.shipped_results import PLANTED_EPOCHS, planted_units, read_results
 
 from .inheritance import with_interval
 from .planted_measures import RULERS
-from .planted_students import ANOTHER_CHEAT, CHEAT, KINDS, USUAL_EPOCHS
+from .planted_students import ANOTHER_CHEAT, CHEAT, KINDS
 
 LAST_BLOCK = "11"  # of a Tiny
 # whose cheats are shipped -> what its images are
@@ -25,37 +25,40 @@ MEASURED = {
 
 
 def methods_table(units: Sequence[Mapping]) -> list[dict]:
-    """Which method finds the mark in the images of a cheat: a row for each method and setting.
+    """Which method finds the mark in the images of cheats.
 
     Args:
-        units: of planted.json. Some cheats were asked at every second block only, so ``seeds``
-            is for each row how many cheats it is the mean of.
+        units: of planted.json.
+
+    Returns:
+        A row for each method, setting, and kind of cheat: the second cheats were asked at more
+        blocks than some of the first. ``seeds`` is how many cheats were asked.
     """
     rows = []
-    cheats = _of_kind(units, CHEAT) + _of_kind(units, ANOTHER_CHEAT)
-    asked = [unit for unit in cheats if "methods" in unit]
-    for setting, group in _by_setting(asked).items():
-        measured: dict[str, list[Mapping]] = {}
-        for unit in group:
-            for method, found in unit["methods"].items():
-                measured.setdefault(method, []).append(found)
-        for method in sorted(measured, key=_in_order):
-            found = measured[method]
-            row = {
-                "setting": setting,
-                "method": method,
-                "seeds": len(found),
-                "hits": with_interval([one["hits"] for one in found]),
-                "heat": with_interval([one["heat"] for one in found]),
-                "chance": found[0]["chance"],
-            }
-            rows.append(row)
+    for kind in (CHEAT, ANOTHER_CHEAT):
+        asked = [unit for unit in _of_kind(units, kind) if "methods" in unit]
+        for setting, group in _by_setting(asked).items():
+            measured: dict[str, list[Mapping]] = {}
+            for unit in group:
+                for method, found in unit["methods"].items():
+                    measured.setdefault(method, []).append(found)
+            for method, found in sorted(measured.items(), key=_in_order):
+                row = {
+                    "setting": setting,
+                    "kind": kind,
+                    "method": method,
+                    "seeds": len(found),
+                    "hits": with_interval([one["hits"] for one in found]),
+                    "heat": with_interval([one["heat"] for one in found]),
+                    "chance": found[0]["chance"],
+                }
+                rows.append(row)
     return rows
 
 
-def _in_order(method: str) -> tuple[str, int]:
-    """By name, then by the number of the block."""
-    name, _, block = method.partition(", block ")
+def _in_order(measured: tuple[str, list]) -> tuple[str, int]:
+    """By the name of a method, then by the number of the block."""
+    name, _, block = measured[0].partition(", block ")
     return name, int(block or 0)
 
 
@@ -143,7 +146,7 @@ def _by_setting(units: Sequence[Mapping]) -> dict[str, list[Mapping]]:
         model = unit["model"]
         title = SERIES[model].title if model in SERIES else model
         setting = f"{title}, {unit['patch']} px, {unit['mark']}"
-        if unit.get("epochs", USUAL_EPOCHS) != USUAL_EPOCHS:
+        if unit.get("epochs", PLANTED_EPOCHS) != PLANTED_EPOCHS:
             setting += f", {unit['epochs']} epochs"
         groups.setdefault(setting, []).append(unit)
     return groups

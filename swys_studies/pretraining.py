@@ -135,11 +135,17 @@ def start_from(model: VisionTransformer, encoder: Mapping[str, Tensor]) -> None:
     Raises:
         SwysError: the encoder has other weights than the model.
     """
-    missing, unexpected = model.load_state_dict(encoder, strict=False)
-    missing = [name for name in missing if not name.startswith("head")]
-    if missing or unexpected:
-        names = ", ".join([*missing, *unexpected][:3])
-        raise SwysError(f"the masked encoder is of another model ({names}); remove its file")
+    wanted = _shapes_below_the_head(model.state_dict())
+    given = _shapes_below_the_head(encoder)
+    if wanted != given:
+        other = sorted(name for name, _ in wanted.items() ^ given.items())[0]
+        raise SwysError(f"the masked encoder is of another model ({other}); remove its file")
+    model.load_state_dict({name: encoder[name] for name in given}, strict=False)
+
+
+def _shapes_below_the_head(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Name -> shape of all weights but those of the head."""
+    return {name: w.shape for name, w in weights.items() if not name.startswith("head")}
 
 
 def _pretrain(

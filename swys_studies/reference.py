@@ -7,7 +7,6 @@ of a process that died.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from .runs import (
     RUNS,
     finished_runs,
     images_digest,
+    read_json,
     recalls,
     refuse_other_patches,
     refuse_outside_clone,
@@ -370,7 +370,7 @@ class CurveOnTest:
         self.path = path
         self.data = replace(data, test=data.test.sample(TEST_SAMPLE))
         self.steps = steps
-        self.scores: dict[str, dict] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        self.scores: dict[str, dict] = read_json(path) if path.is_file() else {}
 
     def __call__(self, model: VisionTransformer, seconds: float, step: int) -> None:
         """Score the model at the end of an epoch; called by ``training.fit``.

@@ -169,7 +169,7 @@ def ranking(entries: list[dict]) -> dict[str, float]:
     """How well each validation ranks the trials: Spearman's correlation with the test AUC.
 
     Args:
-        entries: of trials.json, of three trials or more; nan with fewer than two.
+        entries: of trials.json, of three trials or more: two are always in order.
 
     Returns:
         Validation -> rank correlation over trials, of means over their runs.

@@ -63,6 +63,9 @@ def agreement_beyond_chance(
         maps_a: as for ``agreement``.
         maps_b: as for ``agreement``; each other image's map is one of these.
         classes: as for ``shuffled``.
+
+    Returns:
+        At most 1; negative where it is less than by chance, nan where nothing can be compared.
     """
     chance = np.nanmean(agreement(maps_a, shuffled(maps_b, classes)))
     return float((np.nanmean(agreement(maps_a, maps_b)) - chance) / (1 - chance))

@@ -150,6 +150,9 @@ def deployed_models(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
     return content["models"] if content else []
 
 
+PLANTED_EPOCHS = 2  # how long models with planted marks are usually trained
+
+
 def planted_units(dataset: str = DEFAULT_DATASET, model: str = "vit_tiny") -> list[dict[str, Any]]:
     """What was measured of models with planted marks, on a data set or else the default one.
 
@@ -158,13 +161,14 @@ def planted_units(dataset: str = DEFAULT_DATASET, model: str = "vit_tiny") -> li
         model: the architecture.
 
     Returns:
-        One entry for each trained model, as ``swys study planted`` wrote it. A data set on which no
-        model obeys the mark has nothing to show, and those of the default one are returned.
+        One entry for each model of the usual length, as ``swys study planted`` wrote it. A data set
+        on which no model obeys the mark has nothing to show, and the default one's are returned.
     """
     units: list[dict[str, Any]] = []
     for name in (dataset, DEFAULT_DATASET):
         content = read_results(name, "planted") or {"units": []}
         units = [unit for unit in content["units"] if unit["model"] == model]
+        units = [unit for unit in units if unit.get("epochs", PLANTED_EPOCHS) == PLANTED_EPOCHS]
         if any(unit["kind"] == "cheat" and unit["scores"]["flips"] > 0.5 for unit in units):
             break
     return units

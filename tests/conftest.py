@@ -193,3 +193,12 @@ def environment(tmp_path) -> Callable[..., Path]:
         return python
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _locks_of_studies_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    """Two test runs at once must not wait for each other, nor for a study."""
+    from swys_studies import cnn, runs
+
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(cnn, "RUNS", tmp_path / "runs")

@@ -241,10 +241,10 @@ def test_agreement_beyond_chance_is_1_for_equal_maps_and_0_for_a_habit():
     assert agreement_beyond_chance(maps, habit) == pytest.approx(0)
 
 
-def test_agreement_beyond_chance_counts_from_the_maps_of_other_images():
-    rng = np.random.default_rng(0)
-    own = rng.random((60, 4, 4))
-    shared = own + rng.random((60, 4, 4))
-    chance = np.mean(agreement(own, shuffled(shared)))
-    expected = (np.mean(agreement(own, shared)) - chance) / (1 - chance)
-    assert agreement_beyond_chance(own, shared) == pytest.approx(expected)
+def test_agreement_beyond_chance_counts_within_a_class():
+    order = np.arange(4.0).reshape(1, 2, 2)
+    maps = np.concatenate([order, order, -order, -order])  # one map for each of two classes
+    mixed = np.array([0, 1, 0, 1])  # both members of a class have opposite maps
+    assert agreement_beyond_chance(maps, maps, mixed) == pytest.approx(1)  # chance is -1
+    halved = np.concatenate([order, -order, -order, order])
+    assert agreement_beyond_chance(maps, halved, mixed) == pytest.approx(0)

@@ -215,7 +215,7 @@ def test_a_method_counts_the_cheats_that_were_asked_by_it():
 def test_the_table_of_methods_is_of_cheats_only():
     kinds = ("honest", "cheat", "another cheat")
     rows = planted_tables.methods_table([unit(seed, 0.2, kind) for seed, kind in enumerate(kinds)])
-    assert [row["seeds"] for row in rows] == [2]
+    assert [(row["kind"], row["seeds"]) for row in rows] == [("cheat", 1), ("another cheat", 1)]
 
 
 def test_a_cheat_without_a_map_does_not_count_in_the_mean():

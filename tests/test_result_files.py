@@ -54,7 +54,10 @@ def test_a_run_is_trained_once(add):
     assert [entry["id"] for entry in add("second", 3)] == ["first", "second"]
 
 
-def test_a_run_that_another_process_trains_is_left_to_it(add, tmp_path, capsys):
-    with FileLock(tmp_path / "state.pt.lock"), pytest.raises(AssertionError):
-        add("first", 1)  # its state stays
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, capsys):
+    state_path = tmp_path / "state.pt"
+    state_path.write_bytes(b"of the other process")
+    with FileLock(f"{state_path}.lock"):
+        runs.add_once(tmp_path / "trials.json", "trials", "first", state_path, train=pytest.fail)
+    assert state_path.exists()
     assert capsys.readouterr().out == "first is trained by another process\n"
