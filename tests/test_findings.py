@@ -164,6 +164,27 @@ def planted_of(kind: str) -> list[dict]:
     return [unit for unit in units if unit["kind"] == kind and unit["mark"] == "corner"]
 
 
+def drawn_for_long(kind: str) -> list[dict]:
+    """The models of a kind that learned from drawn X-rays for eighteen passes."""
+    path = SHIPPED.parent / "pneumoniamnist-twin" / "planted.json"
+    units = json.loads(path.read_text("utf-8"))["units"]
+    return [unit for unit in units if (unit["kind"], unit["epochs"]) == (kind, 18)]
+
+
+@pytest.mark.parametrize("name", ["FINDINGS.md", "README.md"])
+def test_the_drawn_rings_are_those_of_the_runs(name):
+    turned = {}
+    for kind in ("cheat", "labels + honest maps", "honest answers"):
+        units = drawn_for_long(kind)
+        assert len(units) == 6
+        turned[kind] = [round(100 * unit["scores"]["flips"]) for unit in units]
+    means = [round(mean(100 * u["scores"]["flips"] for u in drawn_for_long(k))) for k in turned]
+    assert means == [95, 96, 37]
+    assert (min(turned["honest answers"]), max(turned["honest answers"])) == (1, 95)
+    for words in ("95 %", "96 %", "37 %"):
+        assert words in page(name)
+
+
 @pytest.mark.parametrize("begin", CHEATS)
 def test_its_table_of_rings_has_the_range_of_the_models(findings, begin):
     expected = []
