@@ -237,7 +237,7 @@ def test_occlusion_of_several_labels_is_asked_for_their_own_log_odds(model, imag
 def test_agreement_beyond_chance_is_1_for_equal_maps_and_0_for_a_habit():
     maps = np.random.default_rng(0).random((40, 4, 4))
     assert agreement_beyond_chance(maps, maps) == pytest.approx(1)
-    habit = np.broadcast_to(maps.mean(axis=0), maps.shape)  # the same map for every image
+    habit = np.zeros_like(maps) + maps.mean(axis=0)  # the same map for every image
     assert agreement_beyond_chance(maps, habit) == pytest.approx(0)
 
 
