@@ -164,6 +164,15 @@ def planted_of(kind: str) -> list[dict]:
     return [unit for unit in units if unit["kind"] == kind and unit["mark"] == "corner"]
 
 
+def test_integrated_gradients_find_the_ring_in_nearly_every_image():
+    found = []
+    for unit in planted_of("cheat") + planted_of("another cheat"):
+        if unit["model"] == "vit_tiny":
+            found.append(round(100 * unit["methods"]["integrated_gradients"]["hits"]))
+    words = f"{min(found)} to {max(found)} % of the images of {len(found)} cheating Tinys"
+    assert words in page("README.md")
+
+
 def drawn_for_long(kind: str) -> list[dict]:
     """The models of a kind that learned from drawn X-rays for eighteen passes."""
     path = SHIPPED.parent / "pneumoniamnist-twin" / "planted.json"
@@ -171,18 +180,21 @@ def drawn_for_long(kind: str) -> list[dict]:
     return [unit for unit in units if (unit["kind"], unit["epochs"]) == (kind, 18)]
 
 
-@pytest.mark.parametrize("name", ["FINDINGS.md", "README.md"])
-def test_the_drawn_rings_are_those_of_the_runs(name):
+def test_the_drawn_rings_are_those_of_the_runs(findings):
     turned = {}
     for kind in ("cheat", "labels + honest maps", "honest answers"):
         units = drawn_for_long(kind)
         assert len(units) == 6
-        turned[kind] = [round(100 * unit["scores"]["flips"]) for unit in units]
-    means = [round(mean(100 * u["scores"]["flips"] for u in drawn_for_long(k))) for k in turned]
-    assert means == [95, 96, 37]
-    assert (min(turned["honest answers"]), max(turned["honest answers"])) == (1, 95)
-    for words in ("95 %", "96 %", "37 %"):
-        assert words in page(name)
+        turned[kind] = [100 * unit["scores"]["flips"] for unit in units]
+    cheat, maps, answers = (round(mean(shares)) for shares in turned.values())
+    least, most = (round(end(turned["honest answers"])) for end in (min, max))
+    assert f"turns {cheat} % in plain cheats and {maps} % in students of honest maps" in findings
+    assert f"{answers} % turn on average, from {least} to {most} % by start" in findings
+    readme = page("README.md")
+    assert f"{cheat} % turn in plain cheats, {maps} % in students of honest maps" in readme
+    assert (
+        f"{answers} % in students of honest answers alone ({least} to {most} % by start)" in readme
+    )
 
 
 @pytest.mark.parametrize("begin", CHEATS)
