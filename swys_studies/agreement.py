@@ -29,6 +29,7 @@ from swys_utils.results import as_table
 from swys_utils.training import predict
 
 from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
+from .intervals import with_interval
 from .kinds import (
     AS_LONG_AS_BASE,
     AS_LONG_AS_TINY,
@@ -361,8 +362,8 @@ def summary(study: dict) -> list[dict]:
         study: content of an agreement.json, of this version or an earlier one.
 
     Returns:
-        Rows for ``as_table``. A group has its mean and, in brackets, its chance within a class;
-        a difference has its t interval over seeds. A cell that was not measured is empty.
+        Rows for ``as_table``. A group has its mean, the t interval over its seeds, and its chance within
+        a class; a difference has its interval. A cell that was not measured is empty.
     """
     study = with_todays_names(study)
     runs = study["runs"]
@@ -378,7 +379,7 @@ def summary(study: dict) -> list[dict]:
             values = list(_values_by_seed(runs, spearman, group).values())
             if values:
                 by_chance = list(_values_by_seed(runs, chance, group).values())
-                row[method] = f"{np.mean(values):.2f} ({np.mean(by_chance):.2f})"
+                row[method] = f"{with_interval(values, -1.0)} ({np.mean(by_chance):.2f})"
     of_pairs: dict[str, dict[str, str]] = {}
     for method, part in study["maps"].items():
         spearman = {run_id: row["spearman"] for run_id, row in part["runs"].items()}

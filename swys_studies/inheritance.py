@@ -15,10 +15,10 @@ import numpy as np
 
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET
-from swys_utils.metrics import t_interval
 from swys_utils.results import as_table
 
 from .agreement import ANOTHER
+from .intervals import with_interval
 from .kinds import BASE, all_kinds
 from .reference import one_label_data
 from .report import grouped, right
@@ -147,20 +147,3 @@ def summary(runs: Sequence[dict]) -> list[dict]:
             row[key] = with_interval([run[key] for run in members])
         rows.append(row)
     return rows
-
-
-def with_interval(values: Sequence[float], lowest: float = 0.0) -> str:
-    """The mean over seeds with its t interval, as text; one value, or equal ones, have none.
-
-    Args:
-        values: one a seed; a share, or a correlation. Seeds without one (nan) are left out.
-        lowest: that it can be; the interval ends there, and at 1.
-    """
-    values = [value for value in values if not np.isnan(value)]
-    if not values:
-        return "none"
-    mean = f"{np.mean(values):.2f}"
-    if len(values) < 2 or np.ptp(values) == 0:
-        return mean
-    low, high = np.clip(t_interval(values), lowest, 1.0)
-    return f"{mean} [{low:.2f}, {high:.2f}]"

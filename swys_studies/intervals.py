@@ -1,6 +1,8 @@
-"""The interval of an accuracy where several runs answer the same images."""
+"""Intervals over seeds, and over seeds and images."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,3 +41,20 @@ def accuracy_interval(values: np.ndarray) -> Interval:
         low = min(low, t_low)
         high = max(high, t_high)
     return float(low), float(high)
+
+
+def with_interval(values: Sequence[float], lowest: float = 0.0) -> str:
+    """The mean over seeds with its t interval, as text; one value, or equal ones, have none.
+
+    Args:
+        values: one a seed; a share, or a correlation. Seeds without one (nan) are left out.
+        lowest: that it can be; the interval ends there, and at 1.
+    """
+    values = [value for value in values if not np.isnan(value)]
+    if not values:
+        return "none"
+    mean = f"{np.mean(values):.2f}"
+    if len(values) < 2 or np.ptp(values) == 0:
+        return mean
+    low, high = np.clip(t_interval(values), lowest, 1.0)
+    return f"{mean} [{low:.2f}, {high:.2f}]"

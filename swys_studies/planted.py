@@ -55,7 +55,7 @@ from .planted_students import (
     UNTRAINED,
     PlantedKind,
 )
-from .planted_tables import methods_table, students_table
+from .planted_tables import kept_table, methods_table, students_table
 from .runs import RUNS, images_digest, read_entries, refuse_outside_clone
 
 MARKS = {
@@ -156,8 +156,8 @@ def planted(
         for kind in wanted:
             _unit(setting, kind, seed, teachers, path)
     units = read_units(path)
-    print(as_table(methods_table(units)))
-    print(as_table(students_table(units)))
+    for table in (methods_table, students_table, kept_table):
+        print(as_table(table(units)))
 
 
 def _wanted(only: str) -> list[PlantedKind]:

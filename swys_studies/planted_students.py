@@ -112,6 +112,14 @@ def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None])[:, 0] - others.logsumexp(dim=1)
 
 
+class NoLabels(SupervisedObjective):
+    """The loss on the labels of a student that is not told them: nothing."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """0, with a gradient of 0: float ()."""
+        return 0.0 * logits.float().sum()
+
+
 def _labels(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
     return labels
 
@@ -143,6 +151,10 @@ def _with_answers_and_maps(share: float) -> Make:
     return make
 
 
+def _maps_alone(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
+    return MapDistiller(teacher, NoLabels(), alpha=0.0, gamma=MAP_WEIGHT)
+
+
 def _other_images_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Module:
     return MapDistiller(OtherImagesMaps(teacher.model), labels, alpha=0.0, gamma=MAP_WEIGHT)
 
@@ -167,6 +179,12 @@ KINDS = (
     PlantedKind("labels + cheat's maps, clean images", CHEAT, False, _with_maps(MAP_WEIGHT)),
     PlantedKind("cheat's answers + maps, clean images", CHEAT, False, _with_answers_and_maps(1.0)),
     PlantedKind("labels + cheat's occlusion, clean images", CHEAT, False, OcclusionDistiller),
+    PlantedKind("honest answers, clean images", HONEST, False, _with_answers(1.0)),
+    PlantedKind("honest maps alone", HONEST, True, _maps_alone),
+    # a cheat on marked images teaches more than its answers
+    PlantedKind("labels + cheat's maps", CHEAT, True, _with_maps(MAP_WEIGHT)),
+    PlantedKind("cheat's answers + maps", CHEAT, True, _with_answers_and_maps(1.0)),
+    PlantedKind("labels + cheat's occlusion", CHEAT, True, OcclusionDistiller),
     # does the weight of what the teacher hands on decide it?
     PlantedKind("labels + honest maps, weight 0.5", HONEST, True, _with_maps(0.5)),
     PlantedKind("labels + honest maps, weight 8", HONEST, True, _with_maps(8.0)),

@@ -11,7 +11,7 @@ from swys_utils.models import SERIES
 from swys_utils.results import with_range
 from swys_utils.shipped_results import PLANTED_EPOCHS, planted_units, read_results
 
-from .inheritance import with_interval
+from .intervals import with_interval
 from .planted_measures import RULERS
 from .planted_students import ANOTHER_CHEAT, CHEAT, KINDS
 
@@ -74,16 +74,49 @@ def students_table(units: Sequence[Mapping]) -> list[dict]:
             row = {"setting": setting, "kind": kind.id, "seeds": len(group)}
             for where in ("as trained", "clean", "swapped"):
                 row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
-            row["flips"] = with_interval([unit["scores"]["flips"] for unit in group])
+            for title in ("flips", "lost"):
+                row[title] = with_interval([unit["scores"][title] for unit in group])
             for ruler in RULERS:
                 row[f"{ruler} hits"] = with_interval(
                     [unit["maps"][ruler]["hits"] for unit in group]
                 )
-            for ruler in RULERS:
-                alike = [unit["like_honest"][ruler]["agreement"] for unit in group]
-                row[f"{ruler} like honest"] = with_interval(alike, lowest=-1.0)
+            for other in ("like honest", "like cheat"):
+                compared = [unit.get(other.replace(" ", "_"), {}) for unit in group]
+                for ruler in RULERS:
+                    alike = [one[ruler]["agreement"] for one in compared if one]
+                    row[f"{ruler} {other}"] = with_interval(alike, lowest=-1.0)
+            row["seconds"] = _mean_seconds(group)
             rows.append(row)
     return sorted(rows, key=lambda row: row["setting"])
+
+
+def _mean_seconds(units: Sequence[Mapping]) -> str:
+    """Of the training; empty where none was timed, as of teachers."""
+    known = [unit["seconds"] for unit in units if unit.get("seconds")]
+    return f"{np.mean(known):.0f}" if known else ""
+
+
+def kept_table(units: Sequence[Mapping]) -> list[dict]:
+    """Is a shortcut kept when the file shrinks, and do random subsets of patches find it, too?
+
+    Args:
+        units: of planted.json.
+
+    Returns:
+        A row for each setting with plain cheats. ``same patch`` is the share of the images whose
+        hottest patch is the same by single patches and by random halves of the picture.
+    """
+    asked = [unit for unit in _of_kind(units, CHEAT) if "int8" in unit]
+    rows = []
+    for setting, group in _by_setting(asked).items():
+        row = {"setting": setting, "seeds": len(group)}
+        for title, part in {"float32": "scores", "int8": "int8"}.items():
+            swapped = [unit[part]["swapped"]["auc"] for unit in group]
+            row[f"swapped, {title}"] = with_interval(swapped)
+            row[f"flips, {title}"] = with_interval([unit[part]["flips"] for unit in group])
+        row["same patch"] = with_interval([unit["subsets"]["same_patch"] for unit in group])
+        rows.append(row)
+    return rows
 
 
 def cheats_table() -> list[dict]:

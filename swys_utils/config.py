@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import platform
 import random
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,6 +167,15 @@ def cpu_info() -> str:
     """Linux's list of the processor's name and instructions; empty on other systems."""
     path = Path("/proc/cpuinfo")
     return path.read_text() if path.is_file() else ""
+
+
+def no_bar() -> bool:
+    """For tqdm's ``disable``: a terminal and a notebook get a progress bar, a log file none.
+
+    TQDM_DISABLE in the environment keeps them away, as from notebooks that nobody watches.
+    """
+    watched = sys.stderr.isatty() or hasattr(builtins, "get_ipython")
+    return "TQDM_DISABLE" in os.environ or not watched
 
 
 def seed_everything(seed: int) -> None:

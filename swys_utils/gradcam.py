@@ -11,9 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .attention_maps import attention_rollout, legrad
-from .config import SwysError, unknown
+from .config import SwysError, no_bar, unknown
 from .data import to_planes
 from .occlusion import occlusion_map
 from .vit_internals import (
@@ -189,10 +190,14 @@ def heatmaps(
         raise SwysError("heatmaps for 0 images; give at least one")
     if multi_label and function is occlusion_map:
         options["multi_label"] = True
+    if function is occlusion_map:
+        batch_size = 1  # it asks image by image anyway, so the bar can move with each
     maps = []
-    for selection, inputs in input_batches(model, images, batch_size):
-        batch_targets = targets_of(targets, selection, len(images))
-        maps.append(function(model, inputs, batch_targets, **options).cpu())
+    with tqdm(total=len(images), desc="maps", leave=False, delay=5, disable=no_bar()) as bar:
+        for selection, inputs in input_batches(model, images, batch_size):
+            batch_targets = targets_of(targets, selection, len(images))
+            maps.append(function(model, inputs, batch_targets, **options).cpu())
+            bar.update(len(inputs))
     return torch.cat(maps).numpy()
 
 

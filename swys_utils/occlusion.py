@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop, gaussian_blur, pad
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from .config import SwysError, unknown
+from .config import SwysError, no_bar, unknown
 from .data import to_planes
 from .vit_internals import (
     Targets,
@@ -74,16 +74,28 @@ def occlusion(
     if not len(images):
         raise SwysError("occlusion of 0 images; give at least one")
     maps = []
-    for index in tqdm(range(len(images)), "hiding", leave=False, delay=5, disable=None):
+    for index in tqdm(range(len(images)), "hiding", leave=False, delay=5, disable=no_bar()):
         selection = slice(index, index + 1)
         image = one_input(model, images[selection])
         target = targets_of(targets, selection, len(images))
-        height, width = grid_of(model, image, patch)
-        one_patch_each = torch.eye(height * width, dtype=torch.bool)
-        hidden = one_patch_each.reshape(-1, height, width)
-        lost = lost_without(model, image, hidden, target, fill, multi_label)
-        maps.append(lost.reshape(height, width))
+        maps.append(_map_of_one(model, image, target, patch, fill, multi_label))
     return torch.stack(maps).cpu().numpy()
+
+
+def _map_of_one(
+    model: Scorer,
+    image: Tensor,
+    target: Targets,
+    patch: int | None = None,
+    fill: str = "mean",
+    multi_label: bool = False,
+) -> Tensor:
+    """``occlusion`` of one image, model input (1, 3, H, W): float32 (gh, gw)."""
+    height, width = grid_of(model, image, patch)
+    one_patch_each = torch.eye(height * width, dtype=torch.bool)
+    hidden = one_patch_each.reshape(-1, height, width)
+    lost = lost_without(model, image, hidden, target, fill, multi_label)
+    return lost.reshape(height, width)
 
 
 def occlusion_map(
@@ -111,9 +123,11 @@ def occlusion_map(
         SwysError: as ``gradcam.grad_cam`` does.
     """
     x, _ = checked_input(model, inputs, block)
-    lost = occlusion(model, x.detach(), targets, multi_label=multi_label)
-    values = torch.as_tensor(lost)
-    return as_map(values.flatten(1), model, inputs, signed)
+    maps = []
+    for index, image in enumerate(x.detach()):
+        target = targets_of(targets, slice(index, index + 1), len(x))
+        maps.append(_map_of_one(model, image[None], target, multi_label=multi_label))
+    return as_map(torch.stack(maps).flatten(1), model, inputs, signed)
 
 
 @torch.no_grad()

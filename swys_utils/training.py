@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from .config import SwysError, default_device, fast_bf16, seed_everything
+from .config import SwysError, default_device, fast_bf16, no_bar, seed_everything
 from .data import Dataset
 from .metrics import point_scores
 from .models import create_model
@@ -394,6 +394,6 @@ def predict(
     count = math.ceil(len(images) / batch_size)
     logits = []
     with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, use_bf16):
-        for _, inputs in tqdm(shown, "predicting", count, leave=False, delay=5, disable=None):
+        for _, inputs in tqdm(shown, "predicting", count, leave=False, delay=5, disable=no_bar()):
             logits.append(model(inputs).float())
     return torch.cat(logits).cpu().numpy()

@@ -84,13 +84,13 @@ def test_the_summary_has_the_groups_in_the_order_of_the_table(summary):
 @pytest.mark.parametrize(
     ("group", "cell"),
     [
-        ("Tiny", "0.20 (0.10)"),
-        ("Tiny, answers", "0.30 (0.10)"),
+        ("Tiny", "0.20 [-0.05, 0.45] (0.10)"),
+        ("Tiny, answers", "0.30 [0.05, 0.55] (0.10)"),
         ("Tiny, answers + maps", "0.80 (0.10)"),
         ("another teacher", "0.40 (0.10)"),
     ],
 )
-def test_the_summary_has_the_mean_and_the_chance_of_each_group(summary, group, cell):
+def test_the_summary_has_mean_interval_and_chance_of_each_group(summary, group, cell):
     assert summary[group] == cell
 
 

@@ -1,5 +1,7 @@
 """Maps of many images by any method on the list, and what is refused."""
 
+import builtins
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from small import vit
 from timm.models.vision_transformer import ResPostBlock
 from vit_cases import CLASSES, Case, close, make
 
-from swys_utils.config import SwysError
+from swys_utils import gradcam
+from swys_utils.config import SwysError, no_bar
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import METHODS, Method, grad_cam, heatmaps, legrad
 
@@ -57,6 +60,37 @@ def test_heatmaps_of_batches_equal_one_big_batch(small, images):
     expected = grad_cam(small.model, inputs, CLASSES)
     maps = heatmaps(small.model, images, targets=CLASSES, batch_size=2)
     assert close(maps, expected)
+
+
+@pytest.mark.parametrize("method, steps", [("grad_cam", [2, 2, 1]), ("occlusion", [1] * 5)])
+def test_one_bar_counts_all_images(small, images, monkeypatch, method, steps):
+    """Hiding patches is slow, so its bar moves with each image."""
+    counted = []
+
+    class Bar:
+        def __init__(self, **options):
+            assert (options["total"], options["delay"]) == (5, 5)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def update(self, count):
+            counted.append(count)
+
+    monkeypatch.setattr(gradcam, "tqdm", Bar)
+    heatmaps(small.model, images, method, batch_size=2)
+    assert counted == steps
+
+
+def test_a_log_file_gets_no_bar(monkeypatch):
+    assert no_bar()  # of pytest's captured output
+    monkeypatch.setattr(builtins, "get_ipython", None, raising=False)  # as in a notebook
+    assert not no_bar()
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert no_bar()
 
 
 def test_heatmaps_take_model_input(small):

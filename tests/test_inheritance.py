@@ -7,6 +7,7 @@ import pytest
 from small import run_entry
 
 from swys_studies import inheritance
+from swys_studies.intervals import with_interval
 from swys_studies.runs import read_runs
 from swys_utils.config import CHECKPOINTS, SwysError
 
@@ -81,13 +82,13 @@ def test_a_group_has_an_interval_over_its_seeds():
 
 
 def test_a_single_value_has_no_interval():
-    assert inheritance.with_interval([0.25]) == "0.25"
-    assert inheritance.with_interval([0.25, 0.25]) == "0.25"  # equal ones say nothing of a spread
+    assert with_interval([0.25]) == "0.25"
+    assert with_interval([0.25, 0.25]) == "0.25"  # equal ones say nothing of a spread
 
 
 def test_the_interval_of_a_share_stays_a_share():
-    assert inheritance.with_interval([1.0, 0.9]).endswith("1.00]")
-    assert inheritance.with_interval([0.0, 0.1]).startswith("0.05 [0.00")
+    assert with_interval([1.0, 0.9]).endswith("1.00]")
+    assert with_interval([0.0, 0.1]).startswith("0.05 [0.00")
 
 
 def test_where_no_tiny_is_trained_no_image_has_changed(entries):
@@ -120,5 +121,5 @@ def test_the_shipped_result_is_of_all_shipped_runs(dataset):
 
 
 def test_a_seed_without_a_value_is_left_out():
-    assert inheritance.with_interval([0.5, float("nan")]) == "0.50"
-    assert inheritance.with_interval([float("nan")]) == "none"
+    assert with_interval([0.5, float("nan")]) == "0.50"
+    assert with_interval([float("nan")]) == "none"

@@ -12,24 +12,12 @@ from small import vit
 
 from swys_studies.planted_measures import PIXEL_METHODS, by_subsets
 from swys_utils.data import to_model_input
-from swys_utils.gradcam import (
-    attention_rollout,
-    grad_cam,
-    hires_cam,
-    legrad,
-)
-from swys_utils.occlusion import occlusion, occlusion_map
+from swys_utils.gradcam import METHODS, grad_cam, legrad
+from swys_utils.occlusion import occlusion
 
 READ = {(0, 1), (2, 3)}  # row and column of the patches of 7 px
 WIDTH = 16  # of a token
-EVERY_METHOD = [
-    grad_cam,
-    hires_cam,
-    legrad,
-    attention_rollout,
-    occlusion_map,
-    *PIXEL_METHODS.values(),
-]
+EVERY_METHOD = [*(method.function for method in METHODS.values()), *PIXEL_METHODS.values()]
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from captum.attr import InputXGradient, IntegratedGradients
+from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, KernelShap
 from small import vit
 
 from swys_studies import planted, planted_measures, planted_tables
 from swys_studies.planted_students import (
     KINDS,
+    NoLabels,
     OcclusionDistiller,
     OtherImagesMaps,
     hide_one_patch,
@@ -19,6 +20,7 @@ from swys_studies.planted_students import (
 from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
+from swys_utils.occlusion import occlusion
 from swys_utils.planted import Mark, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
 from swys_utils.shipped_results import planted_units
@@ -122,6 +124,34 @@ def test_gradient_times_input_is_that_of_captum(split):
     np.testing.assert_allclose(ours, mean_of_patches(theirs), atol=1e-6)
 
 
+def with_patches_and_grey(model, images):
+    """What captum asks for: model input, its mean colour, the patch of each pixel, log-odds."""
+    inputs = to_model_input(images, 28)
+    patches = torch.arange(16).reshape(1, 1, 4, 4).repeat_interleave(7, 2).repeat_interleave(7, 3)
+    grey = inputs.mean(dim=(2, 3), keepdim=True).expand_as(inputs)
+    return inputs, grey, patches, lambda x: log_odds(model(x), torch.ones(len(x), dtype=torch.long))
+
+
+def test_occlusion_is_the_feature_ablation_of_captum(split):
+    model = vit(noise=0.1, patch_size=7)
+    images = split.images[:2]
+    inputs, grey, patches, odds = with_patches_and_grey(model, images)
+    theirs = FeatureAblation(odds).attribute(inputs, grey, feature_mask=patches)
+    np.testing.assert_allclose(occlusion(model, images, 1), theirs[:, 0, ::7, ::7], atol=1e-5)
+
+
+def test_random_subsets_say_what_kernel_shap_says(split):
+    """Captum weighs small and large subsets more; the worth of a patch is nearly the same."""
+    model = vit(noise=0.1, patch_size=7)
+    image = split.images[:1]
+    ours = planted_measures.by_subsets(model, image, 1)
+    inputs, grey, patches, odds = with_patches_and_grey(model, image)
+    torch.manual_seed(0)
+    theirs = KernelShap(odds).attribute(inputs, grey, feature_mask=patches, n_samples=500)
+    alike = np.corrcoef(ours.ravel(), theirs[0, 0, ::7, ::7].ravel())[0, 1]
+    assert alike > 0.9
+
+
 # Students
 
 
@@ -162,6 +192,16 @@ def test_the_weight_of_the_maps_is_that_of_its_name(batch, weight, name):
     torch.testing.assert_close(losses[f"labels + honest maps, {name}"], weight * usual)
 
 
+def test_a_student_of_maps_alone_is_not_told_the_labels(batch):
+    teacher = Teacher(vit(noise=0.1, patch_size=7, seed=1))
+    student = vit(noise=0.1, patch_size=7)
+    (kind,) = (kind for kind in KINDS if kind.id == "honest maps alone")
+    objective = kind.make(teacher, SupervisedObjective())
+    other_labels = batch._replace(targets=1 - batch.targets)
+    assert objective(student, batch) == objective(student, other_labels) > 0
+    assert NoLabels().loss(torch.randn(4, 2), batch.targets) == 0
+
+
 def test_a_student_never_starts_as_its_teacher():
     students = [kind for kind in KINDS if kind.teacher]
     assert not any(kind.is_teacher for kind in students)
@@ -178,7 +218,7 @@ def unit(seed, swapped, kind="cheat"):
         "patch": 7,
         "mark": "corner",
         "kind": kind,
-        "scores": {where: {"auc": swapped} for where in sets} | {"flips": 0.5},
+        "scores": {where: {"auc": swapped} for where in sets} | {"flips": 0.5, "lost": 0.2},
         "maps": {ruler: {"hits": 0.5} for ruler in planted_measures.RULERS},
         "methods": {"occlusion": {"hits": swapped, "heat": 0.5, "chance": 0.1}},
         "like_honest": {ruler: {"agreement": 0.5} for ruler in planted_measures.RULERS},
@@ -223,6 +263,16 @@ def test_a_cheat_without_a_map_does_not_count_in_the_mean():
     blank["methods"]["occlusion"]["heat"] = float("nan")
     (row,) = planted_tables.methods_table([blank, unit(1, 0.1)])
     assert row["heat"] == "0.50"
+
+
+def test_what_a_smaller_file_keeps_stands_beside_it():
+    row, *others = planted_tables.kept_table(planted_units())
+    cheats = [one for one in planted_units() if one["kind"] == "cheat" and one["patch"] == 7]
+    cheats = [one for one in cheats if one["mark"] == "corner" and one["model"] == "vit_tiny"]
+    in_int8 = np.mean([one["int8"]["swapped"]["auc"] for one in cheats])
+    assert row["setting"] == "Tiny, 7 px, corner"
+    assert row["swapped, int8"].startswith(f"{in_int8:.2f}")
+    assert all(other.keys() == row.keys() for other in others)
 
 
 def test_cheats_of_every_shipped_data_set_have_a_row():

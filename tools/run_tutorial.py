@@ -53,6 +53,7 @@ def main() -> int:
         info = load_dataset(os.environ.get("SWYS_DATASET") or DEFAULT_DATASET).info
     except SwysError as error:
         sys.exit(f"tutorial: {error}")
+    os.environ["TQDM_DISABLE"] = "1"  # a bar would stay in the executed copies
     started = time.time()
     run_all(chosen)
     table = BUILD / "results" / info.results_name / "benchmark_table.json"
