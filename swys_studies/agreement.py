@@ -362,8 +362,8 @@ def summary(study: dict) -> list[dict]:
         study: content of an agreement.json, of this version or an earlier one.
 
     Returns:
-        Rows for ``as_table``. A group has its mean, the t interval over its seeds, and its chance within
-        a class; a difference has its interval. A cell that was not measured is empty.
+        Rows for ``as_table``. A group has its mean, the t interval over its seeds, and its chance
+        within a class; a difference has its interval. A cell that was not measured is empty.
     """
     study = with_todays_names(study)
     runs = study["runs"]
