@@ -13,7 +13,7 @@ from small import vit
 from swys_studies.planted_measures import PIXEL_METHODS, by_subsets
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import METHODS, grad_cam, legrad
-from swys_utils.occlusion import occlusion
+from swys_utils.occlusion import occlusion, occlusion_map
 
 READ = {(0, 1), (2, 3)}  # row and column of the patches of 7 px
 WIDTH = 16  # of a token
@@ -89,6 +89,10 @@ def test_before_the_relu_what_is_read_speaks_for_the_class_and_the_rest_against(
     for heatmap in method(reader, to_model_input(images), 1, signed=True).numpy():
         assert {tuple(place) for place in np.argwhere(heatmap > 0)} == READ
         assert (heatmap < 0).sum() == heatmap.size - len(READ)
+
+
+def test_hiding_is_on_the_list_of_methods(reader, images):
+    assert METHODS["occlusion"].function is occlusion_map
 
 
 @pytest.mark.parametrize("fill", ["mean", "blur"])
