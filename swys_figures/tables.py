@@ -34,11 +34,8 @@ def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
             "Base's answer": f"{model['same_answer']:.1%}",
         }
         for method, title in COLUMNS.items():
-            found = model.get(method)
-            text = "other patches"
-            if found is not None:
-                text = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
-            row[title] = text
+            found = model[method]
+            row[title] = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
         rows.append(row)
     return rows
 

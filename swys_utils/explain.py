@@ -5,6 +5,7 @@ Results keep one value per image, nan where it has none. ``metrics.mean_interval
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -51,7 +52,7 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
         counts = f"{len(maps_a)} maps against {len(maps_b)}"
         raise SwysError(f"{counts}; give maps of the same images in the same order")
     coarser_grid = np.minimum(maps_a.shape[1:], maps_b.shape[1:]).tolist()
-    return _rank_correlation(_averaged(maps_a, coarser_grid), _averaged(maps_b, coarser_grid))
+    return _rank_correlation(averaged(maps_a, coarser_grid), averaged(maps_b, coarser_grid))
 
 
 def agreement_beyond_chance(
@@ -71,8 +72,13 @@ def agreement_beyond_chance(
     return float((np.nanmean(agreement(maps_a, maps_b)) - chance) / (1 - chance))
 
 
-def _averaged(maps: np.ndarray, grid: list[int]) -> np.ndarray:
-    """Maps averaged down to a grid, each less its first value: so a constant map stays constant."""
+def averaged(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """Maps averaged down to a grid, each less its first value: so a constant map stays constant.
+
+    Args:
+        maps: float (N, gh, gw).
+        grid: rows and columns of the result.
+    """
     values = torch.as_tensor(maps).float()
     return F.adaptive_avg_pool2d(values - values[:, :1, :1], grid).numpy()
 
