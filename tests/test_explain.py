@@ -14,6 +14,7 @@ from swys_utils.config import SwysError
 from swys_utils.explain import (
     agreement,
     agreement_beyond_chance,
+    averaged,
     randomisation_check,
     shuffled,
 )
@@ -214,6 +215,13 @@ def test_the_class_that_the_trained_model_predicts_is_explained(model, images):
     randomisation_check(model, images, spy)
     for classes in targets:
         assert classes == targets[0]
+
+
+def test_a_map_is_averaged_over_larger_patches():
+    fine = np.arange(16.0).reshape(1, 4, 4)
+    expected = [[[0, 2], [8, 10]]]
+    coarse = averaged(fine, (2, 2))
+    np.testing.assert_allclose(coarse - coarse[0, 0, 0], expected)
 
 
 def test_a_constant_map_agrees_with_nothing_also_when_it_is_averaged():
