@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 
 from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS
 from swys_utils.data import DEFAULT_DATASET, Dataset
-from swys_utils.metrics import point_scores
 from swys_utils.planted import Mark, plant
-from swys_utils.plots import GREY, LivePicture, colour
+from swys_utils.plots import GREY, colour
 from swys_utils.results import with_range
 from swys_utils.shipped_results import FEW, SeriesResults, planted_units, read_results
-from swys_utils.splits import Split, has_class
+from swys_utils.splits import has_class
 from swys_utils.training import predict
 
 from .agreement import row_of_dots
-from .labels import name_ends
 from .planted import MOST_NAMED
 
 RUNS_TAUGHT_BY = {  # who teaches Tiny, beside all labels -> what the ids of such runs begin with
@@ -38,7 +35,7 @@ SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
     "two better Tinys": ["vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"],
 }
 PATCH = 7  # px, of the models of the first figure; the ring lies within one patch
-LOOKS = 6  # how often a student is tested while it learns
+FEW_ROWS = ("few_labels", "few_control", "few_answers")  # of ``FEW``, in the order of the figure
 CHEATING = {  # kind of model in planted.json -> its name in the figure
     "another honest": "another honest model",
     "cheat": "the cheat (labels alone)",
@@ -63,95 +60,47 @@ WEIGHTS = {  # kind of model in planted.json -> its name in the table
 OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
-class StudentCurves:
-    """AUC of several students, one after the other, over their steps of training; one live figure.
+def few_labels_figure(results: SeriesResults) -> Figure | None:
+    """Complete runs with 1 % of the labels: a dot for each, a line for each draw of the labels.
 
-    Args:
-        split: the images that are scored.
-        task: MedMNIST's name of the task.
-        steps: how many each student takes.
-        line: name and AUC of a dashed line.
-
-    Attributes:
-        history: student -> rows with "steps" and "auc".
-    """
-
-    def __init__(self, split: Split, task: str, steps: int, line: tuple[str, float]):
-        self.split = split
-        self.task = task
-        self.steps = steps
-        self.line = line
-        self.history: dict[str, list[dict[str, float]]] = {}
-        self._picture = LivePicture()
-
-    def watch(self, name: str) -> Callable[[nn.Module, int], None]:
-        """A callback for the training of one student, called with the model and its steps so far.
-
-        Args:
-            name: of the student, which also chooses the colour of its line.
-        """
-        rows: list[dict[str, float]] = []
-        self.history[name] = rows  # a student that is trained again begins anew
-
-        def look(model: nn.Module, steps: int) -> None:
-            is_due = not rows or steps >= rows[-1]["steps"] + self.steps / LOOKS
-            if is_due or steps >= self.steps:
-                logits = predict(model, self.split.images, bf16=True)
-                auc = point_scores(logits, self.split.labels, self.task)["auc"]
-                rows.append({"steps": steps, "auc": auc})
-                self._picture.show(self.figure, "AUC of students over steps")
-
-        return look
-
-    def figure(self) -> Figure:
-        """The curves so far, with their names at their ends."""
-        figure = Figure(figsize=(8, 3.4), layout="constrained", dpi=90)
-        ax = figure.subplots()
-        text, height = self.line
-        ax.plot(
-            [0, self.steps],
-            [height, height],
-            "--",
-            color="black",
-            lw=1,
-        )
-        ends = {f"{text}: {height:.2f}": (height, "black")}
-        for name, rows in self.history.items():
-            end = rows[-1]["auc"]
-            ends[f"{name}: {end:.2f}"] = (end, colour(name))
-            ax.plot(
-                [row["steps"] for row in rows],
-                [row["auc"] for row in rows],
-                ".-",
-                color=colour(name),
-                lw=2,
-            )
-        name_ends(ax, self.steps, ends, gap=0.045)
-        ax.set(xlabel="steps of the student, one batch each", ylabel="AUC on test images")
-        ax.set_xlim(0, self.steps)
-        return figure
-
-
-def few_label_table(results: SeriesResults) -> list[dict[str, str]]:
-    """Complete runs with 1 % of the labels: the AUC of each draw of them.
+    Beside each row stands its mean. Where no such runs are shipped, a line is printed instead.
 
     Args:
         results: of ``shipped_results.series_results``.
 
     Returns:
-        Rows for ``results.as_table``, one for each way to teach.
+        The figure; None where there are no such runs.
     """
-    rows = []
-    runs = [run for entries in results.few_labels.values() for run in entries]
-    draws = 1 + max((run["seed"] for run in runs), default=0)
-    for method, title in FEW.items():
-        areas = {run["seed"]: run["last"]["auc"] for run in results.few_labels.get(method, [])}
-        if areas:
-            row = {"student": title}
-            for seed in range(draws):
-                row[f"draw {seed + 1}"] = f"{areas[seed]:.3f}" if seed in areas else "-"
-            rows.append(row)
-    return rows
+    rows = {}  # title of a way to teach -> draw of the labels -> AUC
+    for method in FEW_ROWS:
+        runs = results.few_labels.get(method, [])
+        if runs:
+            rows[FEW[method]] = {run["seed"]: run["last"]["auc"] for run in runs}
+    if not rows:
+        print(f"no complete runs of {results.dataset} with few labels")
+        return None
+    figure, ax = plt.subplots(figsize=(7, 0.55 * len(rows) + 1), layout="constrained")
+    draws = sorted({draw for areas in rows.values() for draw in areas})
+    for draw, offset in zip(draws, np.linspace(-0.2, 0.2, len(draws))):
+        values = [areas.get(draw, np.nan) for areas in rows.values()]
+        heights = np.arange(len(rows)) + offset
+        ax.plot(values, heights, color=GREY, lw=0.8, zorder=1)
+        ax.scatter(
+            values,
+            heights,
+            s=45,
+            c=[colour(title) for title in rows],
+            edgecolors="white",
+        )
+    beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
+    for place, areas in enumerate(rows.values()):
+        mean = np.mean(list(areas.values()))
+        ax.text(1.01, place, f"{mean:.2f}", **beside)
+    ax.text(1.01, -0.75, "mean", color=GREY, **beside)
+    ax.set_xlabel("AUC on the test images")
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_yticks(range(len(rows)), rows)
+    return figure
 
 
 def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:

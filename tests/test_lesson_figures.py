@@ -25,7 +25,7 @@ from swys_utils.data import Dataset, load_dataset, to_model_input
 from swys_utils.distillation import correlation, soft_target_loss
 from swys_utils.exercises import check
 from swys_utils.gradcam import grad_cam, hires_cam
-from swys_utils.metrics import probabilities
+from swys_utils.metrics import probabilities, t_interval
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Mark, plant
 from swys_utils.splits import Split
@@ -218,25 +218,6 @@ def test_the_twin_has_a_small_teacher(data):
     assert len(teacher.answers.logits) == len(IMAGES)
 
 
-def test_curves_of_students_have_their_names(data, model):
-    curves = teaching_figures.StudentCurves(
-        data.test.sample(30),
-        data.info.task,
-        8,
-        ("line", 0.9),
-    )
-    for name in ("Tiny, answers", "control"):
-        watch = curves.watch(name)
-        for steps in (0, 1, 8):
-            watch(model, steps)
-    assert [len(rows) for rows in curves.history.values()] == [2, 2]
-    curves.watch("control")  # is trained again
-    assert curves.history.pop("control") == []
-    curves.watch("control")(model, 8)
-    texts = [text.get_text() for text in curves.figure().axes[0].texts]
-    assert any(text.strip().startswith("control: ") for text in texts)
-
-
 def test_labels_are_moved_apart():
     _, ax = plt.subplots()
     ends = {"a": (0.5, "black"), "b": (0.5, "red"), "c": (0.9, "blue")}
@@ -245,18 +226,43 @@ def test_labels_are_moved_apart():
     assert heights == [0.5, 0.6, 0.9]
 
 
-def test_figures_of_teaching():
-    results = shipped_results.series_results()
-    rows = teaching_figures.few_label_table(results)
-    assert [row["student"] for row in rows][:2] == ["Tiny, few labels", "answers of Base"]
+def test_runs_of_few_labels_are_linked_by_their_draw():
+    figure = teaching_figures.few_labels_figure(shipped_results.series_results())
+    (ax,) = figure.axes
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["Tiny, few labels", "control", "answers of Base"]
+    draws = [line.get_xdata() for line in ax.lines]
+    assert len(draws) == 4
+    assert all(areas[0] < areas[1] < areas[2] for areas in draws)
 
 
-def test_each_draw_of_the_few_labels_has_a_column():
+def test_a_draw_that_was_not_trained_leaves_no_dot():
     runs = {"few_labels": [few_run(1, 0.9), few_run(0, 0.8)], "few_control": [few_run(0, 0.7)]}
     results = shipped_results.series_results()._replace(few_labels=runs)
-    labels, control = teaching_figures.few_label_table(results)
-    assert [labels["draw 1"], labels["draw 2"]] == ["0.800", "0.900"]
-    assert [control["draw 1"], control["draw 2"]] == ["0.700", "-"]
+    figure = teaching_figures.few_labels_figure(results)
+    first, second = figure.axes[0].lines
+    assert list(first.get_xdata()) == [0.8, 0.7]
+    assert np.isnan(second.get_xdata()[1])
+
+
+def test_a_data_set_without_few_labels_says_so(capsys):
+    results = shipped_results.series_results()._replace(few_labels={})
+    assert teaching_figures.few_labels_figure(results) is None
+    assert "no complete runs of pneumoniamnist with few labels" in capsys.readouterr().out
+
+
+def test_notebook_5_gives_what_teachers_add_where_labels_are_few():
+    runs = shipped_results.series_results().few_labels
+    areas = {}
+    for method, of_method in runs.items():
+        ordered = sorted(of_method, key=lambda run: run["seed"])
+        areas[method] = np.array([run["last"]["auc"] for run in ordered])
+    page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
+    for method in ("few_answers", "few_control"):
+        gains = areas[method] - areas["few_labels"]
+        low, high = t_interval(gains)
+        interval = f"(95 % interval {low:.3f} to {high:.3f})"
+        assert f"by {gains.mean():.3f} on average {interval}" in page
 
 
 def test_a_better_teacher_stands_beside_base_with_its_own_auc():
