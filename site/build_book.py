@@ -136,7 +136,7 @@ def book_link(text: str, target: str, path: Path) -> str:
         path: of the notebook or page.
 
     Returns:
-        Markdown. Notebooks are pages, and the README is the first page of the book. Other files lie
+        Markdown. Notebooks and site/book are pages, the README is the first one. Other files lie
         in the repository; as long as that has no address, only the text stays.
     """
     is_outside = re.match(r"\w+:|#", target)
@@ -146,6 +146,8 @@ def book_link(text: str, target: str, path: Path) -> str:
     file = posixpath.normpath(f"{folder}/{target}")
     if file.startswith("README.md"):
         return f"[{text}]({posixpath.relpath('index.md', folder)})"
+    if file.startswith("site/book/"):
+        return f"[{text}]({posixpath.relpath(file.removeprefix('site/book/'), folder)})"
     if not REPOSITORY:
         return text
     return f"[{text}]({REPOSITORY}/blob/main/{file})"

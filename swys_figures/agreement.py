@@ -29,7 +29,7 @@ RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
 IN_BRIEF = ("two Bases", "two Tinys", "Tiny and Base", "a ResNet and Base")
 TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
     "our Base": ("vit_tiny/answers/",),
-    "another Base": ("vit_tiny/answers_of_another/",),
+    "a second Base": ("vit_tiny/answers_of_another/",),
     "our Tiny": ("vit_tiny/answers_of_our_tiny/",),
     "another Tiny": ("vit_tiny/answers_of_tiny/",),
     "two better Tinys": ("vit_tiny/answers_of_196/",),
@@ -43,7 +43,7 @@ QUESTIONS = {  # way to explain -> the question that it answers
 
 
 def agreement_figure(results: SeriesResults, brief: bool = False) -> Figure:
-    """Tiny's, another Base's and a ResNet's maps with Base's, and others, by two rulers.
+    """Tiny's, a second Base's and a ResNet's maps with Base's, and others, by two rulers.
 
     A bar is the mean agreement beyond chance, in % of what is possible, and a dot a pair of models.
     By hiding there are two panels, for the order of all patches and for the hottest one alone.
@@ -311,14 +311,14 @@ def three_questions(results: SeriesResults) -> Figure:
 
 
 def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
-    """Another Base, the Tinys, and two Tinys with each other."""
+    """A second Base, the Tinys, and two Tinys with each other."""
     rows = []
     for name in lesson_models():
         if name not in results.same_answers:
             continue
         title = SERIES[name].title
         maps = {ruler: results.agreement[ruler].get(name, []) for ruler in rulers}
-        shown = "another Base" if title == "Base" else title
+        shown = "a second Base" if title == "Base" else title
         rows.append(Row(shown, colour(title), results.same_answers[name], maps))
     if results.siblings:
         maps = {ruler: results.siblings.get(ruler, []) for ruler in rulers}

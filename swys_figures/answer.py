@@ -67,7 +67,8 @@ def answer_figure(
 
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
-        milliseconds: title of a model -> measured time of one image.
+        milliseconds: title of a model -> measured time of one image; that of "Tiny" stands below
+            its students, too, because they are the same network.
         parts: "scores": accuracy, healthy cleared, calibration and cost; "sameness": what a model
             has in common with Base.
     """
@@ -119,8 +120,9 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
     title = SERIES[name].title
     runs = results.runs[name]
     cost = f"{4 * parameters_of(name) / 1e6:.0f} MB"
-    if title in milliseconds:
-        cost += f", {milliseconds[title]:.1f} ms"
+    network = title.partition(", ")[0]
+    if network in milliseconds:
+        cost += f", {milliseconds[network]:.1f} ms"
     cleared = [run["recall"][0] for run in runs if len(run["recall"] or []) == 2]
     places = {}
     for method, models in results.agreement.items():

@@ -21,11 +21,12 @@ from swys_utils.plots import GREY, colour
 from swys_utils.splits import Split
 from swys_utils.training import predict
 
-from .data import images_above
+from .data import show_image
 from .heatmaps import draw_patches
 from .labels import name_ends
 
 RUNTIMES = ("torch", "ONNX", "int8")
+PROGRAMS = ("torch", "int8 file")  # whose maps are compared
 
 
 def width_figure(timings: Mapping[str, Timing], expected: float) -> Figure:
@@ -125,7 +126,17 @@ def fixed_part_figure(
         ax.set_ylim(bottom=0)
     whole.set_ylabel("ms for one image")
     whole.set_title("Base (blue) and Tiny (orange)", loc="left", fontsize=11)
-    whole.legend(frameon=False)
+    most = max(billions.values())
+    at_base = {}
+    for program, (fixed, growing) in lines.items():
+        at_base[program] = (fixed + growing * most, "black")
+    _, top = whole.get_ylim()
+    name_ends(
+        whole,
+        most,
+        at_base,
+        gap=0.09 * top,
+    )
 
     smallest = min(billions.values())
     right = 2.2 * smallest
@@ -239,31 +250,34 @@ def rounded_model(
 
 
 def file_maps(
-    images: np.ndarray,
-    rows: Mapping[str, np.ndarray],
-    agreements: Mapping[str, np.ndarray] | None = None,
+    image: np.ndarray,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    agreements: Mapping[str, float],
 ) -> Figure:
-    """Images, and below them the maps of a model and of a file, a square for each patch.
+    """An image, and beside it the maps of a model, above those of its file.
 
-    All maps of a row have one scale, from 0 to the highest value among them; a map's own highest
+    The two maps of a pair have one scale, from 0 to the highest value in them; a map's own highest
     value stands below it.
 
     Args:
-        images: uint8 (N, H, W) or (N, H, W, 3).
-        rows: label -> maps of these images and perhaps of more, float (M, gh, gw).
-        agreements: label -> a number for each image, which stands below its map.
+        image: uint8 (H, W) or (H, W, 3).
+        pairs: title -> the map of torch and the map of the file, float (gh, gw).
+        agreements: title -> how far the two agree, which stands below the file's.
     """
-    size = (1.35 * len(images) + 1.2, 1.6 * (len(rows) + 1))
-    figure, axes = images_above(images, len(rows), size)
-    for row, (label, maps) in zip(axes[1:], rows.items()):
-        row[0].set_ylabel(label, fontsize=10)
-        values = (agreements or {}).get(label)
-        for number, ax in enumerate(row):
-            draw_patches(ax, maps[number], images.shape[1:], top=maps[: len(images)].max())
-            text = f"highest {maps[number].max():.2g}"
-            if values is not None:
-                text += f"\nagreement {values[number]:.2f}"
-            ax.set_xlabel(text, fontsize=9)
+    figure = plt.figure(figsize=(6.4, 5), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12)
+    axes = figure.subplots(len(PROGRAMS), 1 + len(pairs))
+    show_image(axes[0, 0], image)
+    axes[0, 0].set_title("the X-ray", fontsize=10)
+    axes[1, 0].axis("off")
+    for column, (title, maps) in enumerate(pairs.items(), start=1):
+        top = max(one.max() for one in maps)
+        for ax, program, one in zip(axes[:, column], PROGRAMS, maps):
+            draw_patches(ax, one, image.shape, top=top)
+            ax.set_title(f"{program}: {title}", fontsize=10)
+            ax.set_xlabel(f"highest {one.max():.2g}", fontsize=9)
+        below = f"highest {maps[1].max():.2g}, agreement {agreements[title]:.2f}"
+        axes[1, column].set_xlabel(below, fontsize=9)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 import numpy as np
@@ -16,7 +16,8 @@ from swys_utils.shipped_results import SeriesResults
 from .agreement import beyond_chance
 
 OPEN = "no bet"
-CHOICES = ["nearly all", "most", "a part", "next to nothing"]
+WORDS = {"nearly all": 0.75, "most": 0.5, "a part": 0.25}  # a word -> the least share it is said of
+CHOICES = [*WORDS, "next to nothing"]
 KEPT = ["its scores", "its answers", "the reasons for them", "its heatmaps"]
 TAUGHT = {  # id in ``SERIES`` -> how its questions begin
     "vit_tiny_answers": "Tiny, answers:",
@@ -87,60 +88,100 @@ def _all_bets() -> dict[str, dict[str, str]]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def kept_rows(results: SeriesResults, by_chance: float | None = None) -> list[dict[str, str]]:
-    """What Tiny keeps of Base, beside the bets of notebook 1 and two yardsticks; means over runs.
+def kept_rows(
+    results: SeriesResults, starts: Mapping[str, float] | None = None
+) -> list[dict[str, str]]:
+    """What Tiny keeps of Base, and whether the bets of notebook 1 were right; means over runs.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
-        by_chance: of ``answers_by_chance``; what is kept of the answers is counted from there, and
-            not said where it is None, unknown.
+        starts: of ``starts_without_base``; what is kept of scores and of answers is counted from
+            there, and not said where it is unknown.
 
     Returns:
         Rows for ``results.as_table``. "Kept" is how far Tiny is on the way from the start, which a
-        model has that knows nothing of Base, to a second Base; of scores it is not said.
+        model has that knows nothing of Base, to a second Base, and at most 100 %; "found" is the
+        word of ``CHOICES`` for it.
     """
+    starts = {KEPT[2]: 0.0, KEPT[3]: 0.0, **(starts or {})}
     bets = read_bets("kept")
     runs = {name: results.runs.get(name, []) for name in ("vit_tiny", "vit_base")}
     scores = {name: [run["last"]["accuracy"] for run in runs[name]] for name in runs}
     found = {
-        KEPT[0]: ("images right", None, scores["vit_tiny"], scores["vit_base"][1:], []),
-        KEPT[1]: ("same answers", by_chance, *_shares(results, "same")),
-        KEPT[2]: ("beyond chance", 0.0, *_shares(results, "occlusion")),
-        KEPT[3]: ("beyond chance", 0.0, *_shares(results, "grad_cam")),
+        KEPT[0]: ("images right", scores["vit_tiny"], scores["vit_base"][1:]),
+        KEPT[1]: ("same answers", *_shares(results, "same")),
+        KEPT[2]: ("beyond chance", *_shares(results, "occlusion")),
+        KEPT[3]: ("beyond chance", *_shares(results, "grad_cam")),
     }
     rows = []
-    for question, (words, start, tiny, base, tinys) in found.items():
+    for question, (words, tiny, base) in found.items():
+        start = starts.get(question)
+        share = share_kept(tiny, base, start)
         row = {
             "of Base's": question.removeprefix("its ").removeprefix("the "),
-            "your bet": bets.get(question, OPEN),
+            "your bet": _judged(bets.get(question, OPEN), share),
+            "found": "" if share is None else word_for(share),
+            "kept": "" if share is None else f"{share:.0%}",
             "what is counted": words,
             "start": "" if start is None else f"{start:.0%}",
             "Tiny": _percent(tiny),
             "second Base": _percent(base),
-            "kept": _kept(tiny, base, start),
-            "two Tinys": _percent(tinys),
         }
         rows.append(row)
     return rows
 
 
-def answers_by_chance(results: SeriesResults, data: Dataset) -> float | None:
-    """On what share of the test images notebook 1's linear model gives the first Base's answer.
+def starts_without_base(results: SeriesResults, data: Dataset) -> dict[str, float]:
+    """What a model has that knows nothing of Base: the beginning of the way to a second Base.
 
     Args:
         results: of ``shipped_results.series_results``.
         data: of the lesson.
 
     Returns:
-        A share from 0 to 1; None where the results are of other images.
+        Question of ``KEPT`` -> a share of the test images, from 0 to 1: those that are right if all
+        get the most frequent class, and those to which notebook 1's linear model gives the first
+        Base's answer. Empty where the results are of other images.
     """
     if results.dataset != data.info.results_name or "vit_base" not in results.runs:
-        return None
+        return {}
     of_base = [int(digit, 36) for digit in results.runs["vit_base"][0]["predicted"]]
     if len(of_base) != len(data.test):
-        return None
+        return {}
     of_linear = linear_logits(data, data.test.images).argmax(axis=1)
-    return float(np.mean(of_linear == of_base))
+    most_frequent = np.bincount(np.ravel(data.test.labels)).max()
+    return {
+        KEPT[0]: float(most_frequent / len(of_base)),
+        KEPT[1]: float(np.mean(of_linear == of_base)),
+    }
+
+
+def word_for(share: float) -> str:
+    """The word of ``CHOICES`` for a share: one for each quarter.
+
+    Args:
+        share: from 0 to 1.
+    """
+    for word, least in WORDS.items():
+        if share >= least:
+            return word
+    return CHOICES[-1]
+
+
+def share_kept(own: Sequence[float], base: Sequence[float], start: float | None) -> float | None:
+    """How far a model is on the way from a start to a second Base.
+
+    Args:
+        own: a share of each run of the model, from 0 to 1.
+        base: the same of other Bases.
+        start: where the way begins.
+
+    Returns:
+        At most 1; None where it cannot be said.
+    """
+    if start is None or not len(own) or not len(base) or np.mean(base) <= start:
+        return None
+    return min(1.0, float((np.mean(own) - start) / (np.mean(base) - start)))
 
 
 def taught_questions() -> list[str]:
@@ -160,7 +201,7 @@ def taught_rows(results: SeriesResults) -> list[dict[str, str]]:
     rows = []
     for name, student in TAUGHT.items():
         for what, question in QUESTIONS.items():
-            own, base, _ = _shares(results, what, name)
+            own, base = _shares(results, what, name)
             row = {
                 "question": f"{student} {question}",
                 "your bet": bets.get(f"{student} {question}", OPEN),
@@ -173,22 +214,22 @@ def taught_rows(results: SeriesResults) -> list[dict[str, str]]:
 
 def _shares(
     results: SeriesResults, what: str, name: str = "vit_tiny"
-) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-    """A share of each run of a model, of other Bases, and of pairs of Tinys, from 0 to 1."""
+) -> tuple[Sequence[float], Sequence[float]]:
+    """A share of each run of a model, and of other Bases, from 0 to 1."""
     if what == "same":
         same = results.same_answers
-        return same.get(name, []), same.get("vit_base", []), results.siblings_answers
+        return same.get(name, []), same.get("vit_base", [])
     measured = results.agreement.get(what, {})
-    pairs = [measured.get(name, []), measured.get("vit_base", []), results.siblings.get(what, [])]
-    one, base, tinys = (list(beyond_chance(some) / 100) for some in pairs)
-    return one, base, tinys
+    pairs = [measured.get(name, []), measured.get("vit_base", [])]
+    own, base = (list(beyond_chance(some) / 100) for some in pairs)
+    return own, base
 
 
-def _kept(own: Sequence[float], base: Sequence[float], start: float | None) -> str:
-    """How far a model is on the way to a second Base; nothing where that cannot be said."""
-    if start is None or not len(own) or not len(base) or np.mean(base) <= start:
-        return ""
-    return f"{(np.mean(own) - start) / (np.mean(base) - start):.0%}"
+def _judged(bet: str, share: float | None) -> str:
+    """A bet, and whether it was right."""
+    if bet == OPEN or share is None:
+        return bet
+    return f"{bet}: {'right' if bet == word_for(share) else 'wrong'}"
 
 
 def _percent(shares: Sequence[float]) -> str:

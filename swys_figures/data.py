@@ -131,26 +131,6 @@ def show_image(ax: Axes, image: np.ndarray) -> None:
     ax.set(xticks=[], yticks=[], frame_on=False)
 
 
-def images_above(
-    images: np.ndarray, rows: int, size: tuple[float, float]
-) -> tuple[Figure, np.ndarray]:
-    """A figure with images in its first row, and empty axes below each of them.
-
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3).
-        rows: how many are below the images.
-        size: of the figure, inches.
-
-    Returns:
-        The figure, and its axes (rows + 1, N).
-    """
-    figure, axes = plt.subplots(rows + 1, len(images), figsize=size, squeeze=False)
-    figure.set_layout_engine("constrained")
-    for ax, image in zip(axes[0], images):
-        show_image(ax, image)
-    return figure, axes
-
-
 def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
     """Images side by side, with a text above each.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from swys_utils.gradcam import overlay
@@ -128,7 +129,7 @@ def gain_figure(taught: np.ndarray, alone: np.ndarray, counts: Sequence[int]) ->
         alone: the same of the other student.
         counts: numbers of images, at most N each.
     """
-    figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     gain = 100 * (taught.astype(float) - alone)
     for place, count in enumerate(counts):
         mean = gain[:count].mean()
@@ -148,8 +149,25 @@ def gain_figure(taught: np.ndarray, alone: np.ndarray, counts: Sequence[int]) ->
     ax.axhline(0, color="black", lw=1)
     ax.set_xticks(range(len(counts)), [str(count) for count in counts])
     ax.set(xlabel="number of test images", ylabel="gain from the teacher (points)")
-    ax.legend([paired, unpaired], ["paired", "not paired"], frameon=False)
+    _name_beside(ax, paired, "paired", side=-1)
+    _name_beside(ax, unpaired, "not paired", side=1)
     return figure
+
+
+def _name_beside(ax: Axes, bar: ErrorbarContainer, name: str, side: int) -> None:
+    """Write a name left (side -1) or right (1) of the upper end of an interval."""
+    _, _, (interval,) = bar
+    place, top = interval.get_segments()[0].max(axis=0)
+    align = "right" if side < 0 else "left"
+    ax.annotate(
+        name,
+        (place, top),
+        (7 * side, 0),
+        textcoords="offset points",
+        color=interval.get_color(),
+        ha=align,
+        va="top",
+    )
 
 
 def outlined(images: np.ndarray, regions: Mapping[str, np.ndarray]) -> Figure:

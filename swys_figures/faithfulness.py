@@ -33,7 +33,10 @@ def removal_strip(
     """
     steps = len(next(iter(pictures.values()))) - 1
     figure, axes = plt.subplots(
-        2, steps + 1, figsize=(1.25 * (steps + 1), 3.4), layout="constrained"
+        2,
+        steps + 1,
+        figsize=(0.95 * (steps + 1), 3),
+        layout="constrained",
     )
     marked = overlay(image[None], heat[None], size=224)[0]
     for row, (name, images) in zip(axes, pictures.items()):
@@ -59,47 +62,56 @@ def removal_strip(
 def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
     """Mean curves of deletion and insertion, and the interval of each map's score.
 
+    The intervals are drawn as the curves are, so their rows name the curves, too.
+
     Args:
         scores: name of a map -> its curves; the first is the map in question, then baselines.
     """
-    figure, axes = plt.subplots(
-        1,
-        3,
-        figsize=(9.5, 3),
-        layout="constrained",
-    )
-    left, middle, right = axes
-    middle.sharey(left)
+    figure = plt.figure(figsize=(6.8, 5), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+    left, right = above.subplots(1, 2, sharey=True)
+    last = below.subplots()
     for place, (name, score) in enumerate(scores.items()):
-        shade = GREY if place else colour("Tiny")
-        style = {"color": shade, "linestyle": LINES[min(place, len(LINES) - 1)]}
+        style = LINES[min(place, len(LINES) - 1)]
+        shade = GREY if place else colour(name)
         percent = 100 * score.fractions
         left.plot(
             percent,
             score.deletion.mean(axis=0),
-            label=name,
-            **style,
+            style,
+            color=shade,
         )
-        middle.plot(percent, score.insertion.mean(axis=0), **style)
-        _draw_interval(right, place, score.gap, shade)
+        right.plot(
+            percent,
+            score.insertion.mean(axis=0),
+            style,
+            color=shade,
+        )
+        _draw_interval(last, place, score.gap, shade, style)
     left.set(xlabel="patches removed (%)", ylabel="probability of the class")
-    left.set_title("deletion: lower is better", fontsize=10, loc="left")
-    left.legend(frameon=False, fontsize=9)
-    middle.set(xlabel="patches put back (%)")
-    middle.set_title("insertion: higher is better", fontsize=10, loc="left")
-    right.axvline(0, color="black", linewidth=1)
-    right.set(xlabel="insertion - deletion, 95 % interval", ylim=(len(scores) - 0.5, -0.5))
-    right.set_yticks(range(len(scores)), list(scores))
-    right.set_title("score: further right is better", fontsize=10, loc="left")
+    left.set_title("deletion: lower is better", fontsize=11, loc="left")
+    right.set(xlabel="patches put back (%)")
+    right.set_title("insertion: higher is better", fontsize=11, loc="left")
+    last.axvline(0, color="black", linewidth=1)
+    last.set_xlabel("insertion - deletion, 95 % interval")
+    last.set_ylim(len(scores) - 0.5, -0.5)
+    last.set_yticks(range(len(scores)), list(scores))
+    explained = next(iter(scores))
+    last.get_yticklabels()[0].set(
+        color=colour(explained),
+        weight="bold",
+    )
+    last.set_title("score: further right is better", fontsize=11, loc="left")
     return figure
 
 
-def _draw_interval(ax: Axes, place: int, gaps: np.ndarray, shade: str) -> None:
+def _draw_interval(ax: Axes, place: int, gaps: np.ndarray, shade: str, style: str) -> None:
     """The mean of a score over images, and its interval, in a row of its own."""
     mean, low, high = mean_interval(gaps)
     ax.plot(
         [low, high],
         [place, place],
+        style,
         color=shade,
         linewidth=3,
     )

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from swys_utils.gradcam import overlay
-from swys_utils.plots import GREY, colour
+from swys_utils.plots import GREY
 
 from .planted import frame_mark
+from .teaching import OBEDIENCE
 
 
 def looks_honest(
@@ -31,14 +32,15 @@ def looks_honest(
             student is the last one.
 
     Returns:
-        A figure of four panels.
+        A figure of three pictures above a panel.
     """
-    figure = plt.figure(figsize=(10.5, 2.7), layout="constrained")
-    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.3])
+    figure = plt.figure(figsize=(6.4, 4.9), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.2, 1])
+    axes = above.subplots(1, 3)
     titles = [
         "the planted ring",
-        "what the student marks\n(Grad-CAM)",
-        "what its answer rests on\n(hiding patches)",
+        "what the student\nmarks: Grad-CAM",
+        "what its answer\nrests on: hiding",
     ]
     heat = [np.zeros((1, 1)), maps["grad_cam"], maps["occlusion"]]
     for ax, title, heatmap in zip(axes, titles, heat):
@@ -50,17 +52,17 @@ def looks_honest(
             )[0]
         )
         ax.set(xticks=[], yticks=[], frame_on=False)
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=11)
         frame_mark(ax, mask)
-    _draw_swapped(axes[3], swapped)
+    _draw_swapped(below.subplots(), swapped)
     return figure
 
 
 def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
-    """A row for each model: a dot for each seed, a line at their mean."""
+    """A row for each model: a dot for each seed, a line at their mean; red where the ring ranks."""
     for place, values in enumerate(swapped.values()):
-        is_student = place == len(swapped) - 1
-        shade = colour("occlusion") if is_student else "black"
+        mean = float(np.mean(values))
+        shade = OBEDIENCE[50] if mean < 0.5 else OBEDIENCE[0]
         ax.plot(
             values,
             [place] * len(values),
@@ -68,7 +70,6 @@ def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
             color=shade,
             alpha=0.5,
         )
-        mean = float(np.mean(values))
         ax.plot(
             [mean, mean],
             [place - 0.25, place + 0.25],
@@ -77,16 +78,16 @@ def _draw_swapped(ax: Axes, swapped: Mapping[str, Sequence[float]]) -> None:
         )
         ax.text(
             mean,
-            place + 0.42,
+            place - 0.32,
             f"{mean:.2f}",
             color=shade,
             ha="center",
-            fontsize=9,
         )
     ax.axvspan(0, 0.5, color=GREY, alpha=0.15, linewidth=0)
-    ax.text(0.25, -0.55, "ranks by the ring", ha="center", fontsize=9)
-    ax.text(0.75, -0.55, "ranks by the image", ha="center", fontsize=9)
-    ax.set(xlim=(-0.03, 1), ylim=(len(swapped) - 0.3, -0.8))
+    ax.text(0.25, -0.8, "ranks by the ring", ha="center")
+    ax.text(0.75, -0.8, "ranks by the image", ha="center")
+    ax.set(xlim=(-0.03, 1), ylim=(len(swapped) - 0.5, -1.2))
     ax.set_yticks(range(len(swapped)), list(swapped))
-    ax.set_xlabel("AUC (0.5: guessing)")
-    ax.set_title("the ring moved to images\nof the other class", fontsize=10)
+    *_, student = ax.get_yticklabels()
+    student.set_fontweight("bold")  # whose pictures stand above
+    ax.set_xlabel("AUC with the ring on images of the other class (0.5: guessing)")

@@ -163,7 +163,7 @@ class LiveLosses(LiveCurve):
         ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
         top = ax.get_ylim()[1]
         ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis
-        name_ends(ax, seconds[-1], ends, gap=0.088 * top)
+        name_ends(ax, seconds[-1], ends, gap=0.1 * top)
 
 
 def _mark_lowest(ax: Axes, seconds: Sequence[float], losses: Sequence[float]) -> None:

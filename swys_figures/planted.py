@@ -151,7 +151,7 @@ class ShortcutCurve:
 
     def figure(self) -> Figure:
         """The curves so far, with their names at their ends."""
-        figure = Figure(figsize=(7.6, 3.2), layout="constrained", dpi=90)
+        figure = Figure(figsize=(7, 3.2), layout="constrained", dpi=90)
         ax = figure.subplots()
         seconds = [row["seconds"] for row in self.history]
         ends = {}
@@ -247,6 +247,8 @@ def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.nda
 def finders_figure(dataset: str = DEFAULT_DATASET, every: bool = False) -> Figure:
     """How often ways to explain point at a planted mark: a dot for each cheating model.
 
+    The panels stand below each other, so that a phone shows them in a size that can be read.
+
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
         every: all that were measured, not only Grad-CAM and occlusion.
@@ -259,26 +261,25 @@ def finders_figure(dataset: str = DEFAULT_DATASET, every: bool = False) -> Figur
     cnns = _cheats(planted_units(dataset, CNN))
     if cnns:
         panels[f"ResNet-18, {len(cnns)} models"] = cnns
+    rows = []
+    for units in panels.values():
+        keys = _measured_methods(units)
+        shown = [title for title in keys if every or title in COMPARED]
+        rows.append({title: keys[title] for title in shown})
+    heights = [len(keys) + 1.6 for keys in rows]
     figure, axes = plt.subplots(
-        1,
         len(panels),
-        figsize=(3 + 2.5 * len(panels), 3.1 if every else 2.0),
-        sharey=True,
+        1,
+        figsize=(6.2, 0.33 * sum(heights) + 0.7),
+        height_ratios=heights,
+        sharex=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
-    rows = _measured_methods(cheats)
-    last_layer = _measured_methods(cnns)
-    if not every:
-        rows = {title: key for title, key in rows.items() if title in COMPARED}
-        last_layer = {title: key for title, key in last_layer.items() if title in COMPARED}
-    for ax, (title, units) in zip(axes[0], panels.items()):
-        _draw_hits(ax, units, rows | last_layer if units is cnns else rows)
+    for ax, (title, units), keys in zip(axes[:, 0], panels.items(), rows):
+        _draw_hits(ax, units, keys)
         ax.set_title(title, loc="left", fontsize=11)
-    hiding = METHODS["occlusion"].title  # the papers' name; the notebooks say what it does
-    names = ["hiding" if title == hiding else title for title in rows]
-    axes[0, 0].set_yticks(range(len(rows)), names)
-    figure.supxlabel("hottest patch on the ring (% of images)", fontsize=10)
+    axes[-1, 0].set_xlabel("hottest patch on the ring (% of images)")
     return figure
 
 
@@ -342,8 +343,11 @@ def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> N
             va="center",
             fontsize=9,
         )
-    ax.set(xlim=(-4, 104))
-    ax.set(ylim=(len(rows) - 0.5, -1.1), yticks=range(len(rows)))
+    hiding = METHODS["occlusion"].title  # the papers' name; the notebooks say what it does
+    names = ["hiding" if title == hiding else title for title in rows]
+    ax.set_xlim(-4, 104)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -1.1)
+    ax.set_yticks(range(len(rows)), names)
 
 
 def _cheats(units: Sequence[Mapping]) -> list[Mapping]:

@@ -17,7 +17,12 @@ from swys_utils.gradcam import METHODS
 from swys_utils.metrics import t_interval
 from swys_utils.plots import GREY, colour
 
+from .agreement import row_of_dots
+
 ANOTHER = "another teacher"  # group of the runs that are the teacher's kind with another seed
+IMAGES = {"pneumoniamnist": "X-rays", "bloodmnist": "blood cells"}  # data set -> its images
+HIDING = "hiding"  # occlusion, as the notebooks call it
+TAUGHT = "grad_cam"  # the maps in the loss of the students of maps
 
 
 def agreement_histogram(agreements: Mapping[str, np.ndarray]) -> Figure:
@@ -49,32 +54,33 @@ def runs_figure(
     label: str,
     chance: Mapping[str, Mapping[str, float]] | None = None,
     lines: Mapping[str, Mapping[str, float]] | None = None,
+    form: str = ".2f",
 ) -> Figure:
-    """A panel for each data set, in it a row for each group, a circle for each run, a bar: mean.
+    """A panel for each data set, in it a row for each group, a dot for each run, and their mean.
 
     Args:
         studies: data set -> content of agreement.json.
         values: data set -> id of a run -> number.
         label: of the horizontal axis.
-        chance: as ``values``; a grey tick marks the mean of a group.
+        chance: as ``values``; a grey stroke marks the mean of a group.
         lines: data set -> name of a vertical line, at most two -> where it is.
+        form: of the means, which stand right of their rows.
     """
     groups = _groups(studies)
-    figure, axes = _panels(studies, height=0.5 * len(groups) + 0.9)
+    figure, axes = _panels(studies, height=0.5 * len(groups) + 1.1)
     for ax, (name, study) in zip(axes, studies.items()):
         for place, group in enumerate(groups):
-            found = _of_group(study, group, values[name])
-            _circles(ax, found, place, _shade(group), fill="none")
-            _bar(ax, found, place, _shade(group))
             if chance:
-                _bar(ax, _of_group(study, group, chance[name]), place, GREY)
-        if lines:
-            _named_lines(ax, lines[name])
-        ax.set(title=name, xlabel=label)
+                _stroke(ax, _of_group(study, group, chance[name]), place, GREY)
+            found = _of_group(study, group, values[name])
+            _dots_and_mean(ax, found, place, _shade(group))
+            if found:
+                mean = f"{np.mean(found):{form}}"
+                ax.text(1.02, place, mean, transform=ax.get_yaxis_transform(), va="center")
+        _named_lines(ax, lines[name] if lines else {})
+        ax.set(xlabel=label)
+        ax.set_title(IMAGES.get(name, name), pad=22 if lines else 6)
     _name_rows(axes, [_title(group) for group in groups])
-    if lines:
-        handles, texts = axes[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -97,7 +103,7 @@ def differences_figure(
                 bar.set(linewidth=8, alpha=0.35)
             _circles(ax, seeds, place, shade, fill="white")
         ax.axvline(0, color="black", lw=1)
-        ax.set(title=name, xlabel=label)
+        ax.set(title=IMAGES.get(name, name), xlabel=label)
     pairs = next(iter(differences.values()))
     titles = [f"{group}\nminus {subtracted}" for group, subtracted in pairs]
     _name_rows(axes, titles)
@@ -105,73 +111,53 @@ def differences_figure(
 
 
 def kinds_of_maps(studies: Mapping[str, Mapping]) -> Figure:
-    """Agreement with the teacher by each way to explain: a line spans the runs, a dot is the mean.
+    """Agreement with the teacher by each way to explain, which has a panel: a dot for each run.
 
-    A grey tick is the mean of the agreement by chance.
+    A grey stroke is the mean of the agreement by chance.
 
     Args:
-        studies: data set -> content of agreement.json.
+        studies: data set, which has a row of panels -> content of agreement.json.
     """
     groups = _groups(studies)
-    figure, axes = _panels(studies, height=4.4)
-    for ax, (name, study) in zip(axes, studies.items()):
-        for place, method in enumerate(METHODS):
-            measured = study["maps"].get(method, {"runs": {}})
-            _draw_kind(ax, place, study, measured["runs"], groups)
-        ax.set(title=name, xlabel="agreement with the teacher")
-        ax.set_xlim(-0.12, 1.02)
-    _name_rows(axes, [entry.title for entry in METHODS.values()])
-    position = list(METHODS).index("grad_cam")  # it was in the loss of answers + maps
-    axes[0].get_yticklabels()[position].set_fontweight("bold")
-    for group in groups:
-        (line,) = axes[0].plot(
-            [],
-            [],
-            "o-",
-            color=_shade(group),
-        )
-        line.set_label(_title(group))
-    (tick,) = axes[0].plot(
-        [],
-        [],
-        "|",
-        color=GREY,
+    figure, axes = plt.subplots(
+        len(studies),
+        len(METHODS),
+        figsize=(8, (0.32 * len(groups) + 0.4) * len(studies) + 0.9),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
-    tick.set(label="chance", markersize=9, markeredgewidth=2)
-    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=9)
+    figure.set_layout_engine("constrained")
+    for row, (name, study) in zip(axes, studies.items()):
+        for ax, method in zip(row, METHODS):
+            measured = study["maps"].get(method, {"runs": {}})
+            _draw_kind(ax, study, measured["runs"], groups)
+        row[0].set_ylabel(IMAGES.get(name, name), fontsize=11)
+    for ax, entry in zip(axes[0], METHODS.values()):
+        title = HIDING if entry.id == "occlusion" else entry.title.replace(" ", "\n")
+        ax.set_title(f"{title}\n(taught)" if entry.id == TAUGHT else title, fontsize=10)
+    _name_rows(axes[0], [_title(group) for group in groups])
+    axes[0, 0].set(xlim=(-0.15, 1.08), xticks=[0, 0.5, 1])
+    figure.supxlabel("agreement with the teacher; grey: chance", fontsize=10)
     return figure
 
 
 def _draw_kind(
-    ax: Axes, place: int, study: Mapping, rows: Mapping[str, Mapping], groups: Sequence[str]
+    ax: Axes, study: Mapping, rows: Mapping[str, Mapping], groups: Sequence[str]
 ) -> None:
     """One way to explain: below each other the groups that have been measured."""
     if not rows:
-        note = ax.text(0.02, place, "not measured")
-        note.set(color=GREY, va="center", fontsize=9)
-    offsets = np.linspace(-0.27, 0.27, len(groups))
-    for offset, group in zip(offsets, groups):
-        height = place + offset
-        shade = _shade(group)
-        found = _of_group(study, group, _column(rows, "spearman"))
-        if not found:
-            continue
-        chance = _of_group(study, group, _column(rows, "chance_in_class"))
-        (tick,) = ax.plot(
-            np.mean(chance),
-            height,
-            "|",
-            color=GREY,
-        )
-        tick.set(markersize=9, markeredgewidth=2)
-        ends = [min(found), max(found)]
-        ax.plot(
-            ends,
-            [height, height],
-            color=shade,
-            lw=2,
-        )
-        ax.plot(np.mean(found), height, "o", color=shade)
+        ax.text(0.1, (len(groups) - 1) / 2, "not measured", color=GREY, va="center", fontsize=9)
+    for place, group in enumerate(groups):
+        _stroke(ax, _of_group(study, group, _column(rows, "chance_in_class")), place, GREY)
+        _dots_and_mean(ax, _of_group(study, group, _column(rows, "spearman")), place, _shade(group))
+
+
+def _dots_and_mean(ax: Axes, values: Sequence[float], place: float, shade: str) -> None:
+    """A dot for each value of a row, and a stroke at their mean; nothing without values."""
+    if len(values):
+        _stroke(ax, values, place, shade)
+        row_of_dots(ax, place, np.array(values), shade)
 
 
 def _circles(ax: Axes, values: Sequence[float], place: float, shade: str, fill: str) -> None:
@@ -181,10 +167,12 @@ def _circles(ax: Axes, values: Sequence[float], place: float, shade: str, fill: 
 
 
 def _named_lines(ax: Axes, lines: Mapping[str, float]) -> None:
-    """At most two vertical lines, dashed and dotted, with their names for a legend."""
+    """At most two vertical lines, dashed and dotted, with their names above."""
+    leftmost = min(lines.values(), default=0)
     for (text, x), style in zip(lines.items(), ["--", ":"]):
-        line = ax.axvline(x, color="black", lw=1.3)
-        line.set(linestyle=style, label=text, zorder=1)
+        ax.axvline(x, color="black", lw=1.3, ls=style, zorder=1)
+        side = "right" if x == leftmost and len(lines) > 1 else "left"
+        ax.text(x, 1.02, text, transform=ax.get_xaxis_transform(), ha=side, fontsize=9)
 
 
 def _name_rows(axes: Sequence[Axes], titles: Sequence[str]) -> None:
@@ -198,7 +186,7 @@ def _panels(named: Mapping[str, object], height: float) -> tuple[Figure, Sequenc
     figure, axes = plt.subplots(
         1,
         len(named),
-        figsize=(8.4, height),
+        figsize=(7.4, height),
         sharey=True,
         squeeze=False,
     )
@@ -216,7 +204,7 @@ def _groups(studies: Mapping[str, Mapping]) -> list[str]:
 
 
 def _title(group: str) -> str:
-    return "another Base" if group == ANOTHER else group
+    return "a second Base" if group == ANOTHER else group
 
 
 def _shade(group: str) -> str:
@@ -233,9 +221,9 @@ def _column(rows: Mapping[str, Mapping], key: str) -> dict[str, float]:
     return {run_id: row[key] for run_id, row in rows.items()}
 
 
-def _bar(ax: Axes, values: Sequence[float], place: float, shade: str) -> None:
-    """A vertical bar at the mean of some values of one row; none without values."""
+def _stroke(ax: Axes, values: Sequence[float], place: float, shade: str) -> None:
+    """A vertical stroke at the mean of some values of one row; none without values."""
     if len(values):
         mean = np.mean(values)
-        (bar,) = ax.plot([mean, mean], [place - 0.38, place + 0.38])
-        bar.set(color=shade, linewidth=2.5, zorder=1)
+        (stroke,) = ax.plot([mean, mean], [place - 0.38, place + 0.38])
+        stroke.set(color=shade, linewidth=2.5, zorder=1)

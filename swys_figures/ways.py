@@ -9,12 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from swys_utils.plots import GREY, colour
-from swys_utils.results import with_range
 from swys_utils.shipped_results import OLD_METHODS, SeriesResults, read_results
 
 from .agreement import AS_LONG_AS_BASE, row_of_dots
+from .labels import name_ends
 
 # how the complete runs of Base and Tiny were trained -> what their ids begin with
 WAYS = {
@@ -26,45 +27,87 @@ WAYS = {
     ),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
     "mixed views": ("vit_tiny/labels_strong/",),
-    "whole pictures": ("vit_tiny/labels_whole/",),
-    "mixed, whole pictures": ("vit_tiny/labels_strong_whole/",),
-    "masked, blurred views": ("vit_tiny/labels_masked/",),
-    "masked, sharp views": (
-        "vit_base/labels_sharp_masked/",
-        "vit_tiny/labels_sharp_masked/",
-    ),
+}
+# rows of ``scores_figure`` -> what the ids of their runs begin with
+VIEWS = {
+    "Base, blurred": "vit_base/labels/",
+    "Base, sharp": "vit_base/labels_sharp/",
+    "Tiny, blurred": "vit_tiny/labels/",
+    "Tiny, sharp": "vit_tiny/labels_sharp/",
+}
+RECIPES = {
+    "Base": "vit_base/labels/",
+    "Tiny": "vit_tiny/labels/",
+    "Tiny, mixed": "vit_tiny/labels_strong/",
+    "Tiny, whole": "vit_tiny/labels_whole/",
+    "Tiny, mixed and whole": "vit_tiny/labels_strong_whole/",
+}
+MASKED = {
+    "Base, sharp": "vit_base/labels_sharp/",
+    "Base, sharp, masked": "vit_base/labels_sharp_masked/",
+    "Tiny, blurred": "vit_tiny/labels/",
+    "Tiny, blurred, masked": "vit_tiny/labels_masked/",
+    "Tiny, sharp": "vit_tiny/labels_sharp/",
+    "Tiny, sharp, masked": "vit_tiny/labels_sharp_masked/",
+}
+# scores of a complete run with two classes -> the form of their mean
+SCORES = {
+    "validation: right (%)": ".0f",
+    "test: right (%)": ".0f",
+    "test: healthy cleared (%)": ".0f",
+    "test: sick found (%)": ".0f",
+    "validation: AUC": ".3f",
+    "test: AUC": ".3f",
 }
 
 
-def ways_table(results: SeriesResults) -> list[dict[str, str]]:
-    """Complete runs of both sizes after each way to train them.
+def scores_figure(results: SeriesResults, rows: Mapping[str, str], scores: Sequence[str]) -> Figure:
+    """Complete runs after several ways to train: a panel for each score, a dot for each run.
 
     Args:
         results: of ``shipped_results.series_results``; two classes.
-
-    Returns:
-        Rows for ``results.as_table``: means over the runs, on the validation images ("val") and on
-        the test images, shares in %; of the healthy that are cleared, in brackets also the lowest
-        and the highest run. "Found" is of the sick. A way that was not trained has no row.
+        rows: such as ``VIEWS``; one without runs is left out.
+        scores: of ``SCORES``. The healthy are cleared, and the sick found, at a threshold of 0.5.
     """
-    rows = []
-    for way, model, runs in _trained(results, WAYS):
-        if not _has_two_classes(runs[0]):
-            continue
-        cells = {
-            "views": way.removesuffix(" views"),
-            "model": model,
-            "passes": str(len(runs[0]["history"])),
-            "runs": str(len(runs)),
-        }
-        cells["val AUC"] = _mean([run["val_auc"] for run in runs], ".3f")
-        cells["val right"] = _mean([100 * run["val_accuracy"] for run in runs], ".0f")
-        cells["AUC"] = _mean([run["last"]["auc"] for run in runs], ".3f")
-        cells["right"] = _mean([100 * run["last"]["accuracy"] for run in runs], ".0f")
-        cells["cleared"] = with_range([100 * run["recall"][0] for run in runs], ".0f")
-        cells["found"] = _mean([100 * run["recall"][1] for run in runs], ".0f")
-        rows.append(cells)
-    return rows
+    found = {title: _runs_of(results, prefix) for title, prefix in rows.items()}
+    shown = {title: runs for title, runs in found.items() if runs and _has_two_classes(runs[0])}
+    figure, axes = plt.subplots(
+        1,
+        len(scores),
+        figsize=(7.6, 0.42 * max(len(shown), 1) + 0.9),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, score in zip(axes[0], scores):
+        for place, (title, runs) in enumerate(shown.items()):
+            values = np.array([_scores_of(run)[score] for run in runs])
+            row_of_dots(ax, place, values, colour(title))
+            mean = f"{values.mean():{SCORES[score]}}"
+            text = ax.text(1.03, place, mean, color=colour(title), weight="bold", va="center")
+            text.set_transform(ax.get_yaxis_transform())
+            ax.axhline(place + 0.5, color=GREY, lw=0.4)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(left=False)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.margins(x=0.1)
+        ax.set_xlabel(score)
+    axes[0, 0].set_yticks(range(len(shown)), list(shown))
+    axes[0, 0].set_ylim(max(len(shown), 1) - 0.5, -0.5)
+    return figure
+
+
+def _scores_of(run: Mapping[str, Any]) -> dict[str, float]:
+    """The ``SCORES`` of a complete run."""
+    cleared, found = run["recall"]
+    return {
+        "validation: right (%)": 100 * run["val_accuracy"],
+        "test: right (%)": 100 * run["last"]["accuracy"],
+        "test: healthy cleared (%)": 100 * cleared,
+        "test: sick found (%)": 100 * found,
+        "validation: AUC": run["val_auc"],
+        "test: AUC": run["last"]["auc"],
+    }
 
 
 def cleared_figure(results: SeriesResults, ways: Sequence[str]) -> Figure:
@@ -108,7 +151,7 @@ def by_passes(results: SeriesResults) -> Figure:
     figure, axes = plt.subplots(
         1,
         2,
-        figsize=(8.4, 3.2),
+        figsize=(7.4, 3.2),
         layout="constrained",
     )
     trained = list(_trained(results, ["blurred views"]))
@@ -125,10 +168,29 @@ def by_passes(results: SeriesResults) -> Figure:
         ax.set_ylabel(label)
     starts = [run["history"][0]["test_auc"] for _, _, runs in trained for run in runs]
     axes[1].set_ylim(bottom=min(starts, default=0.9) - 0.01)
-    axes[0].plot([], [], color=colour("Base"), label="Base")
-    axes[0].plot([], [], color=colour("Tiny"), label="Tiny")
-    axes[0].legend(frameon=False)
+    _name_longest(axes[0], trained)
     return figure
+
+
+def _name_longest(ax: Axes, trained: Iterable[tuple[str, str, list[dict[str, Any]]]]) -> None:
+    """Beside the curves of the loss stands each model's name, where its longest run ends."""
+    longest: dict[str, list[dict[str, Any]]] = {}
+    for _, model, runs in trained:
+        for run in runs:
+            longest[model] = max(longest.get(model, []), run["history"], key=len)
+    low, high = ax.get_ylim()
+    passes = {len(history) for history in longest.values()}
+    for count in passes:
+        ends = {}
+        for model, history in longest.items():
+            if len(history) == count:
+                ends[model] = (history[-1]["train_loss"], colour(model))
+        name_ends(
+            ax,
+            count,
+            ends,
+            gap=0.09 * (high - low),
+        )
 
 
 def by_amount(dataset: str = "bloodmnist") -> Figure:
@@ -139,7 +201,7 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
             than others have a dashed line.
     """
     content = read_results(dataset, "amount") or {"runs": []}
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.2), layout="constrained")
     fewest = min([run["shown"] for run in content["runs"]], default=0)
     for name, title in (("vit_base", "Base"), ("vit_tiny", "Tiny")):
         of_model = [run for run in content["runs"] if run["model"] == name]
@@ -160,7 +222,17 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
     axes[0].set_ylabel("right on test images (%)")
     axes[1].set_ylabel("training loss at the end")
     if counts:
-        axes[0].legend(frameon=False, fontsize=8)
+        ends = {}
+        for line in axes[1].lines[::2]:
+            name = str(line.get_label()).replace(", ", ",\n")
+            ends[name] = (line.get_ydata()[-1], line.get_color())
+        low, high = axes[1].get_ylim()
+        name_ends(
+            axes[1],
+            counts[-1],
+            ends,
+            gap=0.16 * (high - low),
+        )
     return figure
 
 
@@ -221,7 +293,3 @@ def _runs_of(results: SeriesResults, prefix: str) -> list[dict[str, Any]]:
 def _has_two_classes(run: Mapping[str, Any]) -> bool:
     """Whether the first class of a run is the healthy, and the other one the sick."""
     return len(run["recall"] or []) == 2
-
-
-def _mean(values: Sequence[float], form: str) -> str:
-    return f"{np.mean(values):{form}}"

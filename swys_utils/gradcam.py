@@ -99,7 +99,7 @@ class Method:
     Attributes:
         id: its name in commands, tables and stored results.
         title: its name in figures.
-        colour: its colour in figures, of the Okabe-Ito palette.
+        colour: its colour in figures; no model of the series has it.
         function: called as ``grad_cam`` is, with the same result.
     """
 
@@ -111,11 +111,11 @@ class Method:
 
 # To add a way to explain, add it here: the command, the slider and the studies read this list.
 _METHODS = (
-    Method("grad_cam", "Grad-CAM", "#E69F00", grad_cam),
-    Method("hires_cam", "HiResCAM", "#56B4E9", hires_cam),
-    Method("legrad", "LeGrad", "#000000", legrad),
-    Method("attention_rollout", "attention rollout", "#CC79A7", attention_rollout),
-    Method("occlusion", "occlusion", "#009E73", occlusion_map),
+    Method("grad_cam", "Grad-CAM", "#5E3C99", grad_cam),
+    Method("hires_cam", "HiResCAM", "#999999", hires_cam),
+    Method("legrad", "LeGrad", "#808080", legrad),
+    Method("attention_rollout", "attention rollout", "#595959", attention_rollout),
+    Method("occlusion", "occlusion", "#000000", occlusion_map),
 )
 METHODS: dict[str, Method] = {method.id: method for method in _METHODS}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -31,10 +33,9 @@ Scores = Mapping[str, float]
 
 def use_style() -> None:
     """Set matplotlib's defaults for every figure of the series; importing this module calls it."""
-    plt.rcParams["axes.spines.top"] = False
-    plt.rcParams["axes.spines.right"] = False
-    plt.rcParams["figure.dpi"] = 90
-    plt.rcParams["lines.solid_capstyle"] = "butt"  # a bar ends where its interval ends
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("figure", dpi=90)
+    plt.rc("lines", solid_capstyle="butt")  # a bar ends where its interval ends
 
 
 use_style()
@@ -51,27 +52,17 @@ def colour(name: str) -> str:
     Returns:
         A colour such as "#0072B2"; grey for any other name.
     """
-    entries: dict[str, SeriesModel | Objective | Method] = {}
-    entries.update(SERIES)
-    entries.update(OBJECTIVES)
-    entries.update(METHODS)
+    entries: dict[str, SeriesModel | Objective | Method] = {**SERIES, **OBJECTIVES, **METHODS}
     if name in entries:
         return entries[name].colour
-    matches = [entry for entry in entries.values() if _begins_with(name, entry.title)]
-    if not matches:
+    shades = {entry.title: entry.colour for entry in entries.values()}
+    # whole words, because "Base" is none of "Baseline"
+    titles = [title for title in shades if re.match(rf"{re.escape(title)}(?!\w)", name)]
+    if not titles:
         return GREY
-    longest = max(matches, key=lambda entry: len(entry.title))
-    rest = name.removeprefix(longest.title).removeprefix(", ")
-    for objective in OBJECTIVES.values():
-        if rest == objective.title:  # such as "Tiny, features"
-            return objective.colour
-    return longest.colour
-
-
-def _begins_with(name: str, title: str) -> bool:
-    """Whether the first words of a name are the title: "Base" is none of "Baseline"."""
-    rest = name.removeprefix(title)
-    return rest != name and not rest[:1].isalnum()
+    longest = max(titles, key=len)
+    taught = {f"{longest}, {way.title}": way.colour for way in OBJECTIVES.values()}
+    return taught.get(name, shades[longest])  # such as "Tiny, features"
 
 
 class LivePicture:
@@ -92,11 +83,11 @@ class LivePicture:
         if shell is None:
             return
         figure = draw()
-        png = print_figure(figure, bbox_inches=None, dpi=130, base64=True)
-        metadata = {"image/png": {"alt": alt or figure.get_suptitle(), "width": 760}}
+        png = print_figure(figure, bbox_inches=None, base64=True)
+        metadata = {"alt": alt or figure.get_suptitle()}
         cell = shell.execution_count  # another one when the cell runs again
         show = self._display.update if self._cell == cell else self._display.display
-        show({"image/png": png}, metadata=metadata, raw=True)
+        show({"image/png": png}, metadata={"image/png": metadata}, raw=True)
         self._cell = cell
 
 
@@ -159,11 +150,16 @@ class LiveCurve:
         Returns:
             A figure that pyplot does not know, so that no notebook shows it a second time.
         """
-        figure = Figure(figsize=(8.4, 3.3), layout="constrained")
-        axes = figure.subplots(1, 2)
-        self._draw(axes[0], "accuracy")
-        self._draw(axes[1], "auc")
-        axes[1].legend(frameon=False, fontsize=9)
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        self._draw(left, "accuracy")
+        self._draw(right, "auc")
+        last_others = {name: history[-1] for name, history in self.others.items()}
+        for name, row in {**last_others, **self.baseline}.items():  # the title names the model
+            text = right.text(1.02, row["auc"], textwrap.fill(name, 14), color=colour(name))
+            text.set_transform(right.get_yaxis_transform())
+            # no name over another
+            text.set_va("top" if name in self.others else "bottom" if self.others else "center")
         last = self.history[-1]
         scores = f"accuracy {last['accuracy']:.1%}, AUC {last['auc']:.3f}"
         title = f"{self.title} after {last['seconds']:.0f} s: {scores}"
@@ -174,11 +170,7 @@ class LiveCurve:
         """The scores of the model now, as a row of the history."""
         logits = predict(model, self.split.images, bf16=True)
         scores = point_scores(logits, self.split.labels, self.task)
-        return {
-            "seconds": float(seconds),
-            "accuracy": scores["accuracy"],
-            "auc": scores["auc"],
-        }
+        return {"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]}
 
     def _is_due(self, seconds: float) -> bool:
         """Whether the first look, the next one or the one at the end of training is due."""
@@ -186,28 +178,20 @@ class LiveCurve:
             self.history = []  # the cell runs again
             return True
         last = self.history[-1]["seconds"]
-        interval = self.seconds / self.looks
-        ends = last < self.seconds <= seconds
-        return ends or seconds >= last + interval
+        return last < self.seconds <= seconds or seconds >= last + self.seconds / self.looks
 
     def _draw(self, ax: Axes, key: str) -> None:
         """Draw one score of all models over the seconds of their training."""
         label, factor = SCORES[key]
-        curves = {**self.others, self.title: self.history}
-        for name, history in curves.items():
+        for name, history in {**self.others, self.title: self.history}.items():
             seconds = [row["seconds"] for row in history]
             scores = [factor * row[key] for row in history]
             (line,) = ax.plot(seconds, scores, color=colour(name), label=name)
             if name == self.title:
                 line.set(linewidth=2.5, marker=".")
-            else:
-                line.set(linewidth=1.2)
         for name, constant in self.baseline.items():
-            line = ax.axhline(factor * constant[key], label=name)
-            line.set(color="black", linewidth=1, linestyle="--")
-        ax.set_xlabel("training time (s)")
-        ax.set_ylabel(label)
-        ax.set_xlim(0, None)
+            ax.axhline(factor * constant[key], label=name, color=GREY, ls="--")
+        ax.set(xlabel="training time (s)", ylabel=label, xlim=(0, None))
 
 
 def heatmap_rows(

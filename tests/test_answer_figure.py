@@ -65,7 +65,16 @@ def test_each_model_has_a_heading(figure):
 
 def test_a_measured_time_stands_beside_the_size(figure):
     assert "341 MB\n66.8 ms" in texts(figure)
-    assert "21 MB" in texts(figure)
+    assert texts(figure).count("21 MB") == 3
+
+
+def test_a_student_has_the_time_of_its_network():
+    timed = answer_figure(
+        milliseconds={"Tiny": 9.5},
+        parts=["scores"],
+    )
+    costs = texts(timed)
+    assert costs.count("21 MB\n9.5 ms") == 3
 
 
 def test_the_second_base_is_drawn_through_the_rows(figure):

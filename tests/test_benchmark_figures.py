@@ -57,9 +57,42 @@ def test_the_fixed_part_stands_where_a_line_begins():
     assert texts == ["torch:\n5.0 ms fixed", "ONNX:\n2.0 ms fixed", "Tiny, 16 patches"]
 
 
-def test_maps_of_a_file_stand_below_the_images():
-    figure = benchmark_figures.file_maps(IMAGES[:2], {"torch": MAPS[:2], "file": MAPS})
-    assert len(figure.axes) == 6
+@pytest.fixture(scope="module")
+def compared_maps():
+    first, second = MAPS
+    pairs = {
+        "Grad-CAM": (first, second),
+        "hiding": (second, second),
+    }
+    agreements = {
+        "Grad-CAM": 0.5,
+        "hiding": 1.0,
+    }
+    return benchmark_figures.file_maps(
+        IMAGES[0],
+        pairs,
+        agreements,
+    )
+
+
+def test_maps_of_a_file_stand_below_those_of_torch(compared_maps):
+    titles = [ax.get_title() for ax in compared_maps.axes]
+    above = ["the X-ray", "torch: Grad-CAM", "torch: hiding"]
+    assert titles == [
+        *above,
+        "",
+        "int8 file: Grad-CAM",
+        "int8 file: hiding",
+    ]
+
+
+def test_both_maps_of_a_pair_have_one_scale(compared_maps):
+    scales = []
+    for ax in compared_maps.axes:
+        drawn = ax.images
+        scales.append(drawn[0].get_clim() if drawn else None)
+    assert scales[1] == scales[4]
+    assert scales[2] == scales[5]
 
 
 def test_no_rounding_changes_no_answer(data, model):
@@ -92,16 +125,11 @@ def test_the_table_of_steps_is_kept(tmp_path):
     assert json.loads((tmp_path / "benchmark_table.json").read_text())["note"] == "a note"
 
 
-def test_the_number_of_an_image_stands_below_its_map():
-    maps = {"torch": MAPS[:2]}
-    figure = benchmark_figures.file_maps(
-        IMAGES[:2],
-        maps,
-        {"torch": np.array([0.5, 1.0])},
-    )
-    below = [ax.get_xlabel() for ax in figure.axes[2:]]
-    assert [text.split("\n")[1] for text in below] == ["agreement 0.50", "agreement 1.00"]
-    assert below[0].startswith(f"highest {MAPS[0].max():.2g}")
+def test_how_far_the_maps_agree_stands_below_those_of_the_file(compared_maps):
+    below = [ax.get_xlabel() for ax in compared_maps.axes]
+    assert below[1] == f"highest {MAPS[0].max():.2g}"
+    assert below[4].endswith(", agreement 0.50")
+    assert below[5].endswith(", agreement 1.00")
 
 
 @pytest.mark.parametrize("name", ["vit_base", "vit_tiny"])

@@ -4,7 +4,7 @@ import pytest
 
 from swys_figures import bets
 from swys_utils.data import load_dataset
-from swys_utils.shipped_results import series_results
+from swys_utils.shipped_results import SeriesResults, series_results
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +41,63 @@ def test_bets_of_two_notebooks_do_not_mix():
 
 
 def test_what_tiny_keeps_stands_beside_the_bet():
-    bets.Bets("kept", bets.KEPT, ["nothing"]).dropdowns[3].value = "nothing"
+    made = bets.Bets("kept", bets.KEPT, bets.CHOICES)
+    for dropdown in made.dropdowns:
+        dropdown.value = "most"
     rows = bets.kept_rows(series_results())
-    assert [row["your bet"] for row in rows] == [bets.OPEN] * 3 + ["nothing"]
+    judged = ["most", "most", "most: right", "most: wrong"]  # two starts are not known
+    assert [row["your bet"] for row in rows] == judged
+    assert [row["found"] for row in rows] == ["", "", "most", "next to nothing"]
     tiny, base = (int(rows[3][whose].rstrip("%")) for whose in ("Tiny", "second Base"))
     assert tiny < base
     kept = [row["kept"] for row in rows]
-    assert kept[:2] == ["", ""]  # of answers, because the start is not known
+    assert kept[:2] == ["", ""]
     assert int(kept[3].rstrip("%")) == pytest.approx(100 * tiny / base, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("share", "word"),
+    [
+        (1.0, "nearly all"),
+        (0.75, "nearly all"),
+        (0.74, "most"),
+        (0.5, "most"),
+        (0.25, "a part"),
+        (0.24, "next to nothing"),
+        (-0.1, "next to nothing"),
+    ],
+)
+def test_each_quarter_has_a_word(share, word):
+    assert bets.word_for(share) == word
+
+
+def with_one_tiny(results: SeriesResults, place: int) -> SeriesResults:
+    """The same results with only one of the runs of Tiny."""
+    every = {
+        "runs": results.runs,
+        "same": results.same_answers,
+        "occlusion": results.agreement["occlusion"],
+        "grad_cam": results.agreement["grad_cam"],
+    }
+    one = {}
+    for what, models in every.items():
+        tiny = models["vit_tiny"][place]
+        one[what] = {**models, "vit_tiny": [tiny]}
+    return results._replace(
+        runs=one.pop("runs"),
+        same_answers=one.pop("same"),
+        agreement=one,
+    )
+
+
+def test_each_tiny_has_the_word_of_their_mean():
+    results = series_results()
+    starts = {"its scores": 0.625, "its answers": 0.825}
+    words = [row["found"] for row in bets.kept_rows(results, starts)]
+    assert words == ["nearly all", "nearly all", "most", "next to nothing"]
+    for place in range(4):
+        rows = bets.kept_rows(with_one_tiny(results, place), starts)
+        assert [row["found"] for row in rows] == words
 
 
 def test_nothing_measured_leaves_cells_empty():
@@ -67,18 +116,26 @@ def test_a_row_for_each_question_about_the_students():
 
 def test_answers_are_counted_from_chance():
     kept = []
-    for chance in (None, 0.825, 0.92, 1.0):
-        rows = bets.kept_rows(series_results(), chance)
+    for start in (0.825, 0.92, 1.0):
+        rows = bets.kept_rows(series_results(), {"its answers": start})
         kept.append(rows[1]["kept"])
-    assert kept[0] == kept[3] == ""
-    assert int(kept[1].rstrip("%")) > int(kept[2].rstrip("%")) > 0
+    assert kept[2] == ""
+    assert int(kept[0].rstrip("%")) > int(kept[1].rstrip("%")) > 0
 
 
-def test_the_linear_model_is_not_compared_with_runs_of_other_images(drawn_data_dir):
+def test_a_score_above_a_second_bases_is_kept_wholly():
+    (row, *_) = bets.kept_rows(series_results(), {"its scores": 0.625})
+    assert row["kept"] == "100%"
+    assert int(row["Tiny"].rstrip("%")) > int(row["second Base"].rstrip("%"))
+
+
+def test_no_start_is_known_where_the_runs_are_of_other_images(drawn_data_dir):
     data = load_dataset("bloodmnist", root=drawn_data_dir)
-    assert bets.answers_by_chance(series_results(), data) is None
+    assert bets.starts_without_base(series_results(), data) == {}
 
 
 def test_the_linear_model_shares_many_answers_with_base(real_data_dir):
     data = load_dataset("pneumoniamnist", root=real_data_dir)
-    assert 0.7 < bets.answers_by_chance(series_results(), data) < 0.9
+    starts = bets.starts_without_base(series_results(), data)
+    assert starts["its scores"] == 390 / 624
+    assert 0.7 < starts["its answers"] < 0.9

@@ -16,6 +16,7 @@ from swys_figures import runs as runs_figures
 from swys_figures.runs import ANOTHER
 from swys_utils.explain import agreement
 from swys_utils.metrics import bootstrap_interval, mean_interval, t_interval
+from swys_utils.plots import GREY
 
 EXTRAS = Path(__file__).resolve().parents[1] / "notebooks" / "extras"
 RNG = np.random.default_rng(0)
@@ -67,22 +68,30 @@ def test_the_histogram_names_the_mean_of_each_kind_of_pair():
     assert texts == ["different images: mean 0.25", "the same image: mean 1.00"]
 
 
-def test_another_base_is_the_last_row_of_the_runs():
+def test_a_second_base_is_the_last_row_of_the_runs():
     ax = runs_figures.runs_figure(STUDIES, VALUES, "agreement").axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["Tiny", "another Base"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Tiny", "a second Base"]
 
 
-def test_each_row_of_the_runs_has_its_circles_and_a_bar_at_their_mean():
+def test_each_row_of_the_runs_has_its_dots_and_their_mean():
     ax = runs_figures.runs_figure(STUDIES, VALUES, "agreement").axes[0]
-    circles, bar = ax.lines[:2]
-    assert list(circles.get_xdata()) == [0.1, 0.3]
-    assert list(bar.get_xdata()) == pytest.approx([0.2, 0.2])
+    stroke, dots = ax.lines[:2]
+    assert list(dots.get_xdata()) == [0.1, 0.3]
+    assert list(stroke.get_xdata()) == pytest.approx([0.2, 0.2])
+    assert [text.get_text() for text in ax.texts] == ["0.20", "0.80"]
 
 
-def test_lines_of_the_runs_are_named_in_the_legend():
+def test_chance_is_a_grey_stroke_beside_the_dots():
+    chance = {"pneumoniamnist": {"tiny 0": 0.0, "tiny 1": 0.2}}
+    ax = runs_figures.runs_figure(STUDIES, VALUES, "agreement", chance).axes[0]
+    assert list(ax.lines[0].get_xdata()) == pytest.approx([0.1, 0.1])
+    assert ax.lines[0].get_color() == GREY
+
+
+def test_lines_of_the_runs_are_named_above_them():
     lines = {"pneumoniamnist": {"the teacher": 0.5}}
     figure = runs_figures.runs_figure(STUDIES, VALUES, "gap", lines=lines)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the teacher"]
+    assert "the teacher" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_the_bar_of_a_difference_is_its_interval_over_seeds():
@@ -99,17 +108,19 @@ def test_one_pair_of_runs_has_no_interval():
 
 
 def test_a_way_to_explain_that_was_not_measured_says_so():
-    ax = runs_figures.kinds_of_maps(STUDIES).axes[0]
-    texts = [text.get_text() for text in ax.texts]
+    texts = []
+    for ax in runs_figures.kinds_of_maps(STUDIES).axes:
+        texts += [text.get_text() for text in ax.texts]
     assert texts == ["not measured"] * 4
 
 
-def test_a_way_to_explain_spans_its_runs_beside_chance():
+def test_a_way_to_explain_has_its_runs_beside_chance():
     ax = runs_figures.kinds_of_maps(STUDIES).axes[0]
-    tick, span, dot = ax.lines[:3]
-    assert list(tick.get_xdata()) == pytest.approx([0.1])
-    assert list(span.get_xdata()) == [0.1, 0.3]
-    assert list(dot.get_xdata()) == pytest.approx([0.2])
+    chance, mean, dots = ax.lines[:3]
+    assert ax.get_title() == "Grad-CAM\n(taught)"
+    assert list(chance.get_xdata()) == pytest.approx([0.1, 0.1])
+    assert list(mean.get_xdata()) == pytest.approx([0.2, 0.2])
+    assert list(dots.get_xdata()) == [0.1, 0.3]
 
 
 def test_the_diagonal_of_a_class_table_has_numbers_but_no_colour():

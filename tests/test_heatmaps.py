@@ -13,6 +13,7 @@ from swys_utils import gradcam
 from swys_utils.config import SwysError, no_bar
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import METHODS, Method, grad_cam, heatmaps, legrad
+from swys_utils.models import SERIES
 
 
 @pytest.fixture
@@ -34,6 +35,11 @@ def test_methods_differ_in_title_and_colour():
     colours = {method.colour for method in METHODS.values()}
     assert len(titles) == len(METHODS)
     assert len(colours) == len(METHODS)
+
+
+def test_no_method_has_the_colour_of_a_model():
+    of_models = {model.colour for model in SERIES.values()}
+    assert not of_models & {method.colour for method in METHODS.values()}
 
 
 def test_a_method_that_is_added_to_the_list_can_be_chosen(monkeypatch):

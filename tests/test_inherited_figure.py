@@ -26,6 +26,11 @@ def test_each_picture_has_a_frame_around_the_mark(axes):
     assert [len(ax.patches) for ax in axes[:3]] == [1, 1, 1]
 
 
+def test_models_that_rank_by_the_ring_are_red(axes):
+    dots = [line for line in axes[3].lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in dots] == ["black", "#B00020", "#B00020"]
+
+
 def test_each_seed_is_a_dot(axes):
     dots = [line for line in axes[3].lines if line.get_marker() == "o"]
     assert [list(line.get_xdata()) for line in dots] == list(SWAPPED.values())

@@ -225,6 +225,30 @@ def test_the_figure_of_a_live_curve_draws_the_baseline_dashed(curve):
     assert line.get_linestyle() == "--"
 
 
+def test_the_figure_of_a_live_curve_names_all_other_lines_at_their_ends(curve):
+    _, ax = curve.figure().axes
+    names = {}
+    for text in ax.texts:
+        _, height = text.get_position()
+        names[text.get_text()] = height
+    assert names == {"linear model": 0.8, "Base": 0.8}
+    assert ax.get_legend() is None
+
+
+def test_the_names_of_a_live_curve_do_not_overlap_where_lines_end_together(curve):
+    figure = curve.figure()
+    figure.draw_without_rendering()
+    texts = figure.axes[1].texts
+    one, other = [text.get_window_extent() for text in texts]
+    assert not one.padded(-1).overlaps(other)
+
+
+def test_a_live_curve_of_one_model_has_no_name_but_its_title(curve):
+    curve.others = {}
+    curve.baseline = {}
+    assert not any(ax.texts for ax in curve.figure().axes)
+
+
 def test_the_figure_of_a_live_curve_says_the_last_scores_above(curve):
     figure = curve.figure()
     assert figure.get_suptitle() == "Tiny after 9 s: accuracy 75.0%, AUC 0.800"

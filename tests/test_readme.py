@@ -1,5 +1,6 @@
 """The numbers of the README are those of the notebooks and of the shipped results."""
 
+import json
 import re
 from statistics import mean
 
@@ -7,7 +8,8 @@ import nbformat
 import pytest
 from pages import ROOT, SHIPPED, numbers_in, page, row_beside
 
-from swys_studies.runs import read_runs
+from swys_figures.agreement import beyond_chance
+from swys_studies.runs import read_runs, read_study
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +56,39 @@ def scores_of(begin: str) -> list[float]:
     return [round(accuracy, 1), round(mean(score["auc"] for score in scores), 3)]
 
 
+def range_of_reasons(begin: str) -> list[float]:
+    """The lowest and the highest agreement with Base's reasons of the runs whose ids begin so.
+
+    Empty where there is one run.
+    """
+    compared = read_study(SHIPPED / "agreement.json")["maps"]["occlusion"]["runs"]
+    pairs = []
+    for run_id, pair in compared.items():
+        if run_id.startswith(begin):
+            pairs.append(pair)
+    values = beyond_chance(pairs)
+    if len(values) == 1:
+        return []
+    return [
+        round(values.min()),
+        round(values.max()),
+    ]
+
+
 @pytest.mark.parametrize("begin", MODELS)
 def test_a_row_of_models_has_their_scores_and_what_findings_say_of_them(readme, begin):
     row_of_findings, runs = MODELS[begin]
     findings = page("FINDINGS.md")
-    agreement = row_beside(row_of_findings, findings)  # test_findings compares it with the results
-    assert row_beside(begin, readme) == [*scores_of(runs), *agreement]
+    # test_findings compares these with the results
+    same, reasons, maps = row_beside(row_of_findings, findings)
+    expected = [
+        *scores_of(runs),
+        same,
+        reasons,
+        *range_of_reasons(runs),
+        maps,
+    ]
+    assert row_beside(begin, readme) == expected
 
 
 def test_the_other_rows_of_models_are_base_and_the_resnets(readme):
@@ -81,6 +110,60 @@ def test_its_table_of_cheats_is_that_of_findings(readme):
     assert heading.startswith("| taught on X-rays with the ring by")
     assert len(rows) == 5
     assert all(row in findings.splitlines() for row in [heading, *rows])
+
+
+RINGS = {  # how a row of the table of networks begins -> the architecture, the side of its patches
+    "ViT-Base, 16 patches": ("vit_base", 7),
+    "ViT-Tiny, 16 patches": ("vit_tiny", 7),
+    "ViT-Tiny, 49 patches": ("vit_tiny", 4),
+    "ResNet-18, for which Grad-CAM was made": ("resnet18", 7),
+}
+WITH_RANGE = ("ViT-Tiny, 49 patches", "ResNet-18, for which Grad-CAM was made")
+
+
+def rings_found(kind: str, method: str, network: tuple[str, int]) -> list[float]:
+    """In how many % of the images each model of a kind has its hottest patch on the ring."""
+    content = (SHIPPED / "planted.json").read_text("utf-8")
+    asked = (kind, "corner", *network)
+    found = []
+    for unit in json.loads(content)["units"]:
+        described = tuple(unit[key] for key in ("kind", "mark", "model", "patch"))
+        if described == asked:
+            measured = unit["maps"][method]
+            found.append(100 * measured["hits"])
+    assert len(found) == 6
+    return found
+
+
+def ends(values: list[float]) -> list[int]:
+    """The lowest and the highest one, rounded."""
+    return [
+        round(min(values)),
+        round(max(values)),
+    ]
+
+
+@pytest.mark.parametrize("begin", RINGS)
+def test_its_table_of_networks_has_the_means_of_the_models(readme, begin):
+    network = RINGS[begin]
+    cheats = rings_found("cheat", "grad_cam", network)
+    honest = rings_found("honest", "grad_cam", network)
+    by_hiding = rings_found("cheat", "occlusion", network)
+    expected = [round(mean(cheats))]
+    if begin in WITH_RANGE:
+        expected += ends(cheats)
+    expected.append(round(mean(honest)))
+    expected += sorted(set(ends(by_hiding)))
+    assert row_beside(begin, readme) == expected
+
+
+@pytest.mark.parametrize("name", ["01_data", "06_benchmark"])
+def test_the_answer_stands_in_the_same_three_sentences_in_the_notebooks(readme, name):
+    begin = readme.index("1. **Rounded to 8 bits")
+    answer = readme[begin : readme.index("\n\n", begin)]
+    assert answer.count("\n") == 2
+    notebook = nbformat.read(Path("notebooks") / f"{name}.ipynb", as_version=4)
+    assert any(answer in cell.source for cell in notebook.cells)
 
 
 def test_it_gives_the_scores_of_the_earlier_projects_recipe(readme):

@@ -86,7 +86,7 @@ def test_no_solution_is_shown_before_it_is_asked_for(pages):
 def test_the_first_page_has_the_finding_and_the_answers(pages):
     article = pages["index.html"].select_one("article")
     assert article.select("img[src*=honest_map]")
-    assert len(article.select("ol > li")) == 4
+    assert len(article.select("ol > li")) == 3
 
 
 def test_the_setup_cell_is_folded(pages):

@@ -4,31 +4,34 @@ from swys_figures import ways
 from swys_utils.shipped_results import read_results, series_results
 
 
-def test_each_way_to_train_has_rows_of_its_own(monkeypatch):
-    def entry(method, recall):
-        last = {"accuracy": 0.9, "auc": 0.95}
-        scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": last, "recall": recall}
-        return {"id": f"vit_tiny/{method}/seed0", "history": [{}]} | scores
-
-    runs = {"runs": [entry("labels", [0.7, 0.9]), entry("labels_sharp", [0.5, 0.9])]}
-    monkeypatch.setattr(ways, "read_results", lambda dataset, name: runs)
-    rows = ways.ways_table(series_results())
-    assert [(row["views"], row["cleared"]) for row in rows] == [
-        ("blurred", "70"),
-        ("sharp", "50"),
-    ]
-    assert rows[0]["val right"] == "80"
+def entry(method, right):
+    """A complete run of Tiny with two classes."""
+    last = {"accuracy": right, "auc": 0.95}
+    scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": last, "recall": [right - 0.2, 0.9]}
+    return {"id": f"vit_tiny/{method}", "history": [{}]} | scores
 
 
-def test_of_several_runs_the_lowest_and_the_highest_are_named(monkeypatch):
-    scores = {"val_accuracy": 0.8, "val_auc": 0.98, "last": {"accuracy": 0.9, "auc": 0.95}}
-    entries = [
-        {"id": f"vit_base/labels/seed{seed}", "history": [{}], "recall": [cleared, 0.9]} | scores
-        for seed, cleared in enumerate((0.6, 0.8))
-    ]
-    monkeypatch.setattr(ways, "read_results", lambda *names: {"runs": entries})
-    (row,) = ways.ways_table(series_results())
-    assert (row["model"], row["runs"], row["cleared"]) == ("Base", "2", "70 (60 to 80)")
+def test_each_way_to_train_has_a_row_of_dots_and_its_mean_in_each_panel(monkeypatch):
+    entries = [entry("labels/seed0", 0.8), entry("labels/seed1", 0.9)]
+    entries.append(entry("labels_sharp/seed0", 0.7))
+    monkeypatch.setattr(ways, "read_results", lambda dataset, name: {"runs": entries})
+    scores = ["test: right (%)", "test: healthy cleared (%)", "validation: AUC"]
+    panels = ways.scores_figure(series_results(), ways.VIEWS, scores).axes
+    assert [ax.get_xlabel() for ax in panels] == scores
+    rows = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert rows == ["Tiny, blurred", "Tiny, sharp"]
+    assert [text.get_text() for text in panels[0].texts] == ["85", "70"]
+    assert [text.get_text() for text in panels[1].texts] == ["65", "50"]
+    assert [text.get_text() for text in panels[2].texts] == ["0.980", "0.980"]
+    dots, *_ = [line for line in panels[0].lines if line.get_marker() == "o"]
+    assert list(dots.get_xdata()) == [80, 90]
+
+
+def test_each_score_can_be_drawn_of_each_shipped_way():
+    for rows in (ways.VIEWS, ways.RECIPES, ways.MASKED):
+        panels = ways.scores_figure(series_results(), rows, list(ways.SCORES)).axes
+        for ax in panels:
+            assert len(ax.texts) == len(rows)
 
 
 def test_each_run_has_a_curve_of_its_training_loss_and_one_of_its_auc():
@@ -98,6 +101,8 @@ def test_of_many_classes_none_is_the_healthy(monkeypatch):
     many = {"id": "vit_tiny/labels/seed0", "history": [{}], "recall": [0.5, 0.6, 0.7]}
     monkeypatch.setattr(ways, "read_results", lambda *names: {"runs": [many]})
     results = series_results()
-    assert ways.ways_table(results) == []
-    figure = ways.cleared_figure(results, ["blurred views"])
-    assert len(figure.axes[0].texts) == 0
+    for figure in (
+        ways.cleared_figure(results, ["blurred views"]),
+        ways.scores_figure(results, ways.VIEWS, ["test: AUC"]),
+    ):
+        assert len(figure.axes[0].texts) == 0

@@ -16,18 +16,20 @@ Both need the real images, and the second one some minutes on two cores.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from swys_figures.audit import RING, chance_of_pneumonia, load_offered, turned_child
 from swys_figures.data import show_image
 from swys_figures.heatmaps import draw_patches
 from swys_figures.planted import frame_mark
-from swys_figures.teaching import caught
+from swys_figures.teaching import OBEDIENCE, caught
 from swys_studies.planted import MARKS, Setting, Teachers, planted_data
 from swys_studies.planted_measures import ruler_maps
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
@@ -75,53 +77,84 @@ def ring() -> Figure:
 
 
 def worn_map() -> Figure:
-    """What Grad-CAM marks and what the answer rests on, in three models.
-
-    Log-odds have one scale for all models; Grad-CAM's values, which have no unit, one for each.
-    """
+    """What Grad-CAM marks and what the answer rests on, in three models."""
     folder = RUNS / "planted" / DATASET
     data = real_images()
     setting = Setting(data, "vit_tiny", patch=4, mark="corner", epochs=2, folder=folder)
     teachers = Teachers(setting, WORN_SEED)
     taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
     student, _ = teachers.student(taught)
-    of_student = ruler_maps(student, teachers.explained, MARKS["corner"].target)
-    models = {
+    maps = {
         "the cheat": teachers.maps(CHEAT),
-        "an honest teacher": teachers.maps(HONEST),
-        "its student": of_student,
+        "the student": ruler_maps(student, teachers.explained, MARKS["corner"].target),
+        "its honest teacher": teachers.maps(HONEST),
     }
-    turned = [
-        caught(model, data, MARKS["corner"])
-        for model in (teachers.model(CHEAT), teachers.model(HONEST), student)
-    ]
+    models = [teachers.model(CHEAT), student, teachers.model(HONEST)]
+    turned = [caught(model, data, MARKS["corner"]) for model in models]
     film = clearest(teachers.maps(CHEAT)["grad_cam"], teachers.maps(HONEST)["grad_cam"], teachers)
-    figure = Figure(figsize=(8.2, 4.9), layout="constrained")
-    axes: Any = figure.subplots(2, 1 + len(models))
-    for ax in axes[:, 0]:
-        ax.axis("off")
-    show_image(axes[0, 0], teachers.explained.split.images[film])
-    axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=11)
-    words_at(axes[0, 0], -0.08, "GRAD-CAM\neach map has\nits own scale")
-    words_at(axes[1, 0], 0.8, "HIDING\none scale for all\n(square root)")
-    words_at(axes[1, 0], -0.04, "highest\nhealthy turned sick")
-    for row, ruler in zip(axes, ("grad_cam", "occlusion")):
-        shown = {name: maps[ruler][film] for name, maps in models.items()}
-        top = None
-        if ruler == "occlusion":
-            top = max(heat.max() for heat in shown.values()) ** 0.5
-        for ax, (name, heat) in zip(row[1:], shown.items()):
-            drawn = heat if top is None else heat.clip(0) ** 0.5  # so that weak ones are seen, too
-            draw_patches(ax, drawn, (28, 28), top=top)
-            frame_mark(ax, teachers.explained.mask[film])
-            ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=10)
-            if ruler == "grad_cam":
-                ax.set_title(name, fontsize=12, weight="bold")
-    for ax, heat in zip(axes[1, 1:], shown.values()):
-        ax.set_xlabel(f"{heat.max():.2g} of log-odds", fontsize=10)
-    for ax, share in zip(axes[1, 1:], turned):
-        ax.set_xlabel(f"{ax.get_xlabel()}\n{share}", fontsize=11)
+    image = teachers.explained.split.images[film]
+    of_film = {
+        name: {ruler: heat[film] for ruler, heat in rulers.items()} for name, rulers in maps.items()
+    }
+    return draw_worn(image, teachers.explained.mask[film], of_film, turned)
+
+
+def draw_worn(
+    image: np.ndarray,
+    mask: np.ndarray,
+    maps: dict[str, dict[str, np.ndarray]],
+    turned: list[str],
+) -> Figure:
+    """A row of maps for each ruler, and below each model how many of the healthy the ring turns.
+
+    In the row of hiding all maps have one scale, with square roots, so that weak patches can be
+    seen. Grad-CAM's values have no unit, so there each map has its own scale.
+
+    Args:
+        image: an X-ray with the ring, uint8 (H, W).
+        mask: where the ring is, bool (H, W).
+        maps: of the cheat, the student and its honest teacher, "grad_cam" and "occlusion", float
+            (gh, gw).
+        turned: the share of each of them, as text.
+    """
+    figure = Figure(figsize=(7.2, 4.6))
+    room = {"left": 0.01, "right": 0.98, "top": 0.86, "bottom": 0.14, "wspace": 0.22, "hspace": 0.3}
+    axes: Any = figure.subplots(2, 1 + len(maps), gridspec_kw=room)
+    show_image(axes[0, 0], image)
+    frame_mark(axes[0, 0], mask)
+    axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=12)
+    axes[1, 0].axis("off")
+    words = "of the healthy\nthe ring turns:"
+    axes[1, 0].text(0.9, -0.06, words, ha="right", va="top", fontsize=12)
+    top = max(of_model["occlusion"].max() for of_model in maps.values()) ** 0.5
+    for (above, below), (name, of_model), share in zip(axes.T[1:], maps.items(), turned):
+        draw_patches(above, of_model["grad_cam"], image.shape)
+        draw_patches(below, of_model["occlusion"].clip(0) ** 0.5, image.shape, top=top)
+        for ax in (above, below):
+            ax.patches[0].remove()  # the frame around the hottest patch: one frame is enough
+            frame_mark(ax, mask)
+        above.set_title(name, fontsize=11, weight="bold")
+        percent = float(share.rstrip("%"))
+        shade = next(shade for limit, shade in OBEDIENCE.items() if percent >= limit)
+        below.set_xlabel(share, fontsize=17, weight="bold", color=shade)
+    axes[0, 1].set_ylabel("Grad-CAM", fontsize=12, labelpad=9)
+    axes[1, 1].set_ylabel("hiding", fontsize=12, labelpad=9)
+    band(figure, axes[0, 2:], "alike")  # the student's map is like its teacher's,
+    band(figure, axes[1, 1:3], "on the ring")  # yet its answers rest where the cheat's do
     return figure
+
+
+def band(figure: Figure, axes: Sequence[Axes], words: str) -> None:
+    """A grey band behind panels that stand side by side, with words between the first two."""
+    figure.draw_without_rendering()  # so that the panels are squares
+    first = axes[0].get_position()
+    last = axes[-1].get_position()
+    pad = 0.012
+    corner = (first.x0 - pad, first.y0 - 1.5 * pad)
+    size = (last.x1 - first.x0 + 2 * pad, first.height + 3 * pad)
+    figure.add_artist(Rectangle(corner, *size, facecolor="#D8D8D8", zorder=-1))
+    middle = ((first.x1 + last.x0) / 2, (first.y0 + first.y1) / 2)
+    figure.text(*middle, words, ha="center", va="center", rotation=90, fontsize=12)
 
 
 def clearest(of_cheat: np.ndarray, of_honest: np.ndarray, teachers: Teachers) -> int:
@@ -140,25 +173,6 @@ def clearest(of_cheat: np.ndarray, of_honest: np.ndarray, teachers: Teachers) ->
     share = found(of_honest, mask).heat
     share[~found(of_cheat, mask).hits] = np.nan
     return int(np.nanargmin(share))
-
-
-def words_at(ax: Axes, height: float, words: str) -> None:
-    """Write words at a height of a panel, 0 is its lower edge.
-
-    Args:
-        ax: the panel.
-        height: of the upper edge of the words, as a part of the panel's height.
-        words: one or two lines.
-    """
-    ax.text(
-        0.5,
-        height,
-        words,
-        transform=ax.transAxes,
-        ha="center",
-        va="top",
-        fontsize=11,
-    )
 
 
 if __name__ == "__main__":

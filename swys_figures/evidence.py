@@ -1,0 +1,228 @@
+"""Figures of extra 7: who obeys a planted mark, what finds it, and who inherits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from swys_utils.data import DEFAULT_DATASET
+from swys_utils.gradcam import METHODS
+from swys_utils.metrics import t_interval
+from swys_utils.plots import GREY, colour
+from swys_utils.results import with_range
+from swys_utils.shipped_results import PLANTED_EPOCHS, read_results
+
+from .agreement import row_of_dots
+from .teaching import OBEDIENCE
+
+Unit = Mapping  # an entry of planted.json
+LEGEND = "red: the ring turns most of the answers, orange: many, black: few"
+CASES = {  # what was trained -> data set, model, side of a patch in pixels, mark
+    "Tiny, 16 patches": (DEFAULT_DATASET, "vit_tiny", 7, "corner"),
+    "Tiny, 49 patches": (DEFAULT_DATASET, "vit_tiny", 4, "corner"),
+    "Base, 16 patches": (DEFAULT_DATASET, "vit_base", 7, "corner"),
+    "ResNet-18": (DEFAULT_DATASET, "resnet18", 7, "corner"),
+    "Tiny, ring inside the chest": (DEFAULT_DATASET, "vit_tiny", 7, "inside"),
+    "Tiny, ring at a random place": (DEFAULT_DATASET, "vit_tiny", 7, "random"),
+    "Tiny, meaningless ring": (DEFAULT_DATASET, "vit_tiny", 7, "meaningless"),
+    "Tiny, ring on blood cells": ("bloodmnist", "vit_tiny", 7, "corner"),
+}
+HEIRS = {  # kind of model in planted.json -> its name in the figure
+    "another honest": "another honest",
+    "cheat": "cheat (labels alone)",
+    "labels + honest maps": "labels + honest maps",
+    "labels + maps of other images": "labels + maps of other images",
+    "labels + honest occlusion": "labels + honest reasons",
+    "labels + honest answers": "labels + honest answers",
+    "honest answers": "honest answers alone",
+    "cheat's answers, clean images": "a cheat's answers, clean images",
+}
+ASKED = {  # way to explain -> its key in planted.json; an id of METHODS stands for its best block
+    "Grad-CAM, last block": "grad_cam, block 11",
+    "Grad-CAM, first block": "grad_cam, block 0",
+    "Grad-CAM, best block": "grad_cam",
+    "HiResCAM": "hires_cam, block 11",
+    "LeGrad": "legrad, block 11",
+    "attention rollout": "attention_rollout, block 11",
+    "gradient times input": "gradient_times_input",
+    "integrated gradients": "integrated_gradients",
+    "hiding": "occlusion, mean",
+}
+COLOURS = {method: colour(method) for method in ("grad_cam", "occlusion")}  # grey: all others
+
+
+def finders_by_block(units: Sequence[Unit]) -> Figure:
+    """How often ways to explain find the ring: a dot for each cheat, and the interval of the mean.
+
+    Args:
+        units: of ``planted_units``; the cheats with a ring in the corner count.
+    """
+    cheats = [unit for unit in units if (unit["kind"], unit["mark"]) == ("cheat", "corner")]
+    patches = sorted({unit["patch"] for unit in cheats}, reverse=True)
+    figure, axes = _panels([f"{(28 // patch) ** 2} patches" for patch in patches], list(ASKED))
+    for ax, patch in zip(axes, patches):
+        group = [unit for unit in cheats if unit["patch"] == patch]
+        for place, key in enumerate(ASKED.values()):
+            block = _best_block(group, key) if key in METHODS else key
+            hits = np.array([100 * unit["methods"][block]["hits"] for unit in group])
+            shade = COLOURS.get(key.split(", ")[0], GREY)
+            _interval(ax, place, hits, shade)
+            _dots_and_mean(ax, place, hits, shade)
+        ax.axvline(100 * group[0]["methods"]["occlusion, mean"]["chance"], color=GREY, lw=1)
+    label = "hottest patch on the ring (% of the images); grey line: chance"
+    figure.supxlabel(label, fontsize=10)
+    return figure
+
+
+def _best_block(units: Sequence[Unit], method: str) -> str:
+    """The key of the block where a method finds most marks, on average over these models."""
+    keys = [key for key in units[0]["methods"] if key.startswith(f"{method}, block ")]
+    means = [np.mean([unit["methods"][key]["hits"] for unit in units]) for key in keys]
+    return keys[int(np.argmax(means))]
+
+
+def cases_figure() -> Figure:
+    """Who obeys a mark, and what finds it: a row for each of ``CASES``, a dot for each cheat."""
+    rows = {}
+    for title, (dataset, model, patch, mark) in CASES.items():
+        content = read_results(dataset, "planted") or {"units": []}
+        rows[title] = [
+            unit
+            for unit in content["units"]
+            if (unit["kind"], unit["model"]) == ("cheat", model)
+            and (unit["patch"], unit["mark"]) == (patch, mark)
+            and unit.get("epochs", PLANTED_EPOCHS) == PLANTED_EPOCHS
+        ]
+    panels = {
+        "DOES IT OBEY?\nturned by\nthe mark (%)": _turned,
+        "GRAD-CAM?\nhottest patch on\nthe mark (%)": _hits_of("grad_cam"),
+        "HIDING?\nhottest patch on\nthe mark (%)": _hits_of("occlusion"),
+    }
+    figure = _rows_of_models(rows, panels)
+    for ax in figure.axes[1:]:
+        for place, units in enumerate(rows.values()):
+            if units:
+                chance = 100 * units[0]["maps"]["occlusion"]["chance"]
+                ax.plot([chance] * 2, [place - 0.4, place + 0.4], color=GREY, lw=1)
+    figure.supxlabel(f"{LEGEND}; grey line: chance", fontsize=10)
+    return figure
+
+
+def heirs_figure(units: Sequence[Unit]) -> Figure:
+    """Who inherits the ring, and what do maps and reasons say of it: a dot for each model.
+
+    Args:
+        units: of ``planted_units``, of one side of patches and one mark.
+    """
+    rows = {}
+    for kind, title in HEIRS.items():
+        rows[title] = [unit for unit in units if unit["kind"] == kind]
+    panels = {
+        "DOES IT OBEY?\nturned sick by\nthe ring (%)": _turned,
+        "HONEST MAP?\nGrad-CAM,\nbeyond chance (%)": _like_honest("grad_cam"),
+        "HONEST REASONS?\nhiding,\nbeyond chance (%)": _like_honest("occlusion"),
+    }
+    figure = _rows_of_models(rows, panels)
+    figure.supxlabel(LEGEND, fontsize=10)
+    return figure
+
+
+def shrunk_cheats(units: Sequence[Unit]) -> list[dict[str, str]]:
+    """Is a shortcut kept when the file shrinks? Rows for ``results.as_table``.
+
+    Args:
+        units: of ``planted_units``; those with a ring in the corner and 49 patches count.
+    """
+    fine = [unit for unit in units if (unit["patch"], unit["mark"]) == (4, "corner")]
+    cheats = [unit for unit in fine if unit["kind"] == "cheat"]
+    measured = {"the cheat": [unit["scores"] for unit in cheats]}
+    measured["the cheat, rounded to 8 bits"] = [unit["int8"] for unit in cheats if "int8" in unit]
+    for title, kind in {
+        "a student of its answers": "cheat's answers",
+        "the same with 16 patches": "cheat's answers, 16 tokens",
+    }.items():
+        measured[title] = [unit["scores"] for unit in fine if unit["kind"] == kind]
+    rows = []
+    for title, scores in measured.items():
+        if scores:
+            row = {
+                "model": title,
+                "swapped AUC": with_range([one["swapped"]["auc"] for one in scores], ".2f"),
+                "turned": with_range([one["flips"] for one in scores], ".0%"),
+            }
+            rows.append(row)
+    return rows
+
+
+def _turned(unit: Unit) -> float:
+    """Of the images of other classes, those that the mark turns, %."""
+    return 100 * unit["scores"]["flips"]
+
+
+def _hits_of(ruler: str) -> Callable[[Unit], float]:
+    return lambda unit: 100 * unit["maps"][ruler]["hits"]
+
+
+def _like_honest(ruler: str) -> Callable[[Unit], float]:
+    """Agreement with the honest model, beyond chance, %."""
+
+    def value(unit: Unit) -> float:
+        alike = unit["like_honest"][ruler]
+        return 100 * (alike["agreement"] - alike["chance"]) / (1 - alike["chance"])
+
+    return value
+
+
+def _rows_of_models(
+    rows: Mapping[str, Sequence[Unit]], panels: Mapping[str, Callable[[Unit], float]]
+) -> Figure:
+    """A row for each kind of model, red where the mark turns most answers, orange where many."""
+    figure, axes = _panels(list(panels), list(rows))
+    for place, units in enumerate(rows.values()):
+        if not units:
+            continue
+        obeys = np.mean([_turned(unit) for unit in units])
+        shade = next(shade for limit, shade in OBEDIENCE.items() if obeys >= limit)
+        for ax, value in zip(axes, panels.values()):
+            _dots_and_mean(ax, place, np.array([value(unit) for unit in units]), shade)
+    return figure
+
+
+def _panels(titles: Sequence[str], rows: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
+    """Panels side by side, in percent, which share the names of their rows."""
+    size = (2.4 + 1.7 * max(len(titles), 1), 1.2 + 0.38 * len(rows))
+    figure, axes = plt.subplots(
+        1,
+        max(len(titles), 1),
+        figsize=size,
+        sharey=True,
+        squeeze=False,
+    )
+    figure.set_layout_engine("constrained")
+    for ax, title in zip(axes[0], titles):
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.set(xlim=(-4, 128), xticks=[0, 50, 100])
+        for place in range(1, len(rows), 2):  # a band, so that a dot is seen to be of its row
+            ax.axhspan(place - 0.5, place + 0.5, color=GREY, alpha=0.08, lw=0)
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure, axes[0]
+
+
+def _interval(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
+    """The 95 % interval of a mean of percentages, as a broad light bar."""
+    if len(values) > 1:
+        low, high = np.clip(t_interval(values), 0, 100)
+        ax.plot([low, high], [place, place], color=shade, alpha=0.3, lw=9)
+
+
+def _dots_and_mean(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
+    """A dot for each model of a row, a stroke at their mean, and the mean as a number."""
+    row_of_dots(ax, place, values, shade)
+    mean = values.mean()
+    ax.plot(mean, place, "|", ms=18, mew=2, color=shade)
+    ax.text(126, place, f"{mean:.0f}", ha="right", va="center", fontsize=10)
