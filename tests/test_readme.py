@@ -162,7 +162,7 @@ def test_the_answer_stands_in_the_same_three_sentences_in_the_notebooks(readme, 
     begin = readme.index("1. **Rounded to 8 bits")
     answer = readme[begin : readme.index("\n\n", begin)]
     assert answer.count("\n") == 2
-    notebook = nbformat.read(Path("notebooks") / f"{name}.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert any(answer in cell.source for cell in notebook.cells)
 
 

@@ -1,0 +1,87 @@
+"""Sentences of extras 12 to 14 whose numbers no cell prints are those of the shipped results."""
+
+from pathlib import Path
+from statistics import mean
+
+import nbformat
+import pytest
+
+from swys_figures.agreement import beyond_chance
+from swys_utils.shipped_results import read_results
+
+EXTRAS = Path(__file__).resolve().parents[1] / "notebooks" / "extras"
+IN_WORDS = {3: "three", 8: "eight", 13: "thirteen", 17: "seventeen"}
+STUDENTS = {  # a row of the folded table of extra 13 -> what the ids of its models begin with
+    "our Tiny": "vit_tiny",
+    "two students of the mean of their answers": "vit_tiny/answers_of_resnets/",
+    "two students of what they say of mixtures of two images": "vit_tiny/answers_matching/",
+    "two Tinys of whole pictures, with labels only": "vit_tiny/labels_whole/",
+    "two Tinys of mixed pictures, with labels only": "vit_tiny/labels_strong/",
+}
+
+
+def text_of(name: str) -> str:
+    """All Markdown of an extra."""
+    notebook = nbformat.read(EXTRAS / f"{name}.ipynb", as_version=4)
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def runs_of(kind: str) -> list[dict]:
+    """The shipped complete runs whose ids begin so."""
+    runs = read_results("pneumoniamnist", "runs")["runs"]
+    return [run for run in runs if run["id"].startswith(f"{kind}/")]
+
+
+def cleared(kind: str) -> float:
+    """The mean share of the healthy that these runs clear, %."""
+    return 100 * mean(run["recall"][0] for run in runs_of(kind))
+
+
+def areas_of(kind: str) -> list[str]:
+    """The test AUC of each of these runs, with three decimals."""
+    return [f"{run['last']['auc']:.3f}" for run in runs_of(kind)]
+
+
+def test_extra_12_says_what_views_and_size_move():
+    base_blurred = cleared("vit_base/labels")
+    base_sharp = cleared("vit_base/labels_sharp")
+    tiny_blurred = cleared("vit_tiny/labels")
+    tiny_sharp = cleared("vit_tiny/labels_sharp")
+    base = IN_WORDS[round(base_blurred - base_sharp)]
+    tiny = IN_WORDS[round(tiny_blurred - tiny_sharp)]
+    blurred = IN_WORDS[round(base_blurred - tiny_blurred)]
+    sharp = IN_WORDS[round(base_sharp - tiny_sharp)]
+    text = text_of("12_is_it_the_size")
+    assert f"the cleared fall by {base} points for Base and by {tiny} for Tiny" in text
+    assert f"by {blurred} points with blurred views and by {sharp} with sharp ones" in text
+
+
+def test_extra_12_gives_the_two_tinys_of_mixed_views():
+    mixed = areas_of("vit_tiny/labels_strong")
+    both = areas_of("vit_tiny/labels_strong_whole")
+    ordinary = areas_of("vit_tiny/labels")
+    text = text_of("12_is_it_the_size")
+    assert f"At {' and '.join(mixed)}, where the ordinary Tinys are" in text
+    assert f"Their {' and '.join(both)} are the best" in text
+    assert f"the ordinary ones, {min(ordinary)} to {max(ordinary)}" in text
+
+
+@pytest.mark.parametrize("row", STUDENTS)
+def test_extra_13_gives_what_others_share_with_the_resnets(row):
+    pairs = read_results("pneumoniamnist", "cnn")["pairs"]
+    shared = []
+    for name, pair in pairs.items():
+        model, _ = name.split(" and ")
+        begin = STUDENTS[row]
+        if model == begin or (begin.endswith("/") and model.startswith(begin)):
+            shared += beyond_chance([pair["occlusion"]]).round().astype(int).tolist()
+    ends = sorted({min(shared), max(shared)})
+    assert f"| {row} | {' to '.join(map(str, ends))} % |" in text_of("13_what_two_models_share")
+
+
+def test_extra_14_says_where_the_students_of_better_teachers_end():
+    means = []
+    for kind in ("answers_of_196", "answers_of_resnets", "answers_matching"):
+        means.append(mean(run["last"]["auc"] for run in runs_of(f"vit_tiny/{kind}")))
+    words = f"at a mean AUC of {min(means):.3f} to {max(means):.3f}"
+    assert words in text_of("14_what_makes_a_teacher")
