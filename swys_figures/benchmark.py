@@ -131,14 +131,19 @@ def fixed_part_figure(
     for program, (fixed, growing) in lines.items():
         at_base[program] = (fixed + growing * most, "black")
     _, top = whole.get_ylim()
-    name_ends(
-        whole,
-        most,
-        at_base,
-        gap=0.09 * top,
-    )
+    name_ends(whole, most, at_base, gap=0.09 * top)
+    _draw_corner(corner, lines, min(billions.values()), check)
+    return figure
 
-    smallest = min(billions.values())
+
+def _draw_corner(
+    corner: Axes,
+    lines: Mapping[str, tuple[float, float]],
+    smallest: float,
+    check: tuple[str, float, float],
+) -> None:
+    """The lower left corner: where each line begins, and the model that none has seen."""
+    title, foretold_at, measured = check
     right = 2.2 * smallest
     top = max([fixed + growing * right for fixed, growing in lines.values()])
     ends = {}
@@ -154,7 +159,6 @@ def fixed_part_figure(
     corner.set_xlim(0, right)
     corner.set_ylim(0, 1.1 * top)
     corner.set_title("enlarged: at 0 stands the fixed part", loc="left", fontsize=11)
-    return figure
 
 
 def _draw_program(

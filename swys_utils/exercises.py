@@ -286,3 +286,91 @@ def _bits(answer: Tensor, weights: Tensor) -> str:
         return "These are the whole numbers: multiply them by the scale again."
     right = torch.allclose(answer, (weights / scale).round() * scale)
     return "" if right else "With 4 bits the largest weight of each row becomes 7."
+
+
+@register("pairs")
+def _pairs(answer: float, cheats: list[float], students: list[float]) -> str:
+    share = np.mean([student < cheat for student in students for cheat in cheats])
+    if answer > 1:
+        return "Give a fraction: divide by the number of pairs."
+    if abs(answer - share) < 1e-3:
+        return ""
+    if abs(answer - np.mean(np.less(students, cheats))) < 1e-3:
+        return "You compared start by start; compare each cheat with each student."
+    return "In what share of all pairs does the student turn fewer?"
+
+
+@register("two rings")
+def _two_rings(answer: tuple, sick: Callable[[list[int]], float]) -> str:
+    if len(answer) != 2 or np.shape(answer[0]) != (4,):
+        return "Give (alone, both): four numbers, and one."
+    lost = [sick([]) - sick(hidden) for hidden in ([0], [1], [2], [3], [0, 3])]
+    right = np.allclose([*answer[0], answer[1]], lost, atol=1e-3)
+    return "" if right else "Take sick([0]) from sick([]), then sick([1]), and so on."
+
+
+@register("same answers, same maps")
+def _same_answers(answer: tuple, study: dict) -> str:
+    means: dict[str, list[list[float]]] = {}
+    for run in study["runs"]:
+        alike = study["maps"]["grad_cam"]["runs"][run["id"]]["spearman"]
+        means.setdefault(run["group"], []).append([alike, run["same_prediction"]])
+    with_maps = np.mean(means["Tiny, answers + maps"], axis=0)
+    more = with_maps - np.mean(means["Tiny, answers"], axis=0)
+    if np.shape(answer) != (2,):
+        return "Give two differences: (of the maps, of the answers)."
+    right = np.allclose(answer, more, atol=5e-3)
+    return "" if right else "From the mean of Tiny, answers + maps take that of Tiny, answers."
+
+
+@register("how many seeds")
+def _how_many_seeds(answer: float, differences: list[float]) -> str:
+    pairs = (2.8 * np.std(differences, ddof=1) / 0.2) ** 2
+    if answer == np.ceil(pairs):
+        return ""
+    if abs(answer - (2.8 * np.std(differences) / 0.2) ** 2) < 1:
+        return "Of a few runs, divide by n - 1: np.std(..., ddof=1)."
+    return "Here e is 0.2 and s the standard deviation of the differences. Round up."
+
+
+@register("levels")
+def _levels(answer: np.ndarray, images: np.ndarray) -> str:
+    of_levels = [(images // 32 == level).mean(axis=(1, 2)) for level in range(8)]
+    wanted = np.stack(of_levels, axis=1).reshape(len(images), -1)
+    if np.shape(answer) != wanted.shape:
+        return f"The shape is {np.shape(answer)}, expected {wanted.shape}."
+    right = np.allclose(np.sort(answer), np.sort(wanted), atol=1e-3)  # in whatever order
+    return "" if right else "images // 32 is the level of each pixel. Give shares, not counts."
+
+
+@register("heat on the dark")
+def _heat_on_the_dark(answer: list[float], maps: list[np.ndarray], dark: np.ndarray) -> str:
+    if np.shape(answer) != (len(maps),):
+        return f"Give one share for each of the {len(maps)} models."
+    wanted = []
+    for heat in maps:
+        kept = heat.any(axis=(1, 2))
+        shares = (heat * dark)[kept].sum(axis=(1, 2)) / heat[kept].sum(axis=(1, 2))
+        wanted.append(shares.mean())
+    right = np.allclose(answer, wanted, atol=5e-3)
+    return "" if right else "Of each map that is not empty: heat on the dark, divided by all heat."
+
+
+@register("smallest patch")
+def _smallest_patch(answer: int, cost: Callable[[int], float], budget: float) -> str:
+    if 224 % answer:
+        return f"224 pixels cannot be cut into patches of {answer}."
+    if cost(answer) > budget:
+        return f"This costs {cost(answer) / budget:.1f} times your budget."
+    fit = any(cost(side) <= budget for side in range(4, answer) if 224 % side == 0)
+    return "It fits, but smaller patches would fit, too." if fit else ""
+
+
+@register("patients in two splits")
+def _patients(answer: int, patients: np.ndarray, splits: np.ndarray) -> str:
+    shared = [one for one in set(patients) if len(set(splits[patients == one])) > 1]
+    if answer == len(shared):
+        return ""
+    if answer == np.isin(patients, shared).sum():
+        return "You counted images; count the patients."
+    return "For each patient, look at the splits of its images: is there more than one?"

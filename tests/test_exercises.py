@@ -189,3 +189,82 @@ def test_anything_but_two_pairs_gets_a_hint(answer, capsys):
 def test_two_pairs_may_be_arrays(capsys):
     check("two models", (np.array([1.0, 1.0]), np.array([2.0, 0.0])))
     assert "two models: right" in capsys.readouterr().out
+
+
+# Extras 7 to 10
+
+
+def test_pairs(said):
+    given = ([0.9, 0.7], [0.8, 0.6])  # cheats, students: fewer in three of four pairs
+    assert "right" in said("pairs", 0.75, *given)
+    assert "fraction" in said("pairs", 3, *given)
+    assert "start by start" in said("pairs", 1.0, *given)
+    assert "In what share" in said("pairs", 0.25, *given)
+
+
+def sick(hidden):
+    """A model that reads two rings, in patches 0 and 3."""
+    return 0.95 if {0, 3} - set(hidden) else 0.05
+
+
+def test_two_rings(said):
+    assert "right" in said("two rings", ([0, 0, 0, 0], 0.9), sick)
+    assert "right" in said("two rings", (np.zeros(4), 0.9), sick)
+    assert "Take sick([0])" in said("two rings", ([0.9, 0, 0, 0.9], 0.9), sick)
+    assert "four numbers, and one" in said("two rings", ([0, 0], 0.9), sick)
+    assert "in place of the dots" in said("two rings", (..., ...), sick)
+
+
+def test_same_answers_same_maps(said):
+    runs = []
+    maps = {}
+    for group, alike, same in [("Tiny, answers", 0.3, 0.96), ("Tiny, answers + maps", 0.97, 0.97)]:
+        runs.append({"id": group, "group": group, "same_prediction": same})
+        maps[group] = {"spearman": alike}
+    study = {"runs": runs, "maps": {"grad_cam": {"runs": maps}}}
+    name = "same answers, same maps"
+    assert "right" in said(name, (0.67, 0.01), study)
+    assert "From the mean" in said(name, (-0.67, -0.01), study)
+    assert "two differences" in said(name, 0.67, study)
+
+
+def test_how_many_seeds(said):
+    differences = [-0.29, 0.04, 0.47]
+    assert "right" in said("how many seeds", 29, differences)
+    assert "n - 1" in said("how many seeds", 19, differences)
+    assert "Round up" in said("how many seeds", 28.4, differences)
+
+
+def test_levels(said, data):
+    images = data.test.images
+    levels = np.stack([(images // 32 == level).mean(axis=(1, 2)) for level in range(8)], axis=1)
+    assert "right" in said("levels", levels, images)
+    assert "not counts" in said("levels", 784 * levels, images)
+    assert "expected" in said("levels", levels[:, :4], images)
+
+
+def test_heat_on_the_dark(said):
+    heat = np.zeros((2, 4, 4))
+    heat[0, :, :2] = 1  # the second map is empty
+    dark = np.zeros((2, 4, 4), bool)
+    dark[:, :2] = True
+    assert "right" in said("heat on the dark", [0.5], [heat], dark)
+    assert "all heat" in said("heat on the dark", [np.nan], [heat], dark)
+    assert "each of the 1 models" in said("heat on the dark", 0.5, [heat], dark)
+
+
+def test_smallest_patch(said):
+    def cost(side):
+        return (224 / side) ** 2
+
+    assert "right" in said("smallest patch", 16, cost, 200)
+    assert "6.2 times your budget" in said("smallest patch", 8, cost, 126)
+    assert "smaller patches" in said("smallest patch", 32, cost, 200)
+    assert "cannot be cut" in said("smallest patch", 20, cost, 200)
+
+
+def test_patients_in_two_splits(said):
+    given = (np.array([0, 0, 1, 1, 2]), np.array(["train", "test", "test", "test", "val"]))
+    assert "right" in said("patients in two splits", 1, *given)
+    assert "count the patients" in said("patients in two splits", 2, *given)
+    assert "more than one" in said("patients in two splits", 3, *given)

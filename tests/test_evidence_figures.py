@@ -1,0 +1,95 @@
+"""The figures of extra 7 on the study of planted evidence."""
+
+import numpy as np
+import pytest
+
+from swys_figures import evidence
+from swys_figures.teaching import OBEDIENCE
+from swys_utils.metrics import t_interval
+from swys_utils.shipped_results import planted_units
+
+
+@pytest.fixture(scope="module")
+def units():
+    return planted_units()
+
+
+def of_kind(units, kind, patch=7):
+    return [
+        unit
+        for unit in units
+        if (unit["kind"], unit["patch"], unit["mark"]) == (kind, patch, "corner")
+    ]
+
+
+def numbers(ax) -> list[str]:
+    """What stands at the right of the rows."""
+    return [text.get_text() for text in ax.texts]
+
+
+def test_each_way_to_explain_has_a_row_in_each_panel(units):
+    left, right = evidence.finders_by_block(units).axes
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == list(evidence.ASKED)
+    assert [left.get_title("left"), right.get_title("left")] == ["16 patches", "49 patches"]
+    assert len(numbers(left)) == len(numbers(right)) == len(names)
+
+
+def test_the_bar_of_a_way_to_explain_is_the_interval_of_its_mean(units):
+    left, _ = evidence.finders_by_block(units).axes
+    hits = [unit["methods"]["grad_cam, block 11"]["hits"] for unit in of_kind(units, "cheat")]
+    bar, dots = left.lines[:2]
+    assert list(bar.get_xdata()) == pytest.approx(100 * np.array(t_interval(hits)))
+    assert list(dots.get_xdata()) == pytest.approx(100 * np.array(hits))
+    assert numbers(left)[0] == f"{100 * np.mean(hits):.0f}"
+
+
+def test_no_block_finds_more_rings_than_the_best(units):
+    left, right = evidence.finders_by_block(units).axes
+    for ax, patch in ((left, 7), (right, 4)):
+        means = []
+        for block in (0, 2, 4, 6, 8, 10, 11):
+            key = f"grad_cam, block {block}"
+            hits = [unit["methods"][key]["hits"] for unit in of_kind(units, "cheat", patch)]
+            means.append(100 * np.mean(hits))
+        assert numbers(ax)[2] == f"{max(means):.0f}"
+
+
+def test_every_case_was_measured():
+    obeys, by_grad_cam, by_hiding = evidence.cases_figure().axes
+    assert len(evidence.CASES) <= 8
+    for ax in (obeys, by_grad_cam, by_hiding):
+        assert len(numbers(ax)) == len(evidence.CASES)
+
+
+def test_models_that_obey_are_red_and_others_black():
+    obeys = evidence.cases_figure().axes[0]
+    dots = [line for line in obeys.lines if line.get_marker() == "o"]
+    shades = [line.get_color() for line in dots]
+    assert shades == [OBEDIENCE[50]] * 5 + [OBEDIENCE[0]] * 3
+
+
+def test_the_students_have_a_row_each(units):
+    corner = [unit for unit in units if (unit["patch"], unit["mark"]) == (7, "corner")]
+    obeys, like_map, _ = evidence.heirs_figure(corner).axes
+    assert [label.get_text() for label in obeys.get_yticklabels()] == list(evidence.HEIRS.values())
+    turned = [unit["scores"]["flips"] for unit in of_kind(units, "labels + honest maps")]
+    assert numbers(obeys)[2] == f"{100 * np.mean(turned):.0f}"
+    assert len(numbers(like_map)) == len(evidence.HEIRS)
+
+
+def test_a_kind_that_was_not_trained_leaves_its_row_empty(units):
+    honest = of_kind(units, "another honest")
+    assert [len(numbers(ax)) for ax in evidence.heirs_figure(honest).axes] == [1, 1, 1]
+
+
+def test_what_a_smaller_file_keeps_of_the_shortcut(units):
+    rows = evidence.shrunk_cheats(units)
+    assert [row["model"] for row in rows] == [
+        "the cheat",
+        "the cheat, rounded to 8 bits",
+        "a student of its answers",
+        "the same with 16 patches",
+    ]
+    turned = np.mean([unit["int8"]["flips"] for unit in of_kind(units, "cheat", 4)])
+    assert rows[1]["turned"].startswith(f"{turned:.0%}")
