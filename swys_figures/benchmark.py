@@ -145,10 +145,13 @@ def _draw_corner(
     """The lower left corner: where each line begins, and the model that none has seen."""
     title, foretold_at, measured = check
     right = 2.2 * smallest
-    top = max([fixed + growing * right for fixed, growing in lines.values()])
     ends = {}
+    top = 0.0
     for program, (fixed, growing) in lines.items():
-        ends[f"{program}:\n{fixed:.1f} ms fixed"] = (fixed + growing * right, "black")
+        ms = fixed + growing * right
+        name = f"{program}:\n{fixed:.1f} ms fixed"
+        ends[name] = (ms, "black")
+        top = max(top, ms)
     name_ends(corner, right, ends, gap=0.16 * top)
     corner.annotate(
         title,

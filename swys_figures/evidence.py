@@ -72,7 +72,8 @@ def finders_by_block(units: Sequence[Unit]) -> Figure:
             shade = COLOURS.get(key.split(", ")[0], GREY)
             _interval(ax, place, hits, shade)
             _dots_and_mean(ax, place, hits, shade)
-        ax.axvline(100 * group[0]["methods"]["occlusion, mean"]["chance"], color=GREY, lw=1)
+        chance = group[0]["methods"]["occlusion, mean"]["chance"]
+        ax.axvline(100 * chance, color=GREY, lw=1)
     label = "hottest patch on the ring (% of the images); grey line: chance"
     figure.supxlabel(label, fontsize=10)
     return figure
@@ -80,9 +81,12 @@ def finders_by_block(units: Sequence[Unit]) -> Figure:
 
 def _best_block(units: Sequence[Unit], method: str) -> str:
     """The key of the block where a method finds most marks, on average over these models."""
-    keys = [key for key in units[0]["methods"] if key.startswith(f"{method}, block ")]
-    means = [np.mean([unit["methods"][key]["hits"] for unit in units]) for key in keys]
-    return keys[int(np.argmax(means))]
+    hits_at = {}
+    for key in units[0]["methods"]:
+        if key.startswith(f"{method}, block "):
+            hits = [unit["methods"][key]["hits"] for unit in units]
+            hits_at[key] = np.mean(hits)
+    return max(hits_at, key=hits_at.__getitem__)
 
 
 def cases_figure() -> Figure:
