@@ -1,4 +1,4 @@
-"""Figures of notebook 5 and extra 14: students that learn, and what they got from a cheat."""
+"""Figures of notebook 5, extras 7 and 14: students that learn, and what they got from a cheat."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
     "Base": ["vit_base"],
     "two better Tinys": ["vit_tiny_patch16_224", "vit_tiny_patch16_224_kd"],
 }
-PATCH = 7  # px, of the models of the first figure; the ring lies within one patch
+PATCH = 7  # px, of the models with 16 patches; the ring lies within one of them
 FEW_ROWS = ("few_labels", "few_control", "few_answers")  # of ``FEW``, in the order of the figure
 CHEATING = {  # kind of model in planted.json -> its name in the figure
     "another honest": "another honest model",

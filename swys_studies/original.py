@@ -271,7 +271,7 @@ def time_to_original(
     Args:
         dataset: any data set of the reference set.
         runs: where the original's run is; default: checkpoints/<dataset>/runs.json.
-        seconds: of Tiny's schedule, which is that of notebook 3 (28 px in patches of 7).
+        seconds: of the schedule of a Tiny of 28 px in patches of 7.
 
     Returns:
         The device; Tiny's scores when it is as good, and at its end; the original's epochs, seconds
@@ -323,7 +323,7 @@ def time_original_epoch(data: Dataset) -> float:
 
 
 def tiny_curve(data: Dataset, seconds: float) -> list[dict]:
-    """Train Tiny as notebook 3 does, and score it after each tenth of an epoch.
+    """Train a Tiny with 16 patches, and score it after each tenth of an epoch.
 
     Args:
         data: trained on its training split.
