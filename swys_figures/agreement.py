@@ -1,4 +1,4 @@
-"""How much two models agree, by two rulers: tables and figures of notebooks 4, 5, extras 8, 13, 14."""
+"""How much two models agree, by two rulers: figures and tables of notebooks 4 and 5 and extras."""
 
 from __future__ import annotations
 

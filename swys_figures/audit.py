@@ -30,7 +30,7 @@ from .dials import PatchCover
 # `tools/ship_ring_models.py` made them; how each was trained stands on its card
 OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student", "D": "offered_d"}
 RING = Mark(target=1, place="corner", share=0.9, elsewhere=0.02)
-# what model D reads; a reader who looks here has solved the last test of notebook 6, in its second reading
+# what model D reads: a reader who looks here has solved a test of notebook 6's second reading
 SECRET = Mark(target=1, place="inside", share=0.9, elsewhere=0.02, strength=0.2)
 FILMS = 64  # so many get a heatmap
 
