@@ -136,7 +136,7 @@ def book_link(text: str, target: str, path: Path) -> str:
         path: of the notebook or page.
 
     Returns:
-        Markdown. Notebooks and site/book are pages, the README is the first one. Other files lie
+        Markdown. Notebooks and site/book are pages, and the README is the first. Other files lie
         in the repository; as long as that has no address, only the text stays.
     """
     is_outside = re.match(r"\w+:|#", target)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.config import write_json
+from swys_utils.labels import name_ends
 from swys_utils.models import count_parameters, create_model
 from swys_utils.plots import GREY, colour
 from swys_utils.splits import Split
@@ -23,7 +24,6 @@ from swys_utils.training import predict
 
 from .data import show_image
 from .heatmaps import draw_patches
-from .labels import name_ends
 
 RUNTIMES = ("torch", "ONNX", "int8")
 PROGRAMS = ("torch", "int8 file")  # whose maps are compared

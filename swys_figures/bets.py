@@ -141,8 +141,10 @@ def starts_without_base(results: SeriesResults, data: Dataset) -> dict[str, floa
     Returns:
         Question of ``KEPT`` -> a share of the test images, from 0 to 1: those that are right if all
         get the most frequent class, and those to which notebook 1's linear model gives the first
-        Base's answer. Empty where the results are of other images.
+        Base's answer. Empty where the results are of other images, or images have several labels.
     """
+    if data.info.multi_label:
+        return {}
     if results.dataset != data.info.results_name or "vit_base" not in results.runs:
         return {}
     of_base = [int(digit, 36) for digit in results.runs["vit_base"][0]["predicted"]]

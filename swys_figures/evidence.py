@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +20,7 @@ from swys_utils.shipped_results import PLANTED_EPOCHS, read_results
 from .agreement import row_of_dots
 from .teaching import OBEDIENCE
 
-Unit = Mapping  # an entry of planted.json
+Unit = Mapping[str, Any]  # an entry of planted.json
 LEGEND = "red: the ring turns most of the answers, orange: many, black: few"
 CASES = {  # what was trained -> data set, model, side of a patch in pixels, mark
     "Tiny, 16 patches": (DEFAULT_DATASET, "vit_tiny", 7, "corner"),

@@ -14,12 +14,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from swys_utils.data import Dataset
+from swys_utils.labels import name_ends
 from swys_utils.metrics import is_correct, probabilities
 from swys_utils.plots import LiveCurve, Scores, colour
 from swys_utils.recipe import SupervisedObjective, one_hot
 from swys_utils.training import predict
-
-from .labels import name_ends
 
 WATCHED = 100  # validation images whose loss is followed; all would take longer than training
 

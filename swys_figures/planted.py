@@ -16,6 +16,7 @@ from torch import nn
 
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import METHODS
+from swys_utils.labels import name_ends
 from swys_utils.metrics import probabilities
 from swys_utils.planted import Mark, found, plant
 from swys_utils.plots import GREY, LivePicture, colour
@@ -25,7 +26,6 @@ from swys_utils.training import predict
 
 from .data import MARK, short_name, show_image
 from .heatmaps import draw_patches
-from .labels import name_ends
 
 CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "as trained": ("black", "-", "as trained"),

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import logit
 
+from swys_utils.labels import name_ends
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour
 
 from .data import GROUPS
-from .labels import name_ends
 
 HEALTHY = "#56B4E9"
 SICK = "#882255"

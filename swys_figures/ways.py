@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from swys_utils.labels import name_ends
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import OLD_METHODS, SeriesResults, read_results
 
 from .agreement import AS_LONG_AS_BASE, row_of_dots
-from .labels import name_ends
 
 # how the complete runs of Base and Tiny were trained -> what their ids begin with
 WAYS = {

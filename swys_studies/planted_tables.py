@@ -106,7 +106,7 @@ def kept_table(units: Sequence[Mapping]) -> list[dict]:
         A row for each setting with plain cheats. ``same patch`` is the share of the images whose
         hottest patch is the same by single patches and by random halves of the picture.
     """
-    asked = [unit for unit in _of_kind(units, CHEAT) if "int8" in unit]
+    asked = [unit for unit in _of_kind(units, CHEAT) if "int8" in unit and "subsets" in unit]
     rows = []
     for setting, group in _by_setting(asked).items():
         row = {"setting": setting, "seeds": len(group)}

@@ -172,10 +172,10 @@ def cpu_info() -> str:
 def no_bar() -> bool:
     """For tqdm's ``disable``: a terminal and a notebook get a progress bar, a log file none.
 
-    TQDM_DISABLE in the environment keeps them away, as from notebooks that nobody watches.
+    TQDM_DISABLE=1 in the environment keeps them away, as from notebooks that nobody watches.
     """
     watched = sys.stderr.isatty() or hasattr(builtins, "get_ipython")
-    return "TQDM_DISABLE" in os.environ or not watched
+    return os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or not watched
 
 
 def seed_everything(seed: int) -> None:

@@ -295,7 +295,8 @@ def _pairs(answer: float, cheats: list[float], students: list[float]) -> str:
         return "Give a fraction: divide by the number of pairs."
     if abs(answer - share) < 1e-3:
         return ""
-    if abs(answer - np.mean(np.less(students, cheats))) < 1e-3:
+    by_start = [student < cheat for student, cheat in zip(students, cheats)]
+    if abs(answer - np.mean(by_start)) < 1e-3:
         return "You compared start by start; compare each cheat with each student."
     return "In what share of all pairs does the student turn fewer?"
 
@@ -358,6 +359,8 @@ def _heat_on_the_dark(answer: list[float], maps: list[np.ndarray], dark: np.ndar
 
 @register("smallest patch")
 def _smallest_patch(answer: int, cost: Callable[[int], float], budget: float) -> str:
+    if answer != int(answer) or answer < 1:
+        return "Give a whole number of pixels."
     if 224 % answer:
         return f"224 pixels cannot be cut into patches of {answer}."
     if cost(answer) > budget:

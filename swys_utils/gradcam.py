@@ -169,7 +169,7 @@ def heatmaps(
         images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
         method: an id of METHODS, or a function that is called as ``grad_cam`` is.
         targets: None for the predicted class, one class for all images, or N classes.
-        batch_size: number of images that are explained at once.
+        batch_size: number of images that are explained at once; occlusion takes one after another.
         multi_label: several labels of an image can be true. Only occlusion has to know: the others
             explain a logit, and it a share of the classes.
         **options: ``block`` and ``signed``, as for ``grad_cam``.

@@ -122,6 +122,8 @@ def occlusion_map(
     Raises:
         SwysError: as ``gradcam.grad_cam`` does.
     """
+    if not len(inputs):
+        raise SwysError("occlusion of 0 images; give at least one")
     x, _ = checked_input(model, inputs, block)
     maps = []
     for index, image in enumerate(x.detach()):

@@ -18,6 +18,7 @@ from torch import nn
 from .data import Split
 from .distillation import OBJECTIVES, Objective
 from .gradcam import METHODS, Method, overlay
+from .labels import name_ends
 from .metrics import point_scores
 from .models import SERIES, SeriesModel
 from .training import predict
@@ -154,12 +155,11 @@ class LiveCurve:
         left, right = figure.subplots(1, 2)
         self._draw(left, "accuracy")
         self._draw(right, "auc")
-        last_others = {name: history[-1] for name, history in self.others.items()}
-        for name, row in {**last_others, **self.baseline}.items():  # the title names the model
-            text = right.text(1.02, row["auc"], textwrap.fill(name, 14), color=colour(name))
-            text.set_transform(right.get_yaxis_transform())
-            # no name over another
-            text.set_va("top" if name in self.others else "bottom" if self.others else "center")
+        lines = dict(self.baseline)  # the title names the model itself
+        for name, history in self.others.items():
+            lines |= {name: history[-1]} if history else {}
+        ends = {textwrap.fill(name, 14): (row["auc"], colour(name)) for name, row in lines.items()}
+        name_ends(right, right.get_xlim()[1], ends, gap=0.16 * np.ptp(right.get_ylim()))
         last = self.history[-1]
         scores = f"accuracy {last['accuracy']:.1%}, AUC {last['auc']:.3f}"
         title = f"{self.title} after {last['seconds']:.0f} s: {scores}"

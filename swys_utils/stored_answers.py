@@ -15,10 +15,10 @@ import torch
 from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .cards import find_checkpoint, locate, read_card
-from .config import default_device, fast_bf16
+from .config import default_device, fast_bf16, no_bar
 from .gradcam import logits_and_map
 from .models import load_checkpoint
 from .vit_internals import evaluation_mode, input_batches
@@ -97,7 +97,7 @@ def answers_of(model: VisionTransformer, images: np.ndarray) -> StoredAnswers:
     logits = []
     maps = []
     title = "the teacher answers"
-    bar = tqdm(total=len(images), desc=title, leave=False, disable=None)
+    bar = tqdm(total=len(images), desc=title, leave=False, delay=5, disable=no_bar())
     with bar, bf16, torch.no_grad(), evaluation_mode(model):
         for _, inputs in input_batches(model, images, batch_size=64):
             some_logits, values, _ = logits_and_map(model, inputs)

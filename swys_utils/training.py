@@ -223,14 +223,13 @@ def train_epoch(
     steps_per_epoch = max(1, len(data.train) // recipe.batch_size)
     img_size = model.patch_embed.img_size[0]
     shown = batches(data, epoch, recipe, img_size, seed, accelerator.device)
-    title = f"epoch {epoch + 1}"
-    if not recipe.seconds:
-        title += f" of {recipe.epochs}"
+    title = f"epoch {epoch + 1}" + ("" if recipe.seconds else f" of {recipe.epochs}")
     losses = []
     seed_everything(1_000_003 * seed + epoch)
     model.train()
     start = time.perf_counter()
-    for batch in tqdm(shown, title, steps_per_epoch, leave=False, disable=None):
+    hidden = no_bar() or callback is not None  # a callback shows how far it is
+    for batch in tqdm(shown, title, steps_per_epoch, leave=False, delay=5, disable=hidden):
         rate = learning_rate(recipe, step, steps_per_epoch, seconds)
         _set_patch_drop(model, recipe, epoch, seconds)
         losses.append(_train_step(prepared, batch, rate))
@@ -392,8 +391,9 @@ def predict(
     use_bf16 = bf16 and fast_bf16(device)
     shown = input_batches(model, images, batch_size)
     count = math.ceil(len(images) / batch_size)
+    hidden = no_bar() or count == 1
     logits = []
     with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, use_bf16):
-        for _, inputs in tqdm(shown, "predicting", count, leave=False, delay=5, disable=no_bar()):
+        for _, inputs in tqdm(shown, "predicting", count, leave=False, delay=5, disable=hidden):
             logits.append(model(inputs).float())
     return torch.cat(logits).cpu().numpy()

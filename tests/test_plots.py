@@ -229,9 +229,10 @@ def test_the_figure_of_a_live_curve_names_all_other_lines_at_their_ends(curve):
     _, ax = curve.figure().axes
     names = {}
     for text in ax.texts:
-        _, height = text.get_position()
+        _, height = text.xy
         names[text.get_text()] = height
-    assert names == {"linear model": 0.8, "Base": 0.8}
+    assert set(names) == {"linear model", "Base"}
+    assert min(names.values()) == 0.8  # where both lines end; the other name stands above it
     assert ax.get_legend() is None
 
 
@@ -241,6 +242,11 @@ def test_the_names_of_a_live_curve_do_not_overlap_where_lines_end_together(curve
     texts = figure.axes[1].texts
     one, other = [text.get_window_extent() for text in texts]
     assert not one.padded(-1).overlaps(other)
+
+
+def test_a_curve_of_another_model_that_has_no_points_yet_has_no_name(curve):
+    curve.others = {"Base": []}
+    assert [text.get_text() for text in curve.figure().axes[1].texts] == ["linear model"]
 
 
 def test_a_live_curve_of_one_model_has_no_name_but_its_title(curve):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 
-def spread_out(values: Sequence[float], gap: float) -> list[float]:
+def _spread_out(values: Sequence[float], gap: float) -> list[float]:
     """Heights for labels near these values, in their order, at least ``gap`` apart."""
     order = np.argsort(values)
     heights = np.array(values, dtype=float)
@@ -26,7 +26,7 @@ def name_ends(ax: Axes, x: float, ends: Mapping[str, tuple[float, str]], gap: fl
         ends: name -> where its curve ends on the vertical axis, and its colour.
         gap: least distance of two names, on the vertical axis.
     """
-    heights = spread_out([end for end, _ in ends.values()], gap)
+    heights = _spread_out([end for end, _ in ends.values()], gap)
     for (name, (_, shade)), height in zip(ends.items(), heights):
         ax.annotate(
             name,
