@@ -173,17 +173,18 @@ def test_integrated_gradients_find_the_ring_in_nearly_every_image():
     assert words in page("README.md")
 
 
-def drawn_for_long(kind: str) -> list[dict]:
-    """The models of a kind that learned from drawn X-rays for eighteen passes."""
+def drawn_for_long(kind: str, patch: int) -> list[dict]:
+    """The models of a kind and patch, px, that learned from drawn X-rays for eighteen passes."""
     path = SHIPPED.parent / "pneumoniamnist-twin" / "planted.json"
     units = json.loads(path.read_text("utf-8"))["units"]
-    return [unit for unit in units if (unit["kind"], unit["epochs"]) == (kind, 18)]
+    asked = (kind, 18, patch)
+    return [unit for unit in units if (unit["kind"], unit["epochs"], unit["patch"]) == asked]
 
 
 def test_the_drawn_rings_are_those_of_the_runs(findings):
     turned = {}
     for kind in ("cheat", "labels + honest maps", "honest answers"):
-        units = drawn_for_long(kind)
+        units = drawn_for_long(kind, patch=7)
         assert len(units) == 6
         turned[kind] = [100 * unit["scores"]["flips"] for unit in units]
     cheat, maps, answers = (round(mean(shares)) for shares in turned.values())
@@ -195,6 +196,20 @@ def test_the_drawn_rings_are_those_of_the_runs(findings):
     assert (
         f"{answers} % in students of honest answers alone ({least} to {most} % by start)" in readme
     )
+
+
+def test_the_drawn_rings_with_smaller_patches_are_those_of_the_runs(findings):
+    def turned(kind):
+        shares = [100 * unit["scores"]["flips"] for unit in drawn_for_long(kind, patch=4)]
+        assert len(shares) == 6
+        low, high = round(min(shares)), round(max(shares))
+        return round(mean(shares)), low, high
+
+    assert "in plain cheats {} % turn ({} to {})".format(*turned("cheat")) in findings
+    of_maps = "in students of honest maps {} % ({} to {})"
+    assert of_maps.format(*turned("labels + honest maps")) in findings
+    of_answers = "in students of honest answers {} % ({} to {})"
+    assert of_answers.format(*turned("honest answers")) in findings
 
 
 @pytest.mark.parametrize("begin", CHEATS)
