@@ -202,8 +202,7 @@ def test_the_drawn_rings_with_smaller_patches_are_those_of_the_runs(findings):
     def turned(kind):
         shares = [100 * unit["scores"]["flips"] for unit in drawn_for_long(kind, patch=4)]
         assert len(shares) == 6
-        low, high = round(min(shares)), round(max(shares))
-        return round(mean(shares)), low, high
+        return round(mean(shares)), round(min(shares)), round(max(shares))
 
     assert "in plain cheats {} % turn ({} to {})".format(*turned("cheat")) in findings
     of_maps = "in students of honest maps {} % ({} to {})"

@@ -12,10 +12,10 @@ import torch
 from small import vit
 
 from swys_figures import heatmaps as heatmap_figures
-from swys_figures import labels
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
 from swys_utils import (
+    labels,
     shipped_results,
     teachers,
 )
