@@ -131,7 +131,7 @@ STRONG_TINY = replace(
     title=f"{TINY.title}, a hundred passes of mixed views",
     method="labels_strong",
     seeds=2,
-    seeds_elsewhere=0,
+    seeds_elsewhere=2,
     epochs=100,
     strong=True,
 )
@@ -149,6 +149,7 @@ STRONG_WHOLE_TINY = replace(
     STRONG_TINY,
     title=f"{STRONG_TINY.title}, whole pictures",
     method="labels_strong_whole",
+    seeds_elsewhere=0,
     whole=True,
 )
 # Is it the size, or that so few images have so few labels to learn from?
