@@ -230,6 +230,19 @@ def test_it_gives_what_heavier_maps_change(findings):
     assert f"{min(turned):.0f} to {max(turned):.0f} %" in text  # of the heaviest
 
 
+def test_it_gives_what_maps_alone_teach(findings):
+    (text,) = re.findall(r"^And heatmaps alone.*$", findings, re.MULTILINE)
+    units = planted_of("honest maps alone")
+    maps = [round(unit["like_honest"]["grad_cam"]["agreement"], 2) for unit in units]
+    areas = {unit["seed"]: unit["scores"]["clean"]["auc"] for unit in units}
+    reasons = {unit["seed"]: unit["like_honest"]["occlusion"]["agreement"] for unit in units}
+    reversed_seeds = [seed for seed, area in areas.items() if area < 0.5]
+    assert (len(units), len(reversed_seeds)) == (6, 2)
+    wanted = [min(maps), max(maps), min(areas.values()), max(areas.values())]
+    wanted += [reasons[seed] for seed in reversed_seeds]
+    assert numbers_in(text) == [round(number, 2) for number in wanted]
+
+
 def test_it_gives_the_errors_that_are_shared(findings):
     (text,) = re.findall(r"^Of Base's \d+ errors.*$", findings, re.MULTILINE)
     runs = json.loads((SHIPPED / "inheritance.json").read_text("utf-8"))["runs"]
