@@ -19,6 +19,7 @@ from swys_utils.results import with_range
 from swys_utils.shipped_results import SeriesResults, read_results
 
 from .data import short_name, show_image
+from .rows import name_rows, row_of_dots
 
 AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
 RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
@@ -301,12 +302,8 @@ def three_questions(results: SeriesResults) -> Figure:
                 _draw_beyond_chance(ax, place, beyond_chance(pairs), row.shade)
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     lowest = min((100 * min(row.answers) for row in rows if len(row.answers)), default=100)
-    axes[0].set(
-        xlim=(min(85, lowest - 2), 100.5),
-        yticks=range(len(rows)),
-        ylim=(max(len(rows), 1) - 0.5, -0.5),
-    )
-    axes[0].set_yticklabels([row.title for row in rows])
+    axes[0].set_xlim(min(85, lowest - 2), 100.5)
+    name_rows(axes[0], [row.title for row in rows])
     return figure
 
 
@@ -351,18 +348,3 @@ def teachers_table(results: SeriesResults) -> list[dict[str, str]]:
         }
         rows.append(row)
     return rows
-
-
-def row_of_dots(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
-    """Values of one row, a little below each other.
-
-    Args:
-        ax: where they are drawn.
-        place: of the row on the vertical axis.
-        values: float (N,), on the horizontal axis.
-        shade: colour of the dots.
-    """
-    offsets = np.zeros(1)
-    if len(values) > 1:
-        offsets = np.linspace(-0.2, 0.2, len(values))
-    ax.plot(values, place + offsets, "o", ms=6, color=shade, mec="white")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from swys_utils.data import DEFAULT_DATASET
-from swys_utils.models import SERIES, lesson_models
+from swys_utils.models import SERIES, SeriesModel, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, series_results
 
@@ -68,7 +68,7 @@ def answer_figure(
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
         milliseconds: title of a model -> measured time of one image; that of "Tiny" stands below
-            its students, too, because they are the same network.
+            the other Tinys, too, because they are the same network.
         parts: "scores": accuracy, healthy cleared, calibration and cost; "sameness": what a model
             has in common with Base.
     """
@@ -120,9 +120,10 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
     title = SERIES[name].title
     runs = results.runs[name]
     cost = f"{4 * parameters_of(name) / 1e6:.0f} MB"
-    network = title.partition(", ")[0]
-    if network in milliseconds:
-        cost += f", {milliseconds[network]:.1f} ms"
+    for network in _of_the_same_network(name):
+        if network.title in milliseconds:
+            cost += f", {milliseconds[network.title]:.1f} ms"
+            break
     cleared = [run["recall"][0] for run in runs if len(run["recall"] or []) == 2]
     places = {}
     for method, models in results.agreement.items():
@@ -144,6 +145,20 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
         places=places,
         siblings=siblings,
     )
+
+
+def _of_the_same_network(name: str) -> list[SeriesModel]:
+    """The models of the series with the architecture and the geometry of this one, it among them.
+
+    They differ in how they were taught, so that all of them take the same time.
+    """
+    model = SERIES[name]
+    network = (model.timm_name, model.img_size, model.patch_size)
+    return [
+        other
+        for other in SERIES.values()
+        if (other.timm_name, other.img_size, other.patch_size) == network
+    ]
 
 
 def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:

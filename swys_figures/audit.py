@@ -164,7 +164,7 @@ class Offer:
         pictures = {
             "a sick child": films.images[sick.argmax()],
             "a healthy child": plain,
-            "the healthy child, with the ring": ringed,
+            "the healthy child, with the mark": ringed,
         }
         return PatchCover(self.models, self.data, pictures)
 

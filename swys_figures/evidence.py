@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,10 +17,9 @@ from swys_utils.plots import GREY, colour
 from swys_utils.results import with_range
 from swys_utils.shipped_results import PLANTED_EPOCHS, read_results
 
-from .agreement import row_of_dots
-from .teaching import OBEDIENCE
+from .obedience import STUDENTS, Panels, Unit, by_obedience, like_honest, turned
+from .rows import dots_and_mean, name_rows, percent_axis
 
-Unit = Mapping[str, Any]  # an entry of planted.json
 LEGEND = "red: the ring turns most of the answers, orange: many, black: few"
 CASES = {  # what was trained -> data set, model, side of a patch in pixels, mark
     "Tiny, 16 patches": (DEFAULT_DATASET, "vit_tiny", 7, "corner"),
@@ -31,16 +30,6 @@ CASES = {  # what was trained -> data set, model, side of a patch in pixels, mar
     "Tiny, ring at a random place": (DEFAULT_DATASET, "vit_tiny", 7, "random"),
     "Tiny, meaningless ring": (DEFAULT_DATASET, "vit_tiny", 7, "meaningless"),
     "Tiny, ring on blood cells": ("bloodmnist", "vit_tiny", 7, "corner"),
-}
-HEIRS = {  # kind of model in planted.json -> its name in the figure
-    "another honest": "another honest",
-    "cheat": "cheat (labels alone)",
-    "labels + honest maps": "labels + honest maps",
-    "labels + maps of other images": "labels + maps of other images",
-    "labels + honest occlusion": "labels + honest reasons",
-    "labels + honest answers": "labels + honest answers",
-    "honest answers": "honest answers alone",
-    "cheat's answers, clean images": "a cheat's answers, clean images",
 }
 ASKED = {  # way to explain -> its key in planted.json; an id of METHODS stands for its best block
     "Grad-CAM, last block": "grad_cam, block 11",
@@ -72,7 +61,7 @@ def finders_by_block(units: Sequence[Unit]) -> Figure:
             hits = np.array([100 * unit["methods"][block]["hits"] for unit in group])
             shade = COLOURS.get(key.split(", ")[0], GREY)
             _interval(ax, place, hits, shade)
-            _dots_and_mean(ax, place, hits, shade)
+            dots_and_mean(ax, place, hits, shade)
         chance = group[0]["methods"]["occlusion, mean"]["chance"]
         ax.axvline(100 * chance, color=GREY, lw=1)
     label = "hottest patch on the ring (% of the images); grey line: chance"
@@ -102,8 +91,8 @@ def cases_figure() -> Figure:
             and (unit["patch"], unit["mark"]) == (patch, mark)
             and unit.get("epochs", PLANTED_EPOCHS) == PLANTED_EPOCHS
         ]
-    panels = {
-        "DOES IT OBEY?\nturned by\nthe mark (%)": _turned,
+    panels: Panels = {
+        "DOES IT OBEY?\nturned by\nthe mark (%)": turned,
         "GRAD-CAM?\nhottest patch on\nthe mark (%)": _hits_of("grad_cam"),
         "HIDING?\nhottest patch on\nthe mark (%)": _hits_of("occlusion"),
     }
@@ -124,12 +113,12 @@ def heirs_figure(units: Sequence[Unit]) -> Figure:
         units: of ``planted_units``, of one side of patches and one mark.
     """
     rows = {}
-    for kind, title in HEIRS.items():
+    for kind, title in STUDENTS.items():
         rows[title] = [unit for unit in units if unit["kind"] == kind]
-    panels = {
-        "DOES IT OBEY?\nturned sick by\nthe ring (%)": _turned,
-        "HONEST MAP?\nGrad-CAM,\nbeyond chance (%)": _like_honest("grad_cam"),
-        "HONEST REASONS?\nhiding,\nbeyond chance (%)": _like_honest("occlusion"),
+    panels: Panels = {
+        "DOES IT OBEY?\nturned sick by\nthe ring (%)": turned,
+        "HONEST MAP?\nGrad-CAM,\nbeyond chance (%)": partial(like_honest, ruler="grad_cam"),
+        "HONEST REASONS?\nhiding,\nbeyond chance (%)": partial(like_honest, ruler="occlusion"),
     }
     figure = _rows_of_models(rows, panels)
     figure.supxlabel(LEGEND, fontsize=10)
@@ -163,42 +152,33 @@ def shrunk_cheats(units: Sequence[Unit]) -> list[dict[str, str]]:
     return rows
 
 
-def _turned(unit: Unit) -> float:
-    """Of the images of other classes, those that the mark turns, %."""
-    return 100 * unit["scores"]["flips"]
-
-
 def _hits_of(ruler: str) -> Callable[[Unit], float]:
     return lambda unit: 100 * unit["maps"][ruler]["hits"]
 
 
-def _like_honest(ruler: str) -> Callable[[Unit], float]:
-    """Agreement with the honest model, beyond chance, %."""
-
-    def value(unit: Unit) -> float:
-        alike = unit["like_honest"][ruler]
-        return 100 * (alike["agreement"] - alike["chance"]) / (1 - alike["chance"])
-
-    return value
-
-
-def _rows_of_models(
-    rows: Mapping[str, Sequence[Unit]], panels: Mapping[str, Callable[[Unit], float]]
-) -> Figure:
+def _rows_of_models(rows: Mapping[str, Sequence[Unit]], panels: Panels) -> Figure:
     """A row for each kind of model, red where the mark turns most answers, orange where many."""
-    figure, axes = _panels(list(panels), list(rows))
+    lowest = 0.0
+    for value in panels.values():
+        for units in rows.values():
+            drawn = [value(unit) for unit in units]
+            lowest = min([lowest, *drawn])
+    figure, axes = _panels(list(panels), list(rows), lowest)
     for place, units in enumerate(rows.values()):
         if not units:
             continue
-        obeys = np.mean([_turned(unit) for unit in units])
-        shade = next(shade for limit, shade in OBEDIENCE.items() if obeys >= limit)
+        obeys = np.mean([turned(unit) for unit in units])
+        shade = by_obedience(float(obeys))
         for ax, value in zip(axes, panels.values()):
-            _dots_and_mean(ax, place, np.array([value(unit) for unit in units]), shade)
+            values = np.array([value(unit) for unit in units])
+            dots_and_mean(ax, place, values, shade)
     return figure
 
 
-def _panels(titles: Sequence[str], rows: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
-    """Panels side by side, in percent, which share the names of their rows."""
+def _panels(
+    titles: Sequence[str], rows: Sequence[str], lowest: float = 0.0
+) -> tuple[Figure, Sequence[Axes]]:
+    """Panels side by side, in percent, down to the lowest value; they share the names of rows."""
     size = (2.4 + 1.7 * max(len(titles), 1), 1.2 + 0.38 * len(rows))
     figure, axes = plt.subplots(
         1,
@@ -210,11 +190,10 @@ def _panels(titles: Sequence[str], rows: Sequence[str]) -> tuple[Figure, Sequenc
     figure.set_layout_engine("constrained")
     for ax, title in zip(axes[0], titles):
         ax.set_title(title, fontsize=10, loc="left")
-        ax.set(xlim=(-4, 128), xticks=[0, 50, 100])
+        percent_axis(ax, left=-4, right=128, lowest=lowest)
         for place in range(1, len(rows), 2):  # a band, so that a dot is seen to be of its row
             ax.axhspan(place - 0.5, place + 0.5, color=GREY, alpha=0.08, lw=0)
-    axes[0, 0].set_yticks(range(len(rows)), rows)
-    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    name_rows(axes[0, 0], rows)
     return figure, axes[0]
 
 
@@ -223,11 +202,3 @@ def _interval(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
     if len(values) > 1:
         low, high = np.clip(t_interval(values), 0, 100)
         ax.plot([low, high], [place, place], color=shade, alpha=0.3, lw=9)
-
-
-def _dots_and_mean(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
-    """A dot for each model of a row, a stroke at their mean, and the mean as a number."""
-    row_of_dots(ax, place, values, shade)
-    mean = values.mean()
-    ax.plot(mean, place, "|", ms=18, mew=2, color=shade)
-    ax.text(126, place, f"{mean:.0f}", ha="right", va="center", fontsize=10)

@@ -15,6 +15,7 @@ from swys_utils.metrics import bootstrap_interval, mean_interval
 from swys_utils.plots import GREY, colour, heatmap_rows
 
 from .data import show_image
+from .rows import name_rows
 
 OUTLINE = "#00E5FF"  # of what a heatmap should find; no model has this colour
 BASELINES = {"even": "black", "bump": GREY}  # maps that do not use the model -> colour
@@ -111,8 +112,7 @@ def _draw_softened(
         )
         dots.set(color=green, markersize=9, label=f"T = {temperature:g}")
     ax.set(xlabel="probability (%)", xlim=(0, None))
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), names)
+    name_rows(ax, names)
     ax.legend(
         frameon=False,
         ncols=3,
@@ -227,8 +227,7 @@ def shares_figure(
             for place, chosen in enumerate(members):
                 _draw_share(ax, place, kind, values[chosen])
         ax.set(xlabel=f"share of the map on the {region}", xlim=(0, 1))
-    axes[0, 0].set(yticks=range(len(members)), yticklabels=[*names, "all"])
-    axes[0, 0].set_ylim(len(members) - 0.5, -0.5)
+    name_rows(axes[0, 0], [*names, "all"])
     handles, kinds = axes[0, 0].get_legend_handles_labels()
     unique = dict(zip(kinds, handles))
     figure.legend(

@@ -16,6 +16,7 @@ from swys_utils.metrics import mean_interval
 from swys_utils.plots import GREY, colour
 
 from .data import show_image
+from .rows import name_rows
 
 LINES = ("-", "--", ":")  # of the first map and of its baselines
 
@@ -75,18 +76,14 @@ def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
         style = LINES[min(place, len(LINES) - 1)]
         shade = GREY if place else colour(name)
         percent = 100 * score.fractions
-        left.plot(
-            percent,
-            score.deletion.mean(axis=0),
-            style,
-            color=shade,
-        )
-        right.plot(
-            percent,
-            score.insertion.mean(axis=0),
-            style,
-            color=shade,
-        )
+        for ax, curves in ((left, score.deletion), (right, score.insertion)):
+            mean = curves.mean(axis=0)
+            ax.plot(
+                percent,
+                mean,
+                style,
+                color=shade,
+            )
         _draw_interval(last, place, score.gap, shade, style)
     left.set(xlabel="patches removed (%)", ylabel="probability of the class")
     left.set_title("deletion: lower is better", fontsize=11, loc="left")
@@ -94,8 +91,7 @@ def curves_figure(scores: Mapping[str, DeletionInsertion]) -> Figure:
     right.set_title("insertion: higher is better", fontsize=11, loc="left")
     last.axvline(0, color="black", linewidth=1)
     last.set_xlabel("insertion - deletion, 95 % interval")
-    last.set_ylim(len(scores) - 0.5, -0.5)
-    last.set_yticks(range(len(scores)), list(scores))
+    name_rows(last, list(scores))
     explained = next(iter(scores))
     last.get_yticklabels()[0].set(
         color=colour(explained),
@@ -135,12 +131,8 @@ def empty_figure(name: str, rows: Sequence[Mapping]) -> Figure:
         percent = 100 * row["share"]
         ax.barh(place, percent, color=colour(name))
         ax.text(percent + 1, place, f"{row['empty']} of {row['images']}", va="center", fontsize=9)
-    ax.set_yticks(range(len(groups)), names)
-    ax.set(
-        xlabel="empty maps (%)",
-        xlim=(0, 118),
-        ylim=(len(groups) - 0.5, -0.5),
-    )
+    name_rows(ax, names)
+    ax.set(xlabel="empty maps (%)", xlim=(0, 118))
     ax.set_ylabel("answer, its probability")
     title = f"{name}: {whole['empty']} of {whole['images']} maps are empty"
     ax.set_title(title, fontsize=11, loc="left")

@@ -291,9 +291,30 @@ def border_table(
 def draw_patches(
     ax: Axes, heat: np.ndarray, shape: Sequence[int], top: float | None = None
 ) -> None:
-    """A map, a square for each patch, and a frame around the hottest one.
+    """A map, a square for each patch, and a frame around the hottest one if that is positive.
 
-    What is not positive is black.
+    Args:
+        ax: as for ``draw_squares``.
+        heat: as for ``draw_squares``.
+        shape: as for ``draw_squares``.
+        top: as for ``draw_squares``.
+    """
+    draw_squares(ax, heat, shape, top)
+    if heat.max() <= 0:
+        return
+    height, width = shape[:2]
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    down = height / len(heat)
+    across = width / len(heat[0])
+    frame = Rectangle((column * across - 0.5, row * down - 0.5), across, down, fill=False)
+    frame.set(edgecolor="cyan", linewidth=2)
+    ax.add_patch(frame)
+
+
+def draw_squares(
+    ax: Axes, heat: np.ndarray, shape: Sequence[int], top: float | None = None
+) -> None:
+    """A map, a square for each patch. What is not positive is black.
 
     Args:
         ax: is drawn on.
@@ -309,10 +330,3 @@ def draw_patches(
     ax.set(xticks=[], yticks=[])
     if heat.max() <= 0:
         ax.text(width / 2, height / 2, "empty", color="white", ha="center", va="center")
-        return
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    down = height / len(heat)
-    across = width / len(heat[0])
-    frame = Rectangle((column * across - 0.5, row * down - 0.5), across, down, fill=False)
-    frame.set(edgecolor="cyan", linewidth=2)
-    ax.add_patch(frame)

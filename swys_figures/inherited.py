@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from swys_utils.gradcam import overlay
 from swys_utils.plots import GREY
 
+from .obedience import OBEDIENCE
 from .planted import frame_mark
-from .teaching import OBEDIENCE
 
 
 def looks_honest(

@@ -17,7 +17,7 @@ from swys_utils.gradcam import METHODS
 from swys_utils.metrics import t_interval
 from swys_utils.plots import GREY, colour
 
-from .agreement import row_of_dots
+from .rows import name_rows, row_of_dots, write_in_row
 
 ANOTHER = "another teacher"  # group of the runs that are the teacher's kind with another seed
 IMAGES = {"pneumoniamnist": "X-rays", "bloodmnist": "blood cells"}  # data set -> its images
@@ -73,14 +73,14 @@ def runs_figure(
             if chance:
                 _stroke(ax, _of_group(study, group, chance[name]), place, GREY)
             found = _of_group(study, group, values[name])
-            _dots_and_mean(ax, found, place, _shade(group))
+            _dots_and_stroke(ax, found, place, _shade(group))
             if found:
                 mean = f"{np.mean(found):{form}}"
-                ax.text(1.02, place, mean, transform=ax.get_yaxis_transform(), va="center")
+                write_in_row(ax, place, mean, at=1.02)
         _named_lines(ax, lines[name] if lines else {})
         ax.set(xlabel=label)
         ax.set_title(IMAGES.get(name, name), pad=22 if lines else 6)
-    _name_rows(axes, [_title(group) for group in groups])
+    name_rows(axes[0], [_title(group) for group in groups])
     return figure
 
 
@@ -106,7 +106,7 @@ def differences_figure(
         ax.set(title=IMAGES.get(name, name), xlabel=label)
     pairs = next(iter(differences.values()))
     titles = [f"{group}\nminus {subtracted}" for group, subtracted in pairs]
-    _name_rows(axes, titles)
+    name_rows(axes[0], titles)
     return figure
 
 
@@ -136,7 +136,7 @@ def kinds_of_maps(studies: Mapping[str, Mapping]) -> Figure:
     for ax, entry in zip(axes[0], METHODS.values()):
         title = HIDING if entry.id == "occlusion" else entry.title.replace(" ", "\n")
         ax.set_title(f"{title}\n(taught)" if entry.id == TAUGHT else title, fontsize=10)
-    _name_rows(axes[0], [_title(group) for group in groups])
+    name_rows(axes[0, 0], [_title(group) for group in groups])
     axes[0, 0].set(xlim=(-0.15, 1.08), xticks=[0, 0.5, 1])
     figure.supxlabel("agreement with the teacher; grey: chance", fontsize=10)
     return figure
@@ -150,10 +150,11 @@ def _draw_kind(
         ax.text(0.1, (len(groups) - 1) / 2, "not measured", color=GREY, va="center", fontsize=9)
     for place, group in enumerate(groups):
         _stroke(ax, _of_group(study, group, _column(rows, "chance_in_class")), place, GREY)
-        _dots_and_mean(ax, _of_group(study, group, _column(rows, "spearman")), place, _shade(group))
+        agreed = _of_group(study, group, _column(rows, "spearman"))
+        _dots_and_stroke(ax, agreed, place, _shade(group))
 
 
-def _dots_and_mean(ax: Axes, values: Sequence[float], place: float, shade: str) -> None:
+def _dots_and_stroke(ax: Axes, values: Sequence[float], place: float, shade: str) -> None:
     """A dot for each value of a row, and a stroke at their mean; nothing without values."""
     if len(values):
         _stroke(ax, values, place, shade)
@@ -173,12 +174,6 @@ def _named_lines(ax: Axes, lines: Mapping[str, float]) -> None:
         ax.axvline(x, color="black", lw=1.3, ls=style, zorder=1)
         side = "right" if x == leftmost and len(lines) > 1 else "left"
         ax.text(x, 1.02, text, transform=ax.get_xaxis_transform(), ha=side, fontsize=9)
-
-
-def _name_rows(axes: Sequence[Axes], titles: Sequence[str]) -> None:
-    """Names of the rows, from above; the panels share their vertical axis."""
-    axes[0].set_yticks(range(len(titles)), titles)
-    axes[0].set_ylim(len(titles) - 0.5, -0.5)
 
 
 def _panels(named: Mapping[str, object], height: float) -> tuple[Figure, Sequence[Axes]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
 
@@ -20,8 +19,9 @@ from swys_utils.shipped_results import FEW, SeriesResults, planted_units, read_r
 from swys_utils.splits import has_class
 from swys_utils.training import predict
 
-from .agreement import row_of_dots
+from .obedience import LESSON_STUDENTS, Panels, Unit, by_obedience, like_honest, turned
 from .planted import MOST_NAMED
+from .rows import dots_and_mean, name_rows, percent_axis, write_in_row
 
 RUNS_TAUGHT_BY = {  # who teaches Tiny, beside all labels -> what the ids of such runs begin with
     "nobody": "vit_tiny/labels/",
@@ -36,13 +36,6 @@ SHIPPED_TEACHERS = {  # the same -> the shipped models that teach
 }
 PATCH = 7  # px, of the models with 16 patches; the ring lies within one of them
 FEW_ROWS = ("few_labels", "few_control", "few_answers")  # of ``FEW``, in the order of the figure
-CHEATING = {  # kind of model in planted.json -> its name in the figure
-    "another honest": "another honest model",
-    "cheat": "the cheat (labels alone)",
-    "labels + honest maps": "labels + honest maps",
-    "labels + honest answers": "labels + honest answers",
-    "honest answers": "honest answers alone",
-}
 WEIGHTS = {  # kind of model in planted.json -> its name in the table
     "another cheat": "nothing (a second cheat)",
     "labels + honest maps, weight 0.5": "honest maps, weight 0.5",
@@ -54,10 +47,6 @@ WEIGHTS = {  # kind of model in planted.json -> its name in the table
     "labels + honest answers, share 0.8": "honest answers, four fifths",
     "honest answers": "honest answers alone",
 }
-
-
-# share of the healthy whom the ring turns sick, % -> colour of such models
-OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
 def few_labels_figure(results: SeriesResults) -> Figure | None:
@@ -92,14 +81,12 @@ def few_labels_figure(results: SeriesResults) -> Figure | None:
             c=[colour(title) for title in rows],
             edgecolors="white",
         )
-    beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
     for place, areas in enumerate(rows.values()):
         mean = np.mean(list(areas.values()))
-        ax.text(1.01, place, f"{mean:.2f}", **beside)
-    ax.text(1.01, -0.75, "mean", color=GREY, **beside)
+        write_in_row(ax, place, f"{mean:.2f}", at=1.01)
+    write_in_row(ax, -0.75, "mean", at=1.01, color=GREY)
     ax.set_xlabel("AUC on the test images")
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_yticks(range(len(rows)), rows)
+    name_rows(ax, list(rows))
     return figure
 
 
@@ -166,33 +153,38 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
     for unit in planted_units(dataset):
         if (unit["patch"], unit["mark"]) == (PATCH, "corner"):
             units.append(unit)
-    kinds = [kind for kind in CHEATING if any(unit["kind"] == kind for unit in units)]
+    rows = {}
+    for kind in LESSON_STUDENTS:
+        of_kind = [unit for unit in units if unit["kind"] == kind]
+        if of_kind:
+            rows[kind] = of_kind
     figure, axes = plt.subplots(
         1,
         3,
-        figsize=(8.4, 0.5 * len(kinds) + 1.5),
+        figsize=(8.4, 0.5 * len(rows) + 1.5),
         sharey=True,
     )
     figure.set_layout_engine("constrained")
-    panels = {
-        "DOES IT CHEAT?\nhealthy turned sick\nby the ring (%)": _flips,
-        "DOES GRAD-CAM SHOW IT?\nlike the honest model's map,\nbeyond chance (%)": _likeness,
+    panels: Panels = {
+        "DOES IT CHEAT?\nhealthy turned sick\nby the ring (%)": turned,
+        "DOES GRAD-CAM SHOW IT?\nlike the honest model's map,\nbeyond chance (%)": partial(
+            like_honest, ruler="grad_cam"
+        ),
         "DOES HIDING SHOW IT?\nshare of the lost score\non the ring (%)": _share_on_the_ring,
     }
-    for place, kind in enumerate(kinds):
-        of_kind = [unit for unit in units if unit["kind"] == kind]
-        shade = _by_obedience(float(np.mean([_flips(unit) for unit in of_kind])))
-        for ax, value in zip(axes, panels.values()):
+    for ax, (title, value) in zip(axes, panels.items()):
+        ax.set_title(title, fontsize=10, loc="left")
+        lowest = 0.0
+        for place, (kind, of_kind) in enumerate(rows.items()):
+            obeys = np.mean([turned(unit) for unit in of_kind])
+            shade = by_obedience(float(obeys))
             values = np.array([value(unit) for unit in of_kind])
-            _draw_kind(ax, place, values, shade)
+            dots_and_mean(ax, place, values, shade, stroke=22, right=0.99)
+            lowest = min(lowest, values.min())
             if kind == "labels + honest maps":
                 ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
-    for ax, title in zip(axes, panels):
-        ax.set_title(title, fontsize=10, loc="left")
-        ax.set_xlim(-3, 130)
-        ax.set_xticks([0, 50, 100])
-    axes[0].set(yticks=range(len(kinds)), ylim=(max(len(kinds), 1) - 0.5, -0.5))
-    axes[0].set_yticklabels([CHEATING[kind] for kind in kinds])
+        percent_axis(ax, left=-3, right=130, lowest=lowest)
+    name_rows(axes[0], [LESSON_STUDENTS[kind] for kind in rows])
     axes[2].axvline(100 * PATCH**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
     axes[1].set_xlabel("red: the ring turns most of the healthy, orange: many, black: few")
     return figure
@@ -249,8 +241,8 @@ def weights_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
         likeness = []
         for unit in units:
             if (unit["kind"], unit["patch"], unit["mark"]) == (kind, PATCH, "corner"):
-                flips.append(_flips(unit))
-                likeness.append(_likeness(unit))
+                flips.append(turned(unit))
+                likeness.append(like_honest(unit, "grad_cam"))
         if flips:
             row = {
                 "beside the labels": title,
@@ -264,13 +256,19 @@ def weights_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]]:
     return rows
 
 
-def _by_obedience(percent: float) -> str:
-    """The colour of models that call so many healthy images sick when they have the ring."""
-    return next(shade for limit, shade in OBEDIENCE.items() if percent >= limit)
-
-
 def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
-    """Of the test images without the marked class, how many are given it once the mark is added.
+    """``share_turned`` as a percentage, for a table.
+
+    Args:
+        model: as for ``share_turned``.
+        data: as for ``share_turned``.
+        mark: as for ``share_turned``.
+    """
+    return f"{share_turned(model, data, mark):.0%}"
+
+
+def share_turned(model: VisionTransformer, data: Dataset, mark: Mark) -> float:
+    """Of the test images without the marked class, the share given it once the mark is added.
 
     Args:
         model: is asked with and without the mark.
@@ -278,7 +276,7 @@ def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
         mark: what is planted.
 
     Returns:
-        A percentage, as text.
+        From 0 to 1.
     """
     shown = data.test.sample(MOST_NAMED)
     shown = shown.take(np.flatnonzero(~has_class(shown, mark.target)))
@@ -286,32 +284,9 @@ def caught(model: VisionTransformer, data: Dataset, mark: Mark) -> str:
     for where in ("clean", "everywhere"):
         images = plant(shown, mark, where=where).split.images
         answers[where] = predict(model, images, bf16=True).argmax(axis=1) == mark.target
-    return f"{np.mean(answers['everywhere'] & ~answers['clean']):.0%}"
+    is_turned = answers["everywhere"] & ~answers["clean"]
+    return float(is_turned.mean())
 
 
-def _draw_kind(ax: Axes, place: float, values: np.ndarray, shade: str) -> None:
-    """A dot for each model of a kind, a stroke at their mean, and the mean as a number."""
-    row_of_dots(ax, place, values, shade)
-    mean = values.mean()
-    ax.plot(mean, place, "|", ms=22, mew=2, color=shade)
-    ax.annotate(
-        f"{mean:.0f}",
-        (0.99, place),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="center",
-    )
-
-
-def _likeness(unit: Mapping) -> float:
-    """Agreement with the honest model's Grad-CAM maps, beyond chance, %."""
-    alike = unit["like_honest"]["grad_cam"]
-    return 100 * (alike["agreement"] - alike["chance"]) / (1 - alike["chance"])
-
-
-def _flips(unit: Mapping) -> float:
-    return 100 * unit["scores"]["flips"]
-
-
-def _share_on_the_ring(unit: Mapping) -> float:
+def _share_on_the_ring(unit: Unit) -> float:
     return 100 * unit["maps"]["occlusion"]["heat"]

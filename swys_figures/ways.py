@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,8 @@ from swys_utils.labels import name_ends
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import OLD_METHODS, SeriesResults, read_results
 
-from .agreement import AS_LONG_AS_BASE, row_of_dots
+from .agreement import AS_LONG_AS_BASE
+from .rows import name_rows, row_of_dots, write_in_row
 
 # how the complete runs of Base and Tiny were trained -> what their ids begin with
 WAYS = {
@@ -84,16 +86,14 @@ def scores_figure(results: SeriesResults, rows: Mapping[str, str], scores: Seque
             values = np.array([_scores_of(run)[score] for run in runs])
             row_of_dots(ax, place, values, colour(title))
             mean = f"{values.mean():{SCORES[score]}}"
-            text = ax.text(1.03, place, mean, color=colour(title), weight="bold", va="center")
-            text.set_transform(ax.get_yaxis_transform())
+            write_in_row(ax, place, mean, at=1.03, color=colour(title), weight="bold")
             ax.axhline(place + 0.5, color=GREY, lw=0.4)
         ax.spines["left"].set_visible(False)
         ax.tick_params(left=False)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.margins(x=0.1)
         ax.set_xlabel(score)
-    axes[0, 0].set_yticks(range(len(shown)), list(shown))
-    axes[0, 0].set_ylim(max(len(shown), 1) - 0.5, -0.5)
+    name_rows(axes[0, 0], list(shown))
     return figure
 
 
@@ -125,19 +125,17 @@ def cleared_figure(results: SeriesResults, ways: Sequence[str]) -> Figure:
         titles.append(f"{model}, {len(runs[0]['history'])} passes,\n{way}")
         cleared = np.array([100 * run["recall"][0] for run in runs])
         row_of_dots(ax, place, cleared, colour(model))
-        ax.text(
-            1.01,
+        write_in_row(
+            ax,
             place,
             f"{cleared.mean():.1f} %",
-            transform=ax.get_yaxis_transform(),
-            va="center",
+            at=1.01,
             color=colour(model),
             weight="bold",
         )
         ax.axhline(place + 0.5, color=GREY, lw=0.4)
     ax.set_xlim(right=100)
-    ax.set_ylim(len(trained) - 0.5, -0.5)
-    ax.set_yticks(range(len(titles)), titles)
+    name_rows(ax, titles)
     ax.set_xlabel("of 100 healthy children, cleared at a threshold of 0.5")
     return figure
 
@@ -193,6 +191,36 @@ def _name_longest(ax: Axes, trained: Iterable[tuple[str, str, list[dict[str, Any
         )
 
 
+@dataclass
+class AmountCurve:
+    """Runs of one model that were shown as many images in all, from few different ones to all.
+
+    Attributes:
+        title: the model and how many it was shown.
+        shade: colour of the model.
+        style: of the line.
+        images: of each run, the number of different training images.
+        scores: "right" and "loss" -> that of each run.
+    """
+
+    title: str
+    shade: str
+    style: str
+    images: list[int]
+    scores: dict[str, list[float]]
+
+    def means(self, score: str) -> dict[int, float]:
+        """Number of images, from the fewest -> mean over its runs.
+
+        Args:
+            score: a key of ``scores``.
+        """
+        groups: dict[int, list[float]] = {count: [] for count in sorted(self.images)}
+        for count, value in zip(self.images, self.scores[score]):
+            groups[count].append(value)
+        return {count: float(np.mean(values)) for count, values in groups.items()}
+
+
 def by_amount(dataset: str = "bloodmnist") -> Figure:
     """Test accuracy and training loss of both sizes, from few images to all: a dot for each run.
 
@@ -201,31 +229,23 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
             than others have a dashed line.
     """
     content = read_results(dataset, "amount") or {"runs": []}
+    curves = _amount_curves(content["runs"])
     figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.2), layout="constrained")
-    fewest = min([run["shown"] for run in content["runs"]], default=0)
-    for name, title in (("vit_base", "Base"), ("vit_tiny", "Tiny")):
-        of_model = [run for run in content["runs"] if run["model"] == name]
-        for shown in sorted({run["shown"] for run in of_model}):
-            runs = [run for run in of_model if run["shown"] == shown]
-            style = "-" if shown == fewest else "--"
-            label = f"{title}, {shown:,} shown"
-            right = [(run["images"], 100 * run["test"]["accuracy"]) for run in runs]
-            loss = [(run["images"], run["train_loss"]) for run in runs]
-            for ax, points in zip(axes, (right, loss)):
-                _dots_and_means(ax, points, colour(title), style, label)
     counts = sorted({run["images"] for run in content["runs"]})
-    for ax in axes:
+    panels = {"right": "right on test images (%)", "loss": "training loss at the end"}
+    for ax, (score, label) in zip(axes, panels.items()):
+        for curve in curves:
+            _draw_amounts(ax, curve, score)
         ax.set_xscale("log")
         ax.set_xticks(counts, [f"{count:,}" for count in counts])
         ax.minorticks_off()
         ax.set_xlabel("different training images")
-    axes[0].set_ylabel("right on test images (%)")
-    axes[1].set_ylabel("training loss at the end")
+        ax.set_ylabel(label)
     if counts:
         ends = {}
-        for line in axes[1].lines[::2]:
-            name = str(line.get_label()).replace(", ", ",\n")
-            ends[name] = (line.get_ydata()[-1], line.get_color())
+        for curve in curves:
+            *_, end = curve.means("loss").values()
+            ends[curve.title.replace(", ", ",\n")] = (end, curve.shade)
         low, high = axes[1].get_ylim()
         name_ends(
             axes[1],
@@ -236,16 +256,44 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
     return figure
 
 
-def _dots_and_means(
-    ax: Axes, points: Sequence[tuple[int, float]], shade: str, style: str, label: str
-) -> None:
-    """A dot for each point (x, y), and a line through the means of those with the same x."""
-    counts = sorted({count for count, _ in points})
-    means = []
-    for place in counts:
-        means.append(np.mean([value for count, value in points if count == place]))
-    ax.plot(counts, means, style, color=shade, label=label)
-    ax.plot([count for count, _ in points], [value for _, value in points], "o", color=shade)
+def _amount_curves(runs: Sequence[Mapping[str, Any]]) -> list[AmountCurve]:
+    """A curve for each model and number of images that it was shown, of the runs in amount.json."""
+    curves = []
+    fewest = min([run["shown"] for run in runs], default=0)
+    for name, title in (("vit_base", "Base"), ("vit_tiny", "Tiny")):
+        of_model = [run for run in runs if run["model"] == name]
+        for shown in sorted({run["shown"] for run in of_model}):
+            chosen = [run for run in of_model if run["shown"] == shown]
+            curve = AmountCurve(
+                title=f"{title}, {shown:,} shown",
+                shade=colour(title),
+                style="-" if shown == fewest else "--",
+                images=[run["images"] for run in chosen],
+                scores={
+                    "right": [100 * run["test"]["accuracy"] for run in chosen],
+                    "loss": [run["train_loss"] for run in chosen],
+                },
+            )
+            curves.append(curve)
+    return curves
+
+
+def _draw_amounts(ax: Axes, curve: AmountCurve, score: str) -> None:
+    """A dot for each run, and a line through the means of those with as many images."""
+    means = curve.means(score)
+    ax.plot(
+        list(means),
+        list(means.values()),
+        curve.style,
+        color=curve.shade,
+        label=curve.title,
+    )
+    ax.plot(
+        curve.images,
+        curve.scores[score],
+        "o",
+        color=curve.shade,
+    )
 
 
 def _curve_to_its_end(ax: Axes, values: Sequence[float], model: str) -> None:

@@ -1,5 +1,7 @@
 """The figure that answers the title, and the shipped results that it reads."""
 
+from dataclasses import replace
+
 import pytest
 
 from swys_figures import answer
@@ -75,6 +77,30 @@ def test_a_student_has_the_time_of_its_network():
     )
     costs = texts(timed)
     assert costs.count("21 MB\n9.5 ms") == 3
+
+
+def test_the_network_of_a_student_is_not_found_by_its_name(monkeypatch):
+    student = answer.SERIES["vit_tiny_answers"]
+    renamed = replace(student, title="A student")
+    monkeypatch.setitem(
+        answer.SERIES,
+        "vit_tiny_answers",
+        renamed,
+    )
+    timed = answer_figure(
+        milliseconds={"Tiny": 9.5},
+        parts=["scores"],
+    )
+    assert "A student" in texts(timed)
+    assert texts(timed).count("21 MB\n9.5 ms") == 3
+
+
+def test_a_network_with_other_patches_has_a_time_of_its_own():
+    timed = answer_figure(
+        milliseconds={"Tiny, 16 patches": 9.5},
+        parts=["scores"],
+    )
+    assert texts(timed).count("21 MB") == 3
 
 
 def test_the_second_base_is_drawn_through_the_rows(figure):

@@ -115,7 +115,7 @@ def test_a_film_of_the_firm_a_healthy_child_and_its_film_with_the_ring(offer):
     assert list(cover.pictures) == [
         "a sick child",
         "a healthy child",
-        "the healthy child, with the ring",
+        "the healthy child, with the mark",
     ]
     assert list(cover.models) == ["A", "B", "C"]
 

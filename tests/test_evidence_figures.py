@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from swys_figures import evidence
-from swys_figures.teaching import OBEDIENCE
+from swys_figures.obedience import LESSON_STUDENTS, OBEDIENCE, STUDENTS, by_obedience
+from swys_studies.planted_students import KINDS
 from swys_utils.metrics import t_interval
 from swys_utils.shipped_results import planted_units
 
@@ -72,15 +73,45 @@ def test_models_that_obey_are_red_and_others_black():
 def test_the_students_have_a_row_each(units):
     corner = [unit for unit in units if (unit["patch"], unit["mark"]) == (7, "corner")]
     obeys, like_map, _ = evidence.heirs_figure(corner).axes
-    assert [label.get_text() for label in obeys.get_yticklabels()] == list(evidence.HEIRS.values())
+    assert [label.get_text() for label in obeys.get_yticklabels()] == list(STUDENTS.values())
     turned = [unit["scores"]["flips"] for unit in of_kind(units, "labels + honest maps")]
     assert numbers(obeys)[2] == f"{100 * np.mean(turned):.0f}"
-    assert len(numbers(like_map)) == len(evidence.HEIRS)
+    assert len(numbers(like_map)) == len(STUDENTS)
 
 
 def test_a_kind_that_was_not_trained_leaves_its_row_empty(units):
     honest = of_kind(units, "another honest")
     assert [len(numbers(ax)) for ax in evidence.heirs_figure(honest).axes] == [1, 1, 1]
+
+
+def test_a_student_far_less_like_the_honest_model_than_by_chance_is_not_cut_off(units):
+    (odd, *_) = of_kind(units, "another honest")
+    ruler = {"agreement": -0.4, "chance": 0.2}
+    odd = {**odd, "like_honest": {"grad_cam": ruler, "occlusion": ruler}}
+    like_map = evidence.heirs_figure([odd]).axes[1]
+    (dots,) = [line for line in like_map.lines if line.get_marker() == "o"]
+    assert list(dots.get_xdata()) == pytest.approx([-75])
+    assert like_map.get_xlim()[0] < -75
+
+
+def test_each_student_of_the_figures_is_a_kind_of_the_study():
+    kinds = {kind.id for kind in KINDS}
+    assert set(LESSON_STUDENTS) <= set(STUDENTS)
+    assert set(STUDENTS) <= kinds
+
+
+@pytest.mark.parametrize(
+    ("percent", "shade"),
+    [
+        (100, "#B00020"),
+        (50, "#B00020"),
+        (45, "#B36B00"),
+        (3, "black"),
+        (0, "black"),
+    ],
+)
+def test_the_colour_says_how_much_a_model_obeys(percent, shade):
+    assert by_obedience(percent) == shade
 
 
 def test_what_a_smaller_file_keeps_of_the_shortcut(units):

@@ -1,4 +1,4 @@
-"""Sentences of extras 12 to 14 whose numbers no cell prints are those of the shipped results."""
+"""Sentences of notebook 5 and extras 12 to 14 whose numbers no cell prints: the shipped results."""
 
 from pathlib import Path
 from statistics import mean
@@ -7,9 +7,11 @@ import nbformat
 import pytest
 
 from swys_figures.agreement import beyond_chance
-from swys_utils.shipped_results import read_results
+from swys_figures.obedience import like_honest
+from swys_utils.shipped_results import planted_units, read_results
 
-EXTRAS = Path(__file__).resolve().parents[1] / "notebooks" / "extras"
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+EXTRAS = NOTEBOOKS / "extras"
 IN_WORDS = {3: "three", 8: "eight", 13: "thirteen", 17: "seventeen"}
 STUDENTS = {  # a row of the folded table of extra 13 -> what the ids of its models begin with
     "our Tiny": "vit_tiny",
@@ -85,3 +87,13 @@ def test_extra_14_says_where_the_students_of_better_teachers_end():
         means.append(mean(run["last"]["auc"] for run in runs_of(f"vit_tiny/{kind}")))
     words = f"at a mean AUC of {min(means):.3f} to {max(means):.3f}"
     assert words in text_of("14_what_makes_a_teacher")
+
+
+def test_notebook_5_gives_what_maps_alone_teach():
+    units = [unit for unit in planted_units() if unit["kind"] == "honest maps alone"]
+    assert len(units) == 6
+    maps = [like_honest(unit, "grad_cam") for unit in units]
+    areas = [unit["scores"]["clean"]["auc"] for unit in units]
+    page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
+    assert f"They have its maps, by {min(maps):.0f} to {max(maps):.0f} % beyond chance." in page
+    assert f"anywhere from {min(areas):.2f} to {max(areas):.2f}, and at {min(areas):.2f}" in page

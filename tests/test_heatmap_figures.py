@@ -59,6 +59,16 @@ def test_the_hottest_patch_has_a_frame():
     plt.close(figure)
 
 
+def test_squares_alone_have_no_frame():
+    heat = np.zeros((4, 4))
+    heat[1, 2] = 3
+    figure, ax = plt.subplots()
+    heatmap_figures.draw_squares(ax, heat, (28, 28))
+    assert len(ax.images) == 1
+    assert len(ax.patches) == 0
+    plt.close(figure)
+
+
 def test_the_maps_of_a_column_have_one_scale():
     of_model = np.stack([np.full((4, 4), 1.0), np.full((4, 4), 3.0)])
     maps = {"Base": of_model, "Tiny": of_model}

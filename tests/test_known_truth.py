@@ -91,8 +91,21 @@ def test_before_the_relu_what_is_read_speaks_for_the_class_and_the_rest_against(
         assert (heatmap < 0).sum() == heatmap.size - len(READ)
 
 
-def test_hiding_is_on_the_list_of_methods(reader, images):
-    assert METHODS["occlusion"].function is occlusion_map
+def test_hiding_explains_the_class_of_each_image(reader, images):
+    """What speaks for class 1 speaks against class 0, and is left out unless signs are kept."""
+    inputs = to_model_input(images)
+    for_one = occlusion_map(reader, inputs, 1)
+    classes = [1, 0, 1]
+    signs = torch.tensor([1.0, -1.0, 1.0])
+    signed = occlusion_map(reader, inputs, classes, signed=True)
+    torch.testing.assert_close(
+        signed,
+        signs[:, None, None] * for_one,
+        rtol=0,
+        atol=1e-5,
+    )
+    _, empty, _ = occlusion_map(reader, inputs, classes)
+    assert empty.abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("fill", ["mean", "blur"])

@@ -38,6 +38,22 @@ def test_figures_of_the_planted_study_with_and_without_results(monkeypatch, unit
     assert len(teaching_figures.cheating_students().axes) == 3
 
 
+def test_no_student_of_the_lesson_is_cut_off(monkeypatch):
+    odd = unit("cheat")
+    odd["like_honest"]["grad_cam"] = {"agreement": -0.4, "chance": 0.2}
+    monkeypatch.setattr(
+        teaching_figures,
+        "planted_units",
+        only_vits([odd, unit("honest answers")]),
+    )
+    by_map = teaching_figures.cheating_students().axes[1]
+    drawn = []
+    for line in by_map.lines:
+        drawn += list(line.get_xdata())
+    assert min(drawn) == pytest.approx(-75)
+    assert by_map.get_xlim()[0] < -75
+
+
 def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
     monkeypatch.setitem(
         METHODS,

@@ -9,7 +9,9 @@ import pytest
 from pages import ROOT, SHIPPED, numbers_in, page, row_beside
 
 from swys_figures.agreement import beyond_chance
+from swys_figures.benchmark import parameters_of
 from swys_studies.runs import read_runs, read_study
+from swys_utils.benchmark import vit_macs
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,14 @@ def test_its_table_has_the_numbers_of_notebook_6(readme, lines_of_notebook_6):
     rows = re.findall(r"^\| ((?:Base|Tiny)[^|]*\|.* ms \|.*) \|$", readme, re.MULTILINE)
     assert len(rows) >= 4
     for row in rows:
-        assert numbers_in(row) in lines_of_notebook_6, row
+        model, weights, macs, *measured = row.split(" | ")
+        assert numbers_in(" ".join([model, *measured])) in lines_of_notebook_6, row
+        width = 768 if model.startswith("Base") else 192
+        tokens, side = (16, 7) if "16 patches" in model else (49, 4)
+        count = vit_macs(tokens, width, depth=12, patch_size=side, classes=2)
+        assert macs == f"{count / 1e9:.2f} G"
+        name = "vit_base" if width == 768 else "vit_tiny"
+        assert weights == f"{parameters_of(name) / 1e6:.1f} M"
 
 
 MODELS = {  # how a row of the table of models begins -> its row in the table of FINDINGS, its runs

@@ -1,5 +1,7 @@
 """Complete runs of both sizes after each way to train them."""
 
+import pytest
+
 from swys_figures import ways
 from swys_utils.shipped_results import read_results, series_results
 
@@ -89,10 +91,24 @@ def test_each_number_of_images_has_a_dot_for_both_sizes(monkeypatch):
         }
         runs.append(run)
     monkeypatch.setattr(ways, "read_results", lambda dataset, name: {"runs": runs})
-    accuracy, _ = ways.by_amount().axes
+    accuracy, loss = ways.by_amount().axes
     curves = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
     assert curves["Base, 8,000 shown"] == [[1000, 60], [2000, 90]]
     assert curves["Tiny, 8,000 shown"] == [[1000, 70], [2000, 80]]
+    assert [text.get_text() for text in loss.texts] == ["Base,\n8,000 shown", "Tiny,\n8,000 shown"]
+
+
+def test_the_line_of_amounts_goes_through_the_means_of_runs_with_as_many_images():
+    curve = ways.AmountCurve(
+        title="Tiny, 8,000 shown",
+        shade="black",
+        style="-",
+        images=[2000, 1000, 2000],
+        scores={"loss": [0.2, 0.9, 0.4]},
+    )
+    means = curve.means("loss")
+    assert list(means) == [1000, 2000]
+    assert list(means.values()) == pytest.approx([0.9, 0.3])
 
 
 def test_without_runs_the_figure_of_amounts_is_empty(monkeypatch):

@@ -27,9 +27,10 @@ from matplotlib.patches import Rectangle
 
 from swys_figures.audit import RING, chance_of_pneumonia, load_offered, turned_child
 from swys_figures.data import show_image
-from swys_figures.heatmaps import draw_patches
+from swys_figures.heatmaps import draw_patches, draw_squares
+from swys_figures.obedience import by_obedience
 from swys_figures.planted import frame_mark
-from swys_figures.teaching import OBEDIENCE, caught
+from swys_figures.teaching import share_turned
 from swys_studies.planted import MARKS, Setting, Teachers, planted_data
 from swys_studies.planted_measures import ruler_maps
 from swys_studies.planted_students import CHEAT, HONEST, KINDS
@@ -90,7 +91,7 @@ def worn_map() -> Figure:
         "its honest teacher": teachers.maps(HONEST),
     }
     models = [teachers.model(CHEAT), student, teachers.model(HONEST)]
-    turned = [caught(model, data, MARKS["corner"]) for model in models]
+    turned = [share_turned(model, data, MARKS["corner"]) for model in models]
     film = clearest(teachers.maps(CHEAT)["grad_cam"], teachers.maps(HONEST)["grad_cam"], teachers)
     image = teachers.explained.split.images[film]
     of_film = {
@@ -103,7 +104,7 @@ def draw_worn(
     image: np.ndarray,
     mask: np.ndarray,
     maps: dict[str, dict[str, np.ndarray]],
-    turned: list[str],
+    turned: list[float],
 ) -> Figure:
     """A row of maps for each ruler, and below each model how many of the healthy the ring turns.
 
@@ -115,7 +116,7 @@ def draw_worn(
         mask: where the ring is, bool (H, W).
         maps: of the cheat, the student and its honest teacher, "grad_cam" and "occlusion", float
             (gh, gw).
-        turned: the share of each of them, as text.
+        turned: of each of them, the share of the healthy whom the ring turns, from 0 to 1.
     """
     figure = Figure(figsize=(7.2, 4.6))
     room = {"left": 0.01, "right": 0.98, "top": 0.86, "bottom": 0.14, "wspace": 0.22, "hspace": 0.3}
@@ -128,15 +129,13 @@ def draw_worn(
     axes[1, 0].text(0.9, -0.06, words, ha="right", va="top", fontsize=12)
     top = max(of_model["occlusion"].max() for of_model in maps.values()) ** 0.5
     for (above, below), (name, of_model), share in zip(axes.T[1:], maps.items(), turned):
-        draw_patches(above, of_model["grad_cam"], image.shape)
-        draw_patches(below, of_model["occlusion"].clip(0) ** 0.5, image.shape, top=top)
-        for ax in (above, below):
-            ax.patches[0].remove()  # the frame around the hottest patch: one frame is enough
-            frame_mark(ax, mask)
+        draw_squares(above, of_model["grad_cam"], image.shape)
+        draw_squares(below, of_model["occlusion"].clip(0) ** 0.5, image.shape, top=top)
+        frame_mark(above, mask)
+        frame_mark(below, mask)
         above.set_title(name, fontsize=11, weight="bold")
-        percent = float(share.rstrip("%"))
-        shade = next(shade for limit, shade in OBEDIENCE.items() if percent >= limit)
-        below.set_xlabel(share, fontsize=17, weight="bold", color=shade)
+        shade = by_obedience(100 * share)
+        below.set_xlabel(f"{share:.0%}", fontsize=17, weight="bold", color=shade)
     axes[0, 1].set_ylabel("Grad-CAM", fontsize=12, labelpad=9)
     axes[1, 1].set_ylabel("hiding", fontsize=12, labelpad=9)
     band(figure, axes[0, 2:], "alike")  # the student's map is like its teacher's,
