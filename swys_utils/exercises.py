@@ -11,13 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from .config import SwysError, unknown
-from .data import Dataset
 from .distillation import soft_target_loss
 from .explain import agreement, randomisation_check
 from .gradcam import grad_cam, hires_cam
-from .metrics import probabilities
-from .splits import has_class
-from .training import predict
 from .vit_internals import evaluation_mode
 
 Check = Callable[..., str]  # (answer, *given) -> a hint, or "" where the answer is right
@@ -187,17 +183,6 @@ def _true_alarms(answer: float, sensitivity: float, specificity: float) -> str:
         return "That is the share of the sick who get an alarm; asked is the other way round."
     right = abs(answer - found / alarms) < 0.005
     return "" if right else "Of 1,000 children 50 are sick. How many alarms are there in all?"
-
-
-@register("threshold")
-def _threshold(answer: float, model: VisionTransformer, data: Dataset) -> str:
-    p = probabilities(predict(model, data.val.images), data.info.task)[:, 1]
-    truth = has_class(data.val, 1)
-    best = max(np.mean((p > threshold) == truth) for threshold in np.linspace(0.02, 0.98, 49))
-    yours = np.mean((p > answer) == truth)
-    if yours >= best - 0.002:
-        return ""
-    return f"It is right on {yours:.1%} of the validation images; another one on {best:.1%}."
 
 
 @register("how many images")

@@ -9,8 +9,6 @@ from swys_utils import exercises
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.exercises import check, register
-from swys_utils.metrics import probabilities
-from swys_utils.training import predict
 
 
 @pytest.fixture(autouse=True)
@@ -141,15 +139,6 @@ def test_true_alarms(said):
     assert "fraction" in said("true alarms", 20, 0.91, 0.81)
     assert "other way round" in said("true alarms", 0.91, 0.91, 0.81)
     assert "50 are sick" in said("true alarms", 0.5, 0.91, 0.81)
-
-
-def test_threshold(said, data):
-    model = vit()
-    p = probabilities(predict(model, data.val.images), "binary-class")[:, 1]
-    thresholds = np.linspace(0.02, 0.98, 49)
-    right = [np.mean((p > threshold) == (data.val.labels == 1)) for threshold in thresholds]
-    assert "right." in said("threshold", thresholds[np.argmax(right)], model, data)
-    assert "another one" in said("threshold", thresholds[np.argmin(right)], model, data)
 
 
 def test_how_many_images(said):
