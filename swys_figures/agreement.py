@@ -19,8 +19,9 @@ from swys_utils.results import with_range
 from swys_utils.shipped_results import SeriesResults, read_results
 
 from .data import short_name, show_image
-from .rows import name_rows, row_of_dots
+from .rows import name_rows, row_of_dots, write_in_row
 
+SECOND_BASE = "a second Base"  # row of ``three_questions``
 AS_LONG_AS_BASE = "vit_tiny/labels_12/"  # Tiny after a whole schedule of as many passes as Base's
 RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
     "a ResNet and Base": "vit_base and",
@@ -38,8 +39,8 @@ TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students beg
     "nobody (labels alone)": ("vit_tiny/labels/",),
 }
 QUESTIONS = {  # way to explain -> the question that it answers
-    "occlusion": "SAME REASONS?\nhidden patches,\nbeyond chance",
-    "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance",
+    "occlusion": "SAME REASONS?\nhidden patches,\nbeyond chance, as Base",
+    "grad_cam": "SAME MAP?\nGrad-CAM,\nbeyond chance, as Base",
 }
 
 
@@ -47,7 +48,8 @@ def agreement_figure(results: SeriesResults, brief: bool = False) -> Figure:
     """Tiny's, a second Base's and a ResNet's maps with Base's, and others, by two rulers.
 
     A bar is the mean agreement beyond chance, in % of what is possible, and a dot a pair of models.
-    By hiding there are two panels, for the order of all patches and for the hottest one alone.
+    Beyond them stands the mean. By hiding there are two panels, for the order of all patches and
+    for the hottest one alone.
 
     Args:
         results: of ``shipped_results.series_results``; what was not measured is left out.
@@ -60,6 +62,7 @@ def agreement_figure(results: SeriesResults, brief: bool = False) -> Figure:
     }
     if brief:
         del panels["by hiding,\nthe hottest patch"]
+        panels = {title.split(",")[0]: panel for title, panel in panels.items()}
     panels = {title: panel for title, panel in panels.items() if panel[0] in results.agreement}
     found = {ruler: _pairs(results, ruler) for ruler, _ in panels.values()}
     titles = [title for rows in found.values() for title, pairs in rows.items() if pairs]
@@ -68,20 +71,23 @@ def agreement_figure(results: SeriesResults, brief: bool = False) -> Figure:
     figure, axes = plt.subplots(
         1,
         max(1, len(panels)),
-        figsize=(9.4, 0.75 * count + 0.6),
+        figsize=(8, 0.6 * count + 1) if brief else (9.4, 0.75 * count + 0.6),
         sharey=True,
         squeeze=False,
     )
     figure.set_layout_engine("constrained")
     for ax, (panel, (ruler, measure)) in zip(axes[0], panels.items()):
-        _percent_axis(ax, room=30 if brief else 80)
+        _percent_axis(ax, room=10 if brief else 40)
         for place, title in enumerate(titles):
             pairs = found[ruler].get(title)
             if pairs:
-                _draw_beyond_chance(ax, place, measure(pairs), _shade(title), ranged=not brief)
+                percent = measure(pairs)
+                _draw_beyond_chance(ax, place, percent, _shade(title))
+                _number_at_the_end(ax, place, percent, ranged=not brief)
         ax.set_title(panel, loc="left", fontsize=11)
         ax.set_ylim(count - 0.4, -0.6)
         ax.set_yticks(range(len(titles)), [fill(title, 15) for title in titles])
+    figure.supxlabel("agreement beyond chance", fontsize=11)
     return figure
 
 
@@ -144,31 +150,39 @@ def same_hottest(pairs: Sequence[Mapping]) -> np.ndarray:
     return 100 * (same - chance) / (1 - chance)
 
 
-def _percent_axis(ax: Axes, room: float = 30) -> None:
+def _percent_axis(ax: Axes, room: float) -> None:
     """The horizontal axis of agreement beyond chance, with room for numbers at the right."""
     ax.axvline(0, color=GREY, lw=1)
     ax.set_xlim(-22, 100 + room)
     ax.set_xticks([0, 50, 100], ["0 %\nas chance", "50 %", "100 %\nthe same"])
 
 
-def _draw_beyond_chance(
-    ax: Axes, place: float, percent: np.ndarray, shade: str, ranged: bool = False
-) -> None:
-    """A bar to the mean of one row, a dot for each pair, and the numbers."""
+def _draw_beyond_chance(ax: Axes, place: float, percent: np.ndarray, shade: str) -> None:
+    """A bar to the mean of one row, and a dot for each pair."""
     mean = percent.mean()
-    ax.barh(place, mean, color=shade, alpha=0.3)
+    ax.barh(
+        place,
+        mean,
+        color=shade,
+        alpha=0.3,
+    )
     row_of_dots(ax, place, percent, shade)
+
+
+def _number_at_the_end(ax: Axes, place: float, percent: np.ndarray, ranged: bool) -> None:
+    """The mean of one row beyond its bar and its dots; if ranged, below it where the dots lie."""
+    mean = percent.mean()
+    least = percent.min()
+    most = percent.max()
     numbers = f"{mean:.0f} %"
     if ranged and len(percent) > 1:
-        numbers += f"\n{percent.min():.0f} to {percent.max():.0f}"
-    end = ax.get_xlim()[1]
-    ax.text(
-        end,
-        place,
+        numbers += f"\n{least:.0f} to {most:.0f}"
+    ax.annotate(
         numbers,
-        ha="right",
+        (max(0, most), place),
+        (9, 0),
+        textcoords="offset points",
         va="center",
-        fontsize=9,
     )
 
 
@@ -271,17 +285,18 @@ class Row:
     maps: dict[str, list[dict]]
 
 
-def three_questions(results: SeriesResults) -> Figure:
+def three_questions(results: SeriesResults, siblings: bool = False) -> Figure:
     """Same answers, same maps, same reasons as Base: a dot for each complete run.
 
-    In the last row a dot is a pair of Tinys: for the answers each pair, for the maps those pairs
-    whose maps were compared.
+    A dashed line through all rows is the second Base, and at the end of each row stands the mean.
 
     Args:
         results: of ``shipped_results.series_results``.
+        siblings: with a last row in which a dot is a pair of Tinys: for the answers each pair, for
+            the maps those pairs whose maps were compared.
     """
     rulers = [ruler for ruler in QUESTIONS if ruler in results.agreement]
-    rows = _rows(results, rulers)
+    rows = _rows(results, rulers, siblings)
     figure, grid = plt.subplots(
         1,
         1 + len(rulers),
@@ -293,31 +308,61 @@ def three_questions(results: SeriesResults) -> Figure:
     figure.set_layout_engine("constrained")
     for ax, ruler in zip(axes[1:], rulers):
         ax.set_title(QUESTIONS[ruler], fontsize=10, loc="left")
-        _percent_axis(ax)
+        _percent_axis(ax, room=40)
     for place, row in enumerate(rows):
-        row_of_dots(axes[0], place, 100 * np.array(row.answers), row.shade)
+        answers = 100 * np.array(row.answers)
+        row_of_dots(axes[0], place, answers, row.shade)
+        if len(answers):
+            _mean_of_row(axes[0], place, answers, row, ".1f")
         for ax, ruler in zip(axes[1:], rulers):
             pairs = row.maps[ruler]
             if pairs:
-                _draw_beyond_chance(ax, place, beyond_chance(pairs), row.shade)
+                percent = beyond_chance(pairs)
+                _draw_beyond_chance(ax, place, percent, row.shade)
+                _mean_of_row(ax, place, percent, row)
     axes[0].set_title("SAME ANSWERS?\n% of the images,\nas Base", fontsize=10, loc="left")
     lowest = min((100 * min(row.answers) for row in rows if len(row.answers)), default=100)
-    axes[0].set_xlim(min(85, lowest - 2), 100.5)
+    left = min(90, 10 * int((lowest - 1) / 10))
+    right = 100 + 0.4 * (100 - left)  # with room for the means
+    axes[0].set_xlim(left, right)
+    axes[0].set_xticks(np.linspace(left, 100, 3))
     name_rows(axes[0], [row.title for row in rows])
     return figure
 
 
-def _rows(results: SeriesResults, rulers: Sequence[str]) -> list[Row]:
-    """A second Base, the Tinys, and two Tinys with each other."""
+def _mean_of_row(
+    ax: Axes, place: float, percent: np.ndarray, row: Row, decimals: str = ".0f"
+) -> None:
+    """The mean at the end of a row; if it is that of a second Base, a line through all rows."""
+    mean = percent.mean()
+    write_in_row(
+        ax,
+        place,
+        f"{mean:{decimals}} %",
+        at=1,
+        ha="right",
+    )
+    if row.title == SECOND_BASE:
+        ax.axvline(
+            mean,
+            color=row.shade,
+            ls="--",
+            lw=1,
+            zorder=0,
+        )
+
+
+def _rows(results: SeriesResults, rulers: Sequence[str], siblings: bool) -> list[Row]:
+    """A second Base, the Tinys, and, if asked for, two Tinys with each other."""
     rows = []
     for name in lesson_models():
         if name not in results.same_answers:
             continue
         title = SERIES[name].title
         maps = {ruler: results.agreement[ruler].get(name, []) for ruler in rulers}
-        shown = "a second Base" if title == "Base" else title
+        shown = SECOND_BASE if title == "Base" else title
         rows.append(Row(shown, colour(title), results.same_answers[name], maps))
-    if results.siblings:
+    if siblings and results.siblings:
         maps = {ruler: results.siblings.get(ruler, []) for ruler in rulers}
         rows.append(Row("(two Tinys)", colour("Tiny"), results.siblings_answers, maps))
     return rows

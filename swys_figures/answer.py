@@ -25,7 +25,7 @@ QUESTIONS = {  # way to explain -> the question that its row asks
     "grad_cam": "SAME MAP?\nGrad-CAM,\n% beyond chance,\nas Base",
 }
 BASE = SERIES["vit_base"].title
-SECOND_BASE = "dashed:\na second Base\ndotted:\ntwo Tinys"
+LINES = "dashed:\na second Base,\ndotted:\ntwo Tinys"
 DOTS = 0.22  # how far apart the dots of one column may lie
 
 
@@ -55,9 +55,7 @@ class Column:
 
 
 def answer_figure(
-    dataset: str = DEFAULT_DATASET,
-    milliseconds: Mapping[str, float] | None = None,
-    parts: Sequence[str] = ("scores", "sameness"),
+    dataset: str = DEFAULT_DATASET, milliseconds: Mapping[str, float] | None = None
 ) -> Figure:
     """What is kept: accuracy, calibration, the answers, their reasons, and the maps, at what cost.
 
@@ -69,24 +67,21 @@ def answer_figure(
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
         milliseconds: title of a model -> measured time of one image; that of "Tiny" stands below
             the other Tinys, too, because they are the same network.
-        parts: "scores": accuracy, healthy cleared, calibration and cost; "sameness": what a model
-            has in common with Base.
     """
     results = series_results(dataset)
     names = [name for name in lesson_models() if name in results.runs]
     columns = [_column(results, name, milliseconds or {}) for name in names]
-    rows: list[tuple[float, Callable[[Axes], None]]] = []
-    if "scores" in parts:
-        rows.append((1, lambda ax: _draw_accuracy(ax, columns, results.images)))
-        if any(len(column.cleared) for column in columns):
-            rows.append((1, lambda ax: _draw_cleared(ax, columns)))
-        rows.append((0.9, lambda ax: _draw_calibration(ax, columns)))
-        rows.append((0.5, lambda ax: _draw_cost(ax, columns)))
-    if "sameness" in parts:
-        rows.append((1, lambda ax: _draw_same_answers(ax, columns)))
-        for method in QUESTIONS:
-            if method in results.agreement:
-                rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
+    rows: list[tuple[float, Callable[[Axes], None]]] = [
+        (1, lambda ax: _draw_accuracy(ax, columns, results.images))
+    ]
+    if any(len(column.cleared) for column in columns):
+        rows.append((1, lambda ax: _draw_cleared(ax, columns)))
+    rows.append((0.9, lambda ax: _draw_calibration(ax, columns)))
+    rows.append((0.5, lambda ax: _draw_cost(ax, columns)))
+    rows.append((1, lambda ax: _draw_same_answers(ax, columns)))
+    for method in QUESTIONS:
+        if method in results.agreement:
+            rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
     heights = [height for height, _ in rows]
     figure = plt.figure(figsize=(7.6, 1.25 * sum(heights) + 0.8), layout="constrained")
     grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)
@@ -170,7 +165,7 @@ def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
         ends = 100 * np.array([interval.low, interval.high])
         ax.axhspan(*ends, color=colour(BASE), alpha=0.1, lw=0)
         shown.append(ends)
-        _note(ax, f"shaded: 95 %\ninterval of one run\nas right as Base's\nmean, {images} images")
+        _note(ax, f"shaded: luck\nof {images} images")
     every = np.concatenate(shown)
     ax.set_ylim(every.min() - 1, every.max() + 1)
     for place, column in enumerate(columns):
@@ -221,7 +216,7 @@ def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
             _draw_yardsticks(ax, place, column, column.same.mean(), "same")
     if measured:
         ax.set_ylim(np.concatenate(measured).min() - 3, 100.5)
-        _note(ax, SECOND_BASE)
+        _note(ax, LINES)
     _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
 
 
@@ -240,10 +235,10 @@ def _draw_places(ax: Axes, columns: Sequence[Column], method: str) -> None:
             _draw_runs(ax, place, values, column.title, ".0f")
             _draw_yardsticks(ax, place, column, values.mean(), method)
     ax.axhline(0, color=GREY, lw=1)
-    ax.set_ylim(min(-8, ax.get_ylim()[0]), 105)
+    drawn = [column.places[method].min() for column in columns if method in column.places]
+    ax.set_ylim(min([0, *drawn]) - 12, 105)
     ax.set_yticks([0, 50, 100])
     _row_title(ax, QUESTIONS[method])
-    _note(ax, SECOND_BASE)
 
 
 def _draw_yardsticks(ax: Axes, place: float, column: Column, mean: float, row: str) -> None:
@@ -323,5 +318,5 @@ def _note(ax: Axes, text: str) -> None:
         transform=ax.transAxes,
         va="center",
         color=GREY,
-        fontsize=8,
+        fontsize=9,
     )

@@ -148,6 +148,7 @@ class Offer:
         chosen = np.sort((-weakest).argsort()[:3])
         figure, axes = plt.subplots(len(maps), 3, figsize=(6, 2 * len(maps)))
         figure.set_layout_engine("constrained")
+        figure.suptitle("the firm's brochure: three sick children", fontsize=11)
         for row, (letter, of_model) in zip(axes, maps.items()):
             row[0].set_ylabel(f"model {letter}", fontsize=11)
             pictures = overlay(images[chosen], of_model[chosen], alpha=0.6, size=224)

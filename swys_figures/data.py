@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from swys_utils.data import DEFAULT_DATASET, Dataset, to_model_input
@@ -20,8 +21,12 @@ from swys_utils.metrics import wilson_interval
 from swys_utils.plots import GREY
 from swys_utils.splits import Split, has_class
 
+from .chest import name_places
+
 MARK = "#E69F00"  # what a figure points at; no model has this colour
+WARNING = "#B00020"
 GROUPS = ("sick", "healthy")
+FAR = 0.05  # of two AUCs
 SHOWN_SIDE = 112  # px of an image on a button's side
 NOTES = 101  # % of accuracy at which the column of notes begins, beside the axes
 
@@ -131,34 +136,48 @@ def show_image(ax: Axes, image: np.ndarray) -> None:
     ax.set(xticks=[], yticks=[], frame_on=False)
 
 
-def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Images side by side, with a text above each.
+def image_row(
+    images: Sequence[np.ndarray], titles: Sequence[str], scores: Sequence[float]
+) -> Figure:
+    """Images side by side, with a text above each and an AUC below it.
 
     Args:
         images: each (H, W), (H, W, 1) or (H, W, 3), 0 to 255, of any sizes.
         titles: as many texts.
+        scores: as many AUCs; one that is far below the first has a colour.
     """
     figure, axes = plt.subplots(
         1,
         len(images),
-        figsize=(8, 2.6),
+        figsize=(8, 2.3),
         layout="constrained",
         squeeze=False,
     )
-    for ax, image, title in zip(axes[0], images, titles, strict=True):
+    for ax, image, title, auc in zip(axes[0], images, titles, scores, strict=True):
         show_image(ax, np.asarray(image).astype(np.uint8).squeeze())
-        ax.set_title(title, fontsize=11, loc="left")
+        ax.set_title(title, fontsize=10.5)
+        drops = auc < scores[0] - FAR
+        ax.set_xlabel(
+            f"AUC {auc:.3f}",
+            fontsize=14,
+            weight="bold" if drops else "normal",
+            color=WARNING if drops else "black",
+        )
     return figure
 
 
-def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) -> Figure:
+def difference_figure(
+    without: np.ndarray, with_class: np.ndarray, groups: tuple[str, str] = GROUPS
+) -> Figure:
     """Two mean images, and where the second is brighter or darker than the first.
 
     Args:
         without: mean of the images without a class, float (H, W) or (H, W, 3), 0 to 255.
         with_class: mean of the images with it.
-        name: of the class.
+        groups: of ``group_names``.
     """
+    article = "the " if groups == GROUPS else ""
+    sick, healthy = groups
     difference = with_class - without
     if difference.ndim == 3:
         difference = difference.mean(axis=2)
@@ -169,20 +188,23 @@ def difference_figure(without: np.ndarray, with_class: np.ndarray, name: str) ->
         figsize=(8, 3),
         layout="constrained",
     )
-    for ax, mean, words in zip(axes, (without, with_class), ("without", "with")):
+    for ax, mean, words in zip(axes, (without, with_class), (healthy, sick)):
         ax.imshow(mean / 255, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(f"{words} {name}", fontsize=11, loc="left")
+        ax.set_title(f"mean of {article}{words}", fontsize=11, loc="left")
     shown = axes[2].imshow(
         difference,
         cmap="PuOr_r",
         vmin=-limit,
         vmax=limit,
     )
-    axes[2].set_title("the difference", fontsize=11, loc="left")
+    axes[2].set_title(f"{sick} minus {healthy}", fontsize=11, loc="left")
+    if groups == GROUPS:
+        name_places(axes[2], difference)
     bar = figure.colorbar(shown, ax=axes[2], shrink=0.8)
     bar.set_label("grey values, of 255")
     step = float(f"{0.7 * limit:.1g}")  # one digit, and never above the limit
-    bar.set_ticks([-step, 0, step], labels=[f"darker\nby {step:g}", "0", f"brighter\nby {step:g}"])
+    labels = [f"{step:g} {way}\nin {article}{sick}" for way in ("darker", "brighter")]
+    bar.set_ticks([-step, 0, step], labels=[labels[0], "0", labels[1]])
     for ax in axes:
         ax.set(xticks=[], yticks=[], frame_on=False)
     return figure
@@ -199,15 +221,8 @@ def patch_figure(image: np.ndarray) -> Figure:
     figure, axes = plt.subplots(
         1, 4, figsize=(8.4, 3), width_ratios=[2, 1] * 2, layout="constrained"
     )
-    patches = (
-        to_model_input(image[None], 28)
-        .unfold(2, 4, 4)
-        .unfold(
-            3,
-            4,
-            4,
-        )
-    )
+    pixels = to_model_input(image[None], 28)
+    patches = pixels.unfold(2, 4, 4).unfold(3, 4, 4)
     contrast = patches.std(dim=(0, 1, 4, 5))  # of each patch, (7, 7)
     y, x = divmod(int(contrast.argmax()), 7)
     panels = (
@@ -215,15 +230,8 @@ def patch_figure(image: np.ndarray) -> Figure:
         (224, 16, axes[2], axes[3]),
     )
     for side, patch, whole, one in panels:
-        picture = (
-            to_model_input(image[None], side)[0].permute(
-                1,
-                2,
-                0,
-            )
-            / 2
-            + 0.5
-        ).numpy()
+        pixels = to_model_input(image[None], side)[0].permute(1, 2, 0)
+        picture = (pixels / 2 + 0.5).numpy()
         top = y * side // 7
         left = x * side // 7
         show_image(whole, picture)
@@ -264,7 +272,7 @@ def neighbour_figure(
     asked: int,
     groups: tuple[str, str] = GROUPS,
 ) -> Figure:
-    """Images above the training image that is nearest to each.
+    """Images above the training image that is nearest to each, and whether both are of one group.
 
     Args:
         shown: title -> (name of a split, position of an image in it).
@@ -278,12 +286,17 @@ def neighbour_figure(
         A figure with a column for each image.
     """
     figure, axes = plt.subplots(
-        2, len(shown), figsize=(6.4, 4.4), squeeze=False, layout="constrained"
+        2, len(shown), figsize=(6.4, 4.8), squeeze=False, layout="constrained"
     )
+    what = "diagnosis" if groups == GROUPS else "class"
     for column, (title, (name, place)) in zip(axes.T, shown.items()):
         _show_named(column[0], splits[name], place, asked, groups)
-        _show_named(column[1], train, int(nearest[name][place]), asked, groups)
+        found = int(nearest[name][place])
+        _show_named(column[1], train, found, asked, groups)
         column[0].set_title(title, fontsize=10, loc="left")
+        same = has_class(splits[name], asked)[place] == has_class(train, asked)[found]
+        words = f"✓ same {what}" if same else f"✗ another {what}"
+        column[0].set_xlabel(words, fontsize=11, color="black" if same else WARNING)
     axes[0, 0].set_ylabel("image", fontsize=11)
     axes[1, 0].set_ylabel("nearest in\ntraining", fontsize=11)
     return figure
@@ -325,13 +338,12 @@ PUBLISHED = {  # data set -> scores; notebook 1 names and links the sources
 }
 
 
-def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
+def published_figure(data: Dataset, linear: float) -> Figure:
     """Published accuracies with the 95 % interval that the number of test images gives them.
 
     Args:
         data: its name chooses the scores, its test split the width of the intervals.
         linear: accuracy of the linear model, a fraction.
-        majority: accuracy of always giving the most common answer.
     """
     scores = sorted(PUBLISHED.get(data.info.name, ()), key=lambda score: score.accuracy)
     size = (7.8, 1.4 + 0.36 * len(scores))
@@ -341,15 +353,13 @@ def published_figure(data: Dataset, linear: float, majority: float) -> Figure:
     ax.set_yticks(range(len(scores)), [score.model for score in scores])
     top = max(len(scores), 1) - 0.3
     if scores:
-        ax.text(NOTES, top, "chosen on", va="bottom", color=GREY)
-    sides = ("center", "center")
-    if abs(linear - majority) < 0.1:  # the words would overlap
-        sides = ("right", "left") if majority < linear else ("left", "right")
-    _draw_line(ax, majority, top, "most common\nanswer", sides[0])
-    _draw_line(ax, linear, top, "linear model\n(this page)", sides[1])
+        ax.text(NOTES, top, "model\nchosen by", va="bottom", color=GREY)
+    ax.axvline(100 * linear, color="black", linestyle="--", linewidth=1.2)
+    ax.text(100 * linear, top, "linear model\n(this page)", ha="center", va="bottom")
     interval = f", with 95 % interval of {len(data.test)} images" if scores else ""
     ax.set(xlabel=f"test accuracy (%){interval}")
-    ax.set(xlim=(min(60, 100 * majority - 3), 100), ylim=(-0.6, top))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set(xlim=(min(78, 100 * linear - 3), 100), ylim=(-0.6, top))
     return figure
 
 
@@ -357,18 +367,7 @@ def _draw_published(ax: Axes, place: int, score: Published, images: int) -> None
     """A score as a dot on its interval; red where it was chosen on the test split."""
     right = np.arange(images) < round(score.accuracy * images)
     low, high = (100 * limit for limit in wilson_interval(right))
-    shade = "#B00020" if score.chosen_on == "test" else "black"
-    ax.plot(
-        [low, high],
-        [place, place],
-        color=shade,
-        alpha=0.3,
-        linewidth=4,
-    )
+    shade = WARNING if score.chosen_on == "test" else "black"
+    ax.hlines(place, low, high, color=shade, alpha=0.3, linewidth=4)
     ax.plot(100 * score.accuracy, place, "o", color=shade)
     ax.text(NOTES, place, score.chosen_on, va="center", color=shade)
-
-
-def _draw_line(ax: Axes, accuracy: float, top: float, text: str, side: str) -> None:
-    ax.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.2)
-    ax.text(100 * accuracy, top, text, ha=side, va="bottom", color=GREY)

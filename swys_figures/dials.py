@@ -21,8 +21,9 @@ from swys_utils.metrics import probabilities
 from swys_utils.occlusion import occlusion
 from swys_utils.training import predict
 
-from .data import GROUPS, as_png, short_name
+from .data import GROUPS, as_png, group_names, short_name, show_image
 from .html_tables import html_table
+from .marks import write_shares
 
 SIDE = 224  # px of a picture on a button's side
 
@@ -214,6 +215,7 @@ class PatchCover(widgets.VBox):
         self.multi_label = data.info.multi_label
         self.asked = asked
         self.name = short_name(data, asked)
+        self.group, _ = group_names(data, asked)
         rows, columns = next(iter(models.values())).patch_embed.grid_size
         self.grid = (rows, columns)
         self.choice = widgets.Dropdown(options=list(pictures), description="picture")
@@ -259,38 +261,49 @@ class PatchCover(widgets.VBox):
 
         Of several models, a patch each: the one whose covering takes most of the score of the class
         that is asked about. Of a single model, three: this one, one in the middle, and the last.
+        A frame marks a picture for which a model changes its answer.
         """
         rows = []
         for title, picture in self.pictures.items():
-            rows.append([(title, picture)])
+            rows.append([(fill(title, width=26), picture)])
             for place, names in self._places(picture).items():
-                row, column = divmod(place, self.grid[1])
-                words = f"row {row + 1}, column {column + 1} covered"
+                words = self._words(place)
                 if len(self.models) > 1:
-                    words += "\n" + fill(f"counts most for {', '.join(names)}", width=30)
+                    words += "\n" + fill(f"counts most for {', '.join(names)}", width=26)
                 rows[-1].append((words, self.without(picture, [place])))
         count = max(len(row) for row in rows)
         lines = max(words.count("\n") for row in rows for words, _ in row) + len(self.models)
-        size = (2.4 * count, (1.9 + 0.2 * lines) * len(rows))  # inches; pictures are 1.9 high
+        size = (2.05 * count, (1.95 + 0.2 * lines) * len(rows))  # inches; pictures are 1.9 high
         figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False)
-        figure.set_layout_engine("constrained")
-        figure.suptitle(f"probability of {self.name}", fontsize=11)
+        figure.set_layout_engine("constrained", h_pad=0.06)
         for ax in axes.flat:
-            ax.axis("off")
+            ax.set(xticks=[], yticks=[], frame_on=False)
         for row, panels in zip(axes, rows):
+            _, first = panels[0]
+            uncovered = self.shares(first)
             for ax, (title, picture) in zip(row, panels):
-                ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
+                show_image(ax, picture)
                 ax.set_title(title, fontsize=10)
-                says = self.says(picture).replace(", ", "\n")
-                ax.text(
-                    0.5,
-                    -0.03,
-                    says,
-                    transform=ax.transAxes,
-                    ha="center",
-                    va="top",
-                )
+                write_shares(ax, self.group, self.shares(picture), uncovered)
+        framed = any(ax.get_frame_on() for ax in axes.flat)
+        words = "; in the frame the answer changes" if framed else ""
+        figure.suptitle(f"probability of {self.name}{words}", fontsize=11)
         return figure
+
+    def _words(self, place: int) -> str:
+        """Which patch is covered."""
+        last = self.grid[0] - 1
+        end = self.grid[1] - 1
+        corners = {
+            (0, 0): "upper left",
+            (0, end): "upper right",
+            (last, 0): "lower left",
+            (last, end): "lower right",
+        }
+        corner = corners.get(divmod(place, self.grid[1]))
+        if corner:
+            return f"{corner} corner covered"
+        return "another patch covered" if len(self.models) == 1 else "a patch covered"
 
     def _places(self, picture: np.ndarray) -> dict[int, list[str]]:
         """The patches that ``figure`` covers in a picture -> the models that chose them."""
@@ -313,11 +326,19 @@ class PatchCover(widgets.VBox):
         Args:
             picture: uint8 (H, W) or (H, W, 3).
         """
-        words = []
+        return ", ".join(f"{name} {share:.0%}" for name, share in self.shares(picture).items())
+
+    def shares(self, picture: np.ndarray) -> dict[str, float]:
+        """The same as numbers: name of a model -> probability.
+
+        Args:
+            picture: uint8 (H, W) or (H, W, 3).
+        """
+        shares = {}
         for name, model in self.models.items():
-            shares = probabilities(predict(model, picture[None]), self.task)
-            words.append(f"{name} {shares[0, self.asked]:.0%}")
-        return ", ".join(words)
+            p = probabilities(predict(model, picture[None]), self.task)
+            shares[name] = float(p[0, self.asked])
+        return shares
 
     def _show(self, change: dict[str, Any] | None = None) -> None:
         picture = self.covered()

@@ -24,6 +24,7 @@ from swys_utils.training import predict
 from .data import short_name, show_image
 
 PATCH_COLOURS = "inferno"
+HOTTEST = "cyan"  # frame of the hottest patch
 BRIGHTER = 8  # of 255 grey values, in the mean image
 BORDER = 4  # px
 WEAK = 0.1  # of the highest value of a model's maps
@@ -160,8 +161,8 @@ def colours_figure(signed: np.ndarray) -> Figure:
         )
         share = f"{peaks[index] / top:.0%} of the highest" if peaks[index] > 0 else "empty"
         below.set_xlabel(share, fontsize=10)
-    axes[0, 0].set_ylabel("usual: own\nscale, no ReLU")
-    axes[1, 0].set_ylabel("honest:\none scale, ReLU")
+    axes[0, 0].set_ylabel("own scale,\nno ReLU", fontsize=11)
+    axes[1, 0].set_ylabel("one scale,\nReLU", fontsize=11)
     plt.setp(axes.ravel(), xticks=[], yticks=[])
     return figure
 
@@ -307,7 +308,7 @@ def draw_patches(
     down = height / len(heat)
     across = width / len(heat[0])
     frame = Rectangle((column * across - 0.5, row * down - 0.5), across, down, fill=False)
-    frame.set(edgecolor="cyan", linewidth=2)
+    frame.set(edgecolor=HOTTEST, linewidth=2)
     ax.add_patch(frame)
 
 

@@ -20,13 +20,18 @@ from swys_utils.plots import LiveCurve, Scores, colour
 from swys_utils.recipe import SupervisedObjective, one_hot
 from swys_utils.training import predict
 
+from .data import MARK
+from .marks import double_arrow
+
 WATCHED = 100  # validation images whose loss is followed; all would take longer than training
+RISEN = 1.1  # times the lowest loss: from there on a loss has clearly risen
 
 
 class LiveLosses(LiveCurve):
     """The loss on training and on validation images, and an AUC, while a model learns.
 
-    Call it after each step of a training loop. What it does takes no training time.
+    Call it after each step of a training loop. What it does takes no training time. Where
+    validation images are scored, the figure says from when on the model learns by heart.
 
     Args:
         data: its validation split gives the second loss.
@@ -115,8 +120,7 @@ class LiveLosses(LiveCurve):
 
         The untrained model does not count.
         """
-        trained = self.history[1:] or self.history
-        lowest = min(trained, key=lambda row: row["val_loss"])
+        lowest = min(self._trained(), key=lambda row: row["val_loss"])
         rows = []
         for when, row in (("lowest", lowest), ("end", self.history[-1])):
             cells = {
@@ -132,18 +136,13 @@ class LiveLosses(LiveCurve):
     def _row(self, model: nn.Module, seconds: float) -> dict[str, float]:
         return super()._row(model, seconds) | self._next
 
-    def figure(self) -> Figure:
-        """The losses and the AUC so far; the title says on how many images they are measured."""
-        figure = super().figure()
-        title = f"{figure.get_suptitle()}, measured on {len(self.split)} {self.scored} images"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        return figure
-
     def _draw(self, ax: Axes, key: str) -> None:
         if key == "accuracy":
             self._draw_losses(ax)
         else:
             super()._draw(ax, key)
+            self._name_auc(ax)
+        ax.set_ylabel("")
         end = max(self.seconds, self.history[-1]["seconds"], 1)
         ax.set_xlim(0, 1.03 * end)
 
@@ -157,29 +156,39 @@ class LiveLosses(LiveCurve):
             losses = [row[key] for row in self.history]
             ax.plot(seconds, losses, style, color=shade, marker=".")
             ends[name] = (losses[-1], shade)
-        first = min(1, len(seconds) - 1)  # the untrained model does not count
-        _mark_lowest(ax, seconds[first:], [row["val_loss"] for row in self.history[first:]])
-        ax.set(xlabel="training time (s)", ylabel="loss", ylim=(0, None))
+        ax.set(xlabel="training time (s)", ylim=(0, None))
+        ax.set_title("loss", fontsize=11, loc="left")
         top = ax.get_ylim()[1]
+        if self.scored == "validation":
+            top *= 1.15  # room for words
+            self._shade_by_heart(ax, 0.97 * top)
         ax.set_ylim(-0.1 * top, top)  # a label at zero stays clear of the axis
         name_ends(ax, seconds[-1], ends, gap=0.1 * top)
 
+    def _shade_by_heart(self, ax: Axes, height: float) -> None:
+        """From the lowest validation loss on, if it has clearly risen since."""
+        *_, end = self.history
+        lowest = min(self._trained(), key=lambda row: row["val_loss"])
+        if not end["val_loss"] > RISEN * lowest["val_loss"]:
+            return
+        ax.axvspan(lowest["seconds"], end["seconds"], color=MARK, alpha=0.2, linewidth=0)
+        middle = (lowest["seconds"] + end["seconds"]) / 2
+        ax.text(middle, height, "learns by heart", ha="center", va="top")
 
-def _mark_lowest(ax: Axes, seconds: Sequence[float], losses: Sequence[float]) -> None:
-    """A ring around the lowest loss, and a word below it."""
-    lowest = int(np.argmin(losses))
-    point = (seconds[lowest], losses[lowest])
-    ax.plot(*point, "o", color="black", fillstyle="none", markersize=9)
-    ax.annotate(
-        "lowest",
-        point,
-        (3, -8),
-        textcoords="offset points",
-        fontsize=9,
-        va="top",
-        ha="right" if lowest > 0 else "left",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
-    )
+    def _trained(self) -> list[dict[str, float]]:
+        """The history without the untrained model, if there is more."""
+        return self.history[1:] or self.history
+
+    def _name_auc(self, ax: Axes) -> None:
+        """The title of its panel; of validation images, the axis ends at 1, too."""
+        title = f"AUC on {len(self.split)} {self.scored} images"
+        if self.scored == "validation":
+            areas = [row["auc"] for row in self._trained()]
+            if len(areas) > 1 and areas[-1] >= max(areas) - 0.01:
+                title = "AUC on validation: does not fall"
+            lowest = min(row["auc"] for row in self.history)
+            ax.set_ylim(np.nanmin([0.5, lowest - 0.02]), 1)
+        ax.set_title(title, fontsize=11, loc="left")
 
 
 def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
@@ -203,7 +212,7 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
         ax.plot(epochs, curves.T, style, color=shade)
         means.append(curves.mean(axis=0))
     validation, test = means
-    ax.fill_between(epochs, test, validation, color=shade, alpha=0.12, linewidth=0)
+    ax.fill_between(epochs, test, validation, color=shade, alpha=0.15, linewidth=0)
     ends = {
         "validation": (validation[-1], "black"),
         "test": (test[-1], "black"),
@@ -217,12 +226,14 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
             color="black",
             linestyle=":",
         )
-    ax.set(xlabel="times through the training images", ylabel="AUC")
+    ax.set(xlabel="passes", ylabel="AUC")
     low, high = ax.get_ylim()
     middle = len(epochs) // 2
     if np.mean(validation - test) > 0.15 * (high - low):  # there is room for words
         centre = (validation + test)[middle] / 2
-        ax.text(epochs[middle], centre, "validation flatters", ha="center", va="center")
+        ax.text(epochs[middle], centre, "gap", ha="center", va="center", fontsize=12)
+        for place in (0, -1):
+            double_arrow(ax, epochs[place], test[place], validation[place])
     name_ends(ax, epochs[-1], ends, gap=0.08 * (high - low))
     return figure
 

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import VisionTransformer
@@ -25,7 +25,8 @@ from swys_utils.splits import Split, has_class
 from swys_utils.training import predict
 
 from .data import MARK, short_name, show_image
-from .heatmaps import draw_patches
+from .heatmaps import HOTTEST, draw_patches
+from .rows import row_of_dots, write_in_row
 
 CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "as trained": ("black", "-", "as trained"),
@@ -33,7 +34,7 @@ CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "swapped": ("#B00020", "-", "swapped"),
 }
 CNN = "resnet18"  # of swys study planted_cnn
-COMPARED = (METHODS["grad_cam"].title, METHODS["occlusion"].title)  # in notebook 4
+COMPARED = ("grad_cam", "occlusion")  # ways to explain, in notebook 4
 DEPTHS = ("block", "layer")  # how the keys of a method that was asked at several depths go on
 MOST_NAMED = 300  # test images that are shown with and without the mark
 
@@ -65,12 +66,13 @@ def marked_examples(data: Dataset, planted: Split, mask: np.ndarray, mark: Mark)
     return figure
 
 
-def frame_mark(ax: Axes, mask: np.ndarray) -> None:
+def frame_mark(ax: Axes, mask: np.ndarray, width: float = 2) -> None:
     """Draw a frame around the pixels of a mark, if there are any.
 
     Args:
         ax: shows the image, in pixels.
         mask: bool (H, W).
+        width: of the frame's line, points.
     """
     rows, columns = np.nonzero(mask)
     if len(rows) == 0:
@@ -82,8 +84,9 @@ def frame_mark(ax: Axes, mask: np.ndarray) -> None:
         float(np.ptp(rows)) + 3,
         fill=False,
     )
-    frame.set(color=MARK, linewidth=2)
-    frame.set_path_effects([withStroke(linewidth=3.5, foreground="black")])  # to be seen on yellow
+    frame.set(color=MARK, linewidth=width)
+    outline = withStroke(linewidth=1.75 * width, foreground="black")  # to be seen on yellow
+    frame.set_path_effects([outline])
     ax.add_patch(frame)
 
 
@@ -159,22 +162,25 @@ class ShortcutCurve:
             values = [row[name] for row in self.history]
             ax.plot(seconds, values, style, color=shade, lw=2, marker=".")
             ends[f"{text}: {values[-1]:.2f}"] = (values[-1], shade)
-        name_ends(ax, seconds[-1], ends, gap=0.08)
-        ax.axhline(0.5, color=GREY, lw=0.8)
-        end = max(seconds[-1], 1e-9) * 1.25
-        ax.annotate(
-            "guessing",
-            (1, 0.5),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            color=GREY,
-            va="center",
-            fontsize=9,
-            annotation_clip=False,
+        ends["guessing: 0.50"] = (0.5, GREY)
+        end = seconds[-1] or 1
+        name_ends(ax, end, ends, gap=0.09)
+        shade = CURVES["swapped"][0]
+        ax.axhspan(-0.17, 0.5, color=shade, alpha=0.1, lw=0)
+        words = "the ring counts for more than the disease"
+        below_all_curves = -0.1
+        write_in_row(
+            ax,
+            below_all_curves,
+            words,
+            at=0.5,
+            ha="center",
+            color=shade,
         )
-        ax.set(xlabel="training time (s)", ylabel="AUC on test images", ylim=(-0.03, 1.05))
+        ax.set(xlabel="training time (s)", ylabel="AUC on test images")
         ax.set_xlim(0, end)
+        ax.set_ylim(-0.17, 1.05)
+        ax.set_yticks(np.linspace(0, 1, 6))
         return figure
 
     def _area(self, model: nn.Module, split: Split) -> float:
@@ -211,47 +217,96 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
     return rows
 
 
-def found_figure(images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
-    """Marked images and, below them, a row of maps for each way to explain.
+def found_figure(
+    images: np.ndarray, mask: np.ndarray, maps: Mapping[str, np.ndarray], shown: slice
+) -> Figure:
+    """Some marked images and, below them, a row of maps for each way to explain.
 
-    All maps of a row share one scale, and above each stands its highest value. An orange frame is
-    around the mark, one in cyan around the hottest patch.
+    All maps of a row share one scale. At its end stands in how many of *all* images the hottest
+    patch is on the mark.
 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3), all marked.
         mask: the pixels of the mark, bool (N, H, W).
         maps: name of a way to explain -> float (N, gh, gw).
+        shown: which of the images.
     """
-    count = len(images)
-    size = (1.3 * count + 0.8, 1.55 * len(maps) + 1.5)
-    figure, axes = plt.subplots(1 + len(maps), count, figsize=size, squeeze=False)
-    figure.set_layout_engine("constrained")
+    pictures = images[shown]
+    frames = mask[shown]
+    width = 1.2 * len(pictures) + 2
+    height = 1.45 * len(maps) + 1.4
+    figure, axes = plt.subplots(
+        1 + len(maps),
+        len(pictures),
+        figsize=(width, height),
+        squeeze=False,
+        layout="constrained",
+    )
     axes[0, 0].set_ylabel("image", fontsize=11)
-    for ax, image, pixels in zip(axes[0], images, mask):
+    for ax, image, pixels in zip(axes[0], pictures, frames):
         show_image(ax, image)
         frame_mark(ax, pixels)
+    _explain_frames(axes[0, -1])
     for row, (name, heat) in zip(axes[1:], maps.items()):
         row[0].set_ylabel(name, fontsize=11)
         hits = found(heat, mask).hits
-        for index, ax in enumerate(row):
-            draw_patches(ax, heat[index], images.shape[1:], top=heat.max())
-            frame_mark(ax, mask[index])
-            highest = heat[index].max()
-            text = "empty"
-            if highest > 0:
-                text = f"{'hit' if hits[index] else 'miss'}, {highest:.2g}"
-            ax.set_title(text, fontsize=10, weight="bold" if hits[index] else "normal")
+        top = heat[shown].max()
+        for ax, one, hit, pixels in zip(row, heat[shown], hits[shown], frames):
+            draw_patches(ax, one, images.shape[1:], top=top)
+            frame_mark(ax, pixels)
+            title = ax.set_title("miss", fontsize=10)
+            if one.max() <= 0:
+                title.set_text("empty")
+            elif hit:
+                title.set(text="hit", weight="bold")
+        share = f"hits:\n{100 * hits.mean():.0f} % of\n{len(hits)} images"
+        _write_beside(row[-1], share)
     return figure
 
 
-def finders_figure(dataset: str = DEFAULT_DATASET, every: bool = False) -> Figure:
-    """How often ways to explain point at a planted mark: a dot for each cheating model.
+def _write_beside(ax: Axes, text: str) -> None:
+    """A text right of a picture, at its middle."""
+    ax.text(
+        1.1,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        va="center",
+        fontsize=11,
+    )
 
-    The panels stand below each other, so that a phone shows them in a size that can be read.
+
+def _explain_frames(ax: Axes) -> None:
+    """Beside a picture: what the frames of ``found_figure`` are around."""
+    words = {
+        "the ring": MARK,
+        "the hottest\npatch": HOTTEST,
+    }
+    keys = []
+    for shade in words.values():
+        key = Patch(facecolor="black")
+        key.set_edgecolor(shade)
+        key.set_linewidth(2)
+        keys.append(key)
+    ax.legend(
+        keys,
+        list(words),
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        frameon=False,
+        handlelength=1,
+        handleheight=1,
+    )
+
+
+def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
+    """How often Grad-CAM and hiding point at a planted mark: a dot for each cheating model.
+
+    The panels stand below each other, so that a phone shows them in a size that can be read. At the
+    end of each row stands the mean.
 
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
-        every: all that were measured, not only Grad-CAM and occlusion.
     """
     cheats = _cheats(planted_units(dataset))
     panels = {}
@@ -261,11 +316,7 @@ def finders_figure(dataset: str = DEFAULT_DATASET, every: bool = False) -> Figur
     cnns = _cheats(planted_units(dataset, CNN))
     if cnns:
         panels[f"ResNet-18, {len(cnns)} models"] = cnns
-    rows = []
-    for units in panels.values():
-        keys = _measured_methods(units)
-        shown = [title for title in keys if every or title in COMPARED]
-        rows.append({title: keys[title] for title in shown})
+    rows = [_measured_methods(units) for units in panels.values()]
     heights = [len(keys) + 1.6 for keys in rows]
     figure, axes = plt.subplots(
         len(panels),
@@ -279,12 +330,13 @@ def finders_figure(dataset: str = DEFAULT_DATASET, every: bool = False) -> Figur
     for ax, (title, units), keys in zip(axes[:, 0], panels.items(), rows):
         _draw_hits(ax, units, keys)
         ax.set_title(title, loc="left", fontsize=11)
-    axes[-1, 0].set_xlabel("hottest patch on the ring (% of images)")
+    write_in_row(axes[0, 0], -0.75, "mean", at=1.01, color=GREY)
+    axes[-1, 0].set_xlabel("images in which the hottest patch is on the ring (%)")
     return figure
 
 
 def _measured_methods(units: Sequence[Mapping]) -> dict[str, str]:
-    """Title of each way to explain that was measured -> its key in planted.json.
+    """Title of each of ``COMPARED`` that was measured -> its key in planted.json.
 
     Of a method that was measured at several blocks or layers the last one counts, else its first
     variant.
@@ -293,29 +345,24 @@ def _measured_methods(units: Sequence[Mapping]) -> dict[str, str]:
     for unit in units:
         for key in unit["methods"]:
             method, _, variant = key.partition(", ")
-            if method not in keys or variant.startswith(DEPTHS):
+            if method in COMPARED and (method not in keys or variant.startswith(DEPTHS)):
                 keys[method] = key
-    rows = {}
-    for method, key in keys.items():
-        title = METHODS[method].title if method in METHODS else method.replace("_", " ")
-        rows[title] = key
-    return rows
+    return {METHODS[method].title: key for method, key in keys.items()}
 
 
 def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> None:
-    """A row of dots for each way to explain, and a line at chance."""
+    """A row of dots for each way to explain, their mean, and a line at chance."""
     for row, (title, key) in enumerate(rows.items()):
-        hits = [100 * unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
-        offsets = (
-            np.linspace(
-                -0.25,
-                0.25,
-                len(hits),
-            )
-            if len(hits) > 1
-            else np.zeros(len(hits))
+        shares = [unit["methods"][key]["hits"] for unit in units if key in unit["methods"]]
+        hits = 100 * np.array(shares)
+        row_of_dots(ax, row, hits, colour(title))
+        mean = hits.mean()
+        write_in_row(
+            ax,
+            row,
+            f"{mean:.0f} %",
+            at=1.01,
         )
-        shade = colour(title) if title in COMPARED else GREY
         if row % 2:  # a band, so that a dot is seen to be of its row
             ax.axhspan(
                 row - 0.5,
@@ -324,14 +371,6 @@ def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> N
                 alpha=0.1,
                 lw=0,
             )
-        ax.plot(
-            hits,
-            row + offsets,
-            "o",
-            ms=7,
-            color=shade,
-            mec="white",
-        )
     if units:
         chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]
         ax.axvline(chance, color=GREY, lw=1)

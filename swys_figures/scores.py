@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,34 +13,41 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import logit
 
-from swys_utils.labels import name_ends
 from swys_utils.metrics import Metrics
 from swys_utils.plots import GREY, SCORES, Scores, colour
 
 from .data import GROUPS
+from .free_places import curve_points, write_in_one, write_near
+from .marks import bracket, name_dot, name_others, point_along
 
 HEALTHY = "#56B4E9"
 SICK = "#882255"
+FEW = 10  # answers, whose share of right ones says little
 LOWEST_AUC = 0.78  # of the curves by images and seconds: below it all models look alike
 
 
 def scores_with_seeds(
-    scores: Mapping[str, Metrics], runs: Mapping[str, Sequence[Scores]]
+    scores: Mapping[str, Metrics],
+    runs: Mapping[str, Sequence[Scores]],
+    keys: Sequence[str] = tuple(SCORES),
 ) -> Figure:
     """Each score of each model as a bar, its interval over test images, and a circle for each run.
 
     Args:
         scores: name -> scores of one model.
         runs: name -> scores of its runs with other seeds, fractions; may be empty.
+        keys: which scores have a panel, of ``plots.SCORES``.
     """
     figure, axes = plt.subplots(
         1,
-        3,
-        figsize=(8.6, 2.8),
+        len(keys),
+        figsize=(2 + 2.9 * len(keys), 2.9),
         sharey=True,
+        squeeze=False,
         layout="constrained",
     )
-    for ax, (key, (label, factor)) in zip(axes, SCORES.items()):
+    for ax, key in zip(axes[0], keys):
+        label, factor = SCORES[key]
         for place, (name, score) in enumerate(scores.items()):
             interval = getattr(score, f"{key}_interval")
             shade = colour(name)
@@ -47,20 +55,40 @@ def scores_with_seeds(
             ax.plot(ends, [place, place], color=shade, lw=7, alpha=0.35)
             ax.plot(factor * getattr(score, key), place, "D", color=shade, markersize=8)
             seeds = [factor * run[key] for run in runs.get(name, ())]
-            _circles(ax, seeds, place + 0.3, shade)
+            ax.plot(seeds, [place + 0.3] * len(seeds), "o", color=shade, markerfacecolor="none")
+            if ax is axes[0, 0]:
+                _name_marks(ax, name, place, ends, seeds)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         better = ", lower is better" if key == "ece" else ""
         ax.set(xlabel=f"test {label}{better}", ylim=(len(scores) - 0.4, -0.5))
-    axes[0].plot([], [], "D", color=GREY, label="our model")
-    _circles(axes[0], [], 0, GREY, label="a seed")
-    figure.legend(frameon=False, loc="outside upper left", ncols=2, fontsize=9)
-    axes[0].set_yticks(range(len(scores)), list(scores))
+    axes[0, 0].set_yticks(range(len(scores)), list(scores))
     return figure
 
 
-def _circles(ax: Axes, values: Sequence[float], height: float, shade: str, **style) -> None:
-    """Open circles at one height."""
-    heights = [height] * len(values)
-    ax.plot(values, heights, "o", color=shade, markerfacecolor="none", **style)
+def _name_marks(
+    ax: Axes, name: str, place: int, interval: Sequence[float], seeds: Sequence[float]
+) -> None:
+    """Above the bar whose it is, and beside the circles that they are other seeds."""
+    shade = colour(name)
+    ax.text(
+        sum(interval) / 2,
+        place - 0.14,
+        f"our {name}, 95 % interval",
+        ha="center",
+        va="bottom",
+        color=shade,
+    )
+    if seeds:
+        words = "other seed" if len(seeds) == 1 else "other seeds"
+        ax.annotate(
+            words,
+            (min(seeds), place + 0.3),
+            (-8, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=shade,
+        )
 
 
 def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
@@ -89,7 +117,8 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
                 linewidth=2.2,
                 color=colour(name),
             )
-        _name_ends(ax, histories, key)
+        longest = max(history[-1][key] for history in histories.values())
+        ax.set_xlim(0, 1.25 * longest)
         ax.axhline(line, color="black", linestyle="--", linewidth=1)
         ax.set_xlabel(label)
         ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -98,18 +127,26 @@ def curves_by(histories: Mapping[str, Sequence[Scores]], line: float) -> Figure:
     if np.isfinite(line):  # some images have only one class, and no AUC
         top = max(line + 0.04, axes[0].get_ylim()[1] + 0.01)
         axes[0].set_ylim(min(LOWEST_AUC, top - 0.2), top)
-        right = axes[0].get_xlim()[1]
-        axes[0].text(right, line - 0.004, "linear model", ha="right", va="top")
+    for ax, key in zip(axes, words):
+        _name_curves(ax, histories, key, line)
     return figure
 
 
-def _name_ends(ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str) -> None:
-    """The name of each model right of the end of its curve."""
+def _name_curves(
+    ax: Axes, histories: Mapping[str, Sequence[Scores]], key: str, line: float
+) -> None:
+    """The name of each model near the end of its curve, and of the line; no curve crosses them."""
+    points = curve_points(ax)
+    to_shares = ax.transData + ax.transAxes.inverted()
     for name, history in histories.items():
         last = history[-1]
-        name_ends(ax, last[key], {name: (last["auc"], colour(name))}, gap=0)
-    longest = max(history[-1][key] for history in histories.values())
-    ax.set_xlim(0, 1.25 * longest)
+        if np.isfinite(last["auc"]):
+            x, y = to_shares.transform((last[key], last["auc"]))
+            points = write_near(ax, name, (x, y), points, colour(name))
+    if np.isfinite(line):
+        _, height = to_shares.transform((0, line))
+        places = product((0.84, 0.7, 0.5, 0.3, 0.16), (height + 0.055, height - 0.055))
+        write_in_one(ax, "linear model", list(places), points, "black")
 
 
 def roc_figure(
@@ -126,33 +163,41 @@ def roc_figure(
         seeds: name -> the same of its runs with other seeds; may be empty.
         groups: of ``data.group_names``.
     """
-    figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(6.8, 4.6), layout="constrained")
+    dots = {name: _as_dot(pair) for name, pair in at_half.items()}
+    leftmost = min(dots, key=lambda name: dots[name][0])
+    furthest, _ = max(dots.values())
+    lowest = min(found for _, found in dots.values())
+    highest = max(found for _, found in dots.values())
+    right = max(45, 10 + furthest)
     for name, (sensitivity, specificity) in curves.items():
         shade = colour(name)
         ax.plot(100 * (1 - specificity), 100 * sensitivity, color=shade, linewidth=2)
-        for found, cleared in seeds.get(name, ()):
-            ax.plot(100 * (1 - cleared), 100 * found, "o", color=shade, markerfacecolor="white")
-        found, cleared = at_half[name]
-        x = 100 * (1 - cleared)
-        ax.plot(x, 100 * found, "o", color=shade, markersize=11)
-        words = f"{name} at 0.5: finds {found:.1%}, clears {cleared:.1%}"
-        ax.annotate(
-            words,
-            (x, 100 * found),
-            (24, -48),
-            textcoords="offset points",
-            arrowprops={"arrowstyle": "-", "color": shade, "relpos": (0, 0.5)},
-            color=shade,
-            va="center",
-        )
+        others = [_as_dot(pair) for pair in seeds.get(name, ())]
+        for other in others:
+            ax.plot(*other, "o", color=shade, markerfacecolor="white")
+        ax.plot(*dots[name], "o", color=shade, markersize=11)
+        to_the_left = name == leftmost and dots[name][0] > 0.22 * right
+        name_dot(ax, name, dots[name], to_the_left)
+        if others:
+            name_others(ax, name, others)
     sick, healthy = groups
     ax.set(
         xlabel=f"{healthy} who are called {sick} (%): 100 - specificity",
         ylabel=f"{sick} who are found (%): sensitivity",
-        xlim=(0, max(45, 10 + max(100 * (1 - cleared) for _, cleared in at_half.values()))),
-        ylim=(min(70, min(100 * found for found, _ in at_half.values()) - 10), 101),
+        xlim=(0, right),
+        ylim=(min(70, lowest - 10), max(103, highest + 12)),
     )
+    ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 100])
+    point_along(ax, next(iter(curves.values())))
+    bracket(ax, dots, healthy)
     return figure
+
+
+def _as_dot(pair: Sequence[float]) -> tuple[float, float]:
+    """False alarms and found, %, of a sensitivity and a specificity."""
+    found, cleared = pair
+    return 100 * (1 - cleared), 100 * found
 
 
 def right_about(correct: np.ndarray, label: int) -> np.ndarray:
@@ -187,15 +232,18 @@ def recall_of_runs(
     return pairs
 
 
-def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+def reliability_figure(points: Mapping[str, Sequence[np.ndarray]], answers: int) -> Figure:
     """How sure a model is of its answers against how often they are right, a panel for each.
+
+    The title says the calibration error.
 
     Args:
         points: name -> (mean certainty of each group of answers, share of them that is right, share
             of all answers that the group is); the area of a dot goes with the last.
+        answers: of each model; a group of fewer than ``FEW`` is faint, and no line goes to it.
     """
     figure, axes = plt.subplots(
-        1, len(points), figsize=(3 * len(points), 3.1), squeeze=False, layout="constrained"
+        1, len(points), figsize=(3 * len(points), 3.3), squeeze=False, layout="constrained"
     )
     left = _tenth_below([sure for sure, _, _ in points.values()])
     low = _tenth_below([right for _, right, _ in points.values()])
@@ -217,23 +265,33 @@ def reliability_figure(points: Mapping[str, Sequence[np.ndarray]]) -> Figure:
             fontsize=10,
             color="#9A4A4A",
         )
-        ax.plot(sure, right, color=colour(name), linewidth=1)
-        ax.scatter(
-            sure,
-            right,
-            30 + 600 * np.asarray(size),
-            color=colour(name),
-            edgecolor="white",
-            zorder=3,
-        )
-        ax.set_title(name, color=colour(name), fontsize=11, loc="left")
+        few = np.round(np.asarray(size) * answers) < FEW
+        _draw_groups(ax, np.array([sure, right, size]), few, colour(name))
+        error = np.sum(np.asarray(size) * abs(np.asarray(sure) - right))
+        title = f"{name}\ncalibration error {error:.3f}"
+        ax.set_title(title, color=colour(name), fontsize=11, loc="left")
         ax.set(
-            xlabel="how sure",
+            xlabel="how sure (mean of a group)",
             xlim=(left - 0.04, 1.04),
             ylim=(low - 0.04, 1.04),
         )
     axes[0, 0].set_ylabel("share that is right")
     return figure
+
+
+def _draw_groups(ax: Axes, groups: np.ndarray, few: np.ndarray, shade: str) -> None:
+    """A dot for each group of answers; those with few are faint and on no line."""
+    sure, right, size = groups
+    ax.plot(sure, np.where(few, np.nan, right), color=shade, linewidth=1)
+    dots = ax.scatter(
+        sure,
+        right,
+        30 + 600 * size,
+        color=shade,
+        edgecolor="white",
+        zorder=3,
+    )
+    dots.set_alpha(np.where(few, 0.3, 1.0).tolist())
 
 
 def _tenth_below(groups: Sequence[np.ndarray]) -> float:

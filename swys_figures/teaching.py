@@ -161,19 +161,22 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
     figure, axes = plt.subplots(
         1,
         3,
-        figsize=(8.4, 0.5 * len(rows) + 1.5),
+        figsize=(8.4, 0.5 * len(rows) + 1.7),
         sharey=True,
+        width_ratios=[1, 1.2, 1],
     )
     figure.set_layout_engine("constrained")
     panels: Panels = {
         "DOES IT CHEAT?\nhealthy turned sick\nby the ring (%)": turned,
-        "DOES GRAD-CAM SHOW IT?\nlike the honest model's map,\nbeyond chance (%)": partial(
+        "DOES ITS MAP LOOK HONEST?\nagreement with $\\it{honest}$,\nbeyond chance (%)": partial(
             like_honest, ruler="grad_cam"
         ),
         "DOES HIDING SHOW IT?\nshare of the lost score\non the ring (%)": _share_on_the_ring,
     }
-    for ax, (title, value) in zip(axes, panels.items()):
+    right = ("cheats →", "looks honest →", "rests on the ring →")
+    for ax, (title, value), words in zip(axes, panels.items(), right):
         ax.set_title(title, fontsize=10, loc="left")
+        ax.set_xlabel(words, loc="right")
         lowest = 0.0
         for place, (kind, of_kind) in enumerate(rows.items()):
             obeys = np.mean([turned(unit) for unit in of_kind])
@@ -186,7 +189,8 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
         percent_axis(ax, left=-3, right=130, lowest=lowest)
     name_rows(axes[0], [LESSON_STUDENTS[kind] for kind in rows])
     axes[2].axvline(100 * PATCH**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
-    axes[1].set_xlabel("red: the ring turns most of the healthy, orange: many, black: few")
+    key = "red: the ring turns most of the healthy, orange: many, black: few"
+    figure.supxlabel(key, x=0.01, ha="left", fontsize=10)
     return figure
 
 

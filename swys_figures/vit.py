@@ -11,14 +11,15 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from swys_utils.plots import GREY
-
 from .data import MARK
+from .marks import frame_row, number_in_circle
 
 STREAM = 12.5  # height of the line of tokens in the diagram
 LIGHT = "#E8F1F8"
@@ -33,9 +34,12 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
         width: of a token.
         classes: number of logits.
     """
-    figure, ax = plt.subplots(figsize=(9.4, 4.3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(9.4, 4.5), layout="constrained")
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.axis("off")
+    parts = ((22, 26), (23.6, 37.2), (33.6, 1.5), (38, 41.7), (96.3, 32))
+    for number, place in enumerate(parts, start=1):
+        number_in_circle(ax, place, number)
     _draw_cut_image(ax, image)
     _arrow(ax, (20, 22), (24, 22))
     _draw_tokens(ax, 25)
@@ -50,16 +54,19 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
     _draw_branch(ax, 38.5, "attention:\ntokens read\neach other")
     _draw_branch(ax, 57.5, "MLP:\neach token is\nchanged by itself")
     _arrow(ax, (30.5, STREAM), (79, STREAM))
-    _words(ax, 55.5, 9.6, "this line is the residual connection", color=GREY)
+    _words(ax, 55.5, 9.6, "this line is the residual connection", color="black")
     _draw_tokens(ax, 80)
     _arrow(ax, (85, 34.6), (91.5, 30.8), MARK)
     _box(ax, (87.5, 21, 9, 8), "norm,\nhead")
     _arrow(ax, (92, 20.5), (92, 14.5))
     _words(ax, 92, 13, f"{classes} logits", color="black")
+    _arrow(ax, (92, 10), (92, 4.5))
+    _words(ax, 96.5, 8.4, "softmax")
+    _words(ax, 92, 3.6, "probabilities", color="black")
     _words(ax, 10, 4.5, "image\n(3, 28, 28)\n16 patches of 7 x 7")
-    _words(ax, 27.5, 4.5, f"16 patches and CLS,\neach plus its place\n(17, {width})")
+    _words(ax, 27.5, 4.5, f"16 patches and CLS\n+ position\n(17, {width})")
     _words(ax, 55.5, 4.5, f"the shape stays (17, {width})")
-    _words(ax, 82, 4.5, f"17 tokens\n(17, {width})")
+    _words(ax, 80.5, 4.5, f"17 tokens\n(17, {width})")
     return figure
 
 
@@ -188,7 +195,11 @@ def _draw_branch(ax: Axes, left: float, text: str) -> None:
 
 
 def number_tables(
-    tables: Mapping[str, np.ndarray | Tensor], decimals: int = 2, row_name: str = "token"
+    tables: Mapping[str, np.ndarray | Tensor],
+    decimals: int = 2,
+    row_name: str = "token",
+    column_names: Mapping[str, str] | None = None,
+    framed: int | None = None,
 ) -> Figure:
     """Small matrices side by side, each number on its square; darker is larger.
 
@@ -196,6 +207,8 @@ def number_tables(
         tables: title -> (rows, columns).
         decimals: of the numbers.
         row_name: what a row is.
+        column_names: title -> what a column of this table is; those of others have no names.
+        framed: number of a row, from 0, that has a frame in each table.
     """
     arrays = {title: np.asarray(table) for title, table in tables.items()}
     ratios = [table.shape[1] for table in arrays.values()]
@@ -212,21 +225,33 @@ def number_tables(
             vmax=2 * max(table.max(), 1e-6),
             aspect="auto",
         )
-        for (row, column), value in np.ndenumerate(table):
-            text = f"{value:.{decimals}f}"
-            ax.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=12,
-            )
+        _write_numbers(ax, table, decimals)
         names = [f"{row_name} {number + 1}" for number in range(len(table))]
         ax.set_yticks(range(len(table)), names)
         ax.set(xticks=[])
+        word = (column_names or {}).get(title)
+        if word:
+            columns = [f"{word} {number + 1}" for number in range(table.shape[1])]
+            ax.set_xticks(range(len(columns)), columns)
+            ax.tick_params(bottom=False)
+        if framed is not None:
+            frame_row(ax, framed, table.shape[1])
         ax.set_title(title, fontsize=11, loc="left")
     return figure
+
+
+def _write_numbers(ax: Axes, table: np.ndarray, decimals: int) -> None:
+    """Each number on its square."""
+    for (row, column), value in np.ndenumerate(table):
+        text = f"{value:.{decimals}f}"
+        ax.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=12,
+        )
 
 
 def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figure:
@@ -248,36 +273,32 @@ def attention_figure(image: np.ndarray, attention: Mapping[str, Tensor]) -> Figu
     for (left, right), (title, table) in zip(axes, attention.items()):
         weights = np.asarray(table, dtype=float)
         side = int(np.sqrt(len(weights) - 1))
-        _draw_attention(left, weights, strongest)
-        left.set_ylabel(f"{title}\n\nthis token reads ...")
+        shown = _draw_attention(left, weights, strongest)
+        left.set_title(f"{title}: who reads whom", fontsize=11, loc="left")
+        left.set_ylabel("reader")
         _draw_shares(
             right,
             image,
             weights[0, 1:].reshape(side, side),
             strongest,
         )
-    axes[0, 0].set_title("one head", fontsize=10, loc="left")
-    axes[0, 1].set_title("row of CLS over the image, in %", fontsize=10, loc="left")
+    bar = figure.colorbar(shown, ax=list(axes[:, 0]), shrink=0.6, ticks=MaxNLocator(4))
+    bar.set_label("share that is read")
+    axes[0, 1].set_title("the framed row: CLS reads, in %", fontsize=11, loc="left")
     return figure
 
 
-def _draw_attention(ax: Axes, weights: np.ndarray, strongest: float) -> None:
+def _draw_attention(ax: Axes, weights: np.ndarray, strongest: float) -> AxesImage:
     """The matrix, with a frame around the row of CLS."""
     count = len(weights)
     shown = ax.imshow(weights, cmap="Blues", vmin=0, vmax=strongest)
-    frame = Rectangle((-0.5, -0.5), count, 1, fill=False)
-    frame.set(edgecolor=MARK, linewidth=2)
-    ax.add_patch(frame)
-    ax.set_xlabel("... from this one (0 is CLS)")
-    ax.set(
-        xticks=range(
-            0,
-            count,
-            4,
-        ),
-        yticks=range(0, count, 4),
-    )
-    ax.figure.colorbar(shown, ax=ax, shrink=0.8)
+    frame_row(ax, 0, count)
+    ax.set_xlabel("is read")
+    ticks = range(0, count, 4)
+    names = ["CLS", *map(str, ticks[1:])]
+    ax.set_xticks(ticks, names)
+    ax.set_yticks(ticks, names)
+    return shown
 
 
 def _draw_shares(ax: Axes, image: np.ndarray, shares: np.ndarray, strongest: float) -> None:

@@ -118,26 +118,40 @@ def cleared_figure(results: SeriesResults, ways: Sequence[str]) -> Figure:
         ways: which are shown, of ``WAYS``; one that was not trained has no row.
     """
     trained = [row for row in _trained(results, ways) if _has_two_classes(row[2][0])]
-    titles = []
-    figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.55 * max(len(trained), 1)))
+    titles: list[str] = []
+    bands: list[str] = []
+    figure, ax = plt.subplots(figsize=(7.5, 1 + 0.42 * (len(trained) + len(ways))))
     figure.set_layout_engine("constrained")
-    for place, (way, model, runs) in enumerate(trained):
-        titles.append(f"{model}, {len(runs[0]['history'])} passes,\n{way}")
+    for way, model, runs in trained:
+        if way not in bands:
+            bands.append(way)
+            _begin_band(ax, len(titles), way)
+            titles.append("")
+        place = len(titles)
+        titles.append(f"{model}, {len(runs[0]['history'])} passes")
         cleared = np.array([100 * run["recall"][0] for run in runs])
         row_of_dots(ax, place, cleared, colour(model))
         write_in_row(
             ax,
             place,
-            f"{cleared.mean():.1f} %",
+            f"{cleared.mean():.0f}",
             at=1.01,
             color=colour(model),
             weight="bold",
+            fontsize=12,
         )
-        ax.axhline(place + 0.5, color=GREY, lw=0.4)
     ax.set_xlim(right=100)
     name_rows(ax, titles)
-    ax.set_xlabel("of 100 healthy children, cleared at a threshold of 0.5")
+    ax.tick_params(axis="y", length=0)
+    ax.set_title("healthy children cleared at 0.5, of 100", fontsize=11, loc="left")
     return figure
+
+
+def _begin_band(ax: Axes, place: int, title: str) -> None:
+    """The title of a band of rows, with a line above it unless it is the first one."""
+    if place:
+        ax.axhline(place - 0.5, color="black", lw=0.8)
+    write_in_row(ax, place, title, at=0.01, weight="bold")
 
 
 def by_passes(results: SeriesResults) -> Figure:

@@ -23,13 +23,12 @@ from swys_utils.config import (
 )
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import METHODS
-from swys_utils.metrics import t_interval
-from swys_utils.models import load_checkpoint
+from swys_utils.models import load_checkpoint, weights_digest
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
+from .agreement_summary import ANOTHER, differences, summary
 from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
-from .intervals import with_interval
 from .kinds import (
     AS_LONG_AS_BASE,
     AS_LONG_AS_TINY,
@@ -38,28 +37,23 @@ from .kinds import (
     kind_of,
     student_kinds,
     studied_kinds,
-    taught_pairs,
 )
-from .reference import TEST_SAMPLE, one_label_data
+from .reference import one_label_data
+from .result_files import only_writer, with_another
+from .run_scores import TEST_SAMPLE
 from .runs import (
     RUNS,
     finished_runs,
-    only_writer,
     read_study,
     results_name,
     run_path,
-    with_device,
-    with_todays_names,
 )
-
-# the group of further runs of the teacher's kind; any other run's group is the title of its kind
-ANOTHER = "another teacher"
 
 
 def measure(
     dataset: str = DEFAULT_DATASET,
     folder: str = "",
-    save_path: str | None = None,
+    save_path: str = "",
     patch: int = BASE.patch_size,
 ) -> list[dict]:
     """Compare the maps of all finished runs in a folder with their teacher's; what is done is kept.
@@ -99,6 +93,7 @@ class Measured:
         maps: id of a method of explaining -> id of a run -> ``compare``.
         siblings: id of a method -> "<id> and <id>" of two Tinys on their own -> ``compare``.
         device: the device, or devices, of what was measured before; empty at first.
+        base: digest of the teacher's weights then, or digests: a file of fewer bits has another.
     """
 
     teacher: dict
@@ -108,17 +103,19 @@ class Measured:
     )
     siblings: dict[str, dict[str, dict]] = field(default_factory=dict)
     device: str = ""
+    base: str = ""
 
-    def measured_now(self) -> None:
-        """Remember the device, because something was measured on it."""
-        self.device = with_device(self.device, device_name(default_device()))
+    def measured_now(self, base: str) -> None:
+        """Remember the device and the teacher's weights, by which something was measured."""
+        self.device = with_another(self.device, device_name(default_device()))
+        self.base = with_another(self.base, base)
 
-    def add_siblings(self, siblings: dict[str, dict[str, dict]]) -> None:
-        """Take the pairs that are known now, and the device if there are new ones."""
+    def add_siblings(self, siblings: dict[str, dict[str, dict]], base: str) -> None:
+        """Take the pairs that are known now; if there are new ones, as ``measured_now`` does."""
         found = {method: pairs for method, pairs in siblings.items() if pairs}
         if found != self.siblings:
             self.siblings = found
-            self.measured_now()
+            self.measured_now(base)
 
 
 def agreement_over_runs(
@@ -133,9 +130,9 @@ def agreement_over_runs(
         results: ``runs.results_name`` of a set with other patches, which is not asked for gaps.
 
     Returns:
-        ``dataset``, ``source``, ``images`` (their number) and ``device``; ``teacher`` and ``runs``
-        as in ``Measured``; ``differences`` of accuracy and of the gap; ``maps``: id of a method
-        -> ``runs`` (id -> ``compare``) and ``differences``; and ``siblings`` as in ``Measured``.
+        ``dataset``, ``source`` and ``images`` (their number); ``device``, ``base``, ``teacher``,
+        ``runs`` and ``siblings`` as in ``Measured``; ``differences`` of accuracy and of the gap;
+        ``maps``: id of a method -> ``runs`` (id -> ``compare``) and ``differences``.
 
     Raises:
         SwysError: no finished run with its teacher, or runs of another data set.
@@ -145,6 +142,7 @@ def agreement_over_runs(
     paths = _weights(entries, results, Path(folder))
     teacher_row, students = split_runs([entries[run_id] for run_id in paths])
     teacher = _load_teacher(paths[teacher_row["id"]], Path(folder), data)
+    base = weights_digest(teacher)
     images = data.test.images
     predictions = predict(teacher, images).argmax(axis=1)
     own = partial(_own_row, images, predictions, results == data.info.name)
@@ -157,7 +155,7 @@ def agreement_over_runs(
         if not missing:
             continue
         model, _ = load_checkpoint(paths[run_id], default_device(), data.info.num_classes)
-        measured.measured_now()
+        measured.measured_now(base)
         if all(run_id != row["id"] for row in measured.runs):
             measured.runs.append(own(run, model))
         for method in missing:
@@ -166,7 +164,7 @@ def agreement_over_runs(
             measured.maps[method][run_id] = row
         write_json(path, _result(data, measured))
     tinys = {run["id"]: paths[run["id"]] for run in students if run["group"] == TINY.title}
-    measured.add_siblings(compare_siblings(tinys, images, predictions, measured.siblings))
+    measured.add_siblings(compare_siblings(tinys, images, predictions, measured.siblings), base)
     result = _result(data, measured)
     write_json(path, result)
     return result
@@ -277,7 +275,8 @@ def _measured_before(path: Path, teacher: dict, entries: Sequence[dict]) -> Meas
         for pair, row in rows.items():
             if kept.issuperset(pair.split(" and ")):
                 siblings.setdefault(method, {})[pair] = row
-    return Measured(study["teacher"], runs, maps, siblings, study["device"])
+    base = study.get("base", "")  # an earlier version did not store it
+    return Measured(study["teacher"], runs, maps, siblings, study["device"], base)
 
 
 def _same_scores(known: Mapping, run: Mapping) -> bool:
@@ -301,6 +300,7 @@ def _result(data: Dataset, measured: Measured) -> dict:
         "source": data.info.source,
         "images": len(data.test),
         "device": measured.device,
+        "base": measured.base,
         "teacher": measured.teacher,
         "runs": runs,
         "differences": {
@@ -310,82 +310,3 @@ def _result(data: Dataset, measured: Measured) -> dict:
         "maps": maps,
         "siblings": measured.siblings,
     }
-
-
-def differences(runs: Sequence[dict], values: Mapping[str, float]) -> list[dict]:
-    """Differences between ways of teaching, paired by seed.
-
-    Runs with the same seed have the same order of images; ``report.differences`` says when also
-    the same initial weights.
-
-    Args:
-        runs: with ``id``, ``group`` and ``seed``.
-        values: id of a run -> what is compared.
-
-    Returns:
-        One dict for each comparison with at least two pairs: ``of`` - ``to`` (groups), ``mean``,
-        its t interval ``low``, ``high``, and ``seeds``: the difference of each pair.
-    """
-    rows = []
-    for kind_a, kind_b in taught_pairs():
-        a = _values_by_seed(runs, values, kind_a.title)
-        b = _values_by_seed(runs, values, kind_b.title)
-        seeds = sorted(a.keys() & b.keys())
-        if len(seeds) < 2:
-            continue
-        pairs = [a[seed] - b[seed] for seed in seeds]
-        low, high = t_interval(pairs)
-        row = {
-            "of": kind_a.title,
-            "to": kind_b.title,
-            "mean": float(np.mean(pairs)),
-            "low": low,
-            "high": high,
-            "seeds": pairs,
-        }
-        rows.append(row)
-    return rows
-
-
-def _values_by_seed(
-    runs: Sequence[dict], values: Mapping[str, float], group: str
-) -> dict[int, float]:
-    """Seed -> value of the runs of a group, as far as they have one."""
-    members = [run for run in runs if run["group"] == group and run["id"] in values]
-    return {run["seed"]: values[run["id"]] for run in members}
-
-
-def summary(study: dict) -> list[dict]:
-    """A row for each group of runs, then one for each difference; a column for each method.
-
-    Args:
-        study: content of an agreement.json, of this version or an earlier one.
-
-    Returns:
-        Rows for ``as_table``. A group has its mean, the t interval over its seeds, and its chance
-        within a class; a difference has its interval. A cell that was not measured is empty.
-    """
-    study = with_todays_names(study)
-    runs = study["runs"]
-    rows: dict[str, dict[str, str]] = {}
-    groups = [kind.title for kind in (*student_kinds(), AS_LONG_AS_BASE, AS_LONG_AS_TINY)]
-    for group in (*groups, ANOTHER):
-        if any(run["group"] == group for run in runs):
-            rows[group] = {"compared with the teacher": group} | dict.fromkeys(study["maps"], "")
-    for method, part in study["maps"].items():
-        spearman = {run_id: row["spearman"] for run_id, row in part["runs"].items()}
-        chance = {run_id: row["chance_in_class"] for run_id, row in part["runs"].items()}
-        for group, row in rows.items():
-            values = list(_values_by_seed(runs, spearman, group).values())
-            if values:
-                by_chance = list(_values_by_seed(runs, chance, group).values())
-                row[method] = f"{with_interval(values, -1.0)} ({np.mean(by_chance):.2f})"
-    of_pairs: dict[str, dict[str, str]] = {}
-    for method, part in study["maps"].items():
-        spearman = {run_id: row["spearman"] for run_id, row in part["runs"].items()}
-        for difference in differences(runs, spearman):
-            title = f"{difference['of']} - {difference['to']}"
-            empty = {"compared with the teacher": title} | dict.fromkeys(study["maps"], "")
-            text = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**difference)
-            of_pairs.setdefault(title, empty)[method] = text
-    return [*rows.values(), *of_pairs.values()]

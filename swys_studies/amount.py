@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name
-from swys_utils.data import Dataset, load_dataset
+from swys_utils.data import Dataset
 from swys_utils.metrics import point_scores
 from swys_utils.recipe import Recipe, reference_recipe
 from swys_utils.results import as_table
 from swys_utils.training import build, fit, predict
 
-from .reference import refuse_drawn, refuse_several_labels
-from .runs import RUNS, add_once, read_entries, refuse_outside_clone
+from .reference import real_data, refuse_several_labels
+from .result_files import Entries
+from .runs import RUNS, refuse_no_seeds
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training images
 SHOWN = 48_000  # images that a run is shown, unless another number is asked for
@@ -73,14 +74,11 @@ def amount(
     Raises:
         SwysError: no real images, several labels an image, no seed, or no such run.
     """
-    if seeds < 1:
-        raise SwysError(f"seeds is {seeds}; give 1 or more")
-    refuse_outside_clone()
-    data = load_dataset(dataset, download=False)
-    refuse_drawn(data)
+    refuse_no_seeds(seeds)
+    data = real_data(dataset)
     refuse_several_labels(data)
     out = Path(folder or RUNS / dataset / "amount")
-    path = CHECKPOINTS / dataset / "amount.json"
+    done = Entries(CHECKPOINTS / dataset / "amount.json", "runs")
     counts = [int(share * len(data.train)) for share in SHARES]
     runs = []
     for seed in range(seeds):
@@ -91,8 +89,8 @@ def amount(
     if not wanted and only != "none":
         raise SwysError(f"no run matches '{only}'; ids look like {runs[0].id}")
     for run in wanted:
-        _train_once(run, data, out, path)
-    print(as_table(summary(read_entries(path, "runs"))))
+        _train_once(run, data, out, done)
+    print(as_table(summary(done.read())))
 
 
 def amount_recipe(run: AmountRun, dataset: str) -> Recipe:
@@ -137,12 +135,10 @@ def _place(entry: dict) -> tuple:
     return entry["images"], entry["shown"], entry["model"], entry["seed"]
 
 
-def _train_once(run: AmountRun, data: Dataset, out: Path, path: Path) -> None:
+def _train_once(run: AmountRun, data: Dataset, out: Path, done: Entries) -> None:
     """Train and score one run, unless that is done or another process does it."""
     state_path = out / f"{run.id.replace('/', ', ')}.state.pt"
-    add_once(
-        path,
-        "runs",
+    done.train_once(
         run.id,
         state_path,
         train=lambda: asdict(run) | _trained(run, data, state_path),

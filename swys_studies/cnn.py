@@ -23,7 +23,6 @@ from swys.layer_maps import cut_timm, grad_cam_of_features
 from swys_figures.agreement import beyond_chance
 from swys_utils.config import (
     CHECKPOINTS,
-    SwysError,
     default_device,
     device_name,
     replacing,
@@ -40,7 +39,8 @@ from .inheritance import in_common
 from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, STRONG_TINY, WHOLE_TINY
 from .reference import one_label_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
-from .runs import RUNS, read_json, run_path, with_device
+from .result_files import read_json, result_lock, with_another
+from .runs import RUNS, refuse_no_seeds, run_path
 
 METHODS = ("grad_cam", "occlusion")
 COMPARED = ("vit_base", "vit_tiny")  # shipped models that are compared with the ResNets
@@ -87,8 +87,7 @@ def cnn(
     Raises:
         SwysError: no real data, several labels an image, no seed, or no checkpoint of Base.
     """
-    if seeds < 1:
-        raise SwysError(f"seeds is {seeds}; at least 1 ResNet is needed")
+    refuse_no_seeds(seeds)
     data = one_label_data(dataset)
     shipped = weights_beside_base(CHECKPOINTS / data.info.results_name)
     path = Path(save_path or CHECKPOINTS / data.info.results_name / "cnn.json")
@@ -97,15 +96,16 @@ def cnn(
     resnets = {run_id: trained_resnet(run_id, data, out) for run_id in ids}
     vits = _compared_vits(data, shipped, out)
     runs = [resnet_entry(run_id, out) for run_id in ids]
-    pairs = compared_pairs(vits, resnets, data, out / "explained")
-    with FileLock(RUNS / "cnn.lock"):  # another process may add its pairs
-        other_runs, others = _measured_before(path, runs, pairs)
+    base, pairs = compared_pairs(vits, resnets, data, out / "explained")
+    with FileLock(result_lock(path)):  # another process may add its pairs
+        other_runs, others = _measured_before(path, base, runs, pairs)
         before = read_json(path)["device"] if others else ""
         result = {
             "dataset": data.info.name,
             "source": data.info.source,
             "images": len(data.test),
-            "device": with_device(before, device_name(default_device())),
+            "device": with_another(before, device_name(default_device())),
+            "base": base,
             "runs": runs + other_runs,
             "pairs": pairs | others,
         }
@@ -117,17 +117,19 @@ def cnn(
 
 
 def _measured_before(
-    path: Path, runs: list[dict], pairs: Mapping[str, dict]
+    path: Path, base: str, runs: list[dict], pairs: Mapping[str, dict]
 ) -> tuple[list[dict], dict[str, dict]]:
     """What an earlier result has of ResNets that are not asked now, and of models not here.
 
     Args:
         path: the result.
+        base: digest of Base's weights; an earlier version did not store it.
         runs: of the ResNets that are asked now.
         pairs: that were measured now.
 
     Returns:
-        Its other runs and its other pairs, without those of a ResNet that answers otherwise now.
+        Its other runs, and its other pairs of the same Base, without those of a ResNet that answers
+        otherwise now.
     """
     if not path.is_file():
         return [], {}
@@ -140,6 +142,8 @@ def _measured_before(
             other_runs.append(run)
         elif run["predicted"] != now[run["id"]]:
             changed.append(run["id"])
+    if stored.get("base", base) != base:
+        return other_runs, {}  # the answers of another Base were explained
     others = {}
     for name, pair in stored["pairs"].items():
         if name not in pairs and not set(changed) & set(name.split(" and ")):
@@ -160,7 +164,7 @@ def _compared_vits(data: Dataset, shipped: Path, out: Path) -> dict[str, Path]:
 
 def compared_pairs(
     weights: Mapping[str, Path], resnets: Mapping[str, nn.Module], data: Dataset, folder: Path
-) -> dict[str, dict]:
+) -> tuple[str, dict[str, dict]]:
     """Compare each ResNet with each ViT, and with the first ResNet.
 
     Args:
@@ -170,17 +174,18 @@ def compared_pairs(
         folder: where answers and maps are kept, because hiding patches takes a ResNet minutes.
 
     Returns:
-        "<model> and <ResNet>" -> ``inheritance.in_common`` of the first model's errors, and by the
-        id of a method ``compared_maps.compare``.
+        The digest of Base's weights, and "<model> and <ResNet>" -> ``inheritance.in_common`` of the
+        first model's errors, and by the id of a method ``compared_maps.compare``.
     """
     images = data.test.images
     vits = {}
     for name, path in weights.items():
         vits[name], _ = load_checkpoint(path, default_device(), data.info.num_classes)
+    base = weights_digest(vits["vit_base"])
     targets = predict(vits["vit_base"], images).argmax(axis=1)
     explained = {}
     for name, model in {**vits, **resnets}.items():
-        path = folder / f"{weights_digest(vits['vit_base'])}-{weights_digest(model)}.npz"
+        path = folder / f"{base}-{weights_digest(model)}.npz"
         explained[name] = _kept_or_explained(model, images, targets, path)
     first, *others = resnets
     pairs = {}
@@ -194,7 +199,7 @@ def compared_pairs(
                 targets[part_of(method)],
             )
         pairs[f"{one} and {other}"] = row
-    return pairs
+    return base, pairs
 
 
 def _kept_or_explained(

@@ -170,10 +170,12 @@ def compare_siblings(
         Id of a way to explain -> "<id> and <id>" -> ``compare``.
     """
     rows = {method: dict(known.get(method, {})) for method in METHODS}
+    if len(weights) < 2:
+        return rows
     models = {}
     for run_id, path in weights.items():
         models[run_id], _ = load_checkpoint(path, default_device())
-    first, *others = models or [""]
+    first, *others = models
     for method in METHODS:
         missing = [run_id for run_id in others if f"{first} and {run_id}" not in rows[method]]
         if not missing:

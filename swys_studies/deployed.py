@@ -40,7 +40,7 @@ from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, weights_beside_base
 from .reference import one_label_data
-from .runs import only_writer, read_json, with_device
+from .result_files import only_writer, read_json, with_another
 
 if TYPE_CHECKING:  # an optional package
     from onnxruntime import InferenceSession
@@ -97,7 +97,7 @@ def deployed(
             "dataset": data.info.name,
             "source": data.info.source,
             "images": len(data.test),
-            "device": with_device(measured["device"], device_name(default_device())),
+            "device": with_another(measured["device"], device_name(default_device())),
         }
         done: list[dict] = []
         for row in compare_deployed(weights, data, measured["models"]):

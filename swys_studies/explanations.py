@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys_utils.cards import checkpoint_ids
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, write_json
-from swys_utils.data import DEFAULT_DATASET, Dataset, Split, load_dataset
+from swys_utils.data import DEFAULT_DATASET, Dataset, Split
 from swys_utils.explain import randomisation_check
 from swys_utils.faithfulness import centre_prior_maps, deletion_insertion, random_maps
 from swys_utils.gradcam import METHODS, grad_cam, heatmaps
@@ -24,8 +24,9 @@ from swys_utils.models import SERIES, lesson_models, load_checkpoint
 from swys_utils.training import predict
 
 from .mosaics import mosaic_pointing
-from .reference import refuse_drawn, refuse_several_labels
-from .runs import only_writer, read_json, refuse_outside_clone, todays_title
+from .reference import real_data, refuse_several_labels
+from .result_files import only_writer, read_json
+from .runs import todays_title
 
 EMPTY_MAPS = "empty maps"
 METHODS_RANKED = "methods"
@@ -65,7 +66,7 @@ class Part:
 def measure(
     dataset: str = DEFAULT_DATASET,
     checkpoints: dict[str, str] | None = None,
-    save_path: str | None = None,
+    save_path: str = "",
 ) -> dict:
     """Measure empty maps, faithfulness and dependence on the model, on the test split.
 
@@ -83,9 +84,7 @@ def measure(
     Raises:
         SwysError: no real data, several labels an image, no fitting checkpoint, or two writers.
     """
-    refuse_outside_clone()
-    data = load_dataset(dataset, download=False)
-    refuse_drawn(data)
+    data = real_data(dataset)
     refuse_several_labels(data)
     folder = data.info.results_name
     checkpoints = checkpoints or shipped_models(folder)

@@ -17,7 +17,7 @@ from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.results import as_table
 
-from .agreement import ANOTHER
+from .agreement_summary import ANOTHER
 from .intervals import with_interval
 from .kinds import BASE, all_kinds
 from .reference import one_label_data
@@ -74,7 +74,7 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
     right(teacher, labels)  # refuses a run of other images
     teacher_answers = answers(teacher)
     rows = []
-    differing = []
+    of_tinys = []
     for kind in all_kinds():
         for seed, run in sorted(groups[kind].items()):
             if run is teacher:
@@ -85,7 +85,20 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
             shared = in_common(teacher_answers, own, labels)
             rows.append({"id": run["id"], "seed": seed, "group": group} | shared)
             if kind.model.startswith("vit_tiny") and kind.label_share == 1:
-                differing.append(own != teacher_answers)
+                of_tinys.append(own)
+    return {
+        "teacher": teacher["id"],
+        "images": len(labels),
+        "runs": rows,
+        "changed": _changed_images(teacher_answers, of_tinys, labels),
+    }
+
+
+def _changed_images(
+    teacher: np.ndarray, students: Sequence[np.ndarray], labels: np.ndarray
+) -> list[dict]:
+    """``changed`` of ``inherited_by_runs``, from answers, each int (N,)."""
+    differing = [student != teacher for student in students]
     shares = np.mean(differing, axis=0) if differing else np.zeros(len(labels))
     changed = []
     for index in np.argsort(-shares, kind="stable"):
@@ -93,11 +106,11 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
             image = {
                 "index": int(index),
                 "label": int(labels[index]),
-                "teacher": int(teacher_answers[index]),
+                "teacher": int(teacher[index]),
                 "share": round(float(shares[index]), 3),
             }
             changed.append(image)
-    return {"teacher": teacher["id"], "images": len(labels), "runs": rows, "changed": changed}
+    return changed
 
 
 def in_common(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict[str, float]:

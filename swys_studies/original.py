@@ -34,7 +34,8 @@ from swys_utils.training import best_epoch, build, fit, predict, validate
 from swys_utils.views import Augmentation
 from swys_utils.vit_internals import plain_attention
 
-from .reference import finish, one_label_data
+from .reference import one_label_data
+from .run_scores import finish
 from .runs import RUNS, finished_runs, read_runs, write_runs
 
 MODEL = "vit_tiny_patch16_224"

@@ -8,28 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from swys_utils.config import (
-    CHECKPOINTS,
-    SwysError,
-    default_device,
-    device_name,
-    replacing,
-    write_json,
-)
+from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, replacing
 from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset, load_dataset
 from swys_utils.distillation import Teacher
 from swys_utils.planted import Mark, Planted, plant
 from swys_utils.recipe import Recipe, SupervisedObjective
-from swys_utils.results import as_table
 from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.splits import TWIN_SOURCE
 from swys_utils.training import build, fit, predict
@@ -55,8 +47,10 @@ from .planted_students import (
     UNTRAINED,
     PlantedKind,
 )
-from .planted_tables import kept_table, methods_table, students_table
-from .runs import RUNS, images_digest, read_entries, refuse_outside_clone
+from .planted_tables import print_tables
+from .result_files import Entries, images_digest
+from .run_scores import TEST_SAMPLE
+from .runs import RUNS, refuse_no_seeds, refuse_outside_clone
 
 MARKS = {
     "corner": Mark(place="corner"),
@@ -79,7 +73,7 @@ class Setting:
         patch: side of its patches, px.
         mark: a key of ``MARKS``.
         epochs: how long each model is trained.
-        folder: where teachers are kept.
+        folder: where teachers are kept, and locks of models in training.
     """
 
     data: Dataset
@@ -94,6 +88,15 @@ class Setting:
         """How the ids of its results begin; another length than the usual one is named."""
         length = "" if self.epochs == PLANTED_EPOCHS else f", {self.epochs} epochs"
         return f"{self.model} {self.data.info.size}/{self.patch}, {self.mark}{length}"
+
+    def path(self, name: str, suffix: str) -> Path:
+        """A file of one model.
+
+        Args:
+            name: of the model; a slash in it becomes "by".
+            suffix: ".safetensors" or ".lock".
+        """
+        return self.folder / f"{name.replace('/', ' by ')}{suffix}"
 
     @property
     def recipe(self) -> Recipe:
@@ -134,9 +137,10 @@ def planted(
         save_path: the result; default: checkpoints/<dataset>/planted.json.
 
     Raises:
-        SwysError: no such mark or kind, a kind that has these patches anyway, several labels an
-            image, or no clone to write into.
+        SwysError: no seed, no such mark or kind, a kind that has these patches anyway, several
+            labels an image, or no clone to write into.
     """
+    refuse_no_seeds(seeds)
     data = planted_data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
@@ -148,16 +152,13 @@ def planted(
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
         raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")
-    path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
-    folder = RUNS / "planted" / data.info.results_name
-    setting = Setting(data, model, patch, mark, epochs, folder)
+    setting = Setting(data, model, patch, mark, epochs, teachers_folder(data))
+    units = planted_entries(data, save_path)
     for seed in range(seeds if wanted else 0):
         teachers = Teachers(setting, seed)
         for kind in wanted:
-            _unit(setting, kind, seed, teachers, path)
-    units = read_units(path)
-    for table in (methods_table, students_table, kept_table):
-        print(as_table(table(units)))
+            add_unit(units, setting, kind.id, seed, partial(_measured, setting, kind, teachers))
+    print_tables(units.read())
 
 
 def _wanted(only: str) -> list[PlantedKind]:
@@ -187,6 +188,51 @@ def planted_data(dataset: str) -> Dataset:
     if data.info.multi_label:
         raise SwysError(f"'{dataset}' has several labels an image; planting needs one")
     return replace(data, val=data.val.sample(50))
+
+
+def teachers_folder(data: Dataset) -> Path:
+    """Where the teachers of a data set are kept."""
+    return RUNS / "planted" / data.info.results_name
+
+
+def planted_entries(data: Dataset, save_path: str) -> Entries:
+    """The models that are measured so far.
+
+    Args:
+        data: the images.
+        save_path: the file; "" for checkpoints/<dataset>/planted.json.
+    """
+    path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
+    return Entries(path, "units", RUNS / "planted.lock")
+
+
+def add_unit(
+    units: Entries, setting: Setting, kind: str, seed: int, measure: Callable[[], dict]
+) -> None:
+    """Train and measure one model, unless that is done or another process does it.
+
+    Args:
+        units: gets what is measured.
+        setting: of the model.
+        kind: id of its kind.
+        seed: of its kind.
+        measure: trains it, and returns what is measured of it.
+    """
+    unit_id = f"{setting.id}, {kind}, seed{seed}"
+    facts = {
+        "model": setting.model,
+        "patch": setting.patch,
+        "mark": setting.mark,
+        "kind": kind,
+        "seed": seed,
+        "epochs": setting.epochs,
+    }
+    units.add_once(unit_id, setting.path(unit_id, ".lock"), lambda: facts | measure(), _is_complete)
+
+
+def _is_complete(unit: dict) -> bool:
+    """Whether a cheat was asked by the methods at all; any other result is complete."""
+    return unit["kind"] not in ASKED_BY_METHODS or "methods" in unit
 
 
 class Teachers:
@@ -251,8 +297,8 @@ class Teachers:
             return model.to(default_device()).eval()
         digest = images_digest(setting.data.train.images)
         what = f"{setting.id}, {name}, {digest}, seed{self.seed}"
-        path = setting.folder / f"{what.replace('/', ' by ')}.safetensors"
-        with FileLock(path.with_suffix(".lock")):  # a process that trains it is waited for
+        path = setting.path(what, ".safetensors")
+        with FileLock(setting.path(what, ".lock")):  # a process that trains it is waited for
             if not path.is_file():
                 kind = next(kind for kind in KINDS if kind.id == name)
                 _train(model, setting, kind, self.seed, SupervisedObjective())
@@ -282,38 +328,6 @@ def _train(
     return state.history[-1]["seconds"]
 
 
-def _unit(setting: Setting, kind: PlantedKind, seed: int, teachers: Teachers, path: Path) -> None:
-    """Train and measure one model, unless that is done or another process does it."""
-    unit_id = f"{setting.id}, {kind.id}, seed{seed}"
-    lock = setting.folder / f"{unit_id.replace('/', ' by ')}.lock"
-    try:
-        with FileLock(lock, timeout=0):
-            if any(unit["id"] == unit_id and _is_complete(unit) for unit in read_units(path)):
-                print(f"{unit_id} is done")
-                return
-            print(f"{unit_id} ...", flush=True)
-            facts = {
-                "id": unit_id,
-                "model": setting.model,
-                "patch": setting.patch,
-                "mark": setting.mark,
-                "kind": kind.id,
-                "seed": seed,
-                "epochs": setting.epochs,
-            }
-            unit = facts | _measured(setting, kind, teachers)
-            with FileLock(RUNS / "planted.lock"):
-                others = [other for other in read_units(path) if other["id"] != unit_id]
-                write_json(path, {"units": [*others, unit]})
-    except Timeout:
-        print(f"{unit_id} is trained by another process")
-
-
-def _is_complete(unit: dict) -> bool:
-    """Whether a cheat was asked by the methods at all; any other result is complete."""
-    return unit["kind"] not in ASKED_BY_METHODS or "methods" in unit
-
-
 def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     """Train a model of a kind, and everything that is measured of it."""
     mark = MARKS[setting.mark]
@@ -324,7 +338,7 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
         model, seconds = teachers.student(kind)
     maps = ruler_maps(model, teachers.explained, mark.target)
     measured = {
-        "scores": _scores(setting, _answers(model)),
+        "scores": scores_on_test(setting, partial(predict, model)),
         "maps": where_maps_point(maps, teachers.explained),
         "like_honest": compared(maps, teachers.maps(HONEST)),
     }
@@ -335,25 +349,16 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     if kind.id == CHEAT:
         some = teachers.explained.split.images[:SUBSET_IMAGES]
         measured["subsets"] = singles_against_subsets(model, some, mark.target)
-        measured["int8"] = _scores(setting, int8_answers(model))
+        measured["int8"] = scores_on_test(setting, int8_answers(model))
     return measured | {"seconds": seconds, "device": device_name(default_device())}
 
 
-def _answers(model: VisionTransformer) -> Callable[[np.ndarray], np.ndarray]:
-    """The model as a function of images."""
-    return lambda images: predict(model, images)
-
-
-def _scores(setting: Setting, answer: Callable[[np.ndarray], np.ndarray]) -> dict:
-    """Scores of a model on the test images."""
-    data = setting.data
-    return scores(answer, data.test.sample(624), MARKS[setting.mark], data.info.task, TEST_SEED)
-
-
-def read_units(path: Path) -> list[dict]:
-    """What is measured so far.
+def scores_on_test(setting: Setting, answer: Callable[[np.ndarray], np.ndarray]) -> dict:
+    """``planted_measures.scores`` on the test images.
 
     Args:
-        path: a planted.json; none is the same as an empty one.
+        setting: whose images and mark.
+        answer: the model: images, uint8 -> logits (N, C).
     """
-    return read_entries(path, "units")
+    split = setting.data.test.sample(TEST_SAMPLE)
+    return scores(answer, split, MARKS[setting.mark], setting.data.info.task, TEST_SEED)

@@ -5,38 +5,38 @@ Grad-CAM was made for convolutional networks. Does it find there what it misses 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 
 import numpy as np
-from filelock import FileLock
 from torch import nn
 
 from swys.layer_maps import cut_timm, grad_cam_at_layer, grad_cam_of_features
-from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
+from swys_utils.config import default_device, device_name
 from swys_utils.data import DEFAULT_DATASET, to_model_input
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Planted, plant
-from swys_utils.results import as_table
 from swys_utils.shipped_results import PLANTED_EPOCHS
 
 from .planted import (
     MARKS,
     TEST_SEED,
     Setting,
+    add_unit,
     planted_data,
-    read_units,
+    planted_entries,
+    scores_on_test,
+    teachers_folder,
 )
-from .planted_measures import EXPLAINED, compared, scores, where_maps_point
+from .planted_measures import EXPLAINED, compared, where_maps_point
 from .planted_students import CHEAT, HONEST
-from .planted_tables import methods_table, students_table
+from .planted_tables import print_tables
 from .resnet import MODEL, resnet_logits, small_resnet, train_resnet
-from .runs import RUNS
+from .runs import refuse_no_seeds
 
 MARK = "corner"
 PATCH = 7  # px that are hidden; the last map has 4 x 4 positions, as a ViT with such patches
-SCORED = 624  # test images
 
 
 def planted_cnn(
@@ -56,26 +56,22 @@ def planted_cnn(
         save_path: the result; default: checkpoints/<dataset>/planted.json.
 
     Raises:
-        SwysError: several labels an image.
+        SwysError: no seed, or several labels an image.
     """
+    refuse_no_seeds(seeds)
     data = planted_data(dataset)
-    path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
-    setting = Setting(data, MODEL, PATCH, MARK, epochs, RUNS)
+    setting = Setting(data, MODEL, PATCH, MARK, epochs, teachers_folder(data))
+    units = planted_entries(data, save_path)
     for seed in range(seeds):
-        done = {unit["id"] for unit in read_units(path)}
-        ids = {kind: f"{setting.id}, {kind}, seed{seed}" for kind in (HONEST, CHEAT)}
-        if done.issuperset(ids.values()):
-            continue
-        print(f"{setting.id}, seed{seed} ...", flush=True)
-        facts = {"model": MODEL, "patch": PATCH, "mark": MARK, "seed": seed, "epochs": epochs}
-        for kind, measured in pair_of_models(setting, seed).items():
-            unit = {"id": ids[kind], "kind": kind} | facts | measured
-            with FileLock(RUNS / "planted.lock"):
-                others = [other for other in read_units(path) if other["id"] != unit["id"]]
-                write_json(path, {"units": [*others, unit]})
-    units = [unit for unit in read_units(path) if unit["model"] == MODEL]
-    print(as_table(methods_table(units)))
-    print(as_table(students_table(units)))
+        pair = cache(partial(pair_of_models, setting, seed))  # trained together, and once
+        for kind in (HONEST, CHEAT):
+            add_unit(units, setting, kind, seed, partial(_one_of, pair, kind))
+    print_tables([unit for unit in units.read() if unit["model"] == MODEL])
+
+
+def _one_of(pair: Callable[[], dict[str, dict]], kind: str) -> dict:
+    """What is measured of one model of ``pair_of_models``."""
+    return pair()[kind]
 
 
 def pair_of_models(setting: Setting, seed: int) -> dict[str, dict]:
@@ -100,9 +96,8 @@ def pair_of_models(setting: Setting, seed: int) -> dict[str, dict]:
         maps = cnn_maps(model, planted, mark.target)
         rulers = {"grad_cam": maps["grad_cam, layer4"], "occlusion": maps["occlusion, mean"]}
         honest_maps = honest_maps or rulers
-        split = data.test.sample(SCORED)
         measured[kind] = {
-            "scores": scores(partial(resnet_logits, model), split, mark, data.info.task, TEST_SEED),
+            "scores": scores_on_test(setting, partial(resnet_logits, model)),
             "maps": where_maps_point(rulers, planted),
             "like_honest": compared(rulers, honest_maps),
             "methods": where_maps_point(maps, planted),

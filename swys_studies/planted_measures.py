@@ -30,7 +30,7 @@ from swys_utils.vit_internals import (
 from .deployed import int8_session
 
 RULERS = ("grad_cam", "occlusion")  # by which models are compared
-EXPLAINED = 64  # images with a mark
+EXPLAINED = 64  # test images with a mark
 SUBSET_IMAGES = 16
 IG_STEPS = 16
 Predict = Callable[[np.ndarray], np.ndarray]  # images, uint8 -> logits (N, C)

@@ -8,7 +8,7 @@ import numpy as np
 
 from swys_utils.gradcam import METHODS
 from swys_utils.models import SERIES
-from swys_utils.results import with_range
+from swys_utils.results import as_table, with_range
 from swys_utils.shipped_results import PLANTED_EPOCHS, planted_units, read_results
 
 from .intervals import with_interval
@@ -22,6 +22,26 @@ MEASURED = {
     "bloodmnist": "cells",
     "pneumoniamnist-twin": "drawn",
 }
+
+
+def print_tables(units: Sequence[Mapping]) -> None:
+    """Print what is measured, in lines that a terminal shows whole.
+
+    Args:
+        units: of planted.json.
+    """
+    tables = {
+        "who obeys the mark": students_table,
+        "AUC as trained and on clean images": usual_scores_table,
+        "what the maps point at, and whose they are like": students_maps_table,
+    }
+    print(as_table(methods_table(units)))
+    for setting, group in sorted(_by_setting(units).items()):
+        for title, table in tables.items():
+            rows = [{key: row[key] for key in row if key != "setting"} for row in table(group)]
+            print(f"\n{setting}: {title}")
+            print(as_table(rows))
+    print(f"\n{as_table(kept_table(units))}")
 
 
 def methods_table(units: Sequence[Mapping]) -> list[dict]:
@@ -63,31 +83,73 @@ def _in_order(measured: tuple[str, list]) -> tuple[str, int]:
 
 
 def students_table(units: Sequence[Mapping]) -> list[dict]:
-    """Who reads the mark, and who looks as if: a row for each kind of model and setting.
+    """Who obeys the mark: AUC where it is swapped, and answers that it turns.
 
     Args:
         units: of planted.json.
+
+    Returns:
+        A row for each setting and kind of model.
     """
     rows = []
-    for kind in KINDS:
-        for setting, group in _by_setting(_of_kind(units, kind.id)).items():
-            row = {"setting": setting, "kind": kind.id, "seeds": len(group)}
-            for where in ("as trained", "clean", "swapped"):
-                row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
-            for title in ("flips", "lost"):
-                row[title] = with_interval([unit["scores"][title] for unit in group])
-            for ruler in RULERS:
-                row[f"{ruler} hits"] = with_interval(
-                    [unit["maps"][ruler]["hits"] for unit in group]
-                )
+    for row, group in _kinds_of_settings(units):
+        row["seeds"] = len(group)
+        row["swapped"] = with_interval([unit["scores"]["swapped"]["auc"] for unit in group])
+        for title in ("flips", "lost"):
+            row[title] = with_interval([unit["scores"][title] for unit in group])
+        rows.append(row)
+    return rows
+
+
+def usual_scores_table(units: Sequence[Mapping]) -> list[dict]:
+    """AUC where the mark is as in training, and without it; and how long a model was trained.
+
+    Args:
+        units: of planted.json.
+
+    Returns:
+        A row for each setting and kind of model.
+    """
+    rows = []
+    for row, group in _kinds_of_settings(units):
+        for where in ("as trained", "clean"):
+            row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
+        row["seconds"] = _mean_seconds(group)
+        rows.append(row)
+    return rows
+
+
+def students_maps_table(units: Sequence[Mapping]) -> list[dict]:
+    """Whose maps are hot on the mark, and whose they are like.
+
+    Args:
+        units: of planted.json.
+
+    Returns:
+        A row for each setting, kind of model and ruler.
+    """
+    rows = []
+    for start, group in _kinds_of_settings(units):
+        for ruler in RULERS:
+            hits = [unit["maps"][ruler]["hits"] for unit in group]
+            row = start | {"by": ruler, "hits": with_interval(hits)}
             for other in ("like honest", "like cheat"):
-                compared = [unit.get(other.replace(" ", "_"), {}) for unit in group]
-                for ruler in RULERS:
-                    alike = [one[ruler]["agreement"] for one in compared if one]
-                    row[f"{ruler} {other}"] = with_interval(alike, lowest=-1.0)
-            row["seconds"] = _mean_seconds(group)
+                compared = [unit.get(other.replace(" ", "_")) for unit in group]
+                alike = [one[ruler]["agreement"] for one in compared if one]
+                row[other] = with_interval(alike, lowest=-1.0)
             rows.append(row)
-    return sorted(rows, key=lambda row: row["setting"])
+    return rows
+
+
+def _kinds_of_settings(units: Sequence[Mapping]) -> list[tuple[dict, list[Mapping]]]:
+    """How the row of each setting and kind of model begins, and its units; settings in order."""
+    found = []
+    for setting, of_setting in sorted(_by_setting(units).items()):
+        for kind in KINDS:
+            group = _of_kind(of_setting, kind.id)
+            if group:
+                found.append(({"setting": setting, "kind": kind.id}, group))
+    return found
 
 
 def _mean_seconds(units: Sequence[Mapping]) -> str:

@@ -14,31 +14,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from swys.fingerprints import pack_hashes, perceptual_hashes
-from swys_utils import config
-from swys_utils.config import SwysError, write_json
+from swys_utils.config import SwysError, default_device
 from swys_utils.data import Dataset, load_dataset
 from swys_utils.distillation import OBJECTIVES, Teacher, hide_labels
-from swys_utils.metrics import point_scores
-from swys_utils.models import load_checkpoint, save_checkpoint, timm_name, weights_digest
+from swys_utils.models import load_checkpoint, timm_name, weights_digest
 from swys_utils.recipe import SupervisedObjective
-from swys_utils.resume import TrainingState
-from swys_utils.training import best_epoch, build, fit, predict, run_card
+from swys_utils.training import build, fit
 
 from .kinds import BASE
 from .pretraining import masked_recipe, pretrained, start_from
 from .resnet import MODEL as RESNET
 from .resnet import AnyTeacher, ResnetTeacher, trained_resnet
+from .result_files import images_digest
+from .run_scores import CurveOnTest, finish
 from .run_specs import RunSpec, reference_runs
 from .runs import (
     RUNS,
     finished_runs,
-    images_digest,
-    read_json,
-    recalls,
     refuse_other_patches,
     refuse_outside_clone,
     results_name,
@@ -47,11 +41,25 @@ from .runs import (
 )
 from .teacher_cache import AskedTeachers, CachedTeacher, cached_teacher, mean_teacher
 
-# images for curves and agreement: all of PneumoniaMNIST's test images, a fixed sample of more
-TEST_SAMPLE = 624
 # share of the training split that is trained on
 TRAINED_ON = {"pneumoniamnist": 1.0}
 TRAINED_ON_ELSEWHERE = 0.5
+
+
+def real_data(dataset: str) -> Dataset:
+    """The whole data set.
+
+    Args:
+        dataset: name of the data set.
+
+    Raises:
+        SwysError: there are no real images.
+    """
+    refuse_outside_clone()
+    data = load_dataset(dataset, download=False)
+    if data.info.synthetic:
+        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
+    return data
 
 
 def study_data(dataset: str) -> Dataset:
@@ -63,9 +71,7 @@ def study_data(dataset: str) -> Dataset:
     Raises:
         SwysError: there are no real images.
     """
-    refuse_outside_clone()
-    data = load_dataset(dataset, download=False)
-    refuse_drawn(data)
+    data = real_data(dataset)
     count = int(_share_trained_on(dataset) * len(data.train))
     return replace(data, train=data.train.sample(count))
 
@@ -82,12 +88,6 @@ def one_label_data(dataset: str) -> Dataset:
     data = study_data(dataset)
     refuse_several_labels(data)
     return data
-
-
-def refuse_drawn(data: Dataset) -> None:
-    """Raise a SwysError where there are no real images."""
-    if data.info.synthetic:
-        raise SwysError("studies need real images; set SWYS_DATA_DIR to a folder with them")
 
 
 def refuse_several_labels(data: Dataset) -> None:
@@ -210,7 +210,7 @@ def train(run: RunSpec, data: Dataset, out: Path) -> dict:
     Raises:
         SwysError: the run that teaches is not finished.
     """
-    device = config.default_device()
+    device = default_device()
     start = run.seed + run.kind.start
     model = build(run.kind.model, data, run.recipe, start, patch_size=run.kind.patch_size)
     if run.kind.encoders:
@@ -294,7 +294,7 @@ def _objective_for(
 def _cached(teacher: AnyTeacher, run: RunSpec, data: Dataset, out: Path) -> CachedTeacher:
     """A teacher, with its answers to every view that the student will see."""
     with FileLock(out / "views.lock"):
-        return cached_teacher(teacher, data, run.recipe, out / "views", config.default_device())
+        return cached_teacher(teacher, data, run.recipe, out / "views", default_device())
 
 
 def _teacher(name: str, run: RunSpec, data: Dataset, out: Path) -> AnyTeacher:
@@ -306,95 +306,5 @@ def _teacher(name: str, run: RunSpec, data: Dataset, out: Path) -> AnyTeacher:
     if path is None:
         way_out = f"train '--only {name}' first" if "/" in name else "it should be shipped"
         raise SwysError(f"the teacher {name} is not there; {way_out}")
-    model, _ = load_checkpoint(path, config.default_device(), data.info.num_classes)
+    model, _ = load_checkpoint(path, default_device(), data.info.num_classes)
     return Teacher(model)
-
-
-def finish(result: TrainingState, metadata: dict, data: Dataset, out: Path) -> dict:
-    """Score a trained model; write its checkpoint, and its entry beside it.
-
-    Args:
-        result: the finished training.
-        metadata: what the entry says of the run beside its scores: at least ``id``, ``method``,
-            ``teacher``, ``seed``, ``model``, ``recipe`` and ``history``.
-        data: the test images are scored, the training images' fingerprints are kept.
-        out: folder of the runs.
-
-    Returns:
-        The entry.
-    """
-    history = metadata["history"]
-    patches = result.model.patch_embed
-    last = predict(result.model, data.test.images)
-    val_chosen = predict(result.chosen(), data.test.images)
-    val_chosen_scores = point_scores(val_chosen, data.test.labels, data.info.task)
-    device = config.device_name(config.default_device())
-    answers = last.argmax(axis=1)
-    # the predicted class of each test image, one character each, for paired tests
-    predicted = "".join(np.base_repr(index, 36) for index in answers)
-    entry = {
-        **metadata,
-        "img_size": patches.img_size[0],
-        "patch_size": patches.patch_size[0],
-        "val_accuracy": history[-1]["val_accuracy"],
-        "val_auc": history[-1]["val_auc"],
-        "seconds": history[-1]["seconds"],
-        "last": point_scores(last, data.test.labels, data.info.task),
-        "val_chosen": val_chosen_scores | {"epoch": best_epoch(history)["epoch"]},
-        "device": f"{device}, {torch.get_num_threads()} threads",
-        "predicted": predicted,
-        "dataset": data.info.name,
-        "weights": weights_digest(result.model),
-        "recall": recalls(answers, data.test.labels, data.info.num_classes),
-    }
-    card = run_card(data, metadata["recipe"], metadata["seed"], history) | entry
-    card["training_hashes"] = pack_hashes(perceptual_hashes(data.train.images))
-    save_checkpoint(result.model, out / f"{metadata['id']}.safetensors", card, "fp32")
-    write_json(out / f"{metadata['id']}.run.json", entry)  # last: it says that the run is done
-    return entry
-
-
-class CurveOnTest:
-    """Test accuracy and AUC at the end of each epoch, for figures; a kill does not lose it.
-
-    Nothing is chosen by these scores.
-
-    Attributes:
-        path: JSON file that keeps the curve of an unfinished run.
-        data: data of the reference set with a sample of its test images.
-        steps: number of steps of an epoch.
-        scores: number of steps so far, as text -> ``test_accuracy`` and ``test_auc``.
-    """
-
-    def __init__(self, path: Path, data: Dataset, steps: int):
-        self.path = path
-        self.data = replace(data, test=data.test.sample(TEST_SAMPLE))
-        self.steps = steps
-        self.scores: dict[str, dict] = read_json(path) if path.is_file() else {}
-
-    def __call__(self, model: VisionTransformer, seconds: float, step: int) -> None:
-        """Score the model at the end of an epoch; called by ``training.fit``.
-
-        Args:
-            model: the model in training.
-            seconds: seconds of training so far.
-            step: number of steps so far.
-        """
-        if step % self.steps != 0:
-            return
-        test = self.data.test
-        logits = predict(model, test.images, bf16=True)
-        scores = point_scores(logits, test.labels, self.data.info.task)
-        self.scores[str(step)] = {
-            "test_accuracy": scores["accuracy"],
-            "test_auc": scores["auc"],
-        }
-        write_json(self.path, self.scores)
-
-    def beside(self, history: Sequence[dict]) -> list[dict]:
-        """The rows of a history with the test scores of their epochs.
-
-        Args:
-            history: one dict an epoch, as in ``resume.TrainingState``.
-        """
-        return [row | self.scores.get(str(row["steps"]), {}) for row in history]

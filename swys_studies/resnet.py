@@ -35,7 +35,8 @@ from swys_utils.recipe import (
 )
 from swys_utils.resume import TrainingState
 
-from .runs import read_json, recalls
+from .result_files import read_json
+from .runs import recalls
 
 MODEL = "resnet18"
 BATCH = 64

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from sklearn.metrics import recall_score
 
 from swys_utils.cards import read_card
@@ -20,7 +18,8 @@ from swys_utils.config import CHECKPOINTS, PROJECT_ROOT, SwysError, write_json
 from swys_utils.models import SERIES
 from swys_utils.shipped_results import OLD_METHODS
 
-RUNS = PROJECT_ROOT / "runs"
+from .result_files import RUNS, read_json
+
 RUN_ID = re.compile(r"(\w+)/(\w+)/(seed\d+)")
 
 
@@ -153,6 +152,12 @@ def refuse_outside_clone() -> None:
         raise SwysError("studies need a clone of the repository; start swys in one")
 
 
+def refuse_no_seeds(seeds: int) -> None:
+    """Raise a SwysError where a study is to train with less than one seed."""
+    if seeds < 1:
+        raise SwysError(f"seeds is {seeds}; give 1 or more")
+
+
 def refuse_other_patches(patches: Mapping[str, int], folder: Path) -> None:
     """Raise a SwysError where a folder has finished runs whose models have other patches.
 
@@ -214,7 +219,6 @@ def write_runs(results: str, folder: Path) -> None:
         folder: folder of runs.
     """
     path = CHECKPOINTS / results / "runs.json"
-    RUNS.mkdir(parents=True, exist_ok=True)
     # several processes may finish a run at once, also with other folders of runs
     with FileLock(RUNS / f"{results}.runs.lock"):
         entries = list(finished_runs(results, folder).values())
@@ -259,17 +263,6 @@ def run_path(run_id: str, results: str, out: Path) -> Path | None:
     return None
 
 
-def with_device(before: str, device: str) -> str:
-    """The devices of a result that was measured in several sessions, separated by commas.
-
-    Args:
-        before: of what was measured before; "" where nothing was.
-        device: of what is measured now.
-    """
-    known = before.split(", ") if before else []
-    return before if device in known else ", ".join([*known, device])
-
-
 def answers(entry: dict) -> np.ndarray:
     """The answers of a run, int (N,); runs.json has one character of base 36 for each.
 
@@ -294,90 +287,6 @@ def recalls(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[float
         return None
     shares = recall_score(labels, answers, labels=range(classes), average=None, zero_division=0)
     return [float(share) for share in shares]
-
-
-def read_json(path: Path) -> Any:
-    """The content of a result of an earlier run.
-
-    Args:
-        path: a JSON file.
-
-    Raises:
-        SwysError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        way_out = "restore it with git, or remove it to measure anew"
-        raise SwysError(f"'{path}' is damaged ({error}); {way_out}") from None
-
-
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes from measuring into a result that is written whole, again and again.
-
-    Args:
-        path: the result.
-
-    Raises:
-        SwysError: another process measures into it.
-    """
-    lock = FileLock(RUNS / f"{path.parent.name}.{path.stem}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SwysError(f"another process measures into '{path}'; wait for it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def add_once(
-    path: Path, key: str, run_id: str, state_path: Path, train: Callable[[], dict]
-) -> None:
-    """Train a run and add its entry to a result, unless that is done or another process does it.
-
-    Args:
-        path: the result, as for ``read_entries``.
-        key: as for ``read_entries``.
-        run_id: of the run; an older entry with this id is replaced.
-        state_path: of the unfinished run; removed at the end, and where a kill left it.
-        train: returns what the entry says beside the id.
-    """
-    try:
-        with FileLock(f"{state_path}.lock", timeout=0):
-            if run_id not in {entry["id"] for entry in read_entries(path, key)}:
-                print(f"{run_id} ...", flush=True)
-                entry = {"id": run_id} | train()
-                # of the result, wherever the states are
-                with FileLock(RUNS / f"{path.parent.name}.{path.stem}.lock"):
-                    others = [other for other in read_entries(path, key) if other["id"] != run_id]
-                    write_json(path, {key: [*others, entry]})
-            state_path.unlink(missing_ok=True)
-    except Timeout:
-        print(f"{run_id} is trained by another process")
-
-
-def images_digest(images: np.ndarray) -> str:
-    """What tells images from others in the name of a file: the beginning of their SHA-256.
-
-    Args:
-        images: uint8, of any shape.
-    """
-    return hashlib.sha256(images.tobytes()).hexdigest()[:8]
-
-
-def read_entries(path: Path, key: str) -> list[dict]:
-    """What a study has measured so far.
-
-    Args:
-        path: its JSON file; none is the same as an empty one.
-        key: under which the file has its list.
-    """
-    if not path.is_file():
-        return []
-    return read_json(path)[key]
 
 
 def read_study(path: Path) -> dict:

@@ -32,7 +32,8 @@ from swys_utils.training import build, fit, predict
 from .lookalikes import Fold, grouped_folds
 from .pretraining import masked_recipe, pretrained, start_from
 from .reference import study_data
-from .runs import RUNS, add_once, images_digest, read_entries
+from .result_files import Entries, images_digest
+from .runs import RUNS, refuse_no_seeds
 
 SPLITS = ("grouped", "random", "test")  # where each trial is scored
 
@@ -108,9 +109,13 @@ def trials(
             The third is the hardest of PneumoniaMNIST for a linear model.
         folder: where unfinished trials are kept; default: runs/<dataset>/trials.
         test: show the scores on the test split, and how well each validation ranks the trials.
+
+    Raises:
+        SwysError: no seed, no real images, or no such trial or fold.
     """
+    refuse_no_seeds(seeds)
     data = study_data(dataset)
-    path = CHECKPOINTS / dataset / "trials.json"
+    done = Entries(CHECKPOINTS / dataset / "trials.json", "trials")
     out = Path(folder or RUNS / dataset / "trials")
     wanted = [trial for trial in TRIALS if only in trial.name]
     if not wanted and only != "none":
@@ -122,21 +127,12 @@ def trials(
             raise SwysError(f"fold {fold} does not exist; choose 0 to {len(folds) - 1}")
     for seed in range(seeds):
         for trial in wanted:
-            _train_once(trial, seed, fold, folds[fold], data, out, path)
-    entries = [entry for entry in read_trials(path) if entry["fold"] == fold]
+            _train_once(trial, seed, fold, folds[fold], data, out, done)
+    entries = [entry for entry in done.read() if entry["fold"] == fold]
     print(as_table([_printed(row) for row in summary(entries, test)]))
     if test:
         for split, correlation in ranking(entries).items():
             print(f"rank correlation of the {split} AUC with the test AUC: {correlation:+.2f}")
-
-
-def read_trials(path: Path) -> list[dict]:
-    """Entries of the trials that are done.
-
-    Args:
-        path: a trials.json; none is the same as an empty one.
-    """
-    return read_entries(path, "trials")
 
 
 def summary(entries: list[dict], test: bool = False) -> list[dict]:
@@ -154,7 +150,8 @@ def summary(entries: list[dict], test: bool = False) -> list[dict]:
         for split in shown:
             row[f"{split} AUC"] = float(np.mean([run[split]["auc"] for run in runs]))
         row["train loss"] = float(np.mean([run["train_loss"] for run in runs]))
-        row["minutes"] = float(np.mean([run["seconds"] for run in runs])) / 60
+        # of a pretraining, which trials may share, nothing is stored
+        row["minutes after pretraining"] = float(np.mean([run["seconds"] for run in runs])) / 60
         row["predicted"] = runs[0]["predicted"]
         rows.append(row)
     return sorted(rows, key=lambda row: -row["grouped AUC"])
@@ -184,15 +181,13 @@ def ranking(entries: list[dict]) -> dict[str, float]:
 
 
 def _train_once(
-    trial: Trial, seed: int, number: int, fold: Fold, data: Dataset, out: Path, path: Path
+    trial: Trial, seed: int, number: int, fold: Fold, data: Dataset, out: Path, done: Entries
 ) -> None:
     """Train and score one trial, unless that is done or another process does it."""
     run_id = f"{trial.name}/fold{number}/seed{seed}"
     state_path = out / f"{run_id.replace('/', ', ')}.state.pt"
     facts = {"trial": trial.name, "seed": seed, "fold": number}
-    add_once(
-        path,
-        "trials",
+    done.train_once(
         run_id,
         state_path,
         train=lambda: facts | _trained(trial, seed, fold, data, state_path),

@@ -195,10 +195,13 @@ def environment(tmp_path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(autouse=True)
-def _locks_of_studies_in_a_folder_of_their_own(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def _locks_of_studies_in_a_folder_of_their_own(tmp_path_factory):
     """Two test runs at once must not wait for each other, nor for a study."""
-    from swys_studies import cnn, runs
+    from swys_studies import planted, result_files, runs
 
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(cnn, "RUNS", tmp_path / "runs")
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (planted, result_files, runs):
+            patch.setattr(module, "RUNS", folder)
+        yield

@@ -14,7 +14,7 @@ from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
 from swys_utils.distillation import OBJECTIVES
 from swys_utils.gradcam import METHODS, Method, heatmaps
-from swys_utils.models import load_checkpoint, save_checkpoint
+from swys_utils.models import load_checkpoint, save_checkpoint, weights_digest
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
@@ -247,6 +247,24 @@ def test_a_device_that_measured_nothing_is_not_named(study, path, measured_again
     path.write_text(json.dumps(study | {"device": "another processor"}))
     measured_again()
     assert json.loads(path.read_text())["device"] == "another processor"
+
+
+def test_the_weights_of_the_teacher_are_named(study, teacher):
+    assert study["base"] == weights_digest(teacher)
+
+
+def test_a_study_of_unnamed_weights_is_kept(study, path, measured_again, nothing_is_measured):
+    unnamed = {key: value for key, value in study.items() if key != "base"}
+    path.write_text(json.dumps(unnamed))
+    assert measured_again() == study["maps"]["grad_cam"]["runs"]
+    assert json.loads(path.read_text())["base"] == ""
+
+
+def test_earlier_weights_are_named_beside_todays(study, path, measured_again):
+    one_run_less = study | {"runs": study["runs"][1:]}
+    path.write_text(json.dumps(one_run_less | {"base": "of more bits"}))
+    measured_again()
+    assert json.loads(path.read_text())["base"] == f"of more bits, {study['base']}"
 
 
 def test_a_run_that_was_trained_anew_is_measured_again(

@@ -40,7 +40,7 @@ def test_agreement_has_a_panel_for_each_ruler_and_a_row_for_each_yardstick():
 def test_in_brief_agreement_has_two_panels_of_four_rows():
     panels = agreement_figure(series_results(), brief=True).axes
     titles = [ax.get_title(loc="left") for ax in panels]
-    assert titles == ["by hiding,\nall patches", "by Grad-CAM,\nall patches"]
+    assert titles == ["by hiding", "by Grad-CAM"]
     rows = [label.get_text() for label in panels[0].get_yticklabels()]
     assert rows == ["two Bases", "two Tinys", "Tiny and Base", "a ResNet and\nBase"]
     assert [text.get_text() for text in panels[0].texts] == ["61 %", "46 %", "40 %", "20 %"]
@@ -71,7 +71,19 @@ def test_agreement_that_was_not_measured_is_an_empty_panel():
 
 
 def test_the_three_questions_have_a_panel_each():
-    assert len(three_questions(series_results()).axes) == 3
+    figure = three_questions(series_results())
+    assert len(figure.axes) == 3
+    for ax in figure.axes:
+        (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+        assert len(ax.texts) == 4  # the means
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == ["94.6 %", "92.7 %", "96.0 %", "96.2 %"]
+
+
+def test_two_tinys_have_a_row_if_asked_for():
+    left, *_ = three_questions(series_results(), siblings=True).axes
+    rows = [label.get_text() for label in left.get_yticklabels()]
+    assert rows[-1] == "(two Tinys)"
 
 
 def test_students_of_other_teachers_are_compared_with_our_base(monkeypatch):

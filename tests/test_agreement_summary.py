@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swys_studies import agreement
+from swys_studies import agreement_summary
 from swys_studies.runs import read_study
 from swys_utils.config import CHECKPOINTS
 
@@ -44,13 +44,13 @@ def summary(rows, values):
         }
     rows.reverse()
     study = {"runs": rows, "maps": {"grad_cam": {"runs": compared}}}
-    table = agreement.summary(study)
+    table = agreement_summary.summary(study)
     return {row["compared with the teacher"]: row["grad_cam"] for row in table}
 
 
 def test_students_are_compared_with_each_other(rows, values):
     compared = []
-    for row in agreement.differences(rows, values):
+    for row in agreement_summary.differences(rows, values):
         compared.append(f"{row['of']} - {row['to']}")
     assert compared == [
         "Tiny, answers - Tiny",
@@ -60,13 +60,13 @@ def test_students_are_compared_with_each_other(rows, values):
 
 
 def test_differences_are_paired_by_seed(rows, values):
-    answers, *_ = agreement.differences(rows, values)
+    answers, *_ = agreement_summary.differences(rows, values)
     assert answers["seeds"] == pytest.approx([0.1, 0.2, 0.0])
     assert answers["mean"] == pytest.approx(0.1)
 
 
 def test_the_interval_of_a_difference_is_a_t_interval(rows, values):
-    answers, *_ = agreement.differences(rows, values)
+    answers, *_ = agreement_summary.differences(rows, values)
     half = 4.3027 * 0.1 / np.sqrt(3)  # t quantile, standard error
     assert answers["low"] == pytest.approx(0.1 - half, abs=1e-4)
     assert answers["high"] == pytest.approx(0.1 + half, abs=1e-4)
@@ -74,7 +74,7 @@ def test_the_interval_of_a_difference_is_a_t_interval(rows, values):
 
 def test_one_pair_is_no_comparison(rows, values):
     one_seed = [row for row in rows if row["seed"] == 0]
-    assert agreement.differences(one_seed, values) == []
+    assert agreement_summary.differences(one_seed, values) == []
 
 
 def test_the_summary_has_the_groups_in_the_order_of_the_table(summary):
@@ -100,7 +100,7 @@ def test_the_summary_has_differences_with_intervals(summary):
 
 def test_the_shipped_results_make_a_table():
     study = read_study(CHECKPOINTS / "pneumoniamnist" / "agreement.json")
-    rows = agreement.summary(study)
+    rows = agreement_summary.summary(study)
     assert all(list(row) == list(rows[0]) for row in rows)
     groups = {run["group"] for run in study["runs"]}
     assert groups <= {row["compared with the teacher"] for row in rows}

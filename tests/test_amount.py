@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from small import RECIPE, SMALL, some
 
-from swys_studies import amount, runs
+from swys_studies import amount, reference
 from swys_studies.amount import AmountRun
-from swys_studies.runs import read_entries
+from swys_studies.result_files import Entries
 from swys_utils import training
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
@@ -25,18 +25,17 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
         return build("vit_tiny", data, recipe, seed, **SMALL)
 
     monkeypatch.setattr(amount, "build", small)
-    monkeypatch.setattr(amount, "load_dataset", lambda name, download: data)
+    monkeypatch.setattr(reference, "load_dataset", lambda name, download: data)
     monkeypatch.setattr(amount, "reference_recipe", lambda *names: RECIPE)
     monkeypatch.setattr(amount, "SHARES", (1 / 2, 1))
     monkeypatch.setattr(amount, "CHECKPOINTS", tmp_path)
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
     return tmp_path
 
 
 def run(folder, **options):
     options = {"shown": 96} | options
     amount.amount("pneumoniamnist", folder=str(folder / "work"), **options)
-    return read_entries(folder / "pneumoniamnist" / "amount.json", "runs")
+    return Entries(folder / "pneumoniamnist" / "amount.json", "runs").read()
 
 
 def test_both_models_are_scored_with_each_number_of_images(study):
@@ -111,7 +110,7 @@ def test_another_run_is_refused(study):
 def test_drawn_images_are_refused(monkeypatch, drawn_data_dir):
     data = load_dataset(root=drawn_data_dir)
     data = replace(data, info=replace(data.info, source=TWIN_SOURCE))
-    monkeypatch.setattr(amount, "load_dataset", lambda name, download: data)
+    monkeypatch.setattr(reference, "load_dataset", lambda name, download: data)
     with pytest.raises(SwysError, match="studies need real images"):
         amount.amount("pneumoniamnist")
 
@@ -120,10 +119,6 @@ def test_images_with_several_labels_are_refused(monkeypatch, drawn_data_dir):
     data = load_dataset(root=drawn_data_dir)
     info = replace(data.info, task="multi-label, binary-class")
     data = replace(data, info=info)
-    monkeypatch.setattr(amount, "load_dataset", lambda name, download: data)
+    monkeypatch.setattr(reference, "load_dataset", lambda name, download: data)
     with pytest.raises(SwysError, match="has several labels an image"):
         amount.amount("chestmnist")
-
-
-def test_no_file_has_no_runs(tmp_path):
-    assert read_entries(tmp_path / "amount.json", "runs") == []

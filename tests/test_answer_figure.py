@@ -71,10 +71,7 @@ def test_a_measured_time_stands_beside_the_size(figure):
 
 
 def test_a_student_has_the_time_of_its_network():
-    timed = answer_figure(
-        milliseconds={"Tiny": 9.5},
-        parts=["scores"],
-    )
+    timed = answer_figure(milliseconds={"Tiny": 9.5})
     costs = texts(timed)
     assert costs.count("21 MB\n9.5 ms") == 3
 
@@ -87,19 +84,13 @@ def test_the_network_of_a_student_is_not_found_by_its_name(monkeypatch):
         "vit_tiny_answers",
         renamed,
     )
-    timed = answer_figure(
-        milliseconds={"Tiny": 9.5},
-        parts=["scores"],
-    )
+    timed = answer_figure(milliseconds={"Tiny": 9.5})
     assert "A student" in texts(timed)
     assert texts(timed).count("21 MB\n9.5 ms") == 3
 
 
 def test_a_network_with_other_patches_has_a_time_of_its_own():
-    timed = answer_figure(
-        milliseconds={"Tiny, 16 patches": 9.5},
-        parts=["scores"],
-    )
+    timed = answer_figure(milliseconds={"Tiny, 16 patches": 9.5})
     assert texts(timed).count("21 MB") == 3
 
 
@@ -131,10 +122,20 @@ def test_the_share_of_the_same_answers_is_a_row(figure):
     assert any(label.startswith("SAME ANSWERS?") for label in labels)
 
 
-def test_a_part_can_be_drawn_alone():
-    scores = answer_figure("pneumoniamnist", parts=["scores"])
-    sameness = answer_figure("pneumoniamnist", parts=["sameness"])
-    assert [len(figure.axes) for figure in (scores, sameness)] == [4, 3]
+def test_what_the_lines_are_stands_there_once(figure):
+    notes = [text for text in texts(figure) if text.startswith("dashed")]
+    assert len(notes) == 1
+    assert "shaded: luck\nof 624 images" in texts(figure)
+
+
+def test_no_run_is_cut_off(figure):
+    of_maps = figure.axes[-1]
+    drawn = []
+    for line in of_maps.lines:
+        if line.get_marker() == "o":
+            drawn += list(line.get_ydata())
+    assert min(drawn) < 0
+    assert of_maps.get_ylim()[0] < min(drawn) - 10
 
 
 def test_several_labels_an_image_have_no_row_of_the_healthy(monkeypatch):
@@ -142,5 +143,6 @@ def test_several_labels_an_image_have_no_row_of_the_healthy(monkeypatch):
     run = {**results.runs["vit_base"][0], "recall": None}
     several = results._replace(runs={"vit_base": [run]}, agreement={})
     monkeypatch.setattr(answer, "series_results", lambda dataset: several)
-    (panel,) = answer_figure("chestmnist", {}, parts=["sameness"]).axes
-    assert "SAME ANSWERS?" in panel.get_ylabel()
+    panels = answer_figure("chestmnist").axes
+    titles = [ax.get_ylabel().split("\n")[0] for ax in panels]
+    assert titles == ["ACCURACY", "CALIBRATION", "COST", "SAME ANSWERS?"]

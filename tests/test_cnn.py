@@ -6,16 +6,20 @@ import pytest
 from small import some, vit
 
 from swys_studies import cnn, resnet
-from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
-from swys_utils.models import save_checkpoint
+from swys_utils.models import load_checkpoint, save_checkpoint, weights_digest
 from swys_utils.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def found(drawn_data_dir, tmp_path_factory):
+def folder(tmp_path_factory):
+    """In place of checkpoints/, with a folder of runs."""
+    return tmp_path_factory.mktemp("cnn")
+
+
+@pytest.fixture(scope="module")
+def found(drawn_data_dir, folder):
     """The printed rows and the content of the file, of Base, Tiny, two ResNets and a student."""
-    folder = tmp_path_factory.mktemp("cnn")
     data = some(load_dataset(root=drawn_data_dir), train=32, test=12)
     for seed, name in enumerate(("vit_base", "vit_tiny")):
         model = vit(seed=seed, noise=0.1, patch_size=4)
@@ -67,11 +71,6 @@ def test_the_scores_are_those_of_the_answers(found):
     assert pair["same_answer"] == pytest.approx(same / 12, abs=1e-4)
 
 
-def test_no_seed_is_refused():
-    with pytest.raises(SwysError, match="at least 1 ResNet"):
-        cnn.cnn(seeds=0)
-
-
 STORED = {
     "runs": [{"id": "first", "predicted": "01"}, {"id": "second", "predicted": "11"}],
     "pairs": {"vit and first": {}, "vit and second": {}, "first and second": {}},
@@ -86,6 +85,21 @@ def test_what_was_measured_of_other_networks_is_kept(tmp_path, predicted, kept):
     path = tmp_path / "cnn.json"
     path.write_text(json.dumps(STORED))
     asked = [{"id": "first", "predicted": predicted}]
-    runs, pairs = cnn._measured_before(path, asked, {"vit and first": {"new": True}})
+    runs, pairs = cnn._measured_before(path, "base", asked, {"vit and first": {"new": True}})
     assert runs == STORED["runs"][1:]
     assert list(pairs) == kept
+
+
+@pytest.mark.parametrize(("base", "kept"), [("this one", 3), ("another", 0)])
+def test_pairs_are_kept_of_the_same_base_only(tmp_path, base, kept):
+    path = tmp_path / "cnn.json"
+    path.write_text(json.dumps(STORED | {"base": "this one"}))
+    runs, pairs = cnn._measured_before(path, base, [], {})
+    assert runs == STORED["runs"]
+    assert len(pairs) == kept
+
+
+def test_the_weights_of_base_are_named(found, folder):
+    _, kept = found
+    base, _ = load_checkpoint(folder / "pneumoniamnist" / "vit_base")
+    assert kept["base"] == weights_digest(base)

@@ -83,9 +83,9 @@ def test_every_published_score_says_what_it_was_chosen_on():
 @pytest.mark.parametrize("draw", ["difference_figure", "patch_figure", "published_figure"])
 def test_a_figure_of_the_data(draw, data):
     arguments = {
-        "difference_figure": (np.zeros((28, 28)), np.ones((28, 28)), "pneumonia"),
+        "difference_figure": (np.zeros((28, 28)), np.ones((28, 28))),
         "patch_figure": (data.test.images[0],),
-        "published_figure": (data, 0.85, 0.6),
+        "published_figure": (data, 0.85),
     }
     figure = getattr(data_figures, draw)(*arguments[draw])
     assert isinstance(figure, Figure)
@@ -93,7 +93,11 @@ def test_a_figure_of_the_data(draw, data):
 
 def test_figures_of_images(data):
     image = data.test.images[0]
-    assert len(data_figures.image_row([image, image], ["a", "b"]).axes) == 2
+    figure = data_figures.image_row([image, image], ["a", "b"], [0.9, 0.7])
+    first, second = figure.axes
+    assert first.get_xlabel() == "AUC 0.900"
+    assert first.xaxis.label.get_color() == "black"
+    assert second.xaxis.label.get_color() == data_figures.WARNING
 
 
 def test_a_class_name_fits_on_a_button(data):
@@ -109,7 +113,7 @@ def test_an_image_is_shown_in_its_own_grey():
 
 def test_the_difference_of_two_means_is_shown_in_two_directions():
     darker = np.full((28, 28), 100.0)
-    figure = difference_figure(darker, darker + 20, "pneumonia")
+    figure = difference_figure(darker, darker + 20)
     shown = figure.axes[2].images[0]
     assert np.allclose(shown.get_array(), 20)
     assert shown.get_clim() == (-20, 20)
@@ -117,9 +121,22 @@ def test_the_difference_of_two_means_is_shown_in_two_directions():
 
 def test_the_bar_of_a_difference_has_numbers():
     darker = np.full((28, 28), 100.0)
-    figure = difference_figure(darker, darker + 20, "pneumonia")
+    figure = difference_figure(darker, darker + 20)
     labels = [label.get_text() for label in figure.axes[3].get_yticklabels()]
-    assert labels == ["darker\nby 10", "0", "brighter\nby 10"]
+    assert labels == ["10 darker\nin the sick", "0", "10 brighter\nin the sick"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (data_figures.GROUPS, ["lung", "lung", "border, too"]),
+        (("melanoma", "others"), []),
+    ],
+)
+def test_lungs_are_named_in_x_rays_of_the_chest(groups, words):
+    darker = np.full((28, 28), 100.0)
+    figure = difference_figure(darker, darker + 20, groups)
+    assert [text.get_text() for text in figure.axes[2].texts] == words
 
 
 def test_a_patch_of_4_px_is_enlarged_from_both_sizes(data):
@@ -148,28 +165,25 @@ def test_an_image_stands_above_its_neighbour_with_what_both_are(data):
     upper, lower = figure.axes
     assert np.array_equal(lower.images[0].get_array(), data.train.images[sick])
     assert [upper.texts[0].get_text(), lower.texts[0].get_text()] == ["healthy", "sick"]
+    assert upper.get_xlabel() == "✗ another diagnosis"
 
 
 def test_a_published_score_is_drawn_in_its_row(data, monkeypatch):
     scores = {data.info.name: (Published("a model", 0.9, "test"),)}
     monkeypatch.setattr(data_figures, "PUBLISHED", scores)
-    figure = published_figure(data, linear=0.8, majority=0.6)
+    figure = published_figure(data, linear=0.8)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "a model" in labels
 
 
 def test_what_a_score_was_chosen_on_stands_beside_the_axes(data):
-    figure = published_figure(
-        data,
-        linear=0.85,
-        majority=0.6,
-    )
+    figure = published_figure(data, linear=0.85)
     places = {}
     for text in figure.axes[0].texts:
         words = text.get_text()
         places[words] = text.get_position()[0]
     assert places["unclear"] == data_figures.NOTES
-    assert places["chosen on"] == data_figures.NOTES
+    assert places["model\nchosen by"] == data_figures.NOTES
     assert data_figures.NOTES > 100
 
 

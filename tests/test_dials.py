@@ -1,19 +1,20 @@
 """Widgets to play with."""
 
-import re
-
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from swys_figures.benchmark import rounded_to
 from swys_figures.bits import BitsDial
+from swys_figures.data import WARNING
 from swys_figures.dials import (
     PatchCover,
     QueryDial,
     TemperatureDial,
     ThresholdDial,
 )
+from swys_figures.marks import write_shares
 from swys_utils.data import load_dataset
 from swys_utils.models import create_model
 from swys_utils.occlusion import occlusion
@@ -181,10 +182,31 @@ def test_models_with_other_patches_are_covered_by_one_grid(data):
     coarse = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
     fine = create_model("vit_tiny", num_classes=2).eval()
     cover = PatchCover({"coarse": coarse, "fine": fine}, data, {"one": data.test.images[0]})
-    titles = [ax.get_title() for ax in cover.figure().axes]
-    places = [title for title in titles if "covered" in title]
+    places = cover._places(data.test.images[0])
     assert places
-    for place in places:
-        row, column = (int(number) for number in re.findall(r"\d+", place))
-        assert row <= 4
-        assert column <= 4
+    assert max(places) < 16
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (0, "upper left corner covered"),
+        (15, "lower right corner covered"),
+        (5, "another patch covered"),
+    ],
+)
+def test_a_covered_corner_is_named(cover, place, words):
+    assert cover._words(place) == words
+
+
+def test_a_frame_marks_a_changed_answer():
+    _, ax = plt.subplots()
+    ax.set_frame_on(False)
+    write_shares(ax, "sick", {"Tiny": 0.6}, {"Tiny": 0.9})
+    assert not ax.get_frame_on()
+    write_shares(ax, "sick", {"Tiny": 0.4}, {"Tiny": 0.9})
+    assert ax.get_frame_on()
+    first, second = ax.texts
+    assert first.get_text() == "60 % sick"
+    assert first.get_color() == WARNING
+    assert second.get_color() == "black"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small import some, vit
 
-from swys_studies import explanations
+from swys_studies import explanations, reference
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import Split, load_dataset
 from swys_utils.gradcam import METHODS, Method
@@ -141,7 +141,7 @@ def measure(data, path, monkeypatch):
         measured.append("empty maps")
         return []
 
-    monkeypatch.setattr(explanations, "load_dataset", lambda *names, **options: data)
+    monkeypatch.setattr(reference, "load_dataset", lambda *names, **options: data)
     monkeypatch.setattr(explanations, "load_checkpoint", load)
     monkeypatch.setattr(explanations, "rank_methods", rank_methods)
     monkeypatch.setattr(explanations, "empty", empty)
@@ -248,7 +248,7 @@ def test_nothing_of_the_shipped_models_is_measured_again(data, path, monkeypatch
     all_images = range(624)  # as many as the real test split has
     real = SimpleNamespace(sample=lambda n: all_images[: n or 624])
     monkeypatch.setattr(
-        explanations, "load_dataset", lambda *names, **options: replace(data, test=real)
+        reference, "load_dataset", lambda *names, **options: replace(data, test=real)
     )
     monkeypatch.setattr(explanations, "empty", pytest.fail)
     monkeypatch.setattr(explanations, "rank_methods", pytest.fail)

@@ -163,19 +163,6 @@ def test_a_class_is_named_as_often_with_the_mark_by_a_model_that_knows_nothing(d
     assert rows[0].keys() == {"images", "without the mark", "with the mark"}
 
 
-def test_a_map_that_points_at_the_mark_is_a_hit():
-    planted = plant(
-        Split(IMAGES[:1], np.array([1])),
-        MARK,
-        where="everywhere",
-    )
-    points = np.zeros((1, 7, 7))
-    points[0, 0, 0] = 1
-    maps = {"right": points, "wrong": points[:, ::-1].copy(), "none": 0 * points}
-    figure = planted_figures.found_figure(planted.split.images, planted.mask, maps)
-    assert [ax.get_title() for ax in figure.axes] == ["", "hit, 1", "miss, 1", "empty"]
-
-
 def test_at_least_twenty_images_keep_their_label(data):
     few = teachers.few_labelled(data.train, share=0.001)
     assert 20 <= len(few) <= 22

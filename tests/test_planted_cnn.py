@@ -35,13 +35,11 @@ def test_what_is_done_is_skipped_and_the_rest_is_kept(data, monkeypatch, tmp_pat
 
     def pair(setting, seed):
         asked.append(seed)
-        return {kind: {"scores": {}} for kind in (HONEST, CHEAT)}
+        return {kind: {"methods": {}} for kind in (HONEST, CHEAT)}
 
     monkeypatch.setattr(planted_cnn, "planted_data", lambda dataset: data)
     monkeypatch.setattr(planted_cnn, "pair_of_models", pair)
-    monkeypatch.setattr(planted_cnn, "RUNS", tmp_path / "runs")
-    for table in ("methods_table", "students_table"):
-        monkeypatch.setattr(planted_cnn, table, lambda units: [{"units": len(units)}])
+    monkeypatch.setattr(planted_cnn, "print_tables", len)
     planted_cnn.planted_cnn("twin", seeds=1, save_path=str(path))
     planted_cnn.planted_cnn("twin", seeds=2, save_path=str(path))
     assert asked == [0, 1]

@@ -1,12 +1,15 @@
 """Figures and tables of the planted study, with and without results."""
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
-from swys_utils.gradcam import METHODS
+from swys_utils.planted import Mark, plant
+from swys_utils.splits import Split
+
+MARK = Mark()
+IMAGES = np.zeros((4, 28, 28), np.uint8)
 
 
 def unit(kind: str, patch: int = 7) -> dict:
@@ -54,19 +57,20 @@ def test_no_student_of_the_lesson_is_cut_off(monkeypatch):
     assert by_map.get_xlim()[0] < -75
 
 
-def test_a_way_to_explain_that_was_measured_has_a_row(monkeypatch):
-    monkeypatch.setitem(
-        METHODS,
-        "new",
-        replace(METHODS["legrad"], id="new", title="a new way"),
-    )
+def test_only_the_two_ways_of_the_lesson_have_a_row_and_a_mean(monkeypatch):
     measured = unit("cheat")
-    measured["methods"]["new, block 11"] = {"hits": 0.5, "chance": 0.06}
-    monkeypatch.setattr(planted_figures, "planted_units", only_vits([measured]))
-    (ax,) = planted_figures.finders_figure(every=True).axes
-    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "a new way"
+    measured["methods"]["legrad, block 11"] = {"hits": 0.1, "chance": 0.06}
+    other = unit("cheat")
+    other["methods"]["occlusion, mean"] = {"hits": 1, "chance": 0.06}
+    monkeypatch.setattr(
+        planted_figures,
+        "planted_units",
+        only_vits([measured, other]),
+    )
     (ax,) = planted_figures.finders_figure().axes
     assert [text.get_text() for text in ax.get_yticklabels()] == ["Grad-CAM", "hiding"]
+    written = [text.get_text() for text in ax.texts]
+    assert written == ["50 %", "75 %", " chance", "mean"]
 
 
 def test_a_cnn_that_was_measured_has_a_panel_with_its_last_layer(monkeypatch):
@@ -82,6 +86,42 @@ def test_a_cnn_that_was_measured_has_a_panel_with_its_last_layer(monkeypatch):
         if line.get_marker() == "o" and len(line.get_xdata())
     ]
     assert drawn == [80, 90]
+
+
+def test_a_map_that_points_at_the_mark_is_a_hit():
+    planted = plant(
+        Split(IMAGES[:1], np.array([1])),
+        MARK,
+        where="everywhere",
+    )
+    points = np.zeros((1, 7, 7))
+    points[0, 0, 0] = 1
+    maps = {"right": points, "wrong": points[:, ::-1].copy(), "none": 0 * points}
+    first = slice(0, 1)
+    figure = planted_figures.found_figure(
+        planted.split.images,
+        planted.mask,
+        maps,
+        first,
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["", "hit", "miss", "empty"]
+
+
+def test_the_share_of_hits_is_of_all_images():
+    split = Split(IMAGES, np.ones(4, int))
+    planted = plant(split, MARK, where="everywhere")
+    points = np.zeros((4, 7, 7))
+    points[0, 0, 0] = 1
+    points[1:, 6, 6] = 1
+    figure = planted_figures.found_figure(
+        planted.split.images,
+        planted.mask,
+        {"a way": points},
+        slice(0, 2),
+    )
+    assert len(figure.axes) == 4
+    words = figure.axes[-1].texts[-1]
+    assert words.get_text() == "hits:\n25 % of\n4 images"
 
 
 def test_the_last_block_stands_for_a_method():

@@ -8,7 +8,7 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, KernelShap
 from small import vit
 
-from swys_studies import planted, planted_measures, planted_tables
+from swys_studies import planted, planted_measures
 from swys_studies.planted_students import (
     KINDS,
     NoLabels,
@@ -23,7 +23,7 @@ from swys_utils.distillation import Teacher
 from swys_utils.occlusion import occlusion
 from swys_utils.planted import Mark, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
-from swys_utils.shipped_results import planted_units
+from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.splits import Split
 
 LABELS = np.tile([0, 1], 20)
@@ -221,113 +221,57 @@ def test_a_student_never_starts_as_its_teacher():
 # What is kept
 
 
-def unit(seed, swapped, kind="cheat"):
-    sets = ("as trained", "clean", "swapped")
-    return {
-        "id": f"{kind} {seed}",
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """``study(kind, *known)`` runs one kind and seed; returns the units of the file that had some.
+
+    What is measured now says "today".
+    """
+    path = tmp_path / "planted.json"
+    monkeypatch.setattr(planted, "_measured", lambda *arguments: {"today": True})
+    monkeypatch.setattr(planted, "print_tables", len)
+    monkeypatch.setattr(planted, "RUNS", tmp_path / "runs")
+
+    def run(kind, *known):
+        path.write_text(json.dumps({"units": known}))
+        planted.planted("twin", seeds=1, only=kind, save_path=str(path))
+        return json.loads(path.read_text("utf-8"))["units"]
+
+    return run
+
+
+def known_unit(kind):
+    return {"id": f"vit_tiny 28/7, corner, {kind}, seed0", "kind": kind}
+
+
+def test_what_is_done_is_not_done_again(study):
+    done = known_unit("honest")
+    assert study("honest", done) == [done]
+
+
+def test_what_is_measured_stands_beside_what_it_is_of(study):
+    done = known_unit("honest")
+    first, second = study("cheat", done)
+    assert first == done
+    assert second == known_unit("cheat") | {
         "model": "vit_tiny",
         "patch": 7,
         "mark": "corner",
-        "kind": kind,
-        "scores": {where: {"auc": swapped} for where in sets} | {"flips": 0.5, "lost": 0.2},
-        "maps": {ruler: {"hits": 0.5} for ruler in planted_measures.RULERS},
-        "methods": {"occlusion": {"hits": swapped, "heat": 0.5, "chance": 0.1}},
-        "like_honest": {ruler: {"agreement": 0.5} for ruler in planted_measures.RULERS},
+        "seed": 0,
+        "epochs": PLANTED_EPOCHS,
+        "today": True,
     }
 
 
-def test_a_table_has_means_and_intervals_over_seeds():
-    (row,) = planted_tables.students_table([unit(0, 0.1), unit(1, 0.3)])
-    assert row["seeds"] == 2
-    assert row["swapped"] == "0.20 [0.00, 1.00]"  # two seeds tell nothing
-    assert row["flips"].startswith("0.50")
+def test_a_cheat_that_was_not_asked_by_every_method_is_measured_anew(study):
+    (measured,) = study("another cheat", known_unit("another cheat"))
+    assert measured["today"]
 
 
-def test_one_seed_has_no_interval():
-    (row,) = planted_tables.methods_table([unit(0, 0.25)])
-    assert row["hits"] == "0.25"
-
-
-def test_a_method_counts_the_cheats_that_were_asked_by_it():
-    def asked_at(seed, *blocks):
-        found = {"hits": seed / 10, "heat": 0.5, "chance": 0.1}
-        methods = {f"grad_cam, block {block}": found for block in blocks}
-        return unit(seed, 0.0) | {"methods": methods}
-
-    rows = planted_tables.methods_table([asked_at(1, 0, 10), asked_at(3, 0, 9, 10)])
-    assert [(row["method"], row["seeds"]) for row in rows] == [
-        ("grad_cam, block 0", 2),
-        ("grad_cam, block 9", 1),
-        ("grad_cam, block 10", 2),
-    ]
-    assert rows[1]["hits"] == "0.30"
-
-
-def test_the_table_of_methods_is_of_cheats_only():
-    kinds = ("honest", "cheat", "another cheat")
-    rows = planted_tables.methods_table([unit(seed, 0.2, kind) for seed, kind in enumerate(kinds)])
-    assert [(row["kind"], row["seeds"]) for row in rows] == [("cheat", 1), ("another cheat", 1)]
-
-
-def test_a_cheat_without_a_map_does_not_count_in_the_mean():
-    blank = unit(0, 0.1)
-    blank["methods"]["occlusion"]["heat"] = float("nan")
-    (row,) = planted_tables.methods_table([blank, unit(1, 0.1)])
-    assert row["heat"] == "0.50"
-
-
-def test_what_a_smaller_file_keeps_stands_beside_it():
-    row, *others = planted_tables.kept_table(planted_units())
-    cheats = [one for one in planted_units() if one["kind"] == "cheat" and one["patch"] == 7]
-    cheats = [one for one in cheats if one["mark"] == "corner" and one["model"] == "vit_tiny"]
-    in_int8 = np.mean([one["int8"]["swapped"]["auc"] for one in cheats])
-    assert row["setting"] == "Tiny, 7 px, corner"
-    assert row["swapped, int8"].startswith(f"{in_int8:.2f}")
-    assert all(other.keys() == row.keys() for other in others)
-
-
-def test_cheats_of_every_shipped_data_set_have_a_row():
-    rows = planted_tables.cheats_table()
-    shipped = {row["images"] for row in rows}
-    assert shipped == set(planted_tables.MEASURED.values())
-
-
-def test_the_spread_is_of_the_last_block():
-    rows = planted_tables.spread_table()
-    by_method = {row["spread of the map"]: row for row in rows}
-    cheats = []
-    for unit in planted_units():
-        if unit["kind"] == "cheat" and unit["mark"] == "texture":
-            cheats.append(unit["methods"]["grad_cam, block 11"]["spread"])
-    mean = f"{np.mean(cheats):.2f}"
-    assert by_method["Grad-CAM"]["texture"].startswith(mean)
-
-
-def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
-    done = f"vit_tiny 28/7, corner, {KINDS[0].id}, seed0"
-    path = tmp_path / "planted.json"
-    path.write_text(json.dumps({"units": [unit(0, 0.1, KINDS[0].id) | {"id": done}]}))
-    monkeypatch.setattr(planted, "RUNS", tmp_path)
-    monkeypatch.setattr(
-        planted,
-        "_measured",
-        lambda *arguments: pytest.fail("measured again"),
-    )
-    planted.planted("twin", seeds=1, only=KINDS[0].id, save_path=str(path))
-    assert len(planted.read_units(path)) == 1
-
-
-def test_a_cheat_that_was_not_asked_by_every_method_is_measured_anew(tmp_path, monkeypatch):
-    old = unit(0, 0.1, "another cheat") | {"id": "vit_tiny 28/7, corner, another cheat, seed0"}
-    today = {key: old[key] for key in ("scores", "maps", "methods", "like_honest")}
-    del old["methods"]
-    path = tmp_path / "planted.json"
-    path.write_text(json.dumps({"units": [old]}))
-    monkeypatch.setattr(planted, "RUNS", tmp_path)
-    monkeypatch.setattr(planted, "_measured", lambda *arguments: today)
-    planted.planted("twin", seeds=1, only="another cheat", save_path=str(path))
-    (measured,) = planted.read_units(path)
-    assert "methods" in measured
+def test_a_unit_is_locked_by_its_name(study, tmp_path):
+    study("honest")
+    locks = {path.name for path in (tmp_path / "runs").rglob("*.lock")}
+    assert locks == {"planted.lock", "vit_tiny 28 by 7, corner, honest, seed0.lock"}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from small import RECIPE, SMALL, ship_teachers, some, vit
 
 from swys_studies import kinds, pretraining, reference, resnet, run_specs, runs
 from swys_studies.kinds import FEW_ANSWERS, FEW_LABELS, TINY
+from swys_studies.run_scores import CurveOnTest
 from swys_studies.run_specs import RunSpec
 from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import load_dataset
@@ -44,6 +45,7 @@ def shrink(patch: pytest.MonkeyPatch, data, shipped: Path) -> None:
     patch.setattr(reference, "study_data", lambda dataset: data)
     patch.setattr(reference, "refuse_other_patches", lambda patches, folder: None)  # theirs are 14
     patch.setattr(runs, "CHECKPOINTS", shipped)
+    patch.setattr(runs, "RUNS", shipped.with_name("locks"))
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +317,7 @@ def test_the_twin_is_no_real_data(tmp_path, monkeypatch):
 
 
 def test_the_curve_is_measured_at_the_end_of_an_epoch(data, tmp_path):
-    curve = reference.CurveOnTest(tmp_path / "curve.json", data, steps=3)
+    curve = CurveOnTest(tmp_path / "curve.json", data, steps=3)
     for step in range(1, 8):
         curve(vit(), seconds=0.0, step=step)
     assert list(curve.scores) == ["3", "6"]
@@ -323,14 +325,14 @@ def test_the_curve_is_measured_at_the_end_of_an_epoch(data, tmp_path):
 
 def test_the_curve_outlives_a_kill(data, tmp_path):
     path = tmp_path / "curve.json"
-    killed = reference.CurveOnTest(path, data, steps=3)
+    killed = CurveOnTest(path, data, steps=3)
     killed(vit(), seconds=0.0, step=3)
-    curve = reference.CurveOnTest(path, data, steps=3)
+    curve = CurveOnTest(path, data, steps=3)
     assert curve.scores == killed.scores
 
 
 def test_the_curve_is_put_beside_the_history(data, tmp_path):
-    curve = reference.CurveOnTest(tmp_path / "curve.json", data, steps=3)
+    curve = CurveOnTest(tmp_path / "curve.json", data, steps=3)
     curve.scores = {"3": {"test_auc": 0.9}}
     history = [{"steps": 3}, {"steps": 6}]
     assert curve.beside(history) == [{"steps": 3, "test_auc": 0.9}, {"steps": 6}]

@@ -392,9 +392,3 @@ def test_recalls_are_shares_of_each_class():
 
 def test_images_with_several_labels_have_no_recalls():
     assert runs.recalls(np.array([0, 1]), np.eye(2, dtype=int), 2) is None
-
-
-def test_a_device_is_named_once():
-    assert runs.with_device("", "EPYC 7B1") == "EPYC 7B1"
-    assert runs.with_device("EPYC 7B13", "EPYC 7B1") == "EPYC 7B13, EPYC 7B1"
-    assert runs.with_device("EPYC 7B13, Xeon", "Xeon") == "EPYC 7B13, Xeon"

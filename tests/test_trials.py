@@ -6,7 +6,8 @@ import pytest
 import torch
 from small import RECIPE, SMALL, some
 
-from swys_studies import runs, trials
+from swys_studies import trials
+from swys_studies.result_files import Entries
 from swys_studies.trials import Trial
 from swys_utils.config import SwysError
 from swys_utils.data import load_dataset
@@ -32,13 +33,13 @@ def study(monkeypatch, drawn_data_dir, tmp_path):
     monkeypatch.setattr(trials, "study_data", lambda dataset: data)
     monkeypatch.setattr(trials, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(trials, "TRIALS", TWO)
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
     return tmp_path
 
 
 def run(folder, fold=0, **options):
-    trials.trials(folder=str(folder / "work"), seeds=1, fold=fold, **options)
-    return trials.read_trials(folder / "pneumoniamnist" / "trials.json")
+    options = {"seeds": 1} | options
+    trials.trials(folder=str(folder / "work"), fold=fold, **options)
+    return Entries(folder / "pneumoniamnist" / "trials.json", "trials").read()
 
 
 def test_each_trial_is_scored_on_each_split(study):
@@ -135,8 +136,9 @@ def test_a_validation_that_orders_as_the_test_has_correlation_one():
     assert trials.ranking(ENTRIES) == pytest.approx({"grouped": 1, "random": -1})
 
 
-def test_no_file_has_no_trials(tmp_path):
-    assert trials.read_trials(tmp_path / "trials.json") == []
+def test_minutes_are_those_after_a_pretraining():
+    (row,) = trials.summary([entry("a", 0.9, 0.9, 0.9)])
+    assert row["minutes after pretraining"] == 1
 
 
 def test_a_trial_changes_recipe_and_augmentation():

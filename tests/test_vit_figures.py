@@ -51,6 +51,22 @@ def test_each_number_stands_on_its_square():
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.25", "1.00"]
 
 
+def test_columns_have_names_and_a_row_has_a_frame():
+    matrix = np.ones((2, 2))
+    figure = number_tables(
+        {"a": matrix, "b": matrix},
+        column_names={"b": "key"},
+        framed=1,
+    )
+    first, second = figure.axes
+    names = [label.get_text() for label in second.get_xticklabels()]
+    assert names == ["key 1", "key 2"]
+    assert first.get_xticklabels() == []
+    for ax in figure.axes:
+        frame = ax.patches[0]
+        assert frame.get_xy() == (-0.5, 0.5)
+
+
 def words(ax):
     return [text.get_text().strip() for text in ax.texts]
 
@@ -87,15 +103,9 @@ def test_the_losses_are_drawn_beside_the_auc(curve, model):
     curve(model, 0.0)
     curve(model, 7.0, 4, torch.tensor(1.0))
     losses, auc = curve.figure().axes
-    assert losses.get_ylabel() == "loss"
-    assert auc.get_ylabel() == "AUC"
+    assert losses.get_title("left") == "loss"
+    assert auc.get_title("left") == "AUC on 8 test images"
     assert losses.get_xlim() == auc.get_xlim()
-
-
-def test_the_title_says_how_many_images_are_measured(curve, model):
-    curve(model, 0.0)
-    title = curve.figure().get_suptitle()
-    assert title.endswith("measured on 8 test images")
 
 
 def history(*losses):
@@ -120,15 +130,38 @@ def test_a_loss_of_zero_lies_above_the_axis(curve):
     assert bottom < -0.05
 
 
-def test_the_lowest_validation_loss_is_marked(curve):
+@pytest.fixture
+def by_heart(data):
+    curve = LiveLosses(data, 8, "Tiny", {}, 2, scored="val")
     curve.history = history(
         (np.nan, 1),
         (0.5, 0.4),
         (0.1, 0.8),
     )
-    losses = curve.figure().axes[0]
-    assert words(losses) == ["lowest", "training", "validation"]
-    assert losses.texts[0].xy == (1, 0.4)
+    return curve
+
+
+def test_from_the_lowest_validation_loss_on_it_learns_by_heart(by_heart):
+    losses, auc = by_heart.figure().axes
+    assert words(losses) == ["learns by heart", "training", "validation"]
+    shade = losses.patches[0]
+    assert shade.get_x() == 1
+    assert shade.get_width() == 1
+    assert auc.get_title("left") == "AUC on validation: does not fall"
+    assert auc.get_ylim()[1] == 1
+
+
+def test_an_auc_that_falls_is_not_said_not_to(by_heart):
+    by_heart.history[-1]["auc"] = 0.4
+    auc = by_heart.figure().axes[1]
+    assert auc.get_title("left") == "AUC on 8 validation images"
+    assert auc.get_ylim()[0] < 0.4
+
+
+def test_a_loss_that_does_not_rise_has_no_shade(by_heart):
+    by_heart.history[-1]["val_loss"] = 0.3
+    losses = by_heart.figure().axes[0]
+    assert words(losses) == ["training", "validation"]
 
 
 def test_a_loss_that_is_no_number_is_drawn_as_nothing(curve):
@@ -176,11 +209,12 @@ def test_complete_curves_are_drawn_where_both_splits_were_scored(complete):
 def test_complete_curves_are_named_at_their_ends(complete):
     ax = complete(0.05).axes[0]
     assert words(ax) == [
-        "validation flatters",
+        "gap",
         "validation",
         "test",
         "linear model, test",
     ]
+    assert len(ax.patches) == 2  # arrows, at the first pass and at the last
     assert ax.get_legend() is None
 
 
@@ -206,7 +240,8 @@ def test_few_validation_images_are_watched(data):
 def test_the_auc_can_be_that_of_validation_images(data, model):
     curve = LiveLosses(data, 8, "Tiny", {}, 1, scored="val")
     curve(model, 0.0)
-    assert "8 validation images" in curve.figure().get_suptitle()
+    auc = curve.figure().axes[1]
+    assert auc.get_title("left") == "AUC on 8 validation images"
     assert np.array_equal(curve.split.images, data.val.sample(8).images)
 
 

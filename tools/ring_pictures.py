@@ -24,10 +24,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from swys_figures.audit import RING, chance_of_pneumonia, load_offered, turned_child
 from swys_figures.data import show_image
-from swys_figures.heatmaps import draw_patches, draw_squares
+from swys_figures.heatmaps import draw_squares
 from swys_figures.obedience import by_obedience
 from swys_figures.planted import frame_mark
 from swys_figures.teaching import share_turned
@@ -43,6 +44,8 @@ from swys_utils.plots import use_style
 
 IMAGES = Path(__file__).resolve().parents[1] / "notebooks" / "images"
 DATASET = "pneumoniamnist"
+THIN = 1  # points, of the frame of a ring whose pixels are to be seen
+ABOVE = 26  # points, from a map to the name of its model: there stands what a band says
 WORN_SEED = 3  # row 4 of the table in extra 14
 
 
@@ -62,19 +65,42 @@ def ring() -> Figure:
     covered[:7, :7] = ringed.mean().round().astype("uint8")
     pictures = [plain, ringed, covered]
     titles = ["a healthy child", "with nine pixels", "corner covered"]
-    figure = Figure(figsize=(7.4, 2.5), layout="constrained")
+    figure = Figure(figsize=(7.4, 2.35), layout="constrained")
     axes: Any = figure.subplots(1, 4)
     shares = chance_of_pneumonia(cheat, np.stack(pictures))
     for ax, picture, title, p in zip(axes, pictures, titles, shares):
         show_image(ax, picture)
-        ax.set_title(title, fontsize=11)
-        ax.set_xlabel(f'"{p:.0%} sick"', fontsize=12)
+        ax.set_title(title, fontsize=12)
+        ax.set_xlabel(f"{100 * p:.0f} % sick", fontsize=12)
     (heat,) = heatmaps(cheat, ringed[None], targets=RING.target)
-    draw_patches(axes[3], heat, ringed.shape)
-    frame_mark(axes[3], plain != ringed)
-    axes[3].set_title("its heatmap", fontsize=11)
-    axes[3].set_xlabel("orange frame: the ring\ncyan frame: the hottest", fontsize=10)
+    draw_map_over(axes[3], heat, ringed)
+    axes[3].set_title("its heatmap", fontsize=12)
     return figure
+
+
+def draw_map_over(ax: Axes, heat: np.ndarray, ringed: np.ndarray) -> None:
+    """A map half-transparent over its X-ray; white frames around the ring and the hottest patch.
+
+    Args:
+        ax: is drawn on.
+        heat: float (4, 4).
+        ringed: the X-ray with the ring in its first patch, uint8 (28, 28).
+    """
+    show_image(ax, ringed)
+    draw_squares(ax, heat, ringed.shape)
+    ax.images[-1].set_alpha(0.5)
+    places = {"ring": 0, "hottest": int(heat.argmax())}
+    outline: list[Any] = [withStroke(linewidth=3, foreground="black")]
+    for word, place in places.items():
+        row, column = divmod(place, heat.shape[1])
+        corner = (7 * column, 7 * row)  # half a pixel inside its patch
+        frame = Rectangle(corner, 6, 6, fill=False, edgecolor="white", linewidth=2)
+        frame.set_path_effects(outline)
+        ax.add_patch(frame)
+        is_left = column < 2
+        beside = corner[0] + (7.5 if is_left else -1.5)
+        label = ax.text(beside, corner[1] + 3, word, color="white", va="center", fontsize=12)
+        label.set(ha="left" if is_left else "right", weight="bold", path_effects=outline)
 
 
 def worn_map() -> Figure:
@@ -118,24 +144,24 @@ def draw_worn(
             (gh, gw).
         turned: of each of them, the share of the healthy whom the ring turns, from 0 to 1.
     """
-    figure = Figure(figsize=(7.2, 4.6))
-    room = {"left": 0.01, "right": 0.98, "top": 0.86, "bottom": 0.14, "wspace": 0.22, "hspace": 0.3}
+    figure = Figure(figsize=(7.2, 5.1))
+    room = {"left": 0.01, "right": 0.98, "top": 0.87, "bottom": 0.13, "wspace": 0.22, "hspace": 0.3}
     axes: Any = figure.subplots(2, 1 + len(maps), gridspec_kw=room)
     show_image(axes[0, 0], image)
-    frame_mark(axes[0, 0], mask)
+    frame_mark(axes[0, 0], mask, width=THIN)
     axes[0, 0].set_title("an X-ray\nwith the ring", fontsize=12)
     axes[1, 0].axis("off")
     words = "of the healthy\nthe ring turns:"
-    axes[1, 0].text(0.9, -0.06, words, ha="right", va="top", fontsize=12)
+    axes[1, 0].text(0.9, -0.09, words, ha="right", va="top", fontsize=12)
     top = max(of_model["occlusion"].max() for of_model in maps.values()) ** 0.5
     for (above, below), (name, of_model), share in zip(axes.T[1:], maps.items(), turned):
         draw_squares(above, of_model["grad_cam"], image.shape)
         draw_squares(below, of_model["occlusion"].clip(0) ** 0.5, image.shape, top=top)
-        frame_mark(above, mask)
-        frame_mark(below, mask)
-        above.set_title(name, fontsize=11, weight="bold")
+        frame_mark(above, mask, width=THIN)
+        frame_mark(below, mask, width=THIN)
+        above.set_title(name, fontsize=11, weight="bold", pad=ABOVE)
         shade = by_obedience(100 * share)
-        below.set_xlabel(f"{share:.0%}", fontsize=17, weight="bold", color=shade)
+        below.set_xlabel(f"{share:.0%}", fontsize=17, weight="bold", color=shade, labelpad=9)
     axes[0, 1].set_ylabel("Grad-CAM", fontsize=12, labelpad=9)
     axes[1, 1].set_ylabel("hiding", fontsize=12, labelpad=9)
     band(figure, axes[0, 2:], "alike")  # the student's map is like its teacher's,
@@ -144,16 +170,17 @@ def draw_worn(
 
 
 def band(figure: Figure, axes: Sequence[Axes], words: str) -> None:
-    """A grey band behind panels that stand side by side, with words between the first two."""
+    """A grey band behind panels that stand side by side, with words at its upper edge."""
     figure.draw_without_rendering()  # so that the panels are squares
     first = axes[0].get_position()
     last = axes[-1].get_position()
     pad = 0.012
+    head = 0.055  # of the figure's height, for the words
     corner = (first.x0 - pad, first.y0 - 1.5 * pad)
-    size = (last.x1 - first.x0 + 2 * pad, first.height + 3 * pad)
+    size = (last.x1 - first.x0 + 2 * pad, first.height + 1.5 * pad + head)
     figure.add_artist(Rectangle(corner, *size, facecolor="#D8D8D8", zorder=-1))
-    middle = ((first.x1 + last.x0) / 2, (first.y0 + first.y1) / 2)
-    figure.text(*middle, words, ha="center", va="center", rotation=90, fontsize=12)
+    middle = ((first.x0 + last.x1) / 2, first.y1 + head / 2)
+    figure.text(*middle, words, ha="center", va="center", fontsize=12)
 
 
 def clearest(of_cheat: np.ndarray, of_honest: np.ndarray, teachers: Teachers) -> int:
