@@ -31,7 +31,7 @@ RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
 IN_BRIEF = ("two Bases", "two Tinys", "Tiny and Base", "a ResNet and Base")
 TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
     "our Base": ("vit_tiny/answers/",),
-    "a second Base": ("vit_tiny/answers_of_another/",),
+    "another Base": ("vit_tiny/answers_of_another/",),
     "our Tiny": ("vit_tiny/answers_of_our_tiny/",),
     "another Tiny": ("vit_tiny/answers_of_tiny/",),
     "two better Tinys": ("vit_tiny/answers_of_196/",),
