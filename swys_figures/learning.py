@@ -185,7 +185,7 @@ class LiveLosses(LiveCurve):
         if self.scored == "validation":
             areas = [row["auc"] for row in self._trained()]
             if len(areas) > 1 and areas[-1] >= max(areas) - 0.01:
-                title = "AUC on validation: does not fall"
+                title = "AUC on validation: ends no lower"
             lowest = min(row["auc"] for row in self.history)
             ax.set_ylim(np.nanmin([0.5, lowest - 0.02]), 1)
         ax.set_title(title, fontsize=11, loc="left")

@@ -147,7 +147,7 @@ def test_from_the_lowest_validation_loss_on_it_learns_by_heart(by_heart):
     shade = losses.patches[0]
     assert shade.get_x() == 1
     assert shade.get_width() == 1
-    assert auc.get_title("left") == "AUC on validation: does not fall"
+    assert auc.get_title("left") == "AUC on validation: ends no lower"
     assert auc.get_ylim()[1] == 1
 
 

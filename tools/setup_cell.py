@@ -42,6 +42,7 @@ if importlib.util.find_spec("swys_utils") is None:  # as on Colab
 from swys_utils.data import notebook_setup
 
 DATASET = os.environ.get("SWYS_DATASET") or "pneumoniamnist"  # or any other 2D MedMNIST set
+# P, the profile, says how long a training may take and how many images are asked
 data, P, device = notebook_setup(DATASET)"""
 
 
