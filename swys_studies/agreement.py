@@ -39,7 +39,7 @@ from .kinds import (
     studied_kinds,
 )
 from .reference import one_label_data
-from .result_files import only_writer, with_another
+from .result_files import is_of_same_images, only_writer, with_another
 from .run_scores import TEST_SAMPLE
 from .runs import (
     RUNS,
@@ -106,12 +106,21 @@ class Measured:
     base: str = ""
 
     def measured_now(self, base: str) -> None:
-        """Remember the device and the teacher's weights, by which something was measured."""
+        """Remember the device and the teacher's weights, by which something was measured.
+
+        Args:
+            base: digest of these weights.
+        """
         self.device = with_another(self.device, device_name(default_device()))
         self.base = with_another(self.base, base)
 
     def add_siblings(self, siblings: dict[str, dict[str, dict]], base: str) -> None:
-        """Take the pairs that are known now; if there are new ones, as ``measured_now`` does."""
+        """Take the pairs that are known now; if there are new ones, as ``measured_now`` does.
+
+        Args:
+            siblings: as the attribute, of all pairs.
+            base: as for ``measured_now``.
+        """
         found = {method: pairs for method, pairs in siblings.items() if pairs}
         if found != self.siblings:
             self.siblings = found
@@ -126,7 +135,8 @@ def agreement_over_runs(
     Args:
         folder: finished runs; with those of the shipped runs.json one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
-        path: the result, written as it grows; what it says of the same runs is kept.
+        path: the result, written as it grows; what it says of the same runs and images is
+            kept.
         results: ``runs.results_name`` of a set with other patches, which is not asked for gaps.
 
     Returns:
@@ -147,7 +157,7 @@ def agreement_over_runs(
     predictions = predict(teacher, images).argmax(axis=1)
     own = partial(_own_row, images, predictions, results == data.info.name)
     teacher_maps = cache(partial(signed_maps, teacher, images, predictions))
-    known = _measured_before(path, teacher_row, list(entries.values()))
+    known = _measured_before(path, data, teacher_row, list(entries.values()))
     measured = known or Measured(own(teacher_row, teacher))
     for run in tqdm(students, unit="run"):
         run_id = run["id"]
@@ -247,8 +257,10 @@ def _row(entry: dict, group: str) -> dict:
     }
 
 
-def _measured_before(path: Path, teacher: dict, entries: Sequence[dict]) -> Measured | None:
-    """What an earlier result says of the same teacher, if any.
+def _measured_before(
+    path: Path, data: Dataset, teacher: dict, entries: Sequence[dict]
+) -> Measured | None:
+    """What an earlier result says of the same teacher and the same images, if any.
 
     A run that was trained anew since then is left out. A run whose weights are no longer there
     keeps what was measured; a method that is new has nothing yet.
@@ -256,7 +268,7 @@ def _measured_before(path: Path, teacher: dict, entries: Sequence[dict]) -> Meas
     if not path.is_file():
         return None
     study = read_study(path)
-    if not _same_scores(study["teacher"], teacher):
+    if not is_of_same_images(study, data) or not _same_scores(study["teacher"], teacher):
         return None
     _, known = split_runs(entries)  # also runs whose weights are not here
     current = {run["id"]: run for run in known}

@@ -39,7 +39,13 @@ from .inheritance import in_common
 from .kinds import MATCHING_RESNETS, RESNET_TEACHERS, STRONG_TINY, WHOLE_TINY
 from .reference import one_label_data
 from .resnet import BATCH, resnet_entry, resnet_id, resnet_logits, trained_resnet
-from .result_files import read_json, result_lock, with_another
+from .result_files import (
+    images_digest,
+    is_of_same_images,
+    read_json,
+    result_lock,
+    with_another,
+)
 from .runs import RUNS, refuse_no_seeds, run_path
 
 METHODS = ("grad_cam", "occlusion")
@@ -98,7 +104,7 @@ def cnn(
     runs = [resnet_entry(run_id, out) for run_id in ids]
     base, pairs = compared_pairs(vits, resnets, data, out / "explained")
     with FileLock(result_lock(path)):  # another process may add its pairs
-        other_runs, others = _measured_before(path, base, runs, pairs)
+        other_runs, others = _measured_before(path, data, base, runs, pairs)
         before = read_json(path)["device"] if others else ""
         result = {
             "dataset": data.info.name,
@@ -117,12 +123,13 @@ def cnn(
 
 
 def _measured_before(
-    path: Path, base: str, runs: list[dict], pairs: Mapping[str, dict]
+    path: Path, data: Dataset, base: str, runs: list[dict], pairs: Mapping[str, dict]
 ) -> tuple[list[dict], dict[str, dict]]:
     """What an earlier result has of ResNets that are not asked now, and of models not here.
 
     Args:
-        path: the result.
+        path: the result; of one of other images nothing is kept.
+        data: of today.
         base: digest of Base's weights; an earlier version did not store it.
         runs: of the ResNets that are asked now.
         pairs: that were measured now.
@@ -134,6 +141,8 @@ def _measured_before(
     if not path.is_file():
         return [], {}
     stored = read_json(path)
+    if not is_of_same_images(stored, data):
+        return [], {}
     now = {run["id"]: run["predicted"] for run in runs}
     changed = []
     other_runs = []
@@ -184,9 +193,9 @@ def compared_pairs(
     base = weights_digest(vits["vit_base"])
     targets = predict(vits["vit_base"], images).argmax(axis=1)
     explained = {}
-    for name, model in {**vits, **resnets}.items():
-        path = folder / f"{base}-{weights_digest(model)}.npz"
-        explained[name] = _kept_or_explained(model, images, targets, path)
+    for title, model in {**vits, **resnets}.items():
+        name = f"{base}-{weights_digest(model)}-{images_digest(images)}.npz"
+        explained[title] = _kept_or_explained(model, images, targets, folder / name)
     first, *others = resnets
     pairs = {}
     for one, other in [*product(vits, resnets), *product([first], others)]:

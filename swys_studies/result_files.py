@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from swys_utils.config import PROJECT_ROOT, SwysError, write_json
+from swys_utils.data import Dataset
 
 RUNS = PROJECT_ROOT / "runs"
 
@@ -136,6 +137,16 @@ def read_json(path: Path) -> Any:
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
         way_out = "restore it with git, or remove it to measure anew"
         raise SwysError(f"'{path}' is damaged ({error}); {way_out}") from None
+
+
+def is_of_same_images(stored: Mapping, data: Dataset) -> bool:
+    """Whether a result was measured on as many test images, from the same source.
+
+    Args:
+        stored: the result, with ``images`` and ``source``.
+        data: of today.
+    """
+    return stored["images"] == len(data.test) and stored["source"] == data.info.source
 
 
 def with_another(before: str, name: str) -> str:

@@ -277,16 +277,23 @@ def test_a_run_that_was_trained_anew_is_measured_again(
     assert marked == [retrained["id"]]
 
 
-def test_a_run_that_was_trained_anew_elsewhere_loses_its_maps(study, folder, path):
+def test_a_run_that_was_trained_anew_elsewhere_loses_its_maps(study, data, folder, path):
     path.write_text(json.dumps(study))
     entries = runs.read_runs(folder)
     retrained = study["runs"][0]["id"]
     for entry in entries:
         if entry["id"] == retrained:
             entry["last"]["accuracy"] = 0.123
-    kept = agreement._measured_before(path, study["teacher"], entries)
+    kept = agreement._measured_before(path, data, study["teacher"], entries)
     assert retrained not in {run["id"] for run in kept.runs}
     assert retrained not in kept.maps["grad_cam"]
+
+
+@pytest.mark.parametrize("other", [{"source": "drawn otherwise"}, {"images": 11}])
+def test_a_study_of_other_images_is_not_kept(study, data, folder, path, other):
+    path.write_text(json.dumps(study | other))
+    entries = runs.read_runs(folder)
+    assert agreement._measured_before(path, data, study["teacher"], entries) is None
 
 
 def test_another_teacher_makes_everything_anew(study, path, measured_again, measuring_marks):

@@ -18,9 +18,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(drawn_data_dir, folder):
+def data(drawn_data_dir):
+    return some(load_dataset(root=drawn_data_dir), train=32, test=12)
+
+
+@pytest.fixture(scope="module")
+def found(data, folder):
     """The printed rows and the content of the file, of Base, Tiny, two ResNets and a student."""
-    data = some(load_dataset(root=drawn_data_dir), train=32, test=12)
     for seed, name in enumerate(("vit_base", "vit_tiny")):
         model = vit(seed=seed, noise=0.1, patch_size=4)
         card = {"model": name, "dataset": "pneumoniamnist"}
@@ -75,28 +79,52 @@ STORED = {
     "runs": [{"id": "first", "predicted": "01"}, {"id": "second", "predicted": "11"}],
     "pairs": {"vit and first": {}, "vit and second": {}, "first and second": {}},
 }
+NEW = {"vit and first": {"new": True}}
+
+
+@pytest.fixture
+def path(data, tmp_path):
+    """A file with what is stored of these images."""
+    path = tmp_path / "cnn.json"
+    facts = {"images": len(data.test), "source": data.info.source}
+    path.write_text(json.dumps(STORED | facts))
+    return path
 
 
 @pytest.mark.parametrize(
     ("predicted", "kept"),
     [("01", ["vit and second", "first and second"]), ("00", ["vit and second"])],
 )
-def test_what_was_measured_of_other_networks_is_kept(tmp_path, predicted, kept):
-    path = tmp_path / "cnn.json"
-    path.write_text(json.dumps(STORED))
+def test_what_was_measured_of_other_networks_is_kept(data, path, predicted, kept):
     asked = [{"id": "first", "predicted": predicted}]
-    runs, pairs = cnn._measured_before(path, "base", asked, {"vit and first": {"new": True}})
+    runs, pairs = cnn._measured_before(path, data, "base", asked, NEW)
     assert runs == STORED["runs"][1:]
     assert list(pairs) == kept
 
 
 @pytest.mark.parametrize(("base", "kept"), [("this one", 3), ("another", 0)])
-def test_pairs_are_kept_of_the_same_base_only(tmp_path, base, kept):
-    path = tmp_path / "cnn.json"
-    path.write_text(json.dumps(STORED | {"base": "this one"}))
-    runs, pairs = cnn._measured_before(path, base, [], {})
+def test_pairs_are_kept_of_the_same_base_only(data, path, base, kept):
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"base": "this one"}))
+    runs, pairs = cnn._measured_before(path, data, base, [], {})
     assert runs == STORED["runs"]
     assert len(pairs) == kept
+
+
+@pytest.mark.parametrize("other", [{"source": "drawn otherwise"}, {"images": 11}])
+def test_nothing_is_kept_of_other_images(data, path, other):
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | other))
+    assert cnn._measured_before(path, data, "base", [], {}) == ([], {})
+
+
+def test_other_images_are_explained_anew(found, data, folder):
+    weights = {"vit_base": folder / "pneumoniamnist" / "vit_base"}
+    network = resnet.small_resnet(2, seed=0).eval()
+    fewer = some(data, test=8)
+    explained = folder / "runs" / "explained"
+    _, pairs = cnn.compared_pairs(weights, {"resnet": network}, fewer, explained)
+    assert pairs["vit_base and resnet"]["grad_cam"]["images"] == 8
 
 
 def test_the_weights_of_base_are_named(found, folder):
