@@ -135,8 +135,7 @@ def agreement_over_runs(
     Args:
         folder: finished runs; with those of the shipped runs.json one teacher and its students.
         data: all of its test images are explained; none of them chose anything.
-        path: the result, written as it grows; what it says of the same runs and images is
-            kept.
+        path: the result, written as it grows; what it says of the same runs and images is kept.
         results: ``runs.results_name`` of a set with other patches, which is not asked for gaps.
 
     Returns:

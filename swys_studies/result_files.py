@@ -67,18 +67,22 @@ class Entries:
         Returns:
             Whether the entry is there now. It is not where another process measures it.
         """
+        lock = FileLock(turn)
         try:
-            with FileLock(turn, timeout=0):
-                known = [entry for entry in self.read() if entry["id"] == entry_id]
-                if any(is_complete(entry) for entry in known):
-                    print(f"{entry_id} is done")
-                    return True
-                print(f"{entry_id} ...", flush=True)
-                self.add({"id": entry_id} | measure())
-                return True
+            lock.acquire(timeout=0)
         except Timeout:
             print(f"{entry_id} is trained by another process")
             return False
+        try:
+            known = [entry for entry in self.read() if entry["id"] == entry_id]
+            if any(is_complete(entry) for entry in known):
+                print(f"{entry_id} is done")
+            else:
+                print(f"{entry_id} ...", flush=True)
+                self.add({"id": entry_id} | measure())
+        finally:
+            lock.release()
+        return True
 
     def train_once(self, run_id: str, state_path: Path, train: Callable[[], dict]) -> None:
         """``add_once`` for a training that goes on after a kill.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from swys_studies import result_files, runs
 from swys_studies.result_files import Entries
@@ -79,6 +79,16 @@ def test_an_entry_that_is_not_complete_is_measured_anew(entries, tmp_path):
         measured = {"score": score}
         assert entries.add_once("first", turn, measured.copy, lambda entry: "score" in entry)
     assert entries.read() == [{"id": "first", "score": 1}]
+
+
+def test_a_lock_that_measuring_waits_for_in_vain_is_an_error_of_its_own(entries, tmp_path):
+    def measure():
+        raise Timeout("another.lock")
+
+    turn = tmp_path / "first.lock"
+    with pytest.raises(Timeout, match="another.lock"):
+        entries.add_once("first", turn, measure)
+    assert entries.add_once("first", turn, dict)  # the turn is free again
 
 
 @pytest.fixture
