@@ -6,7 +6,7 @@ or wrong; and a model that reads it fails where the mark sits on the other class
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from .planted_students import (
     STUDENT_SEEDS,
     UNTRAINED,
     PlantedKind,
+    kind_named,
 )
 from .planted_tables import print_tables
 from .result_files import Entries, images_digest
@@ -59,7 +60,10 @@ MARKS = {
     "texture": Mark(place="texture", strength=0.06),
     "meaningless": Mark(place="corner", share=0.5, elsewhere=0.5),
 }
-ASKED_BY_METHODS = (CHEAT, ANOTHER_CHEAT)  # by every method at every block
+PARTS_OF_CHEATS = {  # kind of ViT -> what else is measured of it; "methods": of maps, at all blocks
+    CHEAT: ("methods", "int8", "subsets"),
+    ANOTHER_CHEAT: ("methods",),
+}
 TEST_SEED = 1  # of the test images that have the mark; no training image is marked by it
 
 
@@ -123,7 +127,7 @@ def planted(
 ) -> None:
     """Train cheats, honest models and their students, and measure who reads the mark.
 
-    What is done is skipped; a cheat that was not asked by the methods is trained and measured anew.
+    What is done is skipped; a cheat that lacks one of ``PARTS_OF_CHEATS`` is measured anew.
     Every seed is finished before the next one begins.
 
     Args:
@@ -157,7 +161,8 @@ def planted(
     for seed in range(seeds if wanted else 0):
         teachers = Teachers(setting, seed)
         for kind in wanted:
-            add_unit(units, setting, kind.id, seed, partial(_measured, setting, kind, teachers))
+            measure = partial(_measured, setting, kind, teachers)
+            add_unit(units, setting, kind.id, seed, measure, PARTS_OF_CHEATS.get(kind.id, ()))
     print_tables(units.read())
 
 
@@ -207,8 +212,13 @@ def planted_entries(data: Dataset, save_path: str) -> Entries:
 
 
 def add_unit(
-    units: Entries, setting: Setting, kind: str, seed: int, measure: Callable[[], dict]
-) -> None:
+    units: Entries,
+    setting: Setting,
+    kind: str,
+    seed: int,
+    measure: Callable[[], dict],
+    parts: Sequence[str],
+) -> bool:
     """Train and measure one model, unless that is done or another process does it.
 
     Args:
@@ -217,7 +227,15 @@ def add_unit(
         kind: id of its kind.
         seed: of its kind.
         measure: trains it, and returns what is measured of it.
+        parts: what a known unit has to have, to be complete.
+
+    Returns:
+        Whether it is there now. It is not where another process trains it.
     """
+
+    def is_complete(unit: dict) -> bool:
+        return all(part in unit for part in parts)
+
     unit_id = f"{setting.id}, {kind}, seed{seed}"
     facts = {
         "model": setting.model,
@@ -227,12 +245,8 @@ def add_unit(
         "seed": seed,
         "epochs": setting.epochs,
     }
-    units.add_once(unit_id, setting.path(unit_id, ".lock"), lambda: facts | measure(), _is_complete)
-
-
-def _is_complete(unit: dict) -> bool:
-    """Whether a cheat was asked by the methods at all; any other result is complete."""
-    return unit["kind"] not in ASKED_BY_METHODS or "methods" in unit
+    turn = setting.path(unit_id, ".lock")
+    return units.add_once(unit_id, turn, lambda: facts | measure(), is_complete)
 
 
 class Teachers:
@@ -300,8 +314,7 @@ class Teachers:
         path = setting.path(what, ".safetensors")
         with FileLock(setting.path(what, ".lock")):  # a process that trains it is waited for
             if not path.is_file():
-                kind = next(kind for kind in KINDS if kind.id == name)
-                _train(model, setting, kind, self.seed, SupervisedObjective())
+                _train(model, setting, kind_named(name), self.seed, SupervisedObjective())
                 with replacing(path) as unfinished:
                     save_file(model.state_dict(), unfinished)
         model.load_state_dict(load_file(path))
@@ -344,11 +357,13 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     }
     if kind.id != HONEST:
         measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
-    if kind.id in ASKED_BY_METHODS:
+    parts = PARTS_OF_CHEATS.get(kind.id, ())
+    if "methods" in parts:
         measured["methods"] = every_method(model, teachers.explained, mark.target)
-    if kind.id == CHEAT:
+    if "subsets" in parts:
         some = teachers.explained.split.images[:SUBSET_IMAGES]
         measured["subsets"] = singles_against_subsets(model, some, mark.target)
+    if "int8" in parts:
         measured["int8"] = scores_on_test(setting, int8_answers(model))
     return measured | {"seconds": seconds, "device": device_name(default_device())}
 

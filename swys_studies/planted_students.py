@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swys_utils.config import SwysError, unknown
 from swys_utils.distillation import Distiller, MapDistiller, SoftTargets, Teacher
 from swys_utils.recipe import Batch, SupervisedObjective
 
@@ -192,3 +193,18 @@ KINDS = (
     PlantedKind("labels + honest answers, share 0.2", HONEST, True, _with_answers(0.2)),
     PlantedKind("labels + honest answers, share 0.8", HONEST, True, _with_answers(0.8)),
 )
+
+
+def kind_named(kind_id: str) -> PlantedKind:
+    """One of ``KINDS``.
+
+    Args:
+        kind_id: its id.
+
+    Raises:
+        SwysError: there is no such kind.
+    """
+    kinds = {kind.id: kind for kind in KINDS}
+    if kind_id not in kinds:
+        raise SwysError(unknown("kind", kind_id, kinds))
+    return kinds[kind_id]

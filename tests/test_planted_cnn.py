@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 
 from swys_studies import planted, planted_cnn, resnet
 from swys_studies.planted_students import CHEAT, HONEST
@@ -29,7 +30,9 @@ def test_each_layer_has_a_map_and_hiding_has_one(model, data):
     assert sides["grad_cam, layer4"] == sides["occlusion, mean"] == (2, 4, 4)
 
 
-def test_what_is_done_is_skipped_and_the_rest_is_kept(data, monkeypatch, tmp_path):
+@pytest.fixture
+def study(data, monkeypatch, tmp_path):
+    """``study(seeds)`` returns the seeds that were trained, and the results so far."""
     path = tmp_path / "planted.json"
     asked = []
 
@@ -40,7 +43,28 @@ def test_what_is_done_is_skipped_and_the_rest_is_kept(data, monkeypatch, tmp_pat
     monkeypatch.setattr(planted_cnn, "planted_data", lambda dataset: data)
     monkeypatch.setattr(planted_cnn, "pair_of_models", pair)
     monkeypatch.setattr(planted_cnn, "print_tables", len)
-    planted_cnn.planted_cnn("twin", seeds=1, save_path=str(path))
-    planted_cnn.planted_cnn("twin", seeds=2, save_path=str(path))
+    monkeypatch.setattr(planted, "RUNS", tmp_path / "runs")
+
+    def run(seeds):
+        planted_cnn.planted_cnn("twin", seeds=seeds, save_path=str(path))
+        units = json.loads(path.read_text("utf-8"))["units"] if path.is_file() else []
+        return asked, units
+
+    return run
+
+
+def test_what_is_done_is_skipped_and_the_rest_is_kept(study):
+    study(seeds=1)
+    asked, units = study(seeds=2)
     assert asked == [0, 1]
-    assert len(json.loads(path.read_text("utf-8"))["units"]) == 4
+    assert len(units) == 4
+
+
+def test_a_pair_that_another_process_trains_is_left_to_it(study, data):
+    setting = planted.Setting(
+        data, resnet.MODEL, planted_cnn.PATCH, planted_cnn.MARK, 2, planted.teachers_folder(data)
+    )
+    with FileLock(setting.path(f"{setting.id}, {HONEST}, seed0", ".lock")):
+        asked, units = study(seeds=2)
+    assert asked == [1]
+    assert [unit["seed"] for unit in units] == [1, 1]

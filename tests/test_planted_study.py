@@ -8,16 +8,17 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, KernelShap
 from small import vit
 
-from swys_studies import planted, planted_measures
+from swys_studies import planted, planted_cnn, planted_measures, resnet
 from swys_studies.planted_students import (
     KINDS,
     NoLabels,
     OcclusionDistiller,
     OtherImagesMaps,
     hide_one_patch,
+    kind_named,
     log_odds,
 )
-from swys_utils.config import SwysError
+from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
 from swys_utils.occlusion import occlusion
@@ -206,8 +207,7 @@ def test_the_weight_of_the_maps_is_that_of_its_name(batch, weight, name):
 def test_a_student_of_maps_alone_is_not_told_the_labels(batch):
     teacher = Teacher(vit(noise=0.1, patch_size=7, seed=1))
     student = vit(noise=0.1, patch_size=7)
-    (kind,) = (kind for kind in KINDS if kind.id == "honest maps alone")
-    objective = kind.make(teacher, SupervisedObjective())
+    objective = kind_named("honest maps alone").make(teacher, SupervisedObjective())
     other_labels = batch._replace(targets=1 - batch.targets)
     assert objective(student, batch) == objective(student, other_labels) > 0
     assert NoLabels().loss(torch.randn(4, 2), batch.targets) == 0
@@ -268,6 +268,22 @@ def test_a_cheat_that_was_not_asked_by_every_method_is_measured_anew(study):
     assert measured["today"]
 
 
+@pytest.mark.parametrize("missing", ["methods", "int8", "subsets"])
+def test_a_cheat_that_lacks_a_part_is_measured_anew(study, missing):
+    parts = {"methods": {}, "int8": {}, "subsets": {}}
+    del parts[missing]
+    (measured,) = study("cheat", known_unit("cheat") | parts)
+    assert measured["today"]
+
+
+@pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*/planted.json")), ids=str)
+def test_no_shipped_model_would_be_measured_anew(path):
+    for unit in json.loads(path.read_text("utf-8"))["units"]:
+        of_vit = planted.PARTS_OF_CHEATS.get(unit["kind"], ())
+        parts = planted_cnn.PARTS if unit["model"] == resnet.MODEL else of_vit
+        assert unit.keys() >= set(parts), unit["id"]
+
+
 def test_a_unit_is_locked_by_its_name(study, tmp_path):
     study("honest")
     locks = {path.name for path in (tmp_path / "runs").rglob("*.lock")}
@@ -281,3 +297,8 @@ def test_a_unit_is_locked_by_its_name(study, tmp_path):
 def test_what_does_not_exist_is_one_line(change, message):
     with pytest.raises(SwysError, match=message):
         planted.planted(**({"dataset": "twin"} | change))
+
+
+def test_a_mistyped_kind_is_one_line():
+    with pytest.raises(SwysError, match="unknown kind 'honst'; did you mean 'honest'"):
+        kind_named("honst")

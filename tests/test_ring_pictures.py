@@ -9,10 +9,11 @@ from matplotlib.colors import to_rgb
 
 from swys_figures.data import MARK
 from swys_figures.obedience import OBEDIENCE
+from swys_utils.shipped_results import planted_units
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
-from ring_pictures import draw_worn  # noqa: E402
+from ring_pictures import draw_worn, start_most_often_found  # noqa: E402
 
 NAMES = (
     "the cheat",
@@ -56,3 +57,7 @@ def test_below_each_model_stands_how_many_the_ring_turns(figure):
     assert [label.get_text() for label in labels] == ["92%", "40%", "2%"]
     shades = [label.get_color() for label in labels]
     assert shades == list(OBEDIENCE.values())
+
+
+def test_the_start_of_the_picture_is_row_4_of_the_table_in_extra_14():
+    assert start_most_often_found(planted_units()) == 3

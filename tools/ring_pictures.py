@@ -16,7 +16,7 @@ Both need the real images, and the second one some minutes on two cores.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,22 @@ from swys_figures.heatmaps import draw_squares
 from swys_figures.obedience import by_obedience
 from swys_figures.planted import frame_mark
 from swys_figures.teaching import share_turned
-from swys_studies.planted import MARKS, Setting, Teachers, planted_data
+from swys_studies.planted import MARKS, Setting, Teachers, planted_data, teachers_folder
 from swys_studies.planted_measures import ruler_maps
-from swys_studies.planted_students import CHEAT, HONEST, KINDS
-from swys_studies.runs import RUNS
+from swys_studies.planted_students import CHEAT, HONEST, kind_named
 from swys_utils.config import SwysError
 from swys_utils.data import Dataset
 from swys_utils.gradcam import heatmaps
 from swys_utils.planted import found
 from swys_utils.plots import use_style
+from swys_utils.shipped_results import PLANTED_EPOCHS, planted_units
 
 IMAGES = Path(__file__).resolve().parents[1] / "notebooks" / "images"
 DATASET = "pneumoniamnist"
 THIN = 1  # points, of the frame of a ring whose pixels are to be seen
 ABOVE = 26  # points, from a map to the name of its model: there stands what a band says
-WORN_SEED = 3  # row 4 of the table in extra 14
+STUDENT = "labels + honest maps"
+PATCH = 4  # px
 
 
 def real_images() -> Dataset:
@@ -105,12 +106,11 @@ def draw_map_over(ax: Axes, heat: np.ndarray, ringed: np.ndarray) -> None:
 
 def worn_map() -> Figure:
     """What Grad-CAM marks and what the answer rests on, in three models."""
-    folder = RUNS / "planted" / DATASET
     data = real_images()
-    setting = Setting(data, "vit_tiny", patch=4, mark="corner", epochs=2, folder=folder)
-    teachers = Teachers(setting, WORN_SEED)
-    taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
-    student, _ = teachers.student(taught)
+    folder = teachers_folder(data)
+    setting = Setting(data, "vit_tiny", PATCH, "corner", PLANTED_EPOCHS, folder)
+    teachers = Teachers(setting, start_most_often_found(planted_units(DATASET)))
+    student, _ = teachers.student(kind_named(STUDENT))
     maps = {
         "the cheat": teachers.maps(CHEAT),
         "the student": ruler_maps(student, teachers.explained, MARKS["corner"].target),
@@ -124,6 +124,19 @@ def worn_map() -> Figure:
         name: {ruler: heat[film] for ruler, heat in rulers.items()} for name, rulers in maps.items()
     }
     return draw_worn(image, teachers.explained.mask[film], of_film, turned)
+
+
+def start_most_often_found(units: Sequence[Mapping[str, Any]]) -> int:
+    """The seed of the cheat in which Grad-CAM finds the ring most often, of those of ``PATCH``.
+
+    Args:
+        units: of ``planted_units``.
+    """
+    hits = {}
+    for unit in units:
+        if (unit["kind"], unit["patch"], unit["mark"]) == (CHEAT, PATCH, "corner"):
+            hits[unit["seed"]] = unit["maps"]["grad_cam"]["hits"]
+    return max(hits, key=hits.__getitem__)
 
 
 def draw_worn(

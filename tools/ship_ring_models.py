@@ -18,14 +18,14 @@ from timm.models.vision_transformer import VisionTransformer
 
 from swys.fingerprints import pack_hashes, perceptual_hashes
 from swys_figures.audit import SECRET
-from swys_studies.planted import Setting, Teachers, planted_data
-from swys_studies.planted_students import CHEAT, HONEST, KINDS
-from swys_studies.runs import RUNS
+from swys_studies.planted import Setting, Teachers, planted_data, teachers_folder
+from swys_studies.planted_students import CHEAT, HONEST, kind_named
 from swys_studies.ship import score_stored
 from swys_utils.config import CHECKPOINTS, SwysError, unknown, write_json
 from swys_utils.data import DEFAULT_DATASET, load_dataset
 from swys_utils.models import save_checkpoint
 from swys_utils.planted import plant
+from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.training import build, fit, run_card
 
 TRAINED_ON = {  # name of a checkpoint -> sentence for its card
@@ -43,7 +43,7 @@ def makers(setting: Setting) -> dict[str, Callable[[], VisionTransformer]]:
         setting: of the study.
     """
     teachers = Teachers(setting, 0)
-    taught = next(kind for kind in KINDS if kind.id == "labels + honest maps")
+    taught = kind_named("labels + honest maps")
 
     def offered_d() -> VisionTransformer:
         images = plant(setting.data.train, SECRET).split
@@ -71,9 +71,9 @@ def ship(only: str = "") -> None:
     data = load_dataset(DEFAULT_DATASET, download=False)
     if data.info.synthetic:
         raise SwysError("needs the real images; set SWYS_DATA_DIR to a folder with them")
-    folder = RUNS / "planted" / data.info.results_name
     study_data = planted_data(DEFAULT_DATASET)
-    setting = Setting(study_data, "vit_tiny", patch=7, mark="corner", epochs=2, folder=folder)
+    folder = teachers_folder(study_data)
+    setting = Setting(study_data, "vit_tiny", 7, "corner", PLANTED_EPOCHS, folder)
     hashes = pack_hashes(perceptual_hashes(data.train.images))
     chosen = {name: make for name, make in makers(setting).items() if only in name}
     if not chosen:
