@@ -140,21 +140,19 @@ function spearman(a, b) {
   return covariance(x, y) / Math.sqrt(covariance(x, x) * covariance(y, y));
 }
 
-// As torch's adaptive average pooling: a cell is the mean of all fine cells that it touches.
+// As explain.coarsened: a cell is the mean of the fine cells by the area that they share.
 function coarse(map, side) {
   const own = Math.sqrt(map.length);
+  if (own === side) return map;
+  const shared = (cell, fine) => // of a fine cell with a coarse one along a side; 1: the coarse one
+    Math.max(0, Math.min((cell + 1) / side, (fine + 1) / own) - Math.max(cell / side, fine / own)) *
+    side;
   const out = new Float32Array(side * side);
-  const span = (cell) => [
-    Math.floor((cell * own) / side),
-    Math.ceil(((cell + 1) * own) / side),
-  ];
   out.forEach((_, i) => {
-    const [top, bottom] = span(Math.floor(i / side));
-    const [left, right] = span(i % side);
-    for (let y = top; y < bottom; y++) {
-      for (let x = left; x < right; x++) out[i] += map[y * own + x];
+    for (let y = 0; y < own; y++) {
+      const height = shared(Math.floor(i / side), y);
+      for (let x = 0; x < own; x++) out[i] += height * shared(i % side, x) * map[y * own + x];
     }
-    out[i] /= (bottom - top) * (right - left);
   });
   return out;
 }

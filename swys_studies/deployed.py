@@ -23,7 +23,7 @@ from swys_figures.benchmark import rounded_model, rounded_to
 from swys_figures.tables import deployed_table
 from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
-from swys_utils.explain import averaged
+from swys_utils.explain import coarsened
 from swys_utils.gradcam import heatmaps
 from swys_utils.metrics import point_scores
 from swys_utils.models import SERIES, lesson_models, load_checkpoint, weights_digest
@@ -41,6 +41,7 @@ from swys_utils.training import predict
 from .compared_maps import PATCH, compare, part_of, weights_beside_base
 from .reference import one_label_data
 from .result_files import only_writer, read_json, with_another
+from .runs import recalls
 
 if TYPE_CHECKING:  # an optional package
     from onnxruntime import InferenceSession
@@ -70,7 +71,8 @@ def deployed(
 ) -> list[dict[str, str]]:
     """Compare the shipped models, also with fewer bits, and the 16-token student with Base.
 
-    What the file has of the same weights is kept, but for Base, with which all are compared.
+    The maps of the same weights that the file has are kept, but for Base's, with which all are
+    compared.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
@@ -121,14 +123,15 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
     Args:
         weights: folder with ``vit_base`` and others.
         data: all test images are explained, every fourth with hidden patches; none chose anything.
-        measured: rows of an earlier run; those of the same weights, of the model and of the Base
-            that it was compared with, are not measured again.
+        measured: rows of an earlier run; the maps of the same weights, of the model and of the
+            Base that it was compared with, are not compared again.
 
     Yields:
         A row for each model, Base first, with ``title``, ``weights`` (their digest, before they
         have fewer bits), ``base`` (the same of Base), ``megabytes``, ``accuracy``, ``auc``,
-        ``same_answer``, and by the id of a way to explain ``compared_maps.compare``. A map of
-        larger patches is compared with Base's averaged over them.
+        ``ece``, ``recall`` (of each class), ``same_answer``, and by the id of a way to explain
+        ``compared_maps.compare``. A map of larger patches is compared with Base's averaged over
+        them.
     """
     done = {(row["title"], row.get("weights"), row.get("base")): row for row in measured}
     images = data.test.images
@@ -138,22 +141,12 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
     base_maps: dict[str, np.ndarray] = {}
     for title, digest, make in small_and_smaller(weights, data.info.num_classes):
         base_digest = base_digest or digest
-        identity = (title, digest, base_digest)
-        is_whole = "grad_cam" in done.get(identity, {})  # an earlier version left some out
-        if is_whole and base_maps:  # Base's maps are needed to compare
-            yield done[identity]
-            continue
         model = make()
-        scores = model.predict(images)
-        predictions = scores.argmax(axis=1)
+        logits = model.predict(images)
+        predictions = logits.argmax(axis=1)
         if answers is None:
             answers = predictions
-        maps = {
-            "grad_cam": model.maps(images, answers),
-            "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
-        }
-        base_maps = base_maps or maps
-        scored = point_scores(scores, data.test.labels, data.info.task)
+        scored = point_scores(logits, data.test.labels, data.info.task)
         row = {
             "title": title,
             "weights": digest,
@@ -161,15 +154,26 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
             "megabytes": round(model.megabytes, 1),
             "accuracy": round(scored["accuracy"], 5),
             "auc": round(scored["auc"], 5),
+            "ece": round(scored["ece"], 5),
+            "recall": recalls(predictions, data.test.labels, data.info.num_classes),
             "same_answer": round(float((predictions == answers).mean()), 5),
         }
+        known = done.get((title, digest, base_digest), {})
+        if base_maps and "grad_cam" in known:  # Base's maps are needed to compare the others
+            yield row | {method: known[method] for method in base_maps}
+            continue
+        maps = {
+            "grad_cam": model.maps(images, answers),
+            "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
+        }
+        base_maps = base_maps or maps
         yield row | like_base(base_maps, maps, answers)
 
 
 def like_base(
     base_maps: dict[str, np.ndarray], maps: dict[str, np.ndarray], answers: np.ndarray
 ) -> dict[str, dict]:
-    """Id of a way to explain -> how like Base's maps are; a finer grid is averaged down.
+    """Id of a way to explain -> how like Base's maps are; a finer grid is coarsened.
 
     Args:
         base_maps: id -> float (n, gh, gw).
@@ -178,7 +182,7 @@ def like_base(
     """
     compared = {}
     for method, own in maps.items():
-        theirs = averaged(base_maps[method], own.shape[1:])
+        theirs = coarsened(base_maps[method], own.shape[1:])
         compared[method] = compare(theirs, own, answers[part_of(method)])
     return compared
 

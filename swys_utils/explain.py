@@ -52,7 +52,7 @@ def agreement(maps_a: np.ndarray, maps_b: np.ndarray) -> np.ndarray:
         counts = f"{len(maps_a)} maps against {len(maps_b)}"
         raise SwysError(f"{counts}; give maps of the same images in the same order")
     coarser_grid = np.minimum(maps_a.shape[1:], maps_b.shape[1:]).tolist()
-    return _rank_correlation(averaged(maps_a, coarser_grid), averaged(maps_b, coarser_grid))
+    return _rank_correlation(coarsened(maps_a, coarser_grid), coarsened(maps_b, coarser_grid))
 
 
 def agreement_beyond_chance(
@@ -72,15 +72,22 @@ def agreement_beyond_chance(
     return float((np.nanmean(agreement(maps_a, maps_b)) - chance) / (1 - chance))
 
 
-def averaged(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-    """Maps averaged down to a grid, each less its first value: so a constant map stays constant.
+def coarsened(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """The mean of each map over the cells of a coarser grid, by the area that they share.
 
     Args:
         maps: float (N, gh, gw).
         grid: rows and columns of the result.
+
+    Returns:
+        float32 (N, *grid), less the first value of the map, so that a constant map stays constant.
     """
     values = torch.as_tensor(maps).float()
-    return F.adaptive_avg_pool2d(values - values[:, :1, :1], grid).numpy()
+    values = values - values[:, :1, :1]
+    if tuple(grid) == values.shape[1:]:
+        return values.numpy()
+    fine = values.repeat_interleave(grid[0], dim=1).repeat_interleave(grid[1], dim=2)
+    return F.avg_pool2d(fine, values.shape[1:]).numpy()
 
 
 def shuffled(maps: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:

@@ -14,7 +14,7 @@ from swys_utils.config import SwysError
 from swys_utils.explain import (
     agreement,
     agreement_beyond_chance,
-    averaged,
+    coarsened,
     randomisation_check,
     shuffled,
 )
@@ -220,8 +220,16 @@ def test_the_class_that_the_trained_model_predicts_is_explained(model, images):
 def test_a_map_is_averaged_over_larger_patches():
     fine = np.arange(16.0).reshape(1, 4, 4)
     expected = [[[0, 2], [8, 10]]]
-    coarse = averaged(fine, (2, 2))
+    coarse = coarsened(fine, (2, 2))
     np.testing.assert_allclose(coarse - coarse[0, 0, 0], expected)
+
+
+def test_a_patch_on_the_edge_of_two_larger_ones_counts_by_its_area():
+    fine = np.zeros((1, 7, 7))
+    fine[0, 1] = 1  # its four pixels: three lie in the first row of larger patches
+    coarse = coarsened(fine, (4, 4))
+    by_rows = coarse[0].mean(axis=1)
+    np.testing.assert_allclose(by_rows, [3 / 7, 1 / 7, 0, 0], atol=1e-6)
 
 
 def test_a_constant_map_agrees_with_nothing_also_when_it_is_averaged():
