@@ -277,12 +277,12 @@ def file_maps(
     axes[1, 0].axis("off")
     for column, (title, maps) in enumerate(pairs.items(), start=1):
         top = max(one.max() for one in maps)
-        for ax, program, one in zip(axes[:, column], PROGRAMS, maps):
+        below = [f"highest {one.max():.2g}" for one in maps]
+        below[1] += f", agreement {agreements[title]:.2f}"
+        for ax, program, one, words in zip(axes[:, column], PROGRAMS, maps, below):
             draw_patches(ax, one, image.shape, top=top)
             ax.set_title(f"{program}: {title}", fontsize=10)
-            ax.set_xlabel(f"highest {one.max():.2g}", fontsize=9)
-        below = f"highest {maps[1].max():.2g}, agreement {agreements[title]:.2f}"
-        axes[1, column].set_xlabel(below, fontsize=9)
+            ax.set_xlabel(words, fontsize=9)
     return figure
 
 

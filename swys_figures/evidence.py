@@ -17,7 +17,15 @@ from swys_utils.plots import GREY, colour
 from swys_utils.results import with_range
 from swys_utils.shipped_results import PLANTED_EPOCHS, read_results
 
-from .obedience import STUDENTS, Panels, Unit, by_obedience, like_honest, turned
+from .obedience import (
+    STUDENTS,
+    Panels,
+    Unit,
+    by_obedience,
+    like_honest,
+    patches_of,
+    turned,
+)
 from .rows import dots_and_mean, name_rows, percent_axis
 
 LEGEND = "red: the ring turns most of the answers, orange: many, black: few"
@@ -53,7 +61,7 @@ def finders_by_block(units: Sequence[Unit]) -> Figure:
     """
     cheats = [unit for unit in units if (unit["kind"], unit["mark"]) == ("cheat", "corner")]
     patches = sorted({unit["patch"] for unit in cheats}, reverse=True)
-    figure, axes = _panels([f"{(28 // patch) ** 2} patches" for patch in patches], list(ASKED))
+    figure, axes = _panels([f"{patches_of(patch)} patches" for patch in patches], list(ASKED))
     for ax, patch in zip(axes, patches):
         group = [unit for unit in cheats if unit["patch"] == patch]
         for place, key in enumerate(ASKED.values()):
@@ -132,9 +140,11 @@ def shrunk_cheats(units: Sequence[Unit]) -> list[dict[str, str]]:
         units: of ``planted_units``; those with a ring in the corner and 49 patches count.
     """
     fine = [unit for unit in units if (unit["patch"], unit["mark"]) == (4, "corner")]
-    cheats = [unit for unit in fine if unit["kind"] == "cheat"]
-    measured = {"the cheat": [unit["scores"] for unit in cheats]}
-    measured["the cheat, rounded to 8 bits"] = [unit["int8"] for unit in cheats if "int8" in unit]
+    cheats = [unit for unit in fine if unit["kind"] == "cheat" and "int8" in unit]
+    measured = {
+        "the cheat": [unit["scores"] for unit in cheats],
+        "the cheat, rounded to 8 bits": [unit["int8"] for unit in cheats],
+    }
     for title, kind in {
         "a student of its answers": "cheat's answers",
         "the same with 16 patches": "cheat's answers, 16 tokens",

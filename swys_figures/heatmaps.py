@@ -60,7 +60,9 @@ def same_answers(answers: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     table = np.stack(list(answers.values()))
     is_same = (table == table[0]).all(axis=0)
-    return np.flatnonzero(is_same | ~is_same.any())
+    if not is_same.any():
+        return np.arange(len(is_same))
+    return np.flatnonzero(is_same)
 
 
 def typical_images(
@@ -198,20 +200,29 @@ def two_rulers(
     axes[0, 0].set_title("image", fontsize=10)
     place = 1
     for ruler, maps in rulers.items():
+        words = _below_maps(maps)
         for name, of_model in maps.items():
             axes[0, place].set_title(f"{name}:\n{ruler}", color=colour(name), fontsize=10)
-            for ax, image, heat in zip(axes[:, place], images, of_model):
+            for ax, image, heat, below in zip(axes[:, place], images, of_model, words[name]):
                 draw_patches(ax, heat, images.shape[1:], top=of_model.max())
                 draw_dark_areas(ax, image)
-                ax.set_xlabel(f"highest {heat.max():.2g}", fontsize=9)
+                ax.set_xlabel(below, fontsize=9)
             place += 1
-        first, *others = maps.values()
-        if not others:
-            continue  # one model, where another has learned nothing
-        for ax, value in zip(axes[:, place - 1], agreement(first, others[-1])):
-            alike = "a constant map" if np.isnan(value) else f"agreement {value:.2f}"
-            ax.set_xlabel(f"{ax.get_xlabel()}\n{alike}", fontsize=9)
     return figure
+
+
+def _below_maps(maps: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """What stands below each map of each model: its highest value; then how the last one agrees."""
+    words = {}
+    for name, of_model in maps.items():
+        words[name] = [f"highest {heat.max():.2g}" for heat in of_model]
+    first, *others = maps
+    if others:  # none where the other model has learned nothing
+        last = others[-1]
+        for place, value in enumerate(agreement(maps[first], maps[last])):
+            alike = "a constant map" if np.isnan(value) else f"agreement {value:.2f}"
+            words[last][place] += f"\n{alike}"
+    return words
 
 
 def draw_dark_areas(ax: Axes, image: np.ndarray) -> None:
@@ -267,7 +278,7 @@ def border_table(
     border = np.ones(more.shape[:2], bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     bright = border & (more.reshape(*border.shape, -1).mean(axis=2) > BRIGHTER)
-    regions = {"nothing": border & False, "its bright places": bright, "the border": border}
+    regions = {"nothing": np.zeros_like(border), "its bright places": bright, "the border": border}
     others = ~has_class(images, 1)
     cleared = f"{short_name(data, 0)} cleared" if data.info.num_classes == 2 else "others cleared"
     rows: list[dict[str, str | float]] = []

@@ -28,6 +28,15 @@ LESSON_STUDENTS = {  # those of them that the lesson shows, where two are called
 OBEDIENCE = {50: "#B00020", 20: "#B36B00", 0: "black"}
 
 
+def patches_of(side: int) -> int:
+    """How many patches an image of the study has.
+
+    Args:
+        side: of a patch, px.
+    """
+    return (28 // side) ** 2
+
+
 def turned(unit: Unit) -> float:
     """Of the images of other classes, those that the mark turns, %.
 

@@ -26,7 +26,8 @@ from swys_utils.training import predict
 
 from .data import MARK, short_name, show_image
 from .heatmaps import HOTTEST, draw_patches
-from .rows import row_of_dots, write_in_row
+from .obedience import patches_of
+from .rows import row_of_dots, write_beside, write_in_row
 
 CURVES = {  # set of images -> its line: colour, style, where the mark is in it
     "as trained": ("black", "-", "as trained"),
@@ -260,20 +261,13 @@ def found_figure(
             elif hit:
                 title.set(text="hit", weight="bold")
         share = f"hits:\n{100 * hits.mean():.0f} % of\n{len(hits)} images"
-        _write_beside(row[-1], share)
+        write_beside(
+            row[-1],
+            share,
+            at=1.1,
+            fontsize=11,
+        )
     return figure
-
-
-def _write_beside(ax: Axes, text: str) -> None:
-    """A text right of a picture, at its middle."""
-    ax.text(
-        1.1,
-        0.5,
-        text,
-        transform=ax.transAxes,
-        va="center",
-        fontsize=11,
-    )
 
 
 def _explain_frames(ax: Axes) -> None:
@@ -312,7 +306,7 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     panels = {}
     for patch in sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]:
         units = [unit for unit in cheats if unit["patch"] == patch]
-        panels[f"ViT, {(28 // patch) ** 2} patches, {len(units)} models"] = units
+        panels[f"ViT, {patches_of(patch)} patches, {len(units)} models"] = units
     cnns = _cheats(planted_units(dataset, CNN))
     if cnns:
         panels[f"ResNet-18, {len(cnns)} models"] = cnns

@@ -74,6 +74,25 @@ def write_in_row(ax: Axes, place: float, text: str, at: float, **style: Any) -> 
     )
 
 
+def write_beside(ax: Axes, text: str, at: float, **style: Any) -> None:
+    """A text beside a panel, at half of its height.
+
+    Args:
+        ax: the panel.
+        text: what is written.
+        at: where it begins, as a share of the panel's width: above 1 it is right of the panel.
+        **style: for matplotlib's ``text``.
+    """
+    ax.text(
+        at,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        va="center",
+        **style,
+    )
+
+
 def name_rows(ax: Axes, titles: Sequence[str]) -> None:
     """Names of the rows, the first one at the top.
 

@@ -58,7 +58,6 @@ def test_no_block_finds_more_rings_than_the_best(units):
 
 def test_every_case_was_measured():
     obeys, by_grad_cam, by_hiding = evidence.cases_figure().axes
-    assert len(evidence.CASES) <= 8
     for ax in (obeys, by_grad_cam, by_hiding):
         assert len(numbers(ax)) == len(evidence.CASES)
 
@@ -124,3 +123,11 @@ def test_what_a_smaller_file_keeps_of_the_shortcut(units):
     ]
     turned = np.mean([unit["int8"]["flips"] for unit in of_kind(units, "cheat", 4)])
     assert rows[1]["turned"].startswith(f"{turned:.0%}")
+
+
+def test_both_rows_of_the_cheat_are_of_those_that_were_rounded(units):
+    first, *others = of_kind(units, "cheat", 4)
+    unrounded = [{key: other[key] for key in other if key != "int8"} for other in others]
+    whole, rounded = evidence.shrunk_cheats([first, *unrounded])
+    assert whole["turned"] == f"{first['scores']['flips']:.0%}"
+    assert rounded["turned"] == f"{first['int8']['flips']:.0%}"
