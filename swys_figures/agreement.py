@@ -16,7 +16,7 @@ from swys_utils.explain import agreement, shuffled
 from swys_utils.models import SERIES, lesson_models
 from swys_utils.plots import GREY, colour
 from swys_utils.results import with_range
-from swys_utils.shipped_results import SeriesResults, read_results
+from swys_utils.shipped_results import SeriesResults, read_results, todays_id
 
 from .data import short_name, show_image
 from .rows import name_rows, row_of_dots, write_in_row
@@ -30,13 +30,13 @@ RESNETS = {  # pairs with a ResNet -> how they begin in cnn.json
 }
 IN_BRIEF = ("two Bases", "two Tinys", "Tiny and Base", "a ResNet and Base")
 TEACHERS = {  # whose answers a Tiny learned -> how the ids of such students begin
-    "our Base": ("vit_tiny/answers/",),
-    "another Base": ("vit_tiny/answers_of_another/",),
-    "our Tiny": ("vit_tiny/answers_of_our_tiny/",),
-    "another Tiny": ("vit_tiny/answers_of_tiny/",),
-    "two better Tinys": ("vit_tiny/answers_of_196/",),
-    "two ResNets": ("vit_tiny/answers_of_resnets/",),
-    "nobody (labels alone)": ("vit_tiny/labels/",),
+    "our Base": "vit_tiny/answers/",
+    "another Base": "vit_tiny/answers_of_another/",
+    "our Tiny": "vit_tiny/answers_of_our_tiny/",
+    "another Tiny": "vit_tiny/answers_of_tiny/",
+    "two better Tinys": "vit_tiny/answers_of_196/",
+    "two ResNets": "vit_tiny/answers_of_resnets/",
+    "nobody (labels alone)": "vit_tiny/labels/",
 }
 QUESTIONS = {  # way to explain -> the question that it answers
     "occlusion": "SAME REASONS?\nhidden patches,\nbeyond chance, as Base",
@@ -116,13 +116,13 @@ def _shade(title: str) -> str:
     return colour("Base" if title == "two Bases" else "Tiny")
 
 
-def _measured(dataset: str, ruler: str, begin: str | tuple[str, ...]) -> list[dict]:
-    """What was measured of the runs whose ids begin so, or in one of these ways."""
+def _measured(dataset: str, ruler: str, begin: str) -> list[dict]:
+    """What was measured of the runs whose ids of today begin so."""
     content = read_results(dataset, "agreement")
     if content is None or ruler not in content["maps"]:
         return []
     runs = content["maps"][ruler]["runs"]
-    return [row for run_id, row in runs.items() if run_id.startswith(begin)]
+    return [row for run_id, row in runs.items() if todays_id(run_id).startswith(begin)]
 
 
 def beyond_chance(pairs: Sequence[Mapping]) -> np.ndarray:
@@ -190,8 +190,8 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     """What agreement means: three pairs of maps, each patch at its places in both orders.
 
     The first pair is of two children and agrees as much as such pairs do on average; it is left out
-    where no two children have the same answer. The others are of one child each: the middle one of
-    all children, and the one with the most alike maps.
+    where no two children have the same answer, and with it what is beyond chance. The others are of
+    one child each: the middle one of all children, and the one with the most alike maps.
 
     Args:
         maps: name of a model -> float (N, gh, gw); the first and the last model are compared.
@@ -207,7 +207,7 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     order = with_same.argsort()
     middle = order[len(order) // 2]
     most = order[-1]
-    chance = 0.0
+    chance = np.nan
     pairs = {}
     if len(paired) > 0:
         chance = with_others[paired].mean()
@@ -218,8 +218,11 @@ def orders_figure(maps: Mapping[str, np.ndarray], said: np.ndarray) -> Figure:
     figure, axes = plt.subplots(1, len(pairs), figsize=(9, 3.3), sharey=True)
     figure.set_layout_engine("constrained")
     for ax, (title, (left, right, agreed)) in zip(axes, pairs.items()):
-        (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
-        ax.set_title(f"{title}: {agreed:.2f},\n{round(beyond)} % beyond chance", fontsize=11)
+        words = f"{title}: {agreed:.2f}"
+        if np.isfinite(chance):
+            (beyond,) = beyond_chance([{"spearman": agreed, "chance_in_class": chance}])
+            words += f",\n{round(beyond)} % beyond chance"
+        ax.set_title(words, fontsize=11)
         ax.plot([1, left.size], [1, left.size], color=GREY, lw=1)
         ax.plot(_places(left), _places(right), "o", color=colour(names[-1]), mec="white")
         ax.set_xlabel(f"place in {names[0]}'s order")
@@ -380,9 +383,9 @@ def teachers_table(results: SeriesResults) -> list[dict[str, str]]:
         row.
     """
     rows = []
-    for teacher, run_ids in TEACHERS.items():
-        hidden = _measured(results.dataset, "occlusion", run_ids)
-        marked = _measured(results.dataset, "grad_cam", run_ids)
+    for teacher, begin in TEACHERS.items():
+        hidden = _measured(results.dataset, "occlusion", begin)
+        marked = _measured(results.dataset, "grad_cam", begin)
         if not hidden:
             continue
         row = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -15,11 +16,25 @@ from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.planted import Mark, plant
 from swys_utils.plots import GREY, colour
 from swys_utils.results import with_range
-from swys_utils.shipped_results import FEW, SeriesResults, planted_units, read_results
+from swys_utils.shipped_results import (
+    FEW,
+    SeriesResults,
+    planted_units,
+    read_results,
+    todays_id,
+)
 from swys_utils.splits import has_class
 from swys_utils.training import predict
 
-from .obedience import LESSON_STUDENTS, Panels, Unit, by_obedience, like_honest, turned
+from .obedience import (
+    LESSON_STUDENTS,
+    Panels,
+    Unit,
+    by_obedience,
+    like_honest,
+    patches_of,
+    turned,
+)
 from .planted import MOST_NAMED
 from .rows import dots_and_mean, name_rows, percent_axis, write_in_row
 
@@ -101,13 +116,12 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
         mean of the students with the lowest and the highest. A teacher without students has none.
     """
     runs = _complete_runs(dataset)
-    better = RUNS_TAUGHT_BY["two better Tinys"]
-    if not any(run["id"].startswith(better) for run in runs):
+    if not _taught(runs, "two better Tinys"):
         dataset = DEFAULT_DATASET
         runs = _complete_runs(dataset)
     rows = []
-    for title, begin in RUNS_TAUGHT_BY.items():
-        taught = [run for run in runs if run["id"].startswith(begin)]
+    for title in RUNS_TAUGHT_BY:
+        taught = _taught(runs, title)
         if not taught:
             continue
         scores = [run["last"] for run in taught]
@@ -121,6 +135,11 @@ def better_teachers_table(dataset: str = DEFAULT_DATASET) -> list[dict[str, str]
         }
         rows.append(row)
     return rows
+
+
+def _taught(runs: Sequence[dict], title: str) -> list[dict]:
+    """Of the finished runs those of a row of ``RUNS_TAUGHT_BY``."""
+    return [run for run in runs if todays_id(run["id"]).startswith(RUNS_TAUGHT_BY[title])]
 
 
 def _areas_of_teachers(title: str, student: dict, dataset: str) -> list[float]:
@@ -188,7 +207,7 @@ def cheating_students(dataset: str = DEFAULT_DATASET) -> Figure:
                 ax.axhspan(place - 0.5, place + 0.5, color="#E69F00", alpha=0.15, lw=0)
         percent_axis(ax, left=-3, right=130, lowest=lowest)
     name_rows(axes[0], [LESSON_STUDENTS[kind] for kind in rows])
-    axes[2].axvline(100 * PATCH**2 / 28**2, color=GREY, linewidth=1)  # one patch of all, by chance
+    axes[2].axvline(100 / patches_of(PATCH), color=GREY, linewidth=1)  # one patch, by chance
     key = "red: the ring turns most of the healthy, orange: many, black: few"
     figure.supxlabel(key, x=0.01, ha="left", fontsize=10)
     return figure

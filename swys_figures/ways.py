@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from swys_utils.labels import name_ends
 from swys_utils.plots import GREY, colour
-from swys_utils.shipped_results import OLD_METHODS, SeriesResults, read_results
+from swys_utils.shipped_results import SeriesResults, read_results, todays_id
 
 from .agreement import AS_LONG_AS_BASE
 from .rows import name_rows, row_of_dots, write_in_row
@@ -28,7 +28,6 @@ WAYS = {
         "vit_tiny/labels/",
     ),
     "sharp views": ("vit_base/labels_sharp/", "vit_tiny/labels_sharp/"),
-    "mixed views": ("vit_tiny/labels_strong/",),
 }
 # rows of ``scores_figure`` -> what the ids of their runs begin with
 VIEWS = {
@@ -342,14 +341,9 @@ def _trained(
 
 
 def _runs_of(results: SeriesResults, prefix: str) -> list[dict[str, Any]]:
-    """The complete runs of one of ``WAYS``, by today's names or earlier ones."""
+    """The complete runs whose ids of today begin so."""
     content = read_results(results.dataset, "runs") or {"runs": []}
-    runs = []
-    for run in content["runs"]:
-        model, method, _ = run["id"].split("/")
-        if f"{model}/{OLD_METHODS.get(method, method)}/" == prefix:
-            runs.append(run)
-    return runs
+    return [run for run in content["runs"] if todays_id(run["id"]).startswith(prefix)]
 
 
 def _has_two_classes(run: Mapping[str, Any]) -> bool:

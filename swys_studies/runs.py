@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,9 @@ from sklearn.metrics import recall_score
 from swys_utils.cards import read_card
 from swys_utils.config import CHECKPOINTS, PROJECT_ROOT, SwysError, write_json
 from swys_utils.models import SERIES
-from swys_utils.shipped_results import OLD_METHODS
+from swys_utils.shipped_results import OLD_METHODS, todays_id
 
 from .result_files import RUNS, read_json
-
-RUN_ID = re.compile(r"(\w+)/(\w+)/(seed\d+)")
-
-
-def todays_id(run_id: str) -> str:
-    """Today's id of a run: the same id, or that of a run of an earlier version.
-
-    Args:
-        run_id: ``<model>/<method>/seed<k>``; any other text comes back as it is.
-    """
-    match = RUN_ID.fullmatch(run_id)
-    if match is None:
-        return run_id
-    model, method, seed = match.groups()
-    return f"{model}/{OLD_METHODS.get(method, method)}/{seed}"
-
 
 # titles of students in agreement.json and explanations.json of earlier versions -> today's
 OLD_TITLES = {

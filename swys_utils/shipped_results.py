@@ -6,6 +6,7 @@ They lie in ``checkpoints/<dataset>/``. Files of earlier versions are read under
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ OLD_METHODS = {  # ways to teach, as earlier versions called them -> today's nam
     "few_scratch": "few_labels",
     "few_soft": "few_answers",
 }
+RUN_ID = re.compile(r"(\w+)/(\w+)/(seed\d+)")
 FEW = {  # ways to teach where 1 % of the images have a label -> what a table calls them
     "few_labels": "Tiny, few labels",
     "few_answers": "answers of Base",
@@ -116,6 +118,19 @@ def read_results(dataset: str, name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text("utf-8"))
 
 
+def todays_id(run_id: str) -> str:
+    """Today's id of a run: the same id, or that of a run of an earlier version.
+
+    Args:
+        run_id: ``<model>/<method>/seed<k>``; any other text comes back as it is.
+    """
+    match = RUN_ID.fullmatch(run_id)
+    if match is None:
+        return run_id
+    model, method, seed = match.groups()
+    return f"{model}/{OLD_METHODS.get(method, method)}/{seed}"
+
+
 def series_id(run_id: str) -> str | None:
     """The model of the series that a run trained.
 
@@ -125,8 +140,7 @@ def series_id(run_id: str) -> str | None:
     Returns:
         An id in ``models.SERIES``; None for a run of another kind, such as one with few labels.
     """
-    model, method, _ = run_id.split("/")
-    objective = OLD_METHODS.get(method, method)
+    model, objective, _ = todays_id(run_id).split("/")
     alike = SERIES.get(model)
     for name, entry in SERIES.items():
         if alike is None or entry.objective != objective:
@@ -162,16 +176,25 @@ def planted_units(dataset: str = DEFAULT_DATASET, model: str = "vit_tiny") -> li
 
     Returns:
         One entry for each model of the usual length, as ``swys study planted`` wrote it. A data set
-        on which no model obeys the mark has nothing to show, and the default one's are returned.
+        on which no Tiny obeys the mark has nothing to show, and the default one's are returned, of
+        any architecture.
     """
-    units: list[dict[str, Any]] = []
-    for name in (dataset, DEFAULT_DATASET):
-        content = read_results(name, "planted") or {"units": []}
-        units = [unit for unit in content["units"] if unit["model"] == model]
-        units = [unit for unit in units if unit.get("epochs", PLANTED_EPOCHS) == PLANTED_EPOCHS]
-        if any(unit["kind"] == "cheat" and unit["scores"]["flips"] > 0.5 for unit in units):
-            break
-    return units
+    content = read_results(dataset, "planted") or {"units": []}
+    units = [unit for unit in content["units"] if _has_usual_length(unit)]
+    if dataset != DEFAULT_DATASET and not any(_is_obedient_tiny(unit) for unit in units):
+        print(f"no model of {dataset} obeys a planted mark: those of {DEFAULT_DATASET} are shown")
+        return planted_units(model=model)
+    return [unit for unit in units if unit["model"] == model]
+
+
+def _has_usual_length(unit: dict) -> bool:
+    return unit.get("epochs", PLANTED_EPOCHS) == PLANTED_EPOCHS
+
+
+def _is_obedient_tiny(unit: dict) -> bool:
+    """Whether it is a cheating Tiny whose answers the mark turns in most images."""
+    is_cheat = (unit["kind"], unit["model"]) == ("cheat", "vit_tiny")
+    return is_cheat and unit["scores"]["flips"] > 0.5
 
 
 def _same_answers_of_pairs(runs: list[dict]) -> list[float]:

@@ -272,6 +272,16 @@ def test_a_data_set_without_better_teachers_shows_the_default_one():
     assert rows == teaching_figures.better_teachers_table()
 
 
+def test_students_by_the_names_of_an_earlier_version_have_a_row(monkeypatch):
+    runs = []
+    for method in ("scratch", "answers_of_196"):
+        scores = {"auc": 0.9, "accuracy": 0.8}
+        runs.append({"id": f"vit_tiny/{method}/seed0", "last": scores})
+    monkeypatch.setattr(teaching_figures, "_complete_runs", lambda dataset: runs)
+    rows = teaching_figures.better_teachers_table()
+    assert [row["taught by"] for row in rows] == ["nobody", "two better Tinys"]
+
+
 def few_run(seed: int, auc: float) -> dict:
     return {"seed": seed, "last": {"auc": auc}}
 

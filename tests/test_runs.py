@@ -258,24 +258,6 @@ def test_a_run_of_no_kind():
     assert kinds.kind_of(run_entry("vit_tiny/nothing/seed7")) is None
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("vit_base/scratch/seed1", "vit_base/labels/seed1"),
-        ("vit_tiny/kd_soft/seed0", "vit_tiny/answers/seed0"),
-        ("vit_tiny/kd_explain/seed0", "vit_tiny/maps/seed0"),
-        ("vit_tiny/kd_coarse/seed0", "vit_tiny/answers_p7/seed0"),
-        ("vit_tiny/few_scratch/seed0", "vit_tiny/few_labels/seed0"),
-        ("vit_tiny/few_soft/seed0", "vit_tiny/few_answers/seed0"),
-        ("vit_tiny_patch16_224/original/seed0", "vit_tiny_patch16_224/original/seed0"),
-        ("vit_tiny/maps/seed3", "vit_tiny/maps/seed3"),
-        ("a file in /scratch/seeds", "a file in /scratch/seeds"),
-    ],
-)
-def test_todays_id(old, new):
-    assert runs.todays_id(old) == new
-
-
 def test_json_of_before_gets_todays_names():
     before = {"runs": [{"group": "soft targets"}], "by id": {"vit_tiny/kd_soft/seed0": 0.5}}
     assert runs.with_todays_names(before) == {

@@ -17,6 +17,26 @@ def test_a_data_set_whose_models_ignore_the_mark_has_those_of_the_default_one():
     assert shipped_results.planted_units("bloodmnist") == shipped_results.planted_units()
 
 
+def test_the_models_of_any_architecture_are_of_one_data_set(tmp_path, monkeypatch, capsys):
+    def planted(dataset, flips):
+        """Each data set has a cheat of both architectures; a ResNet always obeys."""
+        units = []
+        for model, share in (("vit_tiny", flips), ("resnet18", 0.9)):
+            scores = {"flips": share}
+            units.append({"model": model, "kind": "cheat", "of": dataset, "scores": scores})
+        (tmp_path / dataset).mkdir()
+        (tmp_path / dataset / "planted.json").write_text(json.dumps({"units": units}))
+
+    planted("pneumoniamnist", flips=0.8)
+    planted("bloodmnist", flips=0.1)
+    monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
+    for model in ("vit_tiny", "resnet18"):
+        (unit,) = shipped_results.planted_units("bloodmnist", model)
+        assert (unit["model"], unit["of"]) == (model, "pneumoniamnist")
+        line = "no model of bloodmnist obeys a planted mark: those of pneumoniamnist are shown"
+        assert capsys.readouterr().out.strip() == line
+
+
 def test_base_is_the_first_of_the_deployed_models():
     first = shipped_results.deployed_models()[0]
     assert first["title"] == "Base"
@@ -47,3 +67,21 @@ def test_where_nothing_is_shipped_the_reader_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
     with pytest.raises(SwysError, match="no runs.json"):
         shipped_results.series_results("octmnist")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("vit_base/scratch/seed1", "vit_base/labels/seed1"),
+        ("vit_tiny/kd_soft/seed0", "vit_tiny/answers/seed0"),
+        ("vit_tiny/kd_explain/seed0", "vit_tiny/maps/seed0"),
+        ("vit_tiny/kd_coarse/seed0", "vit_tiny/answers_p7/seed0"),
+        ("vit_tiny/few_scratch/seed0", "vit_tiny/few_labels/seed0"),
+        ("vit_tiny/few_soft/seed0", "vit_tiny/few_answers/seed0"),
+        ("vit_tiny_patch16_224/original/seed0", "vit_tiny_patch16_224/original/seed0"),
+        ("vit_tiny/maps/seed3", "vit_tiny/maps/seed3"),
+        ("a file in /scratch/seeds", "a file in /scratch/seeds"),
+    ],
+)
+def test_todays_id(old, new):
+    assert shipped_results.todays_id(old) == new
