@@ -17,9 +17,11 @@ from swys_utils.gradcam import METHODS
 from swys_utils.metrics import t_interval
 from swys_utils.plots import GREY, colour
 
+from .agreement import SECOND_BASE
 from .rows import name_rows, row_of_dots, write_in_row
 
-ANOTHER = "another teacher"  # group of the runs that are the teacher's kind with another seed
+# group of further runs of the teacher's kind; any other run's group is the title of its kind
+ANOTHER = "another teacher"
 IMAGES = {"pneumoniamnist": "X-rays", "bloodmnist": "blood cells"}  # data set -> its images
 HIDING = "hiding"  # occlusion, as the notebooks call it
 TAUGHT = "grad_cam"  # the maps in the loss of the students of maps
@@ -101,7 +103,8 @@ def differences_figure(
                 ends = t_interval(seeds)
                 (bar,) = ax.plot(ends, [place, place], color=shade)
                 bar.set(linewidth=8, alpha=0.35)
-            _circles(ax, seeds, place, shade, fill="white")
+            (circles,) = ax.plot(seeds, [place] * len(seeds), "o")
+            circles.set(color=shade, markerfacecolor="white", markersize=8)
         ax.axvline(0, color="black", lw=1)
         ax.set(title=IMAGES.get(name, name), xlabel=label)
     pairs = next(iter(differences.values()))
@@ -161,12 +164,6 @@ def _dots_and_stroke(ax: Axes, values: Sequence[float], place: float, shade: str
         row_of_dots(ax, place, np.array(values), shade)
 
 
-def _circles(ax: Axes, values: Sequence[float], place: float, shade: str, fill: str) -> None:
-    """A circle for each value of a row."""
-    (circles,) = ax.plot(values, [place] * len(values), "o")
-    circles.set(color=shade, markerfacecolor=fill, markersize=8)
-
-
 def _named_lines(ax: Axes, lines: Mapping[str, float]) -> None:
     """At most two vertical lines, dashed and dotted, with their names above."""
     leftmost = min(lines.values(), default=0)
@@ -199,7 +196,7 @@ def _groups(studies: Mapping[str, Mapping]) -> list[str]:
 
 
 def _title(group: str) -> str:
-    return "a second Base" if group == ANOTHER else group
+    return SECOND_BASE if group == ANOTHER else group
 
 
 def _shade(group: str) -> str:

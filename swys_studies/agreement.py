@@ -14,6 +14,7 @@ import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
+from swys_figures.runs import ANOTHER
 from swys_utils.config import (
     CHECKPOINTS,
     SwysError,
@@ -27,7 +28,7 @@ from swys_utils.models import load_checkpoint, weights_digest
 from swys_utils.results import as_table
 from swys_utils.training import predict
 
-from .agreement_summary import ANOTHER, differences, summary
+from .agreement_summary import differences, summary
 from .compared_maps import compare, compare_siblings, own_measures, part_of, signed_maps
 from .kinds import (
     AS_LONG_AS_BASE,

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from swys_figures.runs import ANOTHER
 from swys_utils.metrics import t_interval
 
 from .intervals import with_interval
 from .kinds import AS_LONG_AS_BASE, AS_LONG_AS_TINY, student_kinds, taught_pairs
 from .runs import with_todays_names
-
-# the group of further runs of the teacher's kind; any other run's group is the title of its kind
-ANOTHER = "another teacher"
 
 
 def summary(study: dict) -> list[dict]:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from swys_figures.runs import ANOTHER
 from swys_utils.config import CHECKPOINTS, SwysError, write_json
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.results import as_table
 
-from .agreement_summary import ANOTHER
 from .intervals import with_interval
 from .kinds import BASE, all_kinds
 from .reference import one_label_data
@@ -65,6 +65,9 @@ def inherited_by_runs(entries: Sequence[dict], labels: np.ndarray) -> dict:
         ``teacher``, its id; ``runs``: ``in_common`` of each other run with its id, seed and group;
         ``changed``: for each image on which a Tiny with all labels and Base differ its position,
         its label, the teacher's answer, and the share of these runs, the most frequent first.
+
+    Raises:
+        SwysError: no run of that Base, a run of other images, or no error that could be shared.
     """
     groups = grouped(entries)
     if 0 not in groups[BASE]:
@@ -124,7 +127,7 @@ def in_common(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray) -> d
     Returns:
         ``same_answer``: share of the images; ``inherited``: of the teacher's errors, the share that
         the student repeats, same wrong answer; ``by_chance``: the same of a model that gives this
-        answer to images of this label as often, but to any of them.
+        answer to images of this label as often, but to any of them; ``teacher_errors``: how many.
 
     Raises:
         SwysError: the teacher makes no error.
