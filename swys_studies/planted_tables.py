@@ -31,17 +31,21 @@ def print_tables(units: Sequence[Mapping]) -> None:
         units: of planted.json.
     """
     tables = {
-        "who obeys the mark": students_table,
-        "AUC as trained and on clean images": usual_scores_table,
-        "what the maps point at, and whose they are like": students_maps_table,
+        "who obeys the mark": students_table(units),
+        "AUC as trained and on clean images": usual_scores_table(units),
+        "what the maps point at, and whose they are like": students_maps_table(units),
     }
     print(as_table(methods_table(units)))
-    for setting, group in sorted(_by_setting(units).items()):
+    for setting in sorted(_by_setting(units)):
         for title, table in tables.items():
-            rows = [{key: row[key] for key in row if key != "setting"} for row in table(group)]
+            rows = [row for row in table if row["setting"] == setting]
             print(f"\n{setting}: {title}")
-            print(as_table(rows))
-    print(f"\n{as_table(kept_table(units))}")
+            print(as_table([_without_setting(row) for row in rows]))
+    print(f"\n{as_table(int8_and_subsets_table(units))}")
+
+
+def _without_setting(row: Mapping) -> dict:
+    return {key: value for key, value in row.items() if key != "setting"}
 
 
 def methods_table(units: Sequence[Mapping]) -> list[dict]:
@@ -92,11 +96,13 @@ def students_table(units: Sequence[Mapping]) -> list[dict]:
         A row for each setting and kind of model.
     """
     rows = []
-    for row, group in _kinds_of_settings(units):
-        row["seeds"] = len(group)
-        row["swapped"] = with_interval([unit["scores"]["swapped"]["auc"] for unit in group])
-        for title in ("flips", "lost"):
-            row[title] = with_interval([unit["scores"][title] for unit in group])
+    for start, group in _kinds_of_settings(units):
+        row = start | {
+            "seeds": len(group),
+            "swapped": with_interval([unit["scores"]["swapped"]["auc"] for unit in group]),
+            "flips": with_interval([unit["scores"]["flips"] for unit in group]),
+            "lost": with_interval([unit["scores"]["lost"] for unit in group]),
+        }
         rows.append(row)
     return rows
 
@@ -111,11 +117,11 @@ def usual_scores_table(units: Sequence[Mapping]) -> list[dict]:
         A row for each setting and kind of model.
     """
     rows = []
-    for row, group in _kinds_of_settings(units):
+    for start, group in _kinds_of_settings(units):
+        areas = {}
         for where in ("as trained", "clean"):
-            row[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
-        row["seconds"] = _mean_seconds(group)
-        rows.append(row)
+            areas[where] = with_interval([unit["scores"][where]["auc"] for unit in group])
+        rows.append(start | areas | {"seconds": _mean_seconds(group)})
     return rows
 
 
@@ -132,13 +138,20 @@ def students_maps_table(units: Sequence[Mapping]) -> list[dict]:
     for start, group in _kinds_of_settings(units):
         for ruler in RULERS:
             hits = [unit["maps"][ruler]["hits"] for unit in group]
-            row = start | {"by": ruler, "hits": with_interval(hits)}
-            for other in ("like honest", "like cheat"):
-                compared = [unit.get(other.replace(" ", "_")) for unit in group]
-                alike = [one[ruler]["agreement"] for one in compared if one]
-                row[other] = with_interval(alike, lowest=-1.0)
+            row = start | {
+                "by": ruler,
+                "hits": with_interval(hits),
+                "like honest": _mean_agreement(group, "like_honest", ruler),
+                "like cheat": _mean_agreement(group, "like_cheat", ruler),
+            }
             rows.append(row)
     return rows
+
+
+def _mean_agreement(units: Sequence[Mapping], key: str, ruler: str) -> str:
+    """With the honest model or the cheat, by the key of either, of those that were compared."""
+    compared = [unit[key] for unit in units if unit.get(key)]
+    return with_interval([one[ruler]["agreement"] for one in compared], lowest=-1.0)
 
 
 def _kinds_of_settings(units: Sequence[Mapping]) -> list[tuple[dict, list[Mapping]]]:
@@ -158,7 +171,7 @@ def _mean_seconds(units: Sequence[Mapping]) -> str:
     return f"{np.mean(known):.0f}" if known else ""
 
 
-def kept_table(units: Sequence[Mapping]) -> list[dict]:
+def int8_and_subsets_table(units: Sequence[Mapping]) -> list[dict]:
     """Is a shortcut kept when the file shrinks, and do random subsets of patches find it, too?
 
     Args:

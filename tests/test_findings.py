@@ -223,11 +223,13 @@ def test_its_table_of_rings_has_the_range_of_the_models(findings, begin):
 
 def test_it_gives_what_heavier_maps_change(findings):
     (text,) = re.findall(r"^Does the weight of the maps.*$", findings, re.MULTILINE)
-    for weight in ("0.5", "8", "32"):
+    wanted = []
+    for weight in (0.5, 8, 32):
         units = planted_of(f"labels + honest maps, weight {weight}")
         turned = [100 * unit["scores"]["flips"] for unit in units]
-        assert f"{mean(turned):.0f} %" in text
-    assert f"{min(turned):.0f} to {max(turned):.0f} %" in text  # of the heaviest
+        wanted += [weight, round(mean(turned))]
+    wanted += [round(min(turned)), round(max(turned))]  # of the heaviest
+    assert numbers_in(text) == wanted
 
 
 def test_it_gives_what_maps_alone_teach(findings):

@@ -74,13 +74,19 @@ def test_a_cheat_without_a_map_does_not_count_in_the_mean():
 
 
 def test_what_a_smaller_file_keeps_stands_beside_it():
-    row, *others = planted_tables.kept_table(planted_units())
+    rows = planted_tables.int8_and_subsets_table(planted_units())
     cheats = [one for one in planted_units() if one["kind"] == "cheat" and one["patch"] == 7]
     cheats = [one for one in cheats if one["mark"] == "corner" and one["model"] == "vit_tiny"]
     in_int8 = np.mean([one["int8"]["swapped"]["auc"] for one in cheats])
-    assert row["setting"] == "Tiny, 7 px, corner"
-    assert row["swapped, int8"].startswith(f"{in_int8:.2f}")
-    assert all(other.keys() == row.keys() for other in others)
+    assert [row["setting"] for row in rows] == [
+        "Tiny, 7 px, corner",
+        "Tiny, 7 px, texture",
+        "Tiny, 7 px, inside",
+        "Tiny, 7 px, random",
+        "Tiny, 7 px, meaningless",
+        "Tiny, 4 px, corner",
+    ]
+    assert rows[0]["swapped, int8"].startswith(f"{in_int8:.2f}")
 
 
 def test_cheats_of_every_shipped_data_set_have_a_row():
