@@ -102,7 +102,11 @@ def _four_of_each(split: Split, truth: np.ndarray, seed: int) -> np.ndarray:
 
 
 def as_png(image: np.ndarray) -> bytes:
-    """One image at the side ``SHOWN_SIDE``, each pixel as a square."""
+    """One image at the side ``SHOWN_SIDE``, each pixel as a square.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+    """
     enlarged = Image.fromarray(image).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.NEAREST)
     file = io.BytesIO()
     enlarged.save(file, format="PNG")
@@ -110,7 +114,12 @@ def as_png(image: np.ndarray) -> bytes:
 
 
 def short_name(data: Dataset, number: int) -> str:
-    """A class as it fits on a button: the name's first words, whole ones where that is possible."""
+    """A class as it fits on a button: the name's first words, whole ones where that is possible.
+
+    Args:
+        data: gives the names of the classes.
+        number: of the class.
+    """
     name = data.info.class_names[number].split("(")[0].strip()
     name = textwrap.shorten(name, 20, placeholder="") or name[:20]
     return f"class {name}" if name.isdigit() else name

@@ -129,7 +129,7 @@ class ThresholdDial(widgets.VBox):
         groups: of ``data.group_names``.
 
     Attributes:
-        threshold: from here on the answer is "sick"; 0.5 at first.
+        threshold: above it the answer is "sick"; 0.5 at first.
         share: how many of 100 children are sick; at first as many as of the images.
         table: what it means for each model.
     """

@@ -86,7 +86,7 @@ class LiveLosses(LiveCurve):
             images: number of images shown so far.
             loss: of this step.
         """
-        if self.history and seconds < self.history[-1]["seconds"]:  # the cell runs again
+        if self._begin_again(seconds):
             self._losses = []
             self._steps = 0
         if loss is not None:
@@ -102,7 +102,15 @@ class LiveLosses(LiveCurve):
         super().__call__(model, seconds, self._steps)
 
     def on_validation(self, model: VisionTransformer) -> dict[str, float]:
-        """Loss, right answers and certainty on the validation images that are watched."""
+        """Loss, right answers and certainty on the validation images that are watched.
+
+        Args:
+            model: the ViT that is trained.
+
+        Returns:
+            "val_loss", and "right", "certainty" and "certainty_wrong" from 0 to 1, as in
+            ``history``; the last is nan where no answer is wrong.
+        """
         logits = predict(model, self.watched.images, bf16=True)
         targets = one_hot(torch.as_tensor(self.watched.labels), self.classes)
         p = probabilities(logits, self.task)
@@ -239,7 +247,12 @@ def complete_curves(runs: Sequence[Mapping[str, Any]], line: float) -> Figure:
 
 
 def outcome(auc: float, line: float) -> str:
-    """In words, whether an AUC is above a line; nearer than .01 is level with it."""
+    """In words, whether an AUC is above a line; nearer than .01 is level with it.
+
+    Args:
+        auc: from 0 to 1, or nan.
+        line: the AUC of the linear model.
+    """
     if np.isnan(auc):
         return "no AUC, because these images do not have every class"
     if abs(auc - line) < 0.01:

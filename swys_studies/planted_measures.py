@@ -157,7 +157,13 @@ PIXEL_METHODS: Mapping[str, Callable[..., Tensor]] = {
 
 
 def ruler_maps(model: VisionTransformer, planted: Planted, target: int) -> dict[str, np.ndarray]:
-    """Signed maps by which models are compared: id in ``RULERS`` -> float32 (N, gh, gw)."""
+    """Signed maps by which models are compared: id in ``RULERS`` -> float32 (N, gh, gw).
+
+    Args:
+        model: is asked about the images.
+        planted: the N images.
+        target: the class that is explained.
+    """
     images = planted.split.images
     return {name: heatmaps(model, images, name, target, signed=True) for name in RULERS}
 

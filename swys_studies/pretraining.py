@@ -57,7 +57,11 @@ class MaskedObjective(nn.Module):
         return class_and_numbers(self)
 
     def forward(self, model: VisionTransformer, batch: Batch) -> Tensor:
-        """The loss of the patches that ``model`` did not see."""
+        """The loss of the patches that ``model`` did not see.
+
+        Raises:
+            SwysError: the model saw all of them.
+        """
         tokens, kept = embedded_tokens(model, batch.inputs)
         if kept is None:
             raise SwysError("nothing is hidden; build the model with patch_drop above 0")

@@ -180,7 +180,8 @@ class MapDistiller(SoftTargets):
 
     As in e2KD (Parchami-Araghi et al. 2024), by Pearson's correlation. The maps are signed: after a
     ReLU there is no gradient where all evidence speaks against a class. For a student with larger
-    patches the teacher's map is averaged over each; dropped patches are not compared.
+    patches, each of them takes the mean of all of the teacher's patches that it touches; dropped
+    patches are not compared.
 
     Args:
         teacher: a ``Teacher``, or another one that answers with maps, too.
@@ -209,7 +210,11 @@ class MapDistiller(SoftTargets):
         self.gamma = gamma
 
     def check(self, student: VisionTransformer) -> None:
-        """As in ``Distiller``; refuses a patch grid finer than the teacher's, too."""
+        """As in ``Distiller``; refuses a patch grid finer than the teacher's, too.
+
+        Raises:
+            SwysError: as in ``Distiller``, or the student's patches are smaller.
+        """
         super().check(student)
         teacher_grid = self.teacher.grid
         student_grid = tuple(student.patch_embed.grid_size)

@@ -374,7 +374,14 @@ def _largest_difference(session: InferenceSession, pixels: Tensor, expected: np.
 
 
 def package(name: str) -> ModuleType:
-    """An optional package; SwysError with the way to get it when it is not installed."""
+    """An optional package.
+
+    Args:
+        name: as it is imported.
+
+    Raises:
+        SwysError: it is not installed; the message has the way to get it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -140,6 +140,7 @@ class LiveCurve:
             seconds: how long it has been trained.
             step: number of steps so far.
         """
+        self._begin_again(seconds)
         if not self._is_due(seconds):
             return
         self.history.append({"steps": step} | self._row(model, seconds))
@@ -172,10 +173,16 @@ class LiveCurve:
         scores = point_scores(logits, self.split.labels, self.task)
         return {"seconds": float(seconds), "accuracy": scores["accuracy"], "auc": scores["auc"]}
 
+    def _begin_again(self, seconds: float) -> bool:
+        """Forget the last training where another one begins, as when the cell runs again."""
+        begins = bool(self.history) and seconds < self.history[-1]["seconds"]
+        if begins:
+            self.history = []
+        return begins
+
     def _is_due(self, seconds: float) -> bool:
         """Whether the first look, the next one or the one at the end of training is due."""
-        if not self.history or seconds < self.history[-1]["seconds"]:
-            self.history = []  # the cell runs again
+        if not self.history:
             return True
         last = self.history[-1]["seconds"]
         return last < self.seconds <= seconds or seconds >= last + self.seconds / self.looks
