@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,17 +16,20 @@ from scipy.stats import binomtest
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.models import SERIES, SeriesModel, lesson_models
 from swys_utils.plots import GREY, colour
-from swys_utils.shipped_results import SeriesResults, series_results
+from swys_utils.shipped_results import SeriesResults, read_results, series_results
 
 from .agreement import beyond_chance
 from .benchmark import parameters_of
+from .rows import write_beside
 
 QUESTIONS = {  # way to explain -> the question that its row asks
     "occlusion": "SAME REASONS?\nhiding patches,\n% beyond chance,\nas Base",
     "grad_cam": "SAME MAP?\nGrad-CAM,\n% beyond chance,\nas Base",
 }
 BASE = SERIES["vit_base"].title
+ROUNDED = f"{BASE}, int8"  # Base's own file, as `swys study deployed` measured it
 LINES = "dashed:\na second Base,\ndotted:\ntwo Tinys"
+NOTE: dict[str, Any] = {"at": 1.01, "color": GREY, "fontsize": 9}  # a remark right of a row
 DOTS = 0.22  # how far apart the dots of one column may lie
 
 
@@ -60,17 +64,20 @@ def answer_figure(
     """What is kept: accuracy, calibration, the answers, their reasons, and the maps, at what cost.
 
     A dot is a run with another seed, and a dashed line a second Base, trained from other random
-    weights. Agreement of reasons and of maps is drawn beyond chance: 0 % is that of two different
-    images with the same answer.
+    weights. Beside Base stands its int8 file, where it was measured. Agreement of reasons and of
+    maps is drawn beyond chance: 0 % is that of two different images with the same answer.
 
     Args:
         dataset: ``Info.results_name``; where it has no finished runs, the default one is shown.
-        milliseconds: title of a model -> measured time of one image; that of "Tiny" stands below
-            the other Tinys, too, because they are the same network.
+        milliseconds: title of a model ("Base, int8" for the file) -> measured time of one image;
+            that of "Tiny" stands below the other Tinys, too, because they are the same network.
     """
     results = series_results(dataset)
     names = [name for name in lesson_models() if name in results.runs]
-    columns = [_column(results, name, milliseconds or {}) for name in names]
+    milliseconds = milliseconds or {}
+    columns = [_column(results, name, milliseconds) for name in names]
+    if columns[0].title == BASE:
+        columns[1:1] = _rounded_columns(results.dataset, milliseconds)
     rows: list[tuple[float, Callable[[Axes], None]]] = [
         (1, lambda ax: _draw_accuracy(ax, columns, results.images))
     ]
@@ -106,7 +113,7 @@ def _draw_headings(top: Axes, columns: Sequence[Column]) -> None:
 
 def _draw_title(figure: Figure, results: SeriesResults) -> None:
     """Which data and how many images."""
-    text = f"{results.dataset}, {results.images} test images; a dot is a training run"
+    text = f"{results.dataset}, {results.images} test images; a dot is a training run or a file"
     figure.suptitle(text, x=0.01, ha="left", fontsize=10, color=GREY)
 
 
@@ -142,6 +149,29 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
     )
 
 
+def _rounded_columns(dataset: str, milliseconds: Mapping[str, float]) -> list[Column]:
+    """Base's int8 file; none where it was not measured."""
+    content = read_results(dataset, "deployed") or {"models": []}
+    columns = []
+    for model in content["models"]:
+        if model["title"] == ROUNDED:
+            cost = f"{model['megabytes']:.0f} MB"
+            if ROUNDED in milliseconds:
+                cost += f", {milliseconds[ROUNDED]:.1f} ms"
+            cleared = model["recall"][:1] if len(model["recall"]) == 2 else []
+            column = Column(
+                title=ROUNDED,
+                accuracy=100 * np.array([model["accuracy"]]),
+                cleared=100 * np.array(cleared),
+                ece=100 * np.array([model["ece"]]),
+                cost=cost,
+                same=100 * np.array([model["same_answer"]]),
+                places={method: beyond_chance([model[method]]) for method in QUESTIONS},
+            )
+            columns.append(column)
+    return columns
+
+
 def _of_the_same_network(name: str) -> list[SeriesModel]:
     """The models of the series with the architecture and the geometry of this one, it among them.
 
@@ -165,7 +195,7 @@ def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
         ends = 100 * np.array([interval.low, interval.high])
         ax.axhspan(*ends, color=colour(BASE), alpha=0.1, lw=0)
         shown.append(ends)
-        _note(ax, f"shaded: luck\nof {images} images")
+        write_beside(ax, f"shaded: luck\nof {images} images", **NOTE)
     every = np.concatenate(shown)
     ax.set_ylim(every.min() - 1, every.max() + 1)
     for place, column in enumerate(columns):
@@ -216,7 +246,7 @@ def _draw_same_answers(ax: Axes, columns: Sequence[Column]) -> None:
             _draw_yardsticks(ax, place, column, column.same.mean(), "same")
     if measured:
         ax.set_ylim(np.concatenate(measured).min() - 3, 100.5)
-        _note(ax, LINES)
+        write_beside(ax, LINES, **NOTE)
     _row_title(ax, "SAME ANSWERS?\n% of images,\nas Base")
 
 
@@ -307,16 +337,3 @@ def _row_title(ax: Axes, text: str) -> None:
     ax.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=12)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
-
-
-def _note(ax: Axes, text: str) -> None:
-    """A remark at the right end of a row."""
-    ax.text(
-        1.01,
-        0.5,
-        text,
-        transform=ax.transAxes,
-        va="center",
-        color=GREY,
-        fontsize=9,
-    )

@@ -40,7 +40,7 @@ from swys_utils.training import predict
 
 from .compared_maps import PATCH, compare, part_of, weights_beside_base
 from .reference import one_label_data
-from .result_files import only_writer, read_json, with_another
+from .result_files import is_of_same_images, only_writer, read_json, with_another
 from .runs import recalls
 
 if TYPE_CHECKING:  # an optional package
@@ -93,7 +93,7 @@ def deployed(
         measured: dict[str, Any] = {"models": [], "device": ""}
         if path.is_file():
             stored = read_json(path)
-            if stored["images"] == len(data.test) and stored["source"] == data.info.source:
+            if is_of_same_images(stored, data):
                 measured = stored
         result: dict[str, Any] = {
             "dataset": data.info.name,
@@ -146,16 +146,12 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
         predictions = logits.argmax(axis=1)
         if answers is None:
             answers = predictions
-        scored = point_scores(logits, data.test.labels, data.info.task)
         row = {
             "title": title,
             "weights": digest,
             "base": base_digest,
             "megabytes": round(model.megabytes, 1),
-            "accuracy": round(scored["accuracy"], 5),
-            "auc": round(scored["auc"], 5),
-            "ece": round(scored["ece"], 5),
-            "recall": recalls(predictions, data.test.labels, data.info.num_classes),
+            **rounded_scores(logits, data),
             "same_answer": round(float((predictions == answers).mean()), 5),
         }
         known = done.get((title, digest, base_digest), {})
@@ -168,6 +164,19 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
         }
         base_maps = base_maps or maps
         yield row | like_base(base_maps, maps, answers)
+
+
+def rounded_scores(logits: np.ndarray, data: Dataset) -> dict[str, Any]:
+    """Scores on the test images: ``accuracy``, ``auc``, ``ece``, and the ``recall`` of each class.
+
+    Args:
+        logits: float (N, C), of all test images.
+        data: with one label an image.
+    """
+    scores = point_scores(logits, data.test.labels, data.info.task)
+    rounded: dict[str, Any] = {name: round(value, 5) for name, value in scores.items()}
+    of_classes = recalls(logits.argmax(axis=1), data.test.labels, data.info.num_classes)
+    return rounded | {"recall": of_classes}
 
 
 def like_base(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from swys_utils.config import PROJECT_ROOT, SwysError, write_json
 from swys_utils.data import Dataset
 
 RUNS = PROJECT_ROOT / "runs"
+FILE_NAME = re.compile(r"\S+\.npz")  # in a data set's source, beside the folder it lay in
 
 
 class Entries:
@@ -144,13 +146,14 @@ def read_json(path: Path) -> Any:
 
 
 def is_of_same_images(stored: Mapping, data: Dataset) -> bool:
-    """Whether a result was measured on as many test images, from the same source.
+    """Whether a result was measured on as many test images of the same file, wherever it lay.
 
     Args:
         stored: the result, with ``images`` and ``source``.
         data: of today.
     """
-    return stored["images"] == len(data.test) and stored["source"] == data.info.source
+    files = [FILE_NAME.findall(source) for source in (stored["source"], data.info.source)]
+    return stored["images"] == len(data.test) and files[0] == files[1]
 
 
 def with_another(before: str, name: str) -> str:

@@ -65,6 +65,16 @@ def test_each_model_has_a_heading(figure):
         assert title in headings
 
 
+def test_bases_own_file_stands_beside_base():
+    timed = texts(answer_figure(milliseconds={"Base, int8": 25.3}))
+    assert timed.index("Base,\nint8") == timed.index("Base") + 1
+    assert "93 MB\n25.3 ms" in timed
+
+
+def test_a_set_without_measured_files_has_no_column_of_them():
+    assert "Base,\nint8" not in texts(answer_figure("bloodmnist"))
+
+
 def test_a_measured_time_stands_beside_the_size(figure):
     assert "341 MB\n66.8 ms" in texts(figure)
     assert texts(figure).count("21 MB") == 3
@@ -141,7 +151,7 @@ def test_no_run_is_cut_off(figure):
 def test_several_labels_an_image_have_no_row_of_the_healthy(monkeypatch):
     results = series_results()
     run = {**results.runs["vit_base"][0], "recall": None}
-    several = results._replace(runs={"vit_base": [run]}, agreement={})
+    several = results._replace(dataset="chestmnist", runs={"vit_base": [run]}, agreement={})
     monkeypatch.setattr(answer, "series_results", lambda dataset: several)
     panels = answer_figure("chestmnist").axes
     titles = [ax.get_ylabel().split("\n")[0] for ax in panels]

@@ -6,15 +6,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from scipy import stats
 from scipy.stats import spearmanr
 
 from swys_figures import extras as extras_figures
 from swys_figures import runs as runs_figures
 from swys_figures.runs import ANOTHER
-from swys_utils.explain import agreement
+from swys_utils.explain import agreement, coarsened
 from swys_utils.metrics import bootstrap_interval, mean_interval, t_interval
 from swys_utils.plots import GREY
 
@@ -43,7 +41,7 @@ def function_of_extra_8(name: str):
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     defines = re.compile(rf"^def {name}\(.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
     (source,) = [match[0] for match in map(defines.search, sources) if match]
-    names = {"np": np, "torch": torch, "F": F, "spearmanr": spearmanr, "stats": stats}
+    names = {"np": np, "coarsened": coarsened, "spearmanr": spearmanr, "stats": stats}
     exec(source, names)
     return names[name]
 

@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 from swys_studies import result_files, runs
 from swys_studies.result_files import Entries
 from swys_utils.config import SwysError
+from swys_utils.data import load_dataset
 
 
 def test_a_small_rate_keeps_its_digits():
@@ -118,3 +119,18 @@ def test_a_run_that_another_process_trains_is_left_to_it(entries, tmp_path, caps
         entries.train_once("first", state_path, train=pytest.fail)
     assert state_path.exists()
     assert capsys.readouterr().out == "first is trained by another process\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "is_same"),
+    [
+        ("downloaded pneumoniamnist.npz", True),
+        ("real file pneumoniamnist.npz in /elsewhere", True),
+        ("real file other.npz in SWYS_DATA_DIR", False),
+    ],
+)
+def test_the_same_file_is_known_wherever_it_lies(drawn_data_dir, source, is_same):
+    data = load_dataset(root=drawn_data_dir)
+    stored = {"images": len(data.test), "source": source}
+    assert result_files.is_of_same_images(stored, data) == is_same
+    assert not result_files.is_of_same_images(stored | {"images": 1}, data)
