@@ -47,8 +47,8 @@ def shrunk_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
         models: of ``shipped_results.deployed_models``.
 
     Returns:
-        Rows for ``results.as_table``: size, accuracy, the share of Base's answers, and agreement
-        beyond chance with Base's reasons (hiding) and Grad-CAM maps, in %.
+        Rows for ``results.as_table``: size, accuracy, calibration error, the share of Base's
+        answers, and agreement beyond chance with Base's reasons (hiding) and Grad-CAM maps, in %.
     """
     rows = []
     for model in models:
@@ -57,6 +57,7 @@ def shrunk_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
                 "model": model["title"],
                 "MB": f"{model['megabytes']:.0f}",
                 "right": f"{model['accuracy']:.1%}",
+                "calibration error": f"{model['ece']:.3f}",
                 "same answers": f"{model['same_answer']:.1%}",
                 "same reasons": _percent(model["occlusion"]),
                 "same map": _percent(model["grad_cam"]),

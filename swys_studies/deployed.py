@@ -25,7 +25,7 @@ from swys_utils.config import CHECKPOINTS, default_device, device_name, write_js
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.explain import coarsened
 from swys_utils.gradcam import heatmaps
-from swys_utils.metrics import point_scores
+from swys_utils.metrics import certainty, point_scores, probabilities
 from swys_utils.models import SERIES, lesson_models, load_checkpoint, weights_digest
 from swys_utils.occlusion import occlusion
 from swys_utils.onnx_export import (
@@ -46,6 +46,7 @@ from .runs import recalls
 if TYPE_CHECKING:  # an optional package
     from onnxruntime import InferenceSession
 
+RULERS = ("grad_cam", "occlusion")
 BITS = (4, 2)  # of Base's matrices; with 2, its weights take as much space as Tiny's of 32 bits
 
 
@@ -71,8 +72,7 @@ def deployed(
 ) -> list[dict[str, str]]:
     """Compare the shipped models, also with fewer bits, and the 16-token student with Base.
 
-    The maps of the same weights that the file has are kept, but for Base's, with which all are
-    compared.
+    The maps of the same weights that the file has are kept.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image; Base has to be shipped for it.
@@ -129,23 +129,24 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
     Yields:
         A row for each model, Base first, with ``title``, ``weights`` (their digest, before they
         have fewer bits), ``base`` (the same of Base), ``megabytes``, ``accuracy``, ``auc``,
-        ``ece``, ``recall`` (of each class), ``same_answer``, and by the id of a way to explain
-        ``compared_maps.compare``. A map of larger patches is compared with Base's averaged over
-        them.
+        ``ece``, ``certainty``, ``recall`` (of each class), ``same_answer``, and by the id of a way
+        to explain ``compared_maps.compare``. A map of larger patches is compared with Base's
+        averaged over them.
     """
     done = {(row["title"], row.get("weights"), row.get("base")): row for row in measured}
     images = data.test.images
-    few = part_of("occlusion")
-    answers = None
+    base: Deployed | None = None
+    answers = np.zeros(0, int)  # Base's
     base_digest = ""
-    base_maps: dict[str, np.ndarray] = {}
+    base_maps: dict[str, np.ndarray] = {}  # are computed where a model is not known yet
     for title, digest, make in small_and_smaller(weights, data.info.num_classes):
-        base_digest = base_digest or digest
         model = make()
         logits = model.predict(images)
         predictions = logits.argmax(axis=1)
-        if answers is None:
+        if base is None:
+            base = model
             answers = predictions
+            base_digest = digest
         row = {
             "title": title,
             "weights": digest,
@@ -155,25 +156,42 @@ def compare_deployed(weights: Path, data: Dataset, measured: Sequence[dict] = ()
             "same_answer": round(float((predictions == answers).mean()), 5),
         }
         known = done.get((title, digest, base_digest), {})
-        if base_maps and "grad_cam" in known:  # Base's maps are needed to compare the others
-            yield row | {method: known[method] for method in base_maps}
+        if "grad_cam" in known:
+            yield row | {method: known[method] for method in RULERS}
             continue
-        maps = {
-            "grad_cam": model.maps(images, answers),
-            "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
-        }
-        base_maps = base_maps or maps
+        base_maps = base_maps or maps_of(base, images, answers)
+        maps = base_maps if model is base else maps_of(model, images, answers)
         yield row | like_base(base_maps, maps, answers)
 
 
+def maps_of(model: Deployed, images: np.ndarray, answers: np.ndarray) -> dict[str, np.ndarray]:
+    """Id of a way to explain -> maps, float (n, gh, gw); hiding is asked for a part of the images.
+
+    Args:
+        model: is explained.
+        images: uint8 (N, H, W) or (N, H, W, 3).
+        answers: classes to explain, int (N,).
+    """
+    few = part_of("occlusion")
+    return {
+        "grad_cam": model.maps(images, answers),
+        "occlusion": occlusion(model.scorer, images[few], answers[few], patch=PATCH),
+    }
+
+
 def rounded_scores(logits: np.ndarray, data: Dataset) -> dict[str, Any]:
-    """Scores on the test images: ``accuracy``, ``auc``, ``ece``, and the ``recall`` of each class.
+    """Scores on the test images, fractions.
+
+    ``accuracy``, ``auc``, ``ece``, the mean ``certainty`` of the answers, and the ``recall`` of
+    each class.
 
     Args:
         logits: float (N, C), of all test images.
         data: with one label an image.
     """
     scores = point_scores(logits, data.test.labels, data.info.task)
+    sure, _ = certainty(probabilities(logits, data.info.task), data.test.labels)
+    scores["certainty"] = float(sure.mean())
     rounded: dict[str, Any] = {name: round(value, 5) for name, value in scores.items()}
     of_classes = recalls(logits.argmax(axis=1), data.test.labels, data.info.num_classes)
     return rounded | {"recall": of_classes}
