@@ -150,6 +150,22 @@ def test_it_gives_what_teachers_do_with_few_labels(findings):
     assert areas_in_text == [round(number, 3) for number in wanted]
 
 
+def test_few_labels_of_blood_cells_have_the_same_answer(findings):
+    (text,) = re.findall(
+        r"^On eight kinds of blood cells \(BloodMNIST, three.*$", findings, re.MULTILINE
+    )
+    right = {}
+    for run in read_runs(SHIPPED.parent / "bloodmnist" / "runs.json"):
+        right.setdefault(run["method"], {})[run["seed"]] = 100 * run["last"]["accuracy"]
+    alone = right["few_labels"]
+    wanted = [mean(alone.values())]
+    for kind in ("few_answers", "few_control"):
+        gains = [accuracy - alone[seed] for seed, accuracy in right[kind].items()]
+        wanted += [mean(right[kind].values()), mean(gains), *t_interval(gains)]
+    in_text = [number for number in numbers_in(text) if number % 1]
+    assert in_text[: len(wanted)] == [round(number, 1) for number in wanted]
+
+
 CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
     "ViT-Base, 16 patches (chance 6)": ("vit_base", 7),
     "ViT-Tiny, 16 patches (chance 6)": ("vit_tiny", 7),
