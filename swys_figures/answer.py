@@ -157,7 +157,7 @@ def _rounded_columns(dataset: str, milliseconds: Mapping[str, float]) -> list[Co
         if model["title"] == ROUNDED:
             cost = f"{model['megabytes']:.0f} MB"
             if ROUNDED in milliseconds:
-                cost += f", {milliseconds[ROUNDED]:.1f} ms"
+                cost += f", {milliseconds[ROUNDED]:.1f} ms, in ONNX"
             cleared = model["recall"][:1] if len(model["recall"]) == 2 else []
             column = Column(
                 title=ROUNDED,

@@ -26,6 +26,7 @@ from .html_tables import html_table
 from .marks import write_shares
 
 SIDE = 224  # px of a picture on a button's side
+FLOOR = 0.2  # log-odds; a patch that takes less does not count for a model
 
 
 class QueryDial(widgets.VBox):
@@ -260,7 +261,8 @@ class PatchCover(widgets.VBox):
         """Each picture as it is, then without one of its patches.
 
         Of several models, a patch each: the one whose covering takes most of the score of the class
-        that is asked about. Of a single model, three: this one, one in the middle, and the last.
+        that is asked about, and at least ``FLOOR``. Of a single model, three: this one, one in the
+        middle, and the last.
         A frame marks a picture for which a model changes its answer.
         """
         rows = []
@@ -313,7 +315,7 @@ class PatchCover(widgets.VBox):
             hide = partial(occlusion, patch=side, multi_label=self.multi_label)
             lost = hide(model, picture[None], self.asked)[0]
             order = (-lost).argsort(axis=None).tolist()
-            chosen = order[:1]
+            chosen = order[:1] if lost.max() >= FLOOR else []
             if len(self.models) == 1:
                 chosen = [order[0], order[len(order) // 2], order[-1]]
             for place in chosen:

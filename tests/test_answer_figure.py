@@ -68,7 +68,7 @@ def test_each_model_has_a_heading(figure):
 def test_bases_own_file_stands_beside_base():
     timed = texts(answer_figure(milliseconds={"Base, int8": 25.3}))
     assert timed.index("Base,\nint8") == timed.index("Base") + 1
-    assert "93 MB\n25.3 ms" in timed
+    assert "93 MB\n25.3 ms\nin ONNX" in timed
 
 
 def test_a_set_without_measured_files_has_no_column_of_them():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from swys_figures import dials
 from swys_figures.benchmark import rounded_to
 from swys_figures.bits import BitsDial
 from swys_figures.data import WARNING
@@ -103,11 +104,19 @@ def test_its_figure_covers_the_patch_that_counts_most(cover, data):
     assert np.array_equal(pictures[1], cover.without(data.test.images[0], [lost.argmax()]))
 
 
-def test_a_patch_that_counts_most_for_two_models_is_covered_once(cover):
+def test_a_patch_that_counts_most_for_two_models_is_covered_once(cover, monkeypatch):
+    monkeypatch.setattr(dials, "FLOOR", -np.inf)
     cover.models = {"Base": cover.models["Tiny"], "Tiny": cover.models["Tiny"]}
     axes = [ax for ax in cover.figure().axes if ax.images]
     assert len(axes) == 4
     assert "counts most for Base, Tiny" in axes[1].get_title()
+
+
+def test_a_patch_that_takes_nearly_nothing_is_not_covered(cover, monkeypatch):
+    monkeypatch.setattr(dials, "FLOOR", np.inf)
+    cover.models = {"Base": cover.models["Tiny"], "Tiny": cover.models["Tiny"]}
+    axes = [ax for ax in cover.figure().axes if ax.images]
+    assert len(axes) == len(cover.pictures)
 
 
 def test_each_model_is_asked(cover, data):
@@ -177,7 +186,8 @@ def test_patches_cover_a_picture_that_they_do_not_divide(cover):
     assert len(np.unique(cover.without(picture, patches))) == 1
 
 
-def test_models_with_other_patches_are_covered_by_one_grid(data):
+def test_models_with_other_patches_are_covered_by_one_grid(data, monkeypatch):
+    monkeypatch.setattr(dials, "FLOOR", -np.inf)
     torch.manual_seed(0)
     coarse = create_model("vit_tiny", num_classes=2, patch_size=7).eval()
     fine = create_model("vit_tiny", num_classes=2).eval()
