@@ -10,6 +10,7 @@ from pages import SHIPPED, numbers_in, page, row_beside
 from swys_figures.agreement import beyond_chance
 from swys_studies.runs import read_runs, read_study
 from swys_utils.metrics import t_interval
+from swys_utils.shipped_results import deployed_models
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,18 @@ def test_few_labels_of_blood_cells_have_the_same_answer(findings):
         wanted += [mean(right[kind].values()), mean(gains), *t_interval(gains)]
     in_text = [number for number in numbers_in(text) if number % 1]
     assert in_text[: len(wanted)] == [round(number, 1) for number in wanted]
+
+
+def test_it_gives_what_two_bits_do_to_the_certainty(findings):
+    (text,) = re.findall(r"^\*\*With 2 bits the certainty.*$", findings, re.MULTILINE)
+    models = {model["title"]: model for model in deployed_models()}
+    bits = {32: "Base", 8: "Base, int8", 4: "Base, 4 bits", 2: "Base, 2 bits"}
+    wanted = [2]
+    for number, title in bits.items():
+        wanted += [round(models[title]["ece"], 3), number]
+    two = models["Base, 2 bits"]
+    wanted += [round(100 * two[name], 1) for name in ("accuracy", "certainty")]
+    assert numbers_in(text) == [*wanted, round(two["auc"], 3)]
 
 
 CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
