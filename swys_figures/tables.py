@@ -1,4 +1,4 @@
-"""The tables of the shipped models that notebook 6 prints."""
+"""The table of shipped models that notebook 6 prints."""
 
 from __future__ import annotations
 
@@ -15,29 +15,6 @@ SHRUNK = (
     "Tiny, answers",
     "Tiny, answers + maps",
 )
-COLUMNS = {"grad_cam": "Grad-CAM (chance)", "occlusion": "hiding (chance)"}
-
-
-def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
-    """A row for each model, for ``results.as_table``.
-
-    Args:
-        models: of ``shipped_results.deployed_models``.
-    """
-    rows = []
-    for model in models:
-        row = {
-            "model": model["title"],
-            "MB": f"{model['megabytes']:.1f}",
-            "accuracy": f"{model['accuracy']:.1%}",
-            "AUC": f"{model['auc']:.3f}",
-            "Base's answer": f"{model['same_answer']:.1%}",
-        }
-        for method, title in COLUMNS.items():
-            found = model[method]
-            row[title] = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
-        rows.append(row)
-    return rows
 
 
 def shrunk_table(models: Sequence[Mapping]) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ bits that its weights take no more space than Tiny's.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from swys_figures.benchmark import rounded_model, rounded_to
-from swys_figures.tables import deployed_table
 from swys_utils.config import CHECKPOINTS, default_device, device_name, write_json
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.explain import coarsened
@@ -46,7 +45,7 @@ from .runs import recalls
 if TYPE_CHECKING:  # an optional package
     from onnxruntime import InferenceSession
 
-RULERS = ("grad_cam", "occlusion")
+RULERS = {"grad_cam": "Grad-CAM", "occlusion": "hiding"}  # id of a way to explain -> its column
 BITS = (4, 2)  # of Base's matrices; with 2, its weights take as much space as Tiny's of 32 bits
 
 
@@ -114,6 +113,28 @@ def deployed(
             print(f"{row['title']}: done")
     rows = deployed_table(known)
     print(as_table(rows))
+    return rows
+
+
+def deployed_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
+    """A row for each model, for ``results.as_table``.
+
+    Args:
+        models: of ``compare_deployed``.
+    """
+    rows = []
+    for model in models:
+        row = {
+            "model": model["title"],
+            "MB": f"{model['megabytes']:.1f}",
+            "accuracy": f"{model['accuracy']:.1%}",
+            "AUC": f"{model['auc']:.3f}",
+            "Base's answer": f"{model['same_answer']:.1%}",
+        }
+        for method, title in RULERS.items():
+            found = model[method]
+            row[f"{title} (chance)"] = f"{found['spearman']:.2f} ({found['chance_in_class']:.2f})"
+        rows.append(row)
     return rows
 
 

@@ -9,6 +9,8 @@ from swys_studies import deployed
 from swys_utils.data import load_dataset
 from swys_utils.models import save_checkpoint
 
+PAIR = {"spearman": 0.25, "chance_in_class": 0.125}
+
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
 
@@ -117,3 +119,10 @@ def test_what_is_left_of_base_is_counted_beyond_chance(result):
         "Tiny",
     ]
     assert (rows[0]["same answers"], rows[0]["same reasons"]) == ("100.0%", "100%")
+
+
+def test_an_agreement_has_its_chance_beside_it():
+    model = {"title": "Tiny", "megabytes": 6.0, "accuracy": 0.5, "auc": 0.5, "same_answer": 1.0}
+    (row,) = deployed.deployed_table([model | {"occlusion": PAIR, "grad_cam": PAIR}])
+    assert row["Grad-CAM (chance)"] == "0.25 (0.12)"
+    assert row["hiding (chance)"] == "0.25 (0.12)"
