@@ -179,6 +179,16 @@ def test_it_gives_what_two_bits_do_to_the_certainty(findings):
     assert numbers_in(text) == [*wanted, round(two["auc"], 3)]
 
 
+def test_it_gives_what_a_longer_recipe_does_on_blood_cells(findings):
+    (text,) = re.findall(r"^\* \*\*On blood cells a longer.*$", findings, re.MULTILINE)
+    runs = read_runs(SHIPPED.parent / "bloodmnist" / "runs.json")
+    wanted = []
+    for kind in ("vit_tiny/labels_strong/", "vit_tiny/labels/"):
+        right = [run["last"]["accuracy"] for run in runs if run["id"].startswith(kind)]
+        wanted.append(round(100 * mean(right), 1))
+    assert numbers_in(text) == wanted
+
+
 CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
     "ViT-Base, 16 patches (chance 6)": ("vit_base", 7),
     "ViT-Tiny, 16 patches (chance 6)": ("vit_tiny", 7),
