@@ -189,6 +189,17 @@ def test_it_gives_what_a_longer_recipe_does_on_blood_cells(findings):
     assert numbers_in(text) == wanted
 
 
+def test_the_size_of_reasons_is_the_one_that_notebook_4_printed(findings):
+    (text,) = re.findall(r"^\* \*\*These reasons are small.*$", findings, re.MULTILINE)
+    printed = page("notebooks/04_gradcam.ipynb")
+    wanted = []
+    for model in ("Base", "Tiny"):
+        line = rf'"{model}: ([\d.]+)% sure, and ([\d.]+)% without the patch that counts most'
+        (found,) = re.findall(line, printed)
+        wanted += [float(number) for number in found]
+    assert [number for number in numbers_in(text) if number % 1] == wanted
+
+
 CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
     "ViT-Base, 16 patches (chance 6)": ("vit_base", 7),
     "ViT-Tiny, 16 patches (chance 6)": ("vit_tiny", 7),
