@@ -80,7 +80,7 @@ def coarsened(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
         grid: rows and columns of the result.
 
     Returns:
-        float32 (N, *grid), less the first value of the map, so that a constant map stays constant.
+        float32 (N, rows, columns), less the map's first value, so that a constant map stays so.
     """
     values = torch.as_tensor(maps).float()
     values = values - values[:, :1, :1]
