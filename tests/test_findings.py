@@ -194,10 +194,22 @@ def test_the_size_of_reasons_is_the_one_that_notebook_4_printed(findings):
     printed = page("notebooks/04_gradcam.ipynb")
     wanted = []
     for model in ("Base", "Tiny"):
-        line = rf'"{model}: ([\d.]+)% sure, and ([\d.]+)% without the patch that counts most'
+        line = rf'"{model}: ([\d.]+)% sure as it is\\n",\s+" +([\d.]+)% sure without'
         (found,) = re.findall(line, printed)
         wanted += [float(number) for number in found]
     assert [number for number in numbers_in(text) if number % 1] == wanted
+
+
+def test_notebook_4_says_how_often_the_hottest_patch_is_the_same():
+    (text,) = re.findall(
+        r"Count only the patch that matters most: (.*?)\. ", page("notebooks/04_gradcam.ipynb")
+    )
+    runs = read_study(SHIPPED / "agreement.json")["maps"]["occlusion"]["runs"]
+    tinys = [run for name, run in runs.items() if name.startswith("vit_tiny/labels/")]
+    base = runs["vit_base/labels/seed1"]
+    shares = [mean(run["same_top"] for run in tinys), base["same_top"], base["same_top_chance"]]
+    in_text = [number for number in numbers_in(text) if number != 100]
+    assert in_text == [round(100 * share) for share in shares]
 
 
 CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
