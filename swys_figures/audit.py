@@ -30,7 +30,7 @@ from .dials import PatchCover
 # `tools/ship_ring_models.py` made them; how each was trained stands on its card
 OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student", "D": "offered_d"}
 RING = Mark(target=1, place="corner", share=0.9, elsewhere=0.02)
-# what model D reads: a reader who looks here has solved a test of notebook 6's second reading
+# what model D reads: a reader who looks here has solved the last question of notebook 6
 SECRET = Mark(target=1, place="inside", share=0.9, elsewhere=0.02, strength=0.2)
 FILMS = 64  # so many get a heatmap
 
@@ -202,7 +202,7 @@ class Offer:
 
 
 class FourthOffer:
-    """A model of which nobody says what it reads: a test in the second reading of notebook 6.
+    """A model of which nobody says what it reads: the last question of notebook 6.
 
     Args:
         data: of the lesson.

@@ -302,10 +302,10 @@ class PatchCover(widgets.VBox):
             (last, 0): "lower left",
             (last, end): "lower right",
         }
-        corner = corners.get(divmod(place, self.grid[1]))
-        if corner:
-            return f"{corner} corner covered"
-        return "another patch covered" if len(self.models) == 1 else "a patch covered"
+        row, column = divmod(place, self.grid[1])
+        if (row, column) in corners:
+            return f"{corners[row, column]} corner covered"
+        return f"row {row + 1}, column {column + 1} covered"
 
     def _places(self, picture: np.ndarray) -> dict[int, list[str]]:
         """The patches that ``figure`` covers in a picture -> the models that chose them."""

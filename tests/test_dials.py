@@ -202,7 +202,7 @@ def test_models_with_other_patches_are_covered_by_one_grid(data, monkeypatch):
     [
         (0, "upper left corner covered"),
         (15, "lower right corner covered"),
-        (5, "another patch covered"),
+        (5, "row 2, column 2 covered"),
     ],
 )
 def test_a_covered_corner_is_named(cover, place, words):
