@@ -123,9 +123,9 @@ def kept_rows(
             "found": "" if share is None else word_for(share),
             "kept": "" if share is None else f"{share:.0%}",
             "what is counted": words,
-            "start": "" if start is None else f"{start:.0%}",
-            "Tiny": _percent(tiny),
-            "second Base": _percent(base),
+            "start": "" if start is None else f"{start:.1%}",
+            "Tiny": _percent(tiny, ".1%"),
+            "second Base": _percent(base, ".1%"),
         }
         rows.append(row)
     return rows
@@ -234,5 +234,5 @@ def _judged(bet: str, share: float | None) -> str:
     return f"{bet}: {'right' if bet == word_for(share) else 'wrong'}"
 
 
-def _percent(shares: Sequence[float]) -> str:
-    return f"{np.mean(shares):.0%}" if len(shares) else ""
+def _percent(shares: Sequence[float], form: str = ".0%") -> str:
+    return f"{np.mean(shares):{form}}" if len(shares) else ""

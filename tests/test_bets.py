@@ -48,7 +48,7 @@ def test_what_tiny_keeps_stands_beside_the_bet():
     judged = ["most", "most", "most: right", "most: wrong"]  # two starts are not known
     assert [row["your bet"] for row in rows] == judged
     assert [row["found"] for row in rows] == ["", "", "most", "next to nothing"]
-    tiny, base = (int(rows[3][whose].rstrip("%")) for whose in ("Tiny", "second Base"))
+    tiny, base = (float(rows[3][whose].rstrip("%")) for whose in ("Tiny", "second Base"))
     assert tiny < base
     kept = [row["kept"] for row in rows]
     assert kept[:2] == ["", ""]
@@ -126,7 +126,7 @@ def test_answers_are_counted_from_chance():
 def test_a_score_above_a_second_bases_is_kept_wholly():
     (row, *_) = bets.kept_rows(series_results(), {"its scores": 0.625})
     assert row["kept"] == "100%"
-    assert int(row["Tiny"].rstrip("%")) > int(row["second Base"].rstrip("%"))
+    assert float(row["Tiny"].rstrip("%")) > float(row["second Base"].rstrip("%"))
 
 
 def test_no_start_is_known_where_the_runs_are_of_other_images(drawn_data_dir):
