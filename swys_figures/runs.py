@@ -150,7 +150,8 @@ def _draw_kind(
 ) -> None:
     """One way to explain: below each other the groups that have been measured."""
     if not rows:
-        ax.text(0.1, (len(groups) - 1) / 2, "not measured", color=GREY, va="center", fontsize=9)
+        words = ax.text(0.5, 0.5, "not\nmeasured", transform=ax.transAxes, color=GREY, fontsize=9)
+        words.set(ha="center", va="center")
     for place, group in enumerate(groups):
         _stroke(ax, _of_group(study, group, _column(rows, "chance_in_class")), place, GREY)
         agreed = _of_group(study, group, _column(rows, "spearman"))

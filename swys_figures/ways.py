@@ -260,11 +260,13 @@ def by_amount(dataset: str = "bloodmnist") -> Figure:
             *_, end = curve.means("loss").values()
             ends[curve.title.replace(", ", ",\n")] = (end, curve.shade)
         low, high = axes[1].get_ylim()
+        height = high - low
+        axes[1].set_ylim(low - 0.08 * height, high)  # room for the name of the lowest curve
         name_ends(
             axes[1],
             counts[-1],
             ends,
-            gap=0.16 * (high - low),
+            gap=0.16 * height,
         )
     return figure
 
