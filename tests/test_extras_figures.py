@@ -109,7 +109,7 @@ def test_a_way_to_explain_that_was_not_measured_says_so():
     texts = []
     for ax in runs_figures.kinds_of_maps(STUDIES).axes:
         texts += [text.get_text() for text in ax.texts]
-    assert texts == ["not measured"] * 4
+    assert texts == ["not\nmeasured"] * 4
 
 
 def test_a_way_to_explain_has_its_runs_beside_chance():
