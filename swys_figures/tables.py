@@ -32,7 +32,7 @@ def shrunk_table(models: Sequence[Mapping]) -> list[dict[str, str]]:
         if model["title"] in SHRUNK:
             row = {
                 "model": model["title"],
-                "MB": f"{model['megabytes']:.0f}",
+                "MB": f"{model['megabytes']:.1f}",
                 "right": f"{model['accuracy']:.1%}",
                 "calibration error": f"{model['ece']:.3f}",
                 "same answers": f"{model['same_answer']:.1%}",
