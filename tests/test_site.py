@@ -56,6 +56,12 @@ def test_there_is_a_page_for_each_notebook(pages):
     assert names <= set(pages)
 
 
+def test_no_section_lies_in_a_fold(pages):
+    for name, page in pages.items():
+        headings = [heading.get_text() for heading in page.select("details h2, details h3")]
+        assert headings == [], name  # a fold that is not closed swallows the rest of its page
+
+
 def test_nothing_is_fetched_from_elsewhere(pages):
     for name, page in pages.items():
         addresses = [part.get("src") or part.get("href") or "" for part in page.select(LOADED)]
