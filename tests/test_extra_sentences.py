@@ -1,4 +1,4 @@
-"""Sentences of notebook 5 and extras 12 to 14 whose numbers no cell prints: the shipped results."""
+"""Sentences of notebooks 5 and 6 and some extras whose numbers no cell prints: shipped results."""
 
 from pathlib import Path
 from statistics import mean
@@ -97,3 +97,40 @@ def test_notebook_5_gives_what_maps_alone_teach():
     page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
     assert f"They have its maps, by {min(maps):.0f} to {max(maps):.0f} % beyond chance." in page
     assert f"anywhere from {min(areas):.2f} to {max(areas):.2f}, and at {min(areas):.2f}" in page
+
+
+def test_notebook_5_gives_what_honest_hiding_teaches():
+    turned: dict[str, list[float]] = {"labels + honest occlusion": [], "cheat": []}
+    for unit in planted_units():
+        usual = unit["patch"] == 7 and unit["mark"] == "corner"
+        if usual and unit["kind"] in turned:
+            turned[unit["kind"]].append(100 * unit["scores"]["flips"])
+    assert [len(shares) for shares in turned.values()] == [6, 6]
+    hiding, cheats = (mean(shares) for shares in turned.values())
+    page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
+    words = f"the ring turns {hiding:.0f} of 100, where it turns {cheats:.0f} in plain cheats"
+    assert words in page
+
+
+def test_notebook_5_gives_the_reasons_that_other_tinys_hand_on():
+    runs = read_results("pneumoniamnist", "agreement")["maps"]["occlusion"]["runs"]
+    for kinds in (("answers_of_tiny", "answers_of_our_tiny"), ("answers_of_196",)):
+        pairs = [pair for name, pair in runs.items() if name.split("/")[1] in kinds]
+        assert len(pairs) == 4
+        assert beyond_chance(pairs).mean() == pytest.approx(40, abs=2)
+    page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
+    assert "*other Tinys'* answers have about 40 % of Base's reasons" in page
+
+
+def test_notebook_6_gives_what_is_kept_from_a_resnet_on():
+    of_resnets = []
+    for name, pair in read_results("pneumoniamnist", "cnn")["pairs"].items():
+        if name.startswith("vit_base and"):
+            of_resnets.append(pair["occlusion"])
+    start = beyond_chance(of_resnets).mean()
+    runs = read_results("pneumoniamnist", "agreement")["maps"]["occlusion"]["runs"]
+    tinys = [pair for name, pair in runs.items() if name.startswith("vit_tiny/labels/")]
+    second = beyond_chance([runs["vit_base/labels/seed1"]]).mean()
+    kept = (beyond_chance(tinys).mean() - start) / (second - start)
+    page = (NOTEBOOKS / "06_benchmark.ipynb").read_text(encoding="utf-8")
+    assert f"{kept:.0%}".replace("%", " %") + " of the way to a second Base's reasons" in page
