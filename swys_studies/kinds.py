@@ -82,7 +82,7 @@ BASE = Kind(
     method="labels",
     objective="labels",
     patch_size=SERIES["vit_base"].patch_size,
-    seeds=2,
+    seeds=4,
     seeds_elsewhere=2,
 )
 TINY = Kind(
