@@ -16,7 +16,7 @@ from torch import Tensor
 
 from swys_utils.benchmark import Timing, speedup
 from swys_utils.config import write_json
-from swys_utils.labels import name_ends
+from swys_utils.curve_names import name_ends
 from swys_utils.models import count_parameters, create_model
 from swys_utils.plots import GREY, colour
 from swys_utils.splits import Split

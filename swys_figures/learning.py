@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from swys_utils.curve_names import name_ends
 from swys_utils.data import Dataset
-from swys_utils.labels import name_ends
 from swys_utils.metrics import is_correct, probabilities
 from swys_utils.plots import LiveCurve, Scores, colour
 from swys_utils.recipe import SupervisedObjective, one_hot

@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from swys_utils.curve_names import name_ends
 from swys_utils.data import DEFAULT_DATASET, Dataset
 from swys_utils.gradcam import METHODS
-from swys_utils.labels import name_ends
 from swys_utils.metrics import probabilities
 from swys_utils.planted import Mark, found, plant
 from swys_utils.plots import GREY, LivePicture, colour

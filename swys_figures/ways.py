@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from swys_utils.labels import name_ends
+from swys_utils.curve_names import name_ends
 from swys_utils.plots import GREY, colour
 from swys_utils.shipped_results import SeriesResults, read_results, todays_id
 

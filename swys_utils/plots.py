@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
+from .curve_names import name_ends
 from .data import Split
 from .distillation import OBJECTIVES, Objective
 from .gradcam import METHODS, Method, overlay
-from .labels import name_ends
 from .metrics import point_scores
 from .models import SERIES, SeriesModel
 from .training import predict
