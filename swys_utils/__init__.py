@@ -5,7 +5,7 @@ named before it: `config`, `image_files`, `splits`, `data`, `cards`, `models`, `
 `vit_internals`, `attention_maps`, `occlusion`, `gradcam`, `planted`, `views`, `recipe`, `resume`,
 `processes`, `training`, `distillation`, `stored_answers`, `saved_models`, `teachers`, `explain`,
 `faithfulness`, `benchmark`, `onnx_gradcam`, `onnx_export`, `baseline`, `results`,
-`shipped_results`, `labels`, `plots`, `browser`, `exercises`. Figures are in swys_figures.
+`shipped_results`, `curve_names`, `plots`, `browser`, `exercises`. Figures are in swys_figures.
 """
 
 __version__ = "0.2.0"
