@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -18,6 +18,7 @@ from swys_utils.results import with_range
 from swys_utils.shipped_results import PLANTED_EPOCHS, read_results
 
 from .obedience import (
+    OBEDIENCE,
     STUDENTS,
     Panels,
     Unit,
@@ -28,7 +29,11 @@ from .obedience import (
 )
 from .rows import dots_and_mean, name_rows, percent_axis
 
-LEGEND = "red: the ring turns most of the answers, orange: many, black: few"
+KEY = {  # colour of ``by_obedience`` -> what it says
+    OBEDIENCE[50]: "red: most of the answers turn",
+    OBEDIENCE[20]: "orange: many",
+    OBEDIENCE[0]: "black: few",
+}
 CASES = {  # what was trained -> data set, model, side of a patch in pixels, mark
     "Tiny, 16 patches": (DEFAULT_DATASET, "vit_tiny", 7, "corner"),
     "Tiny, 49 patches": (DEFAULT_DATASET, "vit_tiny", 4, "corner"),
@@ -110,7 +115,7 @@ def cases_figure() -> Figure:
             if units:
                 chance = 100 * units[0]["maps"]["occlusion"]["chance"]
                 ax.plot([chance] * 2, [place - 0.4, place + 0.4], color=GREY, lw=1)
-    figure.supxlabel(f"{LEGEND}; grey line: chance", fontsize=10)
+    figure.supxlabel(f"{_key(rows.values())}; grey line: chance", fontsize=10)
     return figure
 
 
@@ -129,7 +134,7 @@ def heirs_figure(units: Sequence[Unit]) -> Figure:
         "HONEST REASONS?\nhiding,\nbeyond chance (%)": partial(like_honest, ruler="occlusion"),
     }
     figure = _rows_of_models(rows, panels)
-    figure.supxlabel(LEGEND, fontsize=10)
+    figure.supxlabel(_key(rows.values()), fontsize=10)
     return figure
 
 
@@ -177,12 +182,22 @@ def _rows_of_models(rows: Mapping[str, Sequence[Unit]], panels: Panels) -> Figur
     for place, units in enumerate(rows.values()):
         if not units:
             continue
-        obeys = np.mean([turned(unit) for unit in units])
-        shade = by_obedience(float(obeys))
+        shade = _shade(units)
         for ax, value in zip(axes, panels.values()):
             values = np.array([value(unit) for unit in units])
             dots_and_mean(ax, place, values, shade)
     return figure
+
+
+def _shade(units: Sequence[Unit]) -> str:
+    """The colour of models of one kind: by what the mark turns on average."""
+    return by_obedience(float(np.mean([turned(unit) for unit in units])))
+
+
+def _key(kinds: Iterable[Sequence[Unit]]) -> str:
+    """What the colours say that these kinds of models have."""
+    used = {_shade(units) for units in kinds if units}
+    return ", ".join(words for shade, words in KEY.items() if shade in used)
 
 
 def _panels(

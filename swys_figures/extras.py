@@ -277,6 +277,8 @@ def sharp_and_coarse(images: np.ndarray, maps: np.ndarray) -> Figure:
         squeeze=False,
     )
     plt.setp(axes, xticks=[], yticks=[])
+    for ax in axes.flat:
+        ax.spines[:].set_visible(False)
     pictures = overlay(images, maps, alpha=0.8)
     for above, below, picture, heat in zip(*axes, pictures, maps):
         above.imshow(picture)

@@ -69,6 +69,12 @@ def test_models_that_obey_are_red_and_others_black():
     assert shades == [OBEDIENCE[50]] * 5 + [OBEDIENCE[0]] * 3
 
 
+def test_the_key_names_the_colours_that_are_drawn(units):
+    assert "orange" not in evidence.cases_figure().get_supxlabel()
+    corner = [unit for unit in units if (unit["patch"], unit["mark"]) == (7, "corner")]
+    assert "orange: many" in evidence.heirs_figure(corner).get_supxlabel()
+
+
 def test_the_students_have_a_row_each(units):
     corner = [unit for unit in units if (unit["patch"], unit["mark"]) == (7, "corner")]
     obeys, like_map, _ = evidence.heirs_figure(corner).axes
