@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from swys_utils.curve_names import name_ends
 from swys_utils.data import DEFAULT_DATASET
 from swys_utils.gradcam import METHODS
 from swys_utils.metrics import t_interval
@@ -55,6 +56,11 @@ ASKED = {  # way to explain -> its key in planted.json; an id of METHODS stands 
     "integrated gradients": "integrated_gradients",
     "hiding": "occlusion, mean",
 }
+WITHOUT_BLOCKS = {
+    "integrated gradients": "integrated_gradients",
+    "gradient times input": "gradient_times_input",
+    "hiding": "occlusion, mean",
+}
 COLOURS = {method: colour(method) for method in ("grad_cam", "occlusion")}  # grey: all others
 
 
@@ -80,6 +86,81 @@ def finders_by_block(units: Sequence[Unit]) -> Figure:
     label = "hottest patch on the ring (% of the images); grey line: chance"
     figure.supxlabel(label, fontsize=10)
     return figure
+
+
+def hits_by_block(units: Sequence[Unit]) -> Figure:
+    """How often the hottest patch lies on the ring, for maps of each block: means of six cheats.
+
+    A dot is a cheat, asked by Grad-CAM. Ways that have no block are horizontal lines.
+
+    Args:
+        units: of ``planted_units``; the cheats that were asked at every block count.
+    """
+    cheats = [unit for unit in units if unit["kind"] == "another cheat"]
+    patches = sorted({unit["patch"] for unit in cheats}, reverse=True)
+    figure, axes = plt.subplots(
+        1,
+        max(len(patches), 1),
+        figsize=(9, 3.6),
+        sharey=True,
+        squeeze=False,
+    )
+    figure.set_layout_engine("constrained")
+    for ax, patch in zip(axes[0], patches):
+        group = [unit for unit in cheats if unit["patch"] == patch]
+        _draw_blocks(ax, group)
+        ax.set_title(f"{patches_of(patch)} patches", loc="left")
+        ax.set(xlabel="block; grey line: chance", ylim=(-3, 106))
+    axes[0, 0].set_ylabel("hottest patch on the ring\n(% of the images)")
+    return figure
+
+
+def _draw_blocks(ax: Axes, units: Sequence[Unit]) -> None:
+    """A line for each way that has blocks, and a level for each that has none."""
+    ends = {}
+    for method, entry in METHODS.items():
+        keys = [key for key in units[0]["methods"] if key.startswith(f"{method}, block ")]
+        if not keys:
+            continue
+        blocks = np.arange(1, len(keys) + 1)
+        hits = np.array([[100 * unit["methods"][key]["hits"] for key in keys] for unit in units])
+        ax.plot(blocks, hits.mean(axis=0), color=entry.colour, lw=2)
+        if method == "grad_cam":
+            ax.plot(blocks, hits.T, "o", ms=3, color=entry.colour, alpha=0.4)
+        ends[entry.title] = (hits[:, -1].mean(), entry.colour)
+    for title, key in WITHOUT_BLOCKS.items():
+        level = 100 * np.mean([unit["methods"][key]["hits"] for unit in units])
+        shade = COLOURS.get(key.split(", ")[0], GREY)
+        ax.axhline(level, color=shade, ls=":", lw=1.5)
+        ends[title] = (level, shade)
+    chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]
+    ax.axhline(chance, color=GREY, lw=1)
+    ax.set_xticks(blocks[::2] if len(blocks) > 6 else blocks)
+    name_ends(ax, len(blocks) + 0.2, ends, gap=7)
+
+
+def false_alarms(units: Sequence[Unit]) -> list[dict[str, str]]:
+    """Does a way to explain name a ring only where it counts? Rows for ``results.as_table``.
+
+    Args:
+        units: of ``planted_units``; of the cheats with 16 patches those with the ring in the
+            corner and those with a meaningless ring count.
+    """
+    rings = {"a ring that counts": "corner", "a meaningless ring": "meaningless"}
+    rows = []
+    for title, key in ASKED.items():
+        if key in METHODS:
+            continue
+        row = {"hottest patch on": title}
+        for words, mark in rings.items():
+            hits = [
+                unit["methods"][key]["hits"]
+                for unit in units
+                if (unit["kind"], unit["patch"], unit["mark"]) == ("cheat", 7, mark)
+            ]
+            row[words] = with_range(hits, ".0%") if hits else ""
+        rows.append(row)
+    return rows
 
 
 def _best_block(units: Sequence[Unit], method: str) -> str:

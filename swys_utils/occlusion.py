@@ -55,7 +55,7 @@ def occlusion(
 
     Args:
         model: a timm ViT, or any function of model input, float32 (B, 3, S, S) in [-1, 1], that
-            returns logits (B, C), such as an ONNX session.
+            returns logits (B, C), such as one that runs an ONNX session.
         images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
         targets: None for the predicted class, one class for all images, or N classes.
         patch: side of what is hidden, px; None: as the ViT cuts, of a function about a seventh.

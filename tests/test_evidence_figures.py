@@ -6,6 +6,7 @@ import pytest
 from swys_figures import evidence
 from swys_figures.obedience import LESSON_STUDENTS, OBEDIENCE, STUDENTS, by_obedience
 from swys_studies.planted_students import KINDS
+from swys_utils.gradcam import METHODS
 from swys_utils.metrics import t_interval
 from swys_utils.shipped_results import planted_units
 
@@ -54,6 +55,29 @@ def test_no_block_finds_more_rings_than_the_best(units):
             hits = [unit["methods"][key]["hits"] for unit in of_kind(units, "cheat", patch)]
             means.append(100 * np.mean(hits))
         assert numbers(ax)[2] == f"{max(means):.0f}"
+
+
+def test_each_block_has_the_mean_of_six_cheats(units):
+    left, right = evidence.hits_by_block(units).axes
+    assert [left.get_title("left"), right.get_title("left")] == ["16 patches", "49 patches"]
+    for ax, patch in ((left, 7), (right, 4)):
+        cheats = of_kind(units, "another cheat", patch)
+        hits = [unit["methods"]["grad_cam, block 3"]["hits"] for unit in cheats]
+        curve = ax.lines[0]
+        assert list(curve.get_xdata()) == list(range(1, 13))
+        assert curve.get_ydata()[3] == pytest.approx(100 * np.mean(hits))
+        named = [text.get_text() for text in ax.texts]
+        titles = [METHODS[method].title for method in METHODS if method != "occlusion"]
+        assert sorted(named) == sorted([*titles, *evidence.WITHOUT_BLOCKS])
+
+
+def test_what_points_at_a_meaningless_ring_is_known_for_each_way(units):
+    rows = {row["hottest patch on"]: row for row in evidence.false_alarms(units)}
+    assert list(rows) == [title for title in evidence.ASKED if title != "Grad-CAM, best block"]
+    assert rows["attention rollout"]["a meaningless ring"].startswith("0%")
+    cheats = of_kind(units, "cheat")
+    counts = np.mean([unit["methods"]["attention_rollout, block 11"]["hits"] for unit in cheats])
+    assert rows["attention rollout"]["a ring that counts"].startswith(f"{counts:.0%}")
 
 
 def test_every_case_was_measured():

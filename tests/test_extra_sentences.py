@@ -44,6 +44,29 @@ def areas_of(kind: str) -> list[str]:
     return [f"{run['last']['auc']:.3f}" for run in runs_of(kind)]
 
 
+def test_extra_7_gives_the_leap_of_grad_cam_from_block_to_block():
+    leaps = []
+    for unit in planted_units("pneumoniamnist"):
+        if (unit["kind"], unit["patch"]) == ("another cheat", 7):
+            hits = [unit["methods"][f"grad_cam, block {block}"]["hits"] for block in (8, 9)]
+            leaps.append([f"{share:.0%}" for share in hits])
+    assert ["81%", "2%"] in leaps
+    text = text_of("07_is_the_map_true")
+    assert "in 81 % of its maps at the ninth block, and in 2 % at the tenth" in text
+
+
+def test_extra_7_gives_what_hires_cam_misses_at_the_first_block():
+    units = planted_units("pneumoniamnist")
+    of_all = [unit for unit in units if (unit["kind"], unit["patch"]) == ("another cheat", 7)]
+    found = [
+        mean(unit["methods"][f"hires_cam, block {block}"]["hits"] for unit in of_all)
+        for block in range(12)
+    ]
+    assert max(found) == found[0]
+    assert round(10 * (1 - found[0])) == 4
+    assert "Even there it misses four of ten rings" in text_of("07_is_the_map_true")
+
+
 def test_extra_12_says_what_views_and_size_move():
     base_blurred = cleared("vit_base/labels")
     base_sharp = cleared("vit_base/labels_sharp")
