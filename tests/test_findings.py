@@ -10,7 +10,7 @@ from pages import SHIPPED, numbers_in, page, row_beside
 from swys_figures.agreement import beyond_chance
 from swys_studies.runs import read_runs, read_study
 from swys_utils.metrics import t_interval
-from swys_utils.shipped_results import deployed_models
+from swys_utils.shipped_results import deployed_models, planted_units
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +241,26 @@ def drawn_for_long(kind: str, patch: int) -> list[dict]:
     units = json.loads(path.read_text("utf-8"))["units"]
     asked = (kind, 18, patch)
     return [unit for unit in units if (unit["kind"], unit["epochs"], unit["patch"]) == asked]
+
+
+def test_it_gives_what_points_at_a_ring_that_does_not_matter(findings):
+    def hits(mark, key):
+        cheats = [
+            unit
+            for unit in planted_units("pneumoniamnist")
+            if (unit["kind"], unit["patch"], unit["mark"]) == ("cheat", 7, mark)
+        ]
+        assert len(cheats) == 6
+        return round(100 * mean(unit["methods"][key]["hits"] for unit in cheats))
+
+    keys = ("occlusion, mean", "integrated_gradients", "attention_rollout, block 11")
+    assert [hits("meaningless", key) for key in keys] == [1, 5, 0]
+    assert [hits("corner", key) for key in keys] == [100, 100, 90]
+    last = "grad_cam, block 11"
+    assert (hits("meaningless", last), hits("corner", last)) == (7, 14)
+    assert "lies on the ring in 1 % of the images, that of integrated gradients in 5 %" in findings
+    assert "In the cheats they find it in 100, 100 and 90 %" in findings
+    assert "Grad-CAM at the last block points at it in 7 and 14 %" in findings
 
 
 def test_the_drawn_rings_are_those_of_the_runs(findings):
