@@ -131,8 +131,9 @@ def from_arrays(
         SwysError: another type or shape, or labels that do not fit.
     """
     shape: tuple[int, ...] = getattr(images, "shape", ())
-    square = len(shape) in (3, 4) and shape[1] == shape[2] > 0 and shape[3:] in ((), (3,))
-    if getattr(images, "dtype", None) != np.uint8 or not square or not shape[0]:
+    is_stack = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    is_square = is_stack and shape[1] == shape[2] > 0
+    if getattr(images, "dtype", None) != np.uint8 or not is_square or not shape[0]:
         kind = getattr(images, "dtype", type(images).__name__)
         raise SwysError(
             f"images {kind} {shape}; give uint8 (N, S, S) or (N, S, S, 3), N above 0, or"

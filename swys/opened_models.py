@@ -315,7 +315,9 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or first.in_channels != 1:
         return own
-    return replace(own, mean=(float(np.mean(own.mean)),), std=(float(np.mean(own.std)),))
+    mean = float(np.mean(own.mean))
+    std = float(np.mean(own.std))
+    return replace(own, mean=(mean,), std=(std,))
 
 
 def short_path(path: Path) -> str:

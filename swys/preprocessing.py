@@ -215,9 +215,9 @@ def given(text: str, base: Preprocessing) -> Preprocessing:
         source = "given"
     else:
         source = f"{', '.join(changes)} given; the rest {base.source}"
-    channels = max(len(base.mean), *(len(changes.get(key, ())) for key in ("mean", "std")))
-    for key in ("mean", "std"):
-        values = changes.get(key, getattr(base, key))
+    given = {key: changes.get(key, getattr(base, key)) for key in ("mean", "std")}
+    channels = max(len(base.mean), *map(len, given.values()))
+    for key, values in given.items():
         changes[key] = values * channels if len(values) == 1 else values
     return checked(replace(base, **changes, source=source))
 

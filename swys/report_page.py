@@ -171,7 +171,10 @@ def axis_of(row: Row) -> Axis | None:
         return None
     marks = [row.estimate.low, row.estimate.high, row.estimate.value, row.bound]
     marks += [mark for mark in (row.chance, row.ceiling) if mark is not None]
-    marks += {"correlation": [0.0, 1.0], "share": [], "times": [0.0, 1.0]}.get(row.unit, [0.0])
+    if row.unit != "share":
+        marks.append(0.0)
+    if row.unit in ("correlation", "times"):
+        marks.append(1.0)
     start = min(marks)
     stop = max(marks)
     margin = 0.06 * (stop - start or 1)

@@ -274,7 +274,9 @@ def border_table(
         images: the models are asked about them.
     """
     of_class = has_class(data.train, 1)
-    more = data.train.images[of_class].mean(axis=0) - data.train.images[~of_class].mean(axis=0)
+    mean_with = data.train.images[of_class].mean(axis=0)
+    mean_without = data.train.images[~of_class].mean(axis=0)
+    more = mean_with - mean_without
     border = np.ones(more.shape[:2], bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     bright = border & (more.reshape(*border.shape, -1).mean(axis=2) > BRIGHTER)

@@ -340,7 +340,11 @@ def probability_histograms(
     axes[0, 0].set_ylabel("of 100 images")
     axes[0, 0].yaxis.set_major_formatter(lambda height, place: f"{abs(height):.0f}")
     first = axes[0, 0]
-    for x, y, text, shade in ((0.04, 0.92, groups[0], SICK), (0.7, 0.04, groups[1], HEALTHY)):
+    named = (
+        (0.04, 0.92, groups[0], SICK),
+        (0.7, 0.04, groups[1], HEALTHY),
+    )
+    for x, y, text, shade in named:
         first.text(
             x,
             y,

@@ -37,7 +37,13 @@ def diagram(image: np.ndarray, width: int = 768, classes: int = 2) -> Figure:
     figure, ax = plt.subplots(figsize=(9.4, 4.5), layout="constrained")
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.axis("off")
-    parts = ((22, 26), (23.6, 37.2), (33.6, 1.5), (38, 41.7), (96.3, 32))
+    parts = (
+        (22, 26),
+        (23.6, 37.2),
+        (33.6, 1.5),
+        (38, 41.7),
+        (96.3, 32),
+    )
     for number, place in enumerate(parts, start=1):
         number_in_circle(ax, place, number)
     _draw_cut_image(ax, image)

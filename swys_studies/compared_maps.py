@@ -110,8 +110,10 @@ def same_top(maps_a: np.ndarray, maps_b: np.ndarray) -> float:
     """
     rows_a = maps_a.reshape(len(maps_a), -1)
     rows_b = maps_b.reshape(len(maps_b), -1)
-    known = ~np.isnan(rows_a).any(axis=1) & ~np.isnan(rows_b).any(axis=1)
-    known &= (np.ptp(rows_a, axis=1) > 0) & (np.ptp(rows_b, axis=1) > 0)
+    known = np.ones(len(rows_a), dtype=bool)
+    for rows in (rows_a, rows_b):
+        known &= ~np.isnan(rows).any(axis=1)
+        known &= np.ptp(rows, axis=1) > 0
     same = rows_a[known].argmax(axis=1) == rows_b[known].argmax(axis=1)
     return float(same.mean())
 

@@ -290,7 +290,8 @@ def _pairs(answer: float, cheats: list[float], students: list[float]) -> str:
 def _two_rings(answer: tuple, sick: Callable[[list[int]], float]) -> str:
     if len(answer) != 2 or np.shape(answer[0]) != (4,):
         return "Give (alone, both): four numbers, and one."
-    lost = [sick([]) - sick(hidden) for hidden in ([0], [1], [2], [3], [0, 3])]
+    lost = [sick([]) - sick([patch]) for patch in range(4)]
+    lost.append(sick([]) - sick([0, 3]))
     right = np.allclose([*answer[0], answer[1]], lost, atol=1e-3)
     return "" if right else "Take sick([0]) from sick([]), then sick([1]), and so on."
 
@@ -336,8 +337,9 @@ def _heat_on_the_dark(answer: list[float], maps: list[np.ndarray], dark: np.ndar
     wanted = []
     for heat in maps:
         kept = heat.any(axis=(1, 2))
-        shares = (heat * dark)[kept].sum(axis=(1, 2)) / heat[kept].sum(axis=(1, 2))
-        wanted.append(shares.mean())
+        on_the_dark = (heat * dark)[kept].sum(axis=(1, 2))
+        of_all = heat[kept].sum(axis=(1, 2))
+        wanted.append((on_the_dark / of_all).mean())
     # a model whose maps are all empty has no share
     right = np.allclose(answer, wanted, atol=5e-3, equal_nan=True)
     return "" if right else "Of each map that is not empty: heat on the dark, divided by all heat."

@@ -159,7 +159,9 @@ class LiveCurve:
         lines = dict(self.baseline)  # the title names the model itself
         for name, history in self.others.items():
             lines |= {name: history[-1]} if history else {}
-        ends = {textwrap.fill(name, 14): (row["auc"], colour(name)) for name, row in lines.items()}
+        ends = {}
+        for name, row in lines.items():
+            ends[textwrap.fill(name, 14)] = (row["auc"], colour(name))
         name_ends(right, right.get_xlim()[1], ends, gap=0.16 * np.ptp(right.get_ylim()))
         last = self.history[-1]
         scores = f"accuracy {last['accuracy']:.1%}, AUC {last['auc']:.3f}"
