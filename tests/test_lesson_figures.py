@@ -15,7 +15,7 @@ from swys_figures import heatmaps as heatmap_figures
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
 from swys_utils import (
-    labels,
+    curve_names,
     shipped_results,
     teachers,
 )
@@ -208,7 +208,7 @@ def test_the_twin_has_a_small_teacher(data):
 def test_labels_are_moved_apart():
     _, ax = plt.subplots()
     ends = {"a": (0.5, "black"), "b": (0.5, "red"), "c": (0.9, "blue")}
-    labels.name_ends(ax, 1, ends, gap=0.1)
+    curve_names.name_ends(ax, 1, ends, gap=0.1)
     heights = [text.xy[1] for text in ax.texts]
     assert heights == [0.5, 0.6, 0.9]
 
