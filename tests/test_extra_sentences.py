@@ -55,6 +55,20 @@ def test_extra_7_gives_the_leap_of_grad_cam_from_block_to_block():
     assert "in 81 % of its maps at the ninth block, and in 2 % at the tenth" in text
 
 
+def test_extra_7_gives_what_the_texture_turns():
+    turned = {}
+    for kind in ("honest", "cheat"):
+        flips = [
+            unit["scores"]["flips"]
+            for unit in planted_units("pneumoniamnist")
+            if (unit["kind"], unit["mark"]) == (kind, "texture")
+        ]
+        assert len(flips) == 6
+        turned[kind] = round(100 * mean(flips))
+    words = f"it turns {turned['honest']} of 100 healthy children, and in the cheats"
+    assert f"{words} {turned['cheat']}" in text_of("07_is_the_map_true")
+
+
 def test_extra_7_gives_what_hires_cam_misses_at_the_first_block():
     units = planted_units("pneumoniamnist")
     of_all = [unit for unit in units if (unit["kind"], unit["patch"]) == ("another cheat", 7)]

@@ -263,6 +263,19 @@ def test_it_gives_what_points_at_a_ring_that_does_not_matter(findings):
     assert "Grad-CAM at the last block points at it in 7 and 14 %" in findings
 
 
+def test_it_gives_what_the_ring_turns_in_students_with_49_patches(findings):
+    turned = []
+    for kind in ("cheat", "labels + honest maps", "labels + honest answers", "honest answers"):
+        flips = [unit["scores"]["flips"] for unit in planted_of(kind) if unit["patch"] == 4]
+        assert len(flips) == 6
+        turned.append(f"{mean(flips):.0%}".replace("%", " %"))
+    cheats, of_maps, of_both, of_answers = turned
+    assert (
+        f"the ring turns {cheats} in plain cheats, {of_maps} in students of honest maps, {of_both}"
+        f" in those of labels and honest answers, and {of_answers} in those of honest answers alone"
+    ) in findings
+
+
 def test_the_drawn_rings_are_those_of_the_runs(findings):
     turned = {}
     for kind in ("cheat", "labels + honest maps", "honest answers"):
