@@ -340,16 +340,7 @@ def probability_histograms(
     axes[0, 0].set_ylabel("of 100 images")
     axes[0, 0].yaxis.set_major_formatter(lambda height, place: f"{abs(height):.0f}")
     first = axes[0, 0]
-    named = (
-        (0.04, 0.92, groups[0], SICK),
-        (0.7, 0.04, groups[1], HEALTHY),
-    )
-    for x, y, text, shade in named:
-        first.text(
-            x,
-            y,
-            text,
-            color=shade,
-            transform=first.transAxes,
-        )
+    inside = first.transAxes
+    first.text(0.04, 0.92, groups[0], color=SICK, transform=inside)
+    first.text(0.7, 0.04, groups[1], color=HEALTHY, transform=inside)
     return figure
