@@ -135,7 +135,7 @@ def _draw_blocks(ax: Axes, units: Sequence[Unit]) -> None:
         ends[title] = (level, shade)
     chance = 100 * units[0]["methods"]["occlusion, mean"]["chance"]
     ax.axhline(chance, color=GREY, lw=1)
-    ax.set_xticks(blocks[::2] if len(blocks) > 6 else blocks)
+    ax.set_xticks(blocks[::2])
     name_ends(ax, len(blocks) + 0.2, ends, gap=7)
 
 
