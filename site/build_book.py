@@ -19,7 +19,8 @@ import nbformat
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+from covers import draw_covers  # noqa: E402
 from setup_cell import CORE, EXTRAS, address  # noqa: E402
 
 BUILD = ROOT / "build"
@@ -100,7 +101,8 @@ def gather() -> None:
 
 
 def as_shown(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
-    """A notebook as the book shows it: its setup cell folded, its links those of the book.
+    """A notebook as the book shows it: its setup cell folded, its links those of the book, and
+    pictures to cover in place of widgets.
 
     Args:
         notebook: as it is stored; changed in place.
@@ -114,6 +116,7 @@ def as_shown(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNo
             cell.source = as_in_book(cell.source, path)
         elif "setup" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("hide-input")
+    draw_covers(notebook)
     return notebook
 
 

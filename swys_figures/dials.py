@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ from .marks import write_shares
 
 SIDE = 224  # px of a picture on a button's side
 FLOOR = 0.2  # log-odds; a patch that takes less does not count for a model
+STORED_COVER = "application/vnd.swys.cover+json"  # programs that do not know it pass it by
 
 
 class QueryDial(widgets.VBox):
@@ -336,11 +338,48 @@ class PatchCover(widgets.VBox):
         Args:
             picture: uint8 (H, W) or (H, W, 3).
         """
-        shares = {}
+        return {name: float(p[0]) for name, p in self._asked_about([picture]).items()}
+
+    def stored(self) -> dict[str, Any]:
+        """What covering each patch by itself does, for a page on which no model runs.
+
+        Returns:
+            ``asked``: name of the class; ``grid``: rows and columns of patches; ``models``: names;
+            ``pictures``: of each its ``title``, ``png`` in base64, ``mean`` as a colour of CSS,
+            ``whole``: the probability by each model, and ``covered``: the same without each patch,
+            row by row.
+        """
+        rows, columns = self.grid
+        pictures = []
+        for title, picture in self.pictures.items():
+            variants = [picture]
+            for place in range(rows * columns):
+                variants.append(self.without(picture, [place]))
+            by_model = np.array(list(self._asked_about(variants).values()))
+            whole, *covered = by_model.T.round(4).tolist()
+            red, green, blue = np.broadcast_to(picture.mean(axis=(0, 1)).round().astype(int), 3)
+            stored = {
+                "title": title,
+                "png": base64.b64encode(as_png(picture)).decode("ascii"),
+                "mean": f"rgb({red} {green} {blue})",
+                "whole": whole,
+                "covered": covered,
+            }
+            pictures.append(stored)
+        return {
+            "asked": self.name,
+            "grid": list(self.grid),
+            "models": list(self.models),
+            "pictures": pictures,
+        }
+
+    def _asked_about(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Name of a model -> probability of the class that is asked about, float (N,)."""
+        asked = {}
         for name, model in self.models.items():
-            p = probabilities(predict(model, picture[None]), self.task)
-            shares[name] = float(p[0, self.asked])
-        return shares
+            p = probabilities(predict(model, np.stack(pictures)), self.task)
+            asked[name] = p[:, self.asked]
+        return asked
 
     def _show(self, change: dict[str, Any] | None = None) -> None:
         picture = self.covered()
@@ -358,4 +397,4 @@ class PatchCover(widgets.VBox):
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         """What a notebook shows and stores; ipywidgets cuts the text after 110 letters."""
         shown = super()._repr_mimebundle_(**options)
-        return shown | {"text/plain": repr(self)}
+        return shown | {"text/plain": repr(self), STORED_COVER: self.stored()}

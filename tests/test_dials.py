@@ -1,9 +1,14 @@
 """Widgets to play with."""
 
+import base64
+import io
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from swys_figures import dials
 from swys_figures.benchmark import rounded_to
@@ -94,6 +99,21 @@ def test_a_page_where_nothing_can_be_pressed_has_the_answers(cover):
 def test_such_a_page_has_all_of_them(cover, data):
     cover.pictures = {f"{number}, a picture": data.test.images[number] for number in range(9)}
     assert cover._repr_mimebundle_()["text/plain"] == repr(cover)
+
+
+def test_what_it_stores_is_what_it_would_answer(cover, data):
+    stored = cover._repr_mimebundle_()[dials.STORED_COVER]
+    assert (stored["asked"], stored["grid"], stored["models"]) == (cover.name, [4, 4], ["Tiny"])
+    picture = stored["pictures"][1]
+    image = data.test.images[1]
+    answers = [cover.shares(cover.without(image, [place]))["Tiny"] for place in range(16)]
+    assert np.ravel(picture["covered"]) == pytest.approx(answers, abs=1e-3)
+    assert picture["whole"] == pytest.approx([cover.shares(image)["Tiny"]], abs=1e-3)
+    shown = Image.open(io.BytesIO(base64.b64decode(picture["png"])))
+    assert np.array_equal(np.array(shown.resize((28, 28), Image.Resampling.NEAREST)), image)
+    mean = round(image.mean())
+    assert picture["mean"] == f"rgb({mean} {mean} {mean})"
+    json.dumps(stored)  # a notebook is JSON
 
 
 def test_its_figure_covers_the_patch_that_counts_most(cover, data):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
+from covers import draw_covers
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
@@ -77,10 +78,11 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Make a notebook fit for a page that needs neither Jupyter nor a script for formulas.
 
     Args:
-        notebook: changed in place: widgets and the source of the setup cell go, the source of other
-            hidden cells is folded, links lead to the pages, a word stands for each formula, which
-            Markdown would change, and for the beginning and end of each fold, which nbconvert would
-            close at once where it embeds images.
+        notebook: changed in place: pictures to cover stand in place of their widgets, other widgets
+            and the source of the setup cell go, the source of other hidden cells is folded, links
+            lead to the pages, a word stands for each formula, which Markdown would change, and for
+            the beginning and end of each fold, which nbconvert would close at once where it embeds
+            images.
 
     Returns:
         Word -> MathML, and paragraph of one word -> HTML.
@@ -97,6 +99,7 @@ def prepare(notebook: nbformat.NotebookNode) -> dict[str, str]:
         formulas[f"<p>{word}</p>"] = tag.group()
         return f"\n\n{word}\n\n"
 
+    draw_covers(notebook)
     notebook.cells = with_folded_code(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "code":
