@@ -12,7 +12,7 @@ from swys_utils.shipped_results import planted_units, read_results
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 EXTRAS = NOTEBOOKS / "extras"
-IN_WORDS = {3: "three", 8: "eight", 12: "twelve", 17: "seventeen"}
+IN_WORDS = {3: "three", 8: "eight", 12: "twelve", 13: "thirteen", 17: "seventeen"}
 STUDENTS = {  # a row of the folded table of extra 13 -> what the ids of its models begin with
     "our Tiny": "vit_tiny",
     "two students of the mean of their answers": "vit_tiny/answers_of_resnets/",

@@ -276,6 +276,17 @@ def test_it_gives_what_the_ring_turns_in_students_with_49_patches(findings):
     ) in findings
 
 
+def test_it_gives_what_the_ring_turns_after_honest_occlusion_and_maps_of_chance(findings):
+    turned = []
+    for kind in ("labels + honest occlusion", "labels + maps of an untrained model"):
+        flips = [100 * unit["scores"]["flips"] for unit in planted_of(kind) if unit["patch"] == 4]
+        assert len(flips) == 6
+        turned.append((round(mean(flips)), round(min(flips)), round(max(flips))))
+    (reasons, least, most), (untrained, _, _) = turned
+    assert f"honest occlusion it turns {reasons} % ({least} to {most} by start)" in findings
+    assert f"the maps of an untrained model {untrained} %" in findings
+
+
 def test_the_drawn_rings_are_those_of_the_runs(findings):
     turned = {}
     for kind in ("cheat", "labels + honest maps", "honest answers"):
