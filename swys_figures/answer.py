@@ -40,7 +40,6 @@ class Column:
     Attributes:
         title: its name.
         accuracy: of each run, %.
-        cleared: of two classes, % of the images of the first (the healthy) that each run names so.
         ece: calibration error of each run, points.
         cost: size of the weights and, where it was measured, the time of one image.
         same: % of the images with Base's answer, of each run.
@@ -50,7 +49,6 @@ class Column:
 
     title: str
     accuracy: np.ndarray
-    cleared: np.ndarray
     ece: np.ndarray
     cost: str
     same: np.ndarray
@@ -79,13 +77,11 @@ def answer_figure(
     if columns[0].title == BASE:
         columns[1:1] = _rounded_columns(results.dataset, milliseconds)
     rows: list[tuple[float, Callable[[Axes], None]]] = [
-        (1, lambda ax: _draw_accuracy(ax, columns, results.images))
+        (1, lambda ax: _draw_accuracy(ax, columns, results.images)),
+        (0.9, lambda ax: _draw_calibration(ax, columns)),
+        (0.5, lambda ax: _draw_cost(ax, columns)),
+        (1, lambda ax: _draw_same_answers(ax, columns)),
     ]
-    if any(len(column.cleared) for column in columns):
-        rows.append((1, lambda ax: _draw_cleared(ax, columns)))
-    rows.append((0.9, lambda ax: _draw_calibration(ax, columns)))
-    rows.append((0.5, lambda ax: _draw_cost(ax, columns)))
-    rows.append((1, lambda ax: _draw_same_answers(ax, columns)))
     for method in QUESTIONS:
         if method in results.agreement:
             rows.append((1.25, partial(_draw_places, columns=columns, method=method)))
@@ -126,7 +122,6 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
         if network.title in milliseconds:
             cost += f", {milliseconds[network.title]:.1f} ms"
             break
-    cleared = [run["recall"][0] for run in runs if len(run["recall"] or []) == 2]
     places = {}
     for method, models in results.agreement.items():
         if models.get(name):
@@ -140,7 +135,6 @@ def _column(results: SeriesResults, name: str, milliseconds: Mapping[str, float]
     return Column(
         title=title,
         accuracy=100 * np.array([run["last"]["accuracy"] for run in runs]),
-        cleared=100 * np.array(cleared),
         ece=100 * np.array([run["last"]["ece"] for run in runs]),
         cost=cost,
         same=100 * np.array(results.same_answers.get(name, ())),
@@ -158,11 +152,9 @@ def _rounded_columns(dataset: str, milliseconds: Mapping[str, float]) -> list[Co
             cost = f"{model['megabytes']:.0f} MB"
             if ROUNDED in milliseconds:
                 cost += f", {milliseconds[ROUNDED]:.1f} ms, in ONNX"
-            cleared = model["recall"][:1] if len(model["recall"]) == 2 else []
             column = Column(
                 title=ROUNDED,
                 accuracy=100 * np.array([model["accuracy"]]),
-                cleared=100 * np.array(cleared),
                 ece=100 * np.array([model["ece"]]),
                 cost=cost,
                 same=100 * np.array([model["same_answer"]]),
@@ -201,16 +193,6 @@ def _draw_accuracy(ax: Axes, columns: Sequence[Column], images: int) -> None:
     for place, column in enumerate(columns):
         _draw_runs(ax, place, column.accuracy, column.title, ".1f")
     _row_title(ax, "ACCURACY\n% of test\nimages right")
-
-
-def _draw_cleared(ax: Axes, columns: Sequence[Column]) -> None:
-    """Of the images of the first class, how many each run names so."""
-    for place, column in enumerate(columns):
-        if len(column.cleared):
-            _draw_runs(ax, place, column.cleared, column.title, ".0f")
-    every = np.concatenate([column.cleared for column in columns])
-    ax.set_ylim(every.min() - 2, every.max() + 2)
-    _row_title(ax, "HEALTHY CLEARED\n% of the images\nwithout disease")
 
 
 def _draw_calibration(ax: Axes, columns: Sequence[Column]) -> None:

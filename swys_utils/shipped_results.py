@@ -96,8 +96,8 @@ def series_results(dataset: str = DEFAULT_DATASET) -> SeriesResults:
         runs,
         agreement=_agreement(measured),
         siblings=_siblings(measured),
-        same_answers=_shares(measured, "same_prediction"),
-        siblings_answers=_same_answers_of_pairs(runs.get("vit_tiny", [])),
+        same_answers=_same_answers_as_base(runs),
+        siblings_answers=[_same(*pair) for pair in combinations(runs.get("vit_tiny", []), 2)],
         few_labels=few,
     )
 
@@ -197,13 +197,23 @@ def _is_obedient_tiny(unit: dict) -> bool:
     return is_cheat and unit["scores"]["flips"] > 0.5
 
 
-def _same_answers_of_pairs(runs: list[dict]) -> list[float]:
-    """Of each pair of runs, the share of the test images to which both give the same answer."""
-    shares = []
-    for one, other in combinations(runs, 2):
-        same = [a == b for a, b in zip(one["predicted"], other["predicted"])]
-        shares.append(sum(same) / len(same))
+def _same_answers_as_base(runs: dict[str, list[dict]]) -> dict[str, list[float]]:
+    """``SeriesResults.same_answers``; nothing where there is no Base."""
+    if "vit_base" not in runs:
+        return {}
+    base = runs["vit_base"][0]
+    shares: dict[str, list[float]] = {}
+    for name, entries in runs.items():
+        for entry in entries:
+            if entry is not base:
+                shares.setdefault(name, []).append(_same(entry, base))
     return shares
+
+
+def _same(one: dict, other: dict) -> float:
+    """The share of the test images to which two runs give the same answer."""
+    same = [a == b for a, b in zip(one["predicted"], other["predicted"])]
+    return sum(same) / len(same)
 
 
 def _agreement(content: dict) -> dict[str, dict[str, list[dict]]]:
@@ -223,13 +233,3 @@ def _siblings(content: dict) -> dict[str, list[dict]]:
     """``SeriesResults.siblings``, of the content of agreement.json."""
     pairs = content.get("siblings", {})
     return {method: list(rows.values()) for method, rows in pairs.items() if rows}
-
-
-def _shares(content: dict, key: str) -> dict[str, list[float]]:
-    """A share that was measured of each run: id in ``SERIES`` -> one number a run."""
-    shares: dict[str, list[float]] = {}
-    for run in content["runs"]:
-        name = series_id(run["id"])
-        if name is not None:
-            shares.setdefault(name, []).append(run[key])
-    return shares
