@@ -45,7 +45,10 @@ def test_its_table_has_the_numbers_of_notebook_6(readme, lines_of_notebook_6):
 
 
 MODELS = {  # how a row of the table of models begins -> its row in the table of FINDINGS, its runs
-    "a second Base (1)": ("a second Base (one)", "vit_base/labels/seed1"),
+    "other Bases (3; reasons and maps of 2)": (
+        "other Bases (three; reasons and maps of two)",
+        tuple(f"vit_base/labels/seed{seed}" for seed in (1, 2, 3)),
+    ),
     "Tiny (4)": ("Tiny (four)", "vit_tiny/labels/"),
     "Tiny, taught Base's answers (4)": ("Tiny, taught Base's answers (four)", "vit_tiny/answers/"),
     "Tiny, taught Base's answers and maps (4)": (
@@ -55,7 +58,7 @@ MODELS = {  # how a row of the table of models begins -> its row in the table of
 }
 
 
-def scores_of(begin: str) -> list[float]:
+def scores_of(begin: str | tuple[str, ...]) -> list[float]:
     """Mean accuracy in % and AUC of the runs whose ids begin so."""
     scores = []
     for run in read_runs(SHIPPED / "runs.json"):
@@ -65,7 +68,7 @@ def scores_of(begin: str) -> list[float]:
     return [round(accuracy, 1), round(mean(score["auc"] for score in scores), 3)]
 
 
-def range_of_reasons(begin: str) -> list[float]:
+def range_of_reasons(begin: str | tuple[str, ...]) -> list[float]:
     """The lowest and the highest agreement with Base's reasons of the runs whose ids begin so.
 
     Empty where there is one run.
