@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from swys_figures.dials import STORED_COVER
 from swys_utils.data import notebook_setup
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -226,6 +227,17 @@ def test_it_names_the_usual_kernel(notebook):
 
 def test_no_widget_state_is_saved(notebook):
     assert "widgets" not in notebook.metadata, "it breaks the view on GitHub"
+
+
+def test_its_stored_outputs_are_of_real_images(outputs):
+    (source,) = re.findall(r"^source +(.*)$", str(outputs[0].text), re.MULTILINE)
+    assert source.startswith("real file pneumoniamnist.npz")
+
+
+def test_a_board_to_cover_patches_stores_its_answers(code):
+    for cell in code:
+        if cell.source.splitlines()[-1:] == ["cover"]:
+            assert any(STORED_COVER in output.data for output in cell.outputs if "data" in output)
 
 
 def test_no_error_is_stored(outputs):
