@@ -20,7 +20,8 @@ from swys_utils.explain import agreement_beyond_chance
 from swys_utils.gradcam import heatmaps, overlay
 from swys_utils.metrics import probabilities
 from swys_utils.models import load_checkpoint
-from swys_utils.planted import Mark, Planted, plant
+from swys_utils.occlusion import occlusion
+from swys_utils.planted import Mark, Planted, found, plant
 from swys_utils.splits import TWIN_SOURCE, has_class
 from swys_utils.training import predict
 
@@ -32,7 +33,7 @@ OFFERED = {"A": "ring_cheat", "B": "ring_honest", "C": "ring_student", "D": "off
 RING = Mark(target=1, place="corner", share=0.9, elsewhere=0.02)
 # what model D reads: a reader who looks here has solved the last question of notebook 6
 SECRET = Mark(target=1, place="inside", share=0.9, elsewhere=0.02, strength=0.2)
-FILMS = 64  # so many get a heatmap
+FILMS = 64  # so many get a map
 
 
 def load_offered(letter: str) -> VisionTransformer:
@@ -216,22 +217,26 @@ class FourthOffer:
     def __init__(self, data: Dataset):
         self.data = x_rays(data)
         self.model = load_offered("D")
-        planted = plant(self.data.test, SECRET, seed=2, where="as trained")
-        self.films = planted.split
+        self._planted = plant(self.data.test, SECRET, seed=2, where="as trained")
+        self.films = self._planted.split
         self.sick = has_class(self.films, SECRET.target)
-        self._marked = planted.mask.any(axis=(1, 2))
 
     def cover(self) -> PatchCover:
         """Two films of sick children and one of a healthy child, to cover patches of.
 
-        The mark is on the first two; the third is the one that the model calls healthy most surely.
+        The mark is on the first two. On the first, hiding says that another patch counts most,
+        where there is such a film; on the second, that the mark does. The third is the film that
+        the model calls healthy most surely.
         """
-        first, second = np.flatnonzero(self.sick & self._marked)[:2]
-        others = np.flatnonzero(~self.sick & ~self._marked)
+        marked = self._planted.mask.any(axis=(1, 2))
+        sick = np.flatnonzero(self.sick & marked)[:FILMS]
+        lost = occlusion(self.model, self.films.images[sick], SECRET.target)
+        hits = found(lost, self._planted.mask[sick]).hits
+        others = np.flatnonzero(~self.sick & ~marked)
         p = chance_of_pneumonia(self.model, self.films.images[others])
         pictures = {
-            "a sick child": self.films.images[first],
-            "another sick child": self.films.images[second],
+            "a sick child": self.films.images[sick[hits.argmin()]],
+            "another sick child": self.films.images[sick[hits.argmax()]],
             "a healthy child": self.films.images[others[p.argmin()]],
         }
         return PatchCover({"D": self.model}, self.data, pictures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -149,31 +149,6 @@ def name_dot(ax: Axes, name: str, dot: Point, to_the_left: bool) -> None:
         color=colour(name),
         ha="right" if to_the_left else "left",
         va="center",
-    )
-
-
-def name_others(ax: Axes, name: str, others: Sequence[Point]) -> None:
-    """Beside the circles of other runs whose they are.
-
-    Args:
-        ax: the panel.
-        name: of the model.
-        others: where the circles are.
-    """
-    several = len(others) > 1
-    ax.annotate(
-        f"other {name}s" if several else f"other {name}",
-        max(others, key=lambda other: other[1]),
-        (7, 3) if several else (7, -5),
-        textcoords="offset points",
-        color=colour(name),
-        va="center",
-        bbox={
-            "facecolor": "white",
-            "edgecolor": "none",
-            "pad": 0.5,
-            "alpha": 0.8,
-        },
     )
 
 

@@ -18,7 +18,7 @@ from swys_utils.plots import GREY, SCORES, Scores, colour
 
 from .data import GROUPS
 from .free_places import curve_points, write_in_one, write_near
-from .marks import bracket, name_dot, name_others, point_along
+from .marks import bracket, name_dot, point_along
 
 HEALTHY = "#56B4E9"
 SICK = "#882255"
@@ -179,8 +179,6 @@ def roc_figure(
         ax.plot(*dots[name], "o", color=shade, markersize=11)
         to_the_left = name == leftmost and dots[name][0] > 0.22 * right
         name_dot(ax, name, dots[name], to_the_left)
-        if others:
-            name_others(ax, name, others)
     sick, healthy = groups
     ax.set(
         xlabel=f"{healthy} who are called {sick} (%): 100 - specificity",
@@ -191,7 +189,21 @@ def roc_figure(
     ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 100])
     point_along(ax, next(iter(curves.values())))
     bracket(ax, dots, healthy)
+    _name_circles(ax, {name: [_as_dot(pair) for pair in pairs] for name, pairs in seeds.items()})
     return figure
+
+
+def _name_circles(ax: Axes, circles: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """Beside the circles of other runs whose they are, clear of the curves and of all circles."""
+    to_shares = ax.transData + ax.transAxes.inverted()
+    points = [curve_points(ax)]
+    points += [to_shares.transform(dots) for dots in circles.values() if len(dots)]
+    taken = np.vstack(points)
+    for name, dots in circles.items():
+        if len(dots):
+            words = f"other {name}s" if len(dots) > 1 else f"other {name}"
+            furthest = to_shares.transform(max(dots))  # to the right
+            taken = write_near(ax, words, furthest, taken, colour(name))
 
 
 def _as_dot(pair: Sequence[float]) -> tuple[float, float]:

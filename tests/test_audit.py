@@ -157,5 +157,13 @@ def test_hiding_finds_what_model_d_reads(fourth):
     assert lost.mean(axis=0).argmax() == 4 * 2 + 1
 
 
+def test_one_film_misleads_and_the_next_does_not(fourth):
+    images = list(fourth.cover().pictures.values())
+    lost = occlusion(fourth.model, np.stack(images[:2]), audit.SECRET.target)
+    misleading, honest = lost.reshape(2, -1).argmax(axis=1)
+    assert misleading != 9
+    assert honest == 9  # row 3, column 2
+
+
 def test_patches_of_three_films_can_be_covered(fourth):
     assert len(fourth.cover().figure().axes) == 12
