@@ -202,7 +202,7 @@ def _name_circles(ax: Axes, circles: Mapping[str, Sequence[tuple[float, float]]]
     for name, dots in circles.items():
         if len(dots):
             words = f"other {name}s" if len(dots) > 1 else f"other {name}"
-            furthest = to_shares.transform(max(dots))  # to the right
+            furthest = to_shares.transform(max(dots)).tolist()  # to the right
             taken = write_near(ax, words, furthest, taken, colour(name))
 
 

@@ -69,6 +69,25 @@ def test_extra_7_gives_what_the_texture_turns():
     assert f"{words} {turned['cheat']}" in text_of("07_is_the_map_true")
 
 
+def test_extra_7_gives_what_rings_turn_in_honest_models():
+    turned = {}
+    for mark in ("inside", "random", "meaningless"):
+        for kind in ("honest", "cheat"):
+            flips = []
+            for unit in planted_units("pneumoniamnist"):
+                if (unit["kind"], unit["mark"]) == (kind, mark):
+                    flips.append(unit["scores"]["flips"])
+            assert len(flips) == 6
+            turned[kind, mark] = round(100 * mean(flips))
+    text = text_of("07_is_the_map_true")
+    inside, random, meaningless = (
+        turned["honest", mark] for mark in ("inside", "random", "meaningless")
+    )
+    assert f"The ring in the chest turns {inside} of 100 healthy children in them" in text
+    assert f"at a random place {random}, and the meaningless one {meaningless}." in text
+    assert f"In the cheats of the ring in the chest it is {turned['cheat', 'inside']}." in text
+
+
 def test_extra_7_gives_what_hires_cam_misses_at_the_first_block():
     units = planted_units("pneumoniamnist")
     of_all = [unit for unit in units if (unit["kind"], unit["patch"]) == ("another cheat", 7)]
