@@ -18,10 +18,10 @@ ADVICE = "Point at a patch, tap it, or step to it with the Tab key, and it is co
 # Where one patch has the focus and another one the pointer, only the pointer counts.
 STYLE = """
 .cover .pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
-.cover figure { margin: 0; width: 14rem; max-width: 100%; }
-.cover figcaption { margin: 0 0 .3rem; min-height: 3em; text-align: left; }
+.cover figure { margin: 0; width: 11.5rem; max-width: 100%; }
+.cover figcaption { margin: 0 0 .3rem; min-height: 4em; text-align: left; color: inherit; }
 .cover svg { display: block; width: 100%; }
-.cover text { fill: currentColor; font-size: 16px; text-anchor: middle; }
+.cover text { fill: currentColor; font-size: 18px; text-anchor: middle; }
 .cover .patch { cursor: pointer; outline: none; }
 .cover .patch rect { fill: transparent; stroke: #fff; stroke-opacity: .35; }
 .cover .patch text { visibility: hidden; }

@@ -20,6 +20,7 @@ LOOKS = [
     "notebooks/01_data.html",
     "notebooks/04_gradcam.html",
     "notebooks/05_distillation.html",
+    "notebooks/06_benchmark.html",
     "reference/swys_utils.gradcam.html",
     "teachers/index.html",
     "teachers/quiz.html",
@@ -116,6 +117,17 @@ def test_a_page_fits_asks_for_nothing_and_can_be_read_aloud(context, axe, addres
 def test_a_formula_is_drawn(context):
     opened = Opened(context, "notebooks/05_distillation.html")
     opened.page.wait_for_selector("mjx-container svg", timeout=30_000)
+
+
+def test_a_patch_that_is_pointed_at_is_covered(context):
+    page = Opened(context, "notebooks/06_benchmark.html").page
+    picture = page.locator(".cover svg").first
+    whole = picture.locator(".whole text").nth(1)
+    patch = picture.locator(".patch").nth(5)
+    answer = patch.locator("text").nth(1)
+    assert (whole.is_visible(), answer.is_visible()) == (True, False)
+    patch.locator("rect").hover()
+    assert (whole.is_visible(), answer.is_visible()) == (False, True)
 
 
 def test_a_solution_unfolds(context):
