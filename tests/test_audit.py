@@ -4,11 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from swys_figures import audit
 from swys_utils.config import SwysError
 from swys_utils.data import TWIN, Dataset, load_dataset
 from swys_utils.occlusion import occlusion
+from swys_utils.planted import found
 from swys_utils.splits import has_class
 
 
@@ -163,6 +165,18 @@ def test_one_film_misleads_and_the_next_does_not(fourth):
     misleading, honest = lost.reshape(2, -1).argmax(axis=1)
     assert misleading != 9
     assert honest == 9  # row 3, column 2
+
+
+def test_on_one_film_in_ten_hiding_misleads_and_most_answers_stay(real_data_dir):
+    fourth = audit.FourthOffer(load_dataset("pneumoniamnist", root=real_data_dir))
+    marked = np.flatnonzero(fourth.sick & fourth._planted.mask.any(axis=(1, 2)))[:100]
+    films = fourth.films.images[marked]
+    lost = occlusion(fourth.model, films, audit.SECRET.target)
+    elsewhere = ~found(lost, fourth._planted.mask[marked]).hits
+    assert elsewhere.mean() == pytest.approx(0.1, abs=0.05)
+    p = audit.chance_of_pneumonia(fourth.model, films)
+    covered = logit(p) - lost.max(axis=(1, 2))
+    assert (covered > 0).mean() > 0.8
 
 
 def test_patches_of_three_films_can_be_covered(fourth):
