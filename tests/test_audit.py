@@ -169,14 +169,21 @@ def test_one_film_misleads_and_the_next_does_not(fourth):
 
 def test_on_one_film_in_ten_hiding_misleads_and_most_answers_stay(real_data_dir):
     fourth = audit.FourthOffer(load_dataset("pneumoniamnist", root=real_data_dir))
-    marked = np.flatnonzero(fourth.sick & fourth._planted.mask.any(axis=(1, 2)))[:100]
-    films = fourth.films.images[marked]
-    lost = occlusion(fourth.model, films, audit.SECRET.target)
-    elsewhere = ~found(lost, fourth._planted.mask[marked]).hits
-    assert elsewhere.mean() == pytest.approx(0.1, abs=0.05)
-    p = audit.chance_of_pneumonia(fourth.model, films)
-    covered = logit(p) - lost.max(axis=(1, 2))
-    assert (covered > 0).mean() > 0.8
+    is_marked = fourth._planted.mask.any(axis=(1, 2))
+    chosen = np.flatnonzero(fourth.sick & is_marked)[:100]
+    films = fourth.films.images[chosen]
+    mask = fourth._planted.mask[chosen]
+    lost = occlusion(
+        fourth.model,
+        films,
+        audit.SECRET.target,
+    )
+    hits = found(lost, mask).hits
+    assert hits.mean() == pytest.approx(0.9, abs=0.05)
+    before = logit(audit.chance_of_pneumonia(fourth.model, films))
+    largest = lost.max(axis=(1, 2))
+    stays = before > largest
+    assert stays.mean() > 0.8
 
 
 def test_patches_of_three_films_can_be_covered(fourth):

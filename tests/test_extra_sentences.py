@@ -71,14 +71,16 @@ def test_extra_7_gives_what_the_texture_turns():
 
 def test_extra_7_gives_what_rings_turn_in_honest_models():
     turned = {}
+    units = planted_units("pneumoniamnist")
     for mark in ("inside", "random", "meaningless"):
         for kind in ("honest", "cheat"):
             flips = []
-            for unit in planted_units("pneumoniamnist"):
-                if (unit["kind"], unit["mark"]) == (kind, mark):
+            for unit in units:
+                if unit["kind"] == kind and unit["mark"] == mark:
                     flips.append(unit["scores"]["flips"])
             assert len(flips) == 6
-            turned[kind, mark] = round(100 * mean(flips))
+            share = mean(flips)
+            turned[kind, mark] = round(100 * share)
     text = text_of("07_is_the_map_true")
     inside, random, meaningless = (
         turned["honest", mark] for mark in ("inside", "random", "meaningless")
