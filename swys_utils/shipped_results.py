@@ -160,7 +160,10 @@ def deployed_models(dataset: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
     Returns:
         One entry for each model, as ``swys study deployed`` wrote it; Base is the first.
     """
-    content = read_results(dataset, "deployed") or read_results(DEFAULT_DATASET, "deployed")
+    content = read_results(dataset, "deployed")
+    if content is None and dataset != DEFAULT_DATASET:
+        print(f"no rounded models of {dataset}: those of {DEFAULT_DATASET} are shown")
+        return deployed_models()
     return content["models"] if content else []
 
 

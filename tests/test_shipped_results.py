@@ -43,8 +43,9 @@ def test_base_is_the_first_of_the_deployed_models():
     assert first["same_answer"] == 1
 
 
-def test_a_data_set_without_deployed_models_has_those_of_the_default_one():
+def test_a_data_set_without_deployed_models_has_those_of_the_default_one(capsys):
     assert shipped_results.deployed_models("octmnist") == shipped_results.deployed_models()
+    assert "no rounded models of octmnist: those of pneumoniamnist" in capsys.readouterr().out
 
 
 def test_pairs_of_tinys_are_compared_answer_by_answer(tmp_path, monkeypatch):
@@ -57,6 +58,22 @@ def test_pairs_of_tinys_are_compared_answer_by_answer(tmp_path, monkeypatch):
     (tmp_path / "small" / "runs.json").write_text(json.dumps({"runs": runs}))
     monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
     assert shipped_results.series_results("small").siblings_answers == [0.75, 0.5, 0.25]
+
+
+def test_all_runs_are_compared_with_the_first_base(tmp_path, monkeypatch):
+    runs = []
+    answers = {
+        "vit_base/labels/seed0": "0011",
+        "vit_base/labels/seed1": "0010",
+        "vit_tiny/labels/seed0": "1111",
+    }
+    for run_id, predicted in answers.items():
+        runs.append({"id": run_id, "method": "labels", "predicted": predicted})
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "runs.json").write_text(json.dumps({"runs": runs}))
+    monkeypatch.setattr(shipped_results, "CHECKPOINTS", tmp_path)
+    same = shipped_results.series_results("small").same_answers
+    assert same == {"vit_base": [0.75], "vit_tiny": [0.5]}
 
 
 def test_planted_units_are_of_one_architecture():
