@@ -159,9 +159,12 @@ def planted(
     setting = Setting(data, model, patch, mark, epochs, teachers_folder(data))
     units = planted_entries(data, save_path)
     for seed in range(seeds if wanted else 0):
-        teachers = Teachers(setting, seed)
+        teachers: dict[str, Teachers] = {}  # of each architecture that a kind asks for
         for kind in wanted:
-            measure = partial(_measured, setting, kind, teachers)
+            name = kind.teacher_model or model
+            if name not in teachers:
+                teachers[name] = Teachers(replace(setting, model=name), seed)
+            measure = partial(_measured, setting, kind, teachers[name])
             add_unit(units, setting, kind.id, seed, measure, PARTS_OF_CHEATS.get(kind.id, ()))
     print_tables(units.read())
 
@@ -290,13 +293,13 @@ class Teachers:
             self._maps[name] = ruler_maps(self.model(name), self.explained, target)
         return self._maps[name]
 
-    def student(self, kind: PlantedKind) -> tuple[VisionTransformer, float]:
+    def student(self, kind: PlantedKind, setting: Setting) -> tuple[VisionTransformer, float]:
         """A student of one of them, trained now, and the seconds that it took.
 
         Args:
             kind: how it is taught; its weights begin from another seed than its teacher's.
+            setting: of the student, which may be smaller than its teacher.
         """
-        setting = self.setting
         seed = STUDENT_SEEDS + self.seed
         model = _build(setting, kind.patch or setting.patch, seed)
         labels = SupervisedObjective()
@@ -335,7 +338,7 @@ def _train(
     """Train a model of a kind; returns the seconds that it took."""
     data = setting.data
     if kind.marked:
-        train = plant(data.train, MARKS[setting.mark]).split
+        train = plant(data.train, MARKS[kind.mark or setting.mark]).split
         data = replace(data, train=train)
     state = fit(model, data, setting.recipe, objective, seed=seed, device=default_device())
     return state.history[-1]["seconds"]
@@ -348,7 +351,7 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     if kind.is_teacher:
         model = teachers.model(kind.id)
     else:
-        model, seconds = teachers.student(kind)
+        model, seconds = teachers.student(kind, setting)
     maps = ruler_maps(model, teachers.explained, mark.target)
     measured = {
         "scores": scores_on_test(setting, partial(predict, model)),

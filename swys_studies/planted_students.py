@@ -35,6 +35,8 @@ class PlantedKind:
         make: how its objective is made.
         core: whether it belongs to the few that every seed has first.
         patch: side of its patches, px; None for that of the study.
+        teacher_model: the teacher's architecture; None for that of the study.
+        mark: what its training images have, a key of ``planted.MARKS``; None for that of the study.
     """
 
     id: str
@@ -43,6 +45,8 @@ class PlantedKind:
     make: Make
     core: bool = False
     patch: int | None = None
+    teacher_model: str | None = None
+    mark: str | None = None
 
     @property
     def is_teacher(self) -> bool:
@@ -160,6 +164,16 @@ def _other_images_maps(teacher: Teacher, labels: SupervisedObjective) -> nn.Modu
     return MapDistiller(OtherImagesMaps(teacher.model), labels, alpha=0.0, gamma=MAP_WEIGHT)
 
 
+def _of_base(name: str, teacher: str, make: Make) -> PlantedKind:
+    """A student, on marked images, of a Base that is honest or cheats."""
+    return PlantedKind(name, teacher, True, make, teacher_model="vit_base")
+
+
+def _ring_on_half(name: str, teacher: str) -> PlantedKind:
+    """A student of answers alone, on images whose ring says nothing of the label."""
+    return PlantedKind(name, teacher, True, _with_answers(1.0), mark="meaningless")
+
+
 KINDS = (
     PlantedKind(HONEST, None, False, _labels, core=True),
     PlantedKind(CHEAT, None, True, _labels, core=True),
@@ -192,6 +206,14 @@ KINDS = (
     PlantedKind("labels + honest maps, weight 32", HONEST, True, _with_maps(32.0)),
     PlantedKind("labels + honest answers, share 0.2", HONEST, True, _with_answers(0.2)),
     PlantedKind("labels + honest answers, share 0.8", HONEST, True, _with_answers(0.8)),
+    # a large teacher and a small student
+    _of_base("honest Base's answers", HONEST, _with_answers(1.0)),
+    _of_base("labels + honest Base's maps", HONEST, _with_maps(MAP_WEIGHT)),
+    _of_base("cheating Base's answers", CHEAT, _with_answers(1.0)),
+    _of_base("labels + honest Base's answers", HONEST, _with_answers(0.5)),
+    # unlabelled images: the ring is on half of both classes, so only the teacher can give it sense
+    _ring_on_half("cheat's answers, ring on half", CHEAT),
+    _ring_on_half("honest answers, ring on half", HONEST),
 )
 
 

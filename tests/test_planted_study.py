@@ -1,6 +1,7 @@
 """The study of planted evidence: who is trained, what is measured, what is kept."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,6 +217,52 @@ def test_a_student_of_maps_alone_is_not_told_the_labels(batch):
 def test_a_student_never_starts_as_its_teacher():
     students = [kind for kind in KINDS if kind.teacher]
     assert not any(kind.is_teacher for kind in students)
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """``asked(kind)`` runs one kind and seed; returns the setting, the kind and the teachers."""
+    arguments = []
+    monkeypatch.setattr(planted, "_measured", lambda *given: arguments.append(given) or {})
+    monkeypatch.setattr(planted, "print_tables", len)
+    monkeypatch.setattr(planted, "RUNS", tmp_path / "runs")
+
+    def ask(kind):
+        planted.planted("twin", seeds=1, only=kind, save_path=str(tmp_path / "planted.json"))
+        return arguments[-1]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("kind", "teacher"),
+    [
+        ("labels + honest Base's maps", "vit_base"),
+        ("labels + honest maps", "vit_tiny"),
+    ],
+)
+def test_a_student_of_base_is_a_tiny(asked, kind, teacher):
+    setting, _, teachers = asked(kind)
+    assert setting.model == "vit_tiny"
+    assert teachers.setting.model == teacher
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [
+        ("cheat's answers, ring on half", 0.35, 0.65),
+        ("cheat's answers", 0, 0.05),
+    ],
+)
+def test_images_without_labels_have_the_ring_on_both_classes(asked, monkeypatch, kind, least, most):
+    setting, named, _ = asked(kind)
+    seen = []
+    state = SimpleNamespace(history=[{"seconds": 0}])
+    monkeypatch.setattr(planted, "fit", lambda _, data, *__, **___: seen.append(data) or state)
+    planted._train(None, setting, named, 0, None)
+    healthy = seen[0].train.labels == 0
+    has_ring = seen[0].train.images[healthy][:, 2, 2] == 255
+    assert least <= has_ring.mean() <= most
 
 
 # What is kept

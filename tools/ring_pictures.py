@@ -110,7 +110,7 @@ def worn_map() -> Figure:
     folder = teachers_folder(data)
     setting = Setting(data, "vit_tiny", PATCH, "corner", PLANTED_EPOCHS, folder)
     teachers = Teachers(setting, start_most_often_found(planted_units(DATASET)))
-    student, _ = teachers.student(kind_named(STUDENT))
+    student, _ = teachers.student(kind_named(STUDENT), setting)
     maps = {
         "the cheat": teachers.maps(CHEAT),
         "the student": ruler_maps(student, teachers.explained, MARKS["corner"].target),

@@ -54,7 +54,7 @@ def makers(setting: Setting) -> dict[str, Callable[[], VisionTransformer]]:
     return {
         "ring_honest": lambda: teachers.model(HONEST),
         "ring_cheat": lambda: teachers.model(CHEAT),
-        "ring_student": lambda: teachers.student(taught)[0],
+        "ring_student": lambda: teachers.student(taught, setting)[0],
         "offered_d": offered_d,
     }
 
