@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -159,14 +159,17 @@ def planted(
     setting = Setting(data, model, patch, mark, epochs, teachers_folder(data))
     units = planted_entries(data, save_path)
     for seed in range(seeds if wanted else 0):
-        teachers: dict[str, Teachers] = {}  # of each architecture that a kind asks for
+        teachers_of = cache(partial(_teachers, setting, seed))
         for kind in wanted:
-            name = kind.teacher_model or model
-            if name not in teachers:
-                teachers[name] = Teachers(replace(setting, model=name), seed)
-            measure = partial(_measured, setting, kind, teachers[name])
+            teachers = teachers_of(kind.teacher_model or model)
+            measure = partial(_measured, setting, kind, teachers)
             add_unit(units, setting, kind.id, seed, measure, PARTS_OF_CHEATS.get(kind.id, ()))
     print_tables(units.read())
+
+
+def _teachers(setting: Setting, seed: int, model: str) -> Teachers:
+    """Those of a seed, of an architecture that may be another than the setting's."""
+    return Teachers(replace(setting, model=model), seed)
 
 
 def _wanted(only: str) -> list[PlantedKind]:
