@@ -157,17 +157,59 @@ def test_notebook_5_gives_what_maps_alone_teach():
     assert f"anywhere from {min(areas):.2f} to {max(areas):.2f}, and at {min(areas):.2f}" in page
 
 
-def test_notebook_5_gives_what_honest_hiding_teaches():
-    turned: dict[str, list[float]] = {"labels + honest occlusion": [], "cheat": []}
+def ring_students(kind: str) -> list[dict]:
+    """The six Tinys of a kind with 16 patches and the ring in the corner."""
+    found = []
     for unit in planted_units():
-        usual = unit["patch"] == 7 and unit["mark"] == "corner"
-        if usual and unit["kind"] in turned:
-            turned[unit["kind"]].append(100 * unit["scores"]["flips"])
-    assert [len(shares) for shares in turned.values()] == [6, 6]
-    hiding, cheats = (mean(shares) for shares in turned.values())
+        if (unit["kind"], unit["patch"], unit["mark"]) == (kind, 7, "corner"):
+            found.append(unit)
+    assert len(found) == 6
+    return found
+
+
+def turned_by_the_ring(kind: str) -> int:
+    """Of 100 healthy children, on average over these students."""
+    return round(100 * mean(unit["scores"]["flips"] for unit in ring_students(kind)))
+
+
+def found_by_hiding(kind: str) -> int:
+    """In how many % of the images hiding's hottest patch is on the ring, on average."""
+    return round(100 * mean(unit["maps"]["occlusion"]["hits"] for unit in ring_students(kind)))
+
+
+def test_notebook_5_gives_what_honest_hiding_teaches():
+    reasons = "labels + honest occlusion"
+    turned = turned_by_the_ring(reasons)
+    cheats = turned_by_the_ring("cheat")
     page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
-    words = f"the ring turns {hiding:.0f} of 100, where it turns {cheats:.0f} in plain cheats"
-    assert words in page
+    assert f"the ring turns {turned} of 100, where it turns {cheats} in plain cheats" in page
+    assert f"in only {found_by_hiding(reasons)} % of these students' images" in page
+
+
+def test_extra_7_gives_what_hiding_finds_in_those_who_were_taught_by_it():
+    reasons = "labels + honest occlusion"
+    answers = "labels + honest answers"
+    text = text_of("07_is_the_map_true")
+    assert (
+        f"The ring turns {turned_by_the_ring(reasons)} of 100 healthy children in these students,"
+        f" and hiding finds it in only {found_by_hiding(reasons)} % of their images."
+    ) in text
+    assert (
+        f"it turns {turned_by_the_ring(answers)}, and hiding finds it in"
+        f" {found_by_hiding(answers)} %."
+    ) in text
+
+
+def test_extra_7_gives_the_ranking_of_those_who_were_taught_maps():
+    def swapped(kind: str) -> str:
+        area = mean(unit["scores"]["swapped"]["auc"] for unit in ring_students(kind))
+        return f"{area:.2f}"
+
+    text = text_of("07_is_the_map_true")
+    assert f"maps help a little: {swapped('labels + honest maps')} on swapped images" in text
+    assert f"cheats of the same starts have {swapped('another cheat')}" in text
+    others = swapped("labels + maps of other images")
+    assert f"students of other images' maps {others}" in text
 
 
 def test_notebook_5_gives_the_reasons_that_other_tinys_hand_on():

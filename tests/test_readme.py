@@ -112,16 +112,18 @@ def test_the_other_rows_of_models_are_base_and_the_resnets(readme):
     assert row_beside("Base, with which all are compared (1)", readme) == [*base, 100, 100, 100]
 
 
-def test_its_table_of_cheats_is_that_of_findings(readme):
-    findings = page("FINDINGS.md")
-    heading, *rows = re.findall(
-        r"^\| .* \| (?:occlusion's|\d+ %) \|$",
-        readme,
-        re.MULTILINE,
-    )
-    assert heading.startswith("| taught on X-rays with the ring by")
-    assert len(rows) == 5
-    assert all(row in findings.splitlines() for row in [heading, *rows])
+def table_of_cheats(text: str) -> list[list[str]]:
+    """The heading and the rows, cell by cell."""
+    begin = text.index("| taught on X-rays with the ring by")
+    heading, _, *rows = text[begin : text.index("\n\n", begin)].splitlines()
+    return [row.split(" | ") for row in (heading, *rows)]
+
+
+def test_its_table_of_cheats_is_that_of_findings_without_a_column(readme):
+    found = table_of_cheats(page("FINDINGS.md"))
+    assert len(found) == 6
+    without_swapped = [cells[:2] + cells[3:] for cells in found]
+    assert table_of_cheats(readme) == without_swapped
 
 
 RINGS = {  # how a row of the table of networks begins -> the architecture, the side of its patches

@@ -1,0 +1,231 @@
+"""What FINDINGS.md says of models that may read a ring: the shipped results."""
+
+import json
+import re
+from statistics import mean
+
+import pytest
+from pages import SHIPPED, numbers_in, page, row_beside
+
+from swys_utils.metrics import t_interval
+from swys_utils.shipped_results import planted_units
+
+
+@pytest.fixture(scope="module")
+def findings() -> str:
+    return page("FINDINGS.md")
+
+
+CHEATS = {  # how a row of the table of rings begins -> the architecture, the side of its patches
+    "ViT-Base, 16 patches (chance 6)": ("vit_base", 7),
+    "ViT-Tiny, 16 patches (chance 6)": ("vit_tiny", 7),
+    "ViT-Tiny, 49 patches (the ring touches four of them: chance 8)": ("vit_tiny", 4),
+    "ResNet-18, for which Grad-CAM was made (chance 6)": ("resnet18", 7),
+}
+
+
+def planted_of(kind: str) -> list[dict]:
+    """The shipped models of a kind that learned from X-rays with the ring in their corner."""
+    units = json.loads((SHIPPED / "planted.json").read_text("utf-8"))["units"]
+    return [unit for unit in units if unit["kind"] == kind and unit["mark"] == "corner"]
+
+
+def tinys_of(kind: str) -> list[dict]:
+    """Those of them that are Tinys."""
+    return [unit for unit in planted_of(kind) if unit["model"] == "vit_tiny"]
+
+
+TAUGHT = {  # how a row of the table of cheats begins -> the kind of model
+    "nothing: an honest model, of X-rays without a ring": "honest",
+    "labels (a plain cheat)": "cheat",
+    "labels and the honest model's *heatmaps*": "labels + honest maps",
+    "labels and the honest model's *answers*": "labels + honest answers",
+    "the honest model's answers alone": "honest answers",
+}
+
+
+def swapped_of(kind: str, patch: int = 7) -> list[float]:
+    """The AUC of each Tiny of a kind where only the healthy have the ring, by seed."""
+    units = [unit for unit in tinys_of(kind) if unit["patch"] == patch]
+    units.sort(key=lambda unit: unit["seed"])
+    return [unit["scores"]["swapped"]["auc"] for unit in units]
+
+
+@pytest.mark.parametrize("begin", TAUGHT)
+def test_its_table_of_cheats_has_the_means_and_the_intervals_of_the_models(findings, begin):
+    units = [unit for unit in tinys_of(TAUGHT[begin]) if unit["patch"] == 7]
+    assert len(units) == 6
+    swapped = swapped_of(TAUGHT[begin])
+    turned = [100 * unit["scores"]["flips"] for unit in units]
+    hits = []
+    for ruler in ("grad_cam", "occlusion"):
+        hits.append(100 * mean(unit["maps"][ruler]["hits"] for unit in units))
+    expected = [
+        round(mean(unit["scores"]["clean"]["auc"] for unit in units), 2),
+        round(mean(swapped), 2),
+        *(round(end, 2) for end in t_interval(swapped)),
+        round(mean(turned)),
+        *(max(round(end), 0) for end in t_interval(turned)),
+        *(round(share) for share in hits),
+    ]
+    assert row_beside(begin, findings) == expected
+
+
+def test_it_gives_what_honest_maps_change_in_the_ranking(findings):
+    (text,) = re.findall(r"^Do honest heatmaps help at all.*$", findings, re.MULTILINE)
+    of_maps = swapped_of("labels + honest maps")
+    cheats = swapped_of("another cheat")
+    gains = [of_map - cheat for of_map, cheat in zip(of_maps, cheats)]
+    controls = [
+        mean(swapped_of(kind))
+        for kind in ("labels + maps of other images", "labels + maps of an untrained model")
+    ]
+    wanted = [mean(of_maps), mean(cheats), mean(gains), *t_interval(gains), *controls, 0.5]
+    assert numbers_in(text) == [round(number, 2) for number in wanted]
+
+
+def test_it_gives_what_hiding_in_the_loss_does_to_hiding(findings):
+    (text,) = re.findall(r"^\*\*A ruler that is put into the loss.*$", findings, re.MULTILINE)
+    units = [unit for unit in tinys_of("labels + honest occlusion") if unit["patch"] == 7]
+    answers = [unit for unit in tinys_of("labels + honest answers") if unit["patch"] == 7]
+    turned = [100 * unit["scores"]["flips"] for unit in units]
+    found = [100 * unit["maps"]["occlusion"]["hits"] for unit in units]
+    wanted = [
+        mean(turned),
+        *t_interval(turned),
+        mean(found),
+        min(found),
+        max(found),
+        100 * mean(unit["scores"]["flips"] for unit in answers),
+        100 * mean(unit["maps"]["occlusion"]["hits"] for unit in answers),
+    ]
+    assert numbers_in(text) == [round(number) for number in wanted]
+
+
+def test_integrated_gradients_find_the_ring_in_nearly_every_image():
+    found = []
+    for unit in tinys_of("cheat") + tinys_of("another cheat"):
+        found.append(round(100 * unit["methods"]["integrated_gradients"]["hits"]))
+    words = f"{min(found)} to {max(found)} % of the images of {len(found)} cheating Tinys"
+    assert words in page("README.md")
+
+
+def drawn_for_long(kind: str, patch: int) -> list[dict]:
+    """The Tinys of a kind and patch, px, that learned from drawn X-rays for eighteen passes."""
+    path = SHIPPED.parent / "pneumoniamnist-twin" / "planted.json"
+    units = json.loads(path.read_text("utf-8"))["units"]
+    asked = (kind, "vit_tiny", 18, patch)
+    found = []
+    for unit in units:
+        described = tuple(unit[key] for key in ("kind", "model", "epochs", "patch"))
+        if described == asked:
+            found.append(unit)
+    return found
+
+
+def test_it_gives_what_points_at_a_ring_that_does_not_matter(findings):
+    def hits(mark, key):
+        cheats = [
+            unit
+            for unit in planted_units("pneumoniamnist")
+            if (unit["kind"], unit["patch"], unit["mark"]) == ("cheat", 7, mark)
+        ]
+        assert len(cheats) == 6
+        return round(100 * mean(unit["methods"][key]["hits"] for unit in cheats))
+
+    keys = ("occlusion, mean", "integrated_gradients", "attention_rollout, block 11")
+    assert [hits("meaningless", key) for key in keys] == [1, 5, 0]
+    assert [hits("corner", key) for key in keys] == [100, 100, 90]
+    last = "grad_cam, block 11"
+    assert (hits("meaningless", last), hits("corner", last)) == (7, 14)
+    assert "lies on the ring in 1 % of the images, that of integrated gradients in 5 %" in findings
+    assert "In the cheats they find it in 100, 100 and 90 %" in findings
+    assert "Grad-CAM at the last block points at it in 7 and 14 %" in findings
+
+
+def test_it_gives_what_the_ring_turns_in_students_with_49_patches(findings):
+    turned = []
+    for kind in ("cheat", "labels + honest maps", "labels + honest answers", "honest answers"):
+        flips = [unit["scores"]["flips"] for unit in tinys_of(kind) if unit["patch"] == 4]
+        assert len(flips) == 6
+        turned.append(f"{mean(flips):.0%}".replace("%", " %"))
+    cheats, of_maps, of_both, of_answers = turned
+    assert (
+        f"the ring turns {cheats} in plain cheats, {of_maps} in students of honest maps, {of_both}"
+        f" in those of labels and honest answers, and {of_answers} in those of honest answers alone"
+    ) in findings
+
+
+def test_it_gives_what_the_ring_turns_after_honest_occlusion_and_maps_of_chance(findings):
+    turned = []
+    for kind in ("labels + honest occlusion", "labels + maps of an untrained model"):
+        flips = [100 * unit["scores"]["flips"] for unit in tinys_of(kind) if unit["patch"] == 4]
+        assert len(flips) == 6
+        turned.append((round(mean(flips)), round(min(flips)), round(max(flips))))
+    (reasons, least, most), (untrained, _, _) = turned
+    assert f"honest occlusion it turns {reasons} % ({least} to {most} by start)" in findings
+    assert f"the maps of an untrained model {untrained} %" in findings
+
+
+def test_the_drawn_rings_are_those_of_the_runs(findings):
+    turned = {}
+    for kind in ("cheat", "labels + honest maps", "honest answers"):
+        units = drawn_for_long(kind, patch=7)
+        assert len(units) == 6
+        turned[kind] = [100 * unit["scores"]["flips"] for unit in units]
+    cheat, maps, answers = (round(mean(shares)) for shares in turned.values())
+    least, most = (round(end(turned["honest answers"])) for end in (min, max))
+    assert f"turns {cheat} % in plain cheats and {maps} % in students of honest maps" in findings
+    assert f"{answers} % turn on average, from {least} to {most} % by start" in findings
+    readme = page("README.md")
+    assert f"{cheat} % turn in plain cheats, {maps} % in students of honest maps" in readme
+    assert (
+        f"{answers} % in students of honest answers alone ({least} to {most} % by start)" in readme
+    )
+
+
+def test_the_drawn_rings_with_smaller_patches_are_those_of_the_runs(findings):
+    def turned(kind):
+        shares = [100 * unit["scores"]["flips"] for unit in drawn_for_long(kind, patch=4)]
+        assert len(shares) == 6
+        return round(mean(shares)), round(min(shares)), round(max(shares))
+
+    assert "in plain cheats {} % turn ({} to {})".format(*turned("cheat")) in findings
+    of_maps = "in students of honest maps {} % ({} to {})"
+    assert of_maps.format(*turned("labels + honest maps")) in findings
+    of_answers = "in students of honest answers {} % ({} to {})"
+    assert of_answers.format(*turned("honest answers")) in findings
+
+
+@pytest.mark.parametrize("begin", CHEATS)
+def test_its_table_of_rings_has_the_range_of_the_models(findings, begin):
+    expected = []
+    for kind, method in (("cheat", "grad_cam"), ("honest", "grad_cam"), ("cheat", "occlusion")):
+        units = [u for u in planted_of(kind) if (u["model"], u["patch"]) == CHEATS[begin]]
+        hits = [round(100 * unit["maps"][method]["hits"]) for unit in units]
+        expected += sorted({min(hits), max(hits)})
+    assert row_beside(begin, findings) == expected
+
+
+def test_it_gives_what_heavier_maps_change(findings):
+    (text,) = re.findall(r"^Does the weight of the maps.*$", findings, re.MULTILINE)
+    wanted = []
+    for weight in (0.5, 8, 32):
+        units = planted_of(f"labels + honest maps, weight {weight}")
+        turned = [100 * unit["scores"]["flips"] for unit in units]
+        wanted += [weight, round(mean(turned))]
+    wanted += [round(min(turned)), round(max(turned))]  # of the heaviest
+    assert numbers_in(text) == wanted
+
+
+def test_it_gives_what_maps_alone_teach(findings):
+    (text,) = re.findall(r"^And heatmaps alone.*$", findings, re.MULTILINE)
+    units = planted_of("honest maps alone")
+    maps = [round(unit["like_honest"]["grad_cam"]["agreement"], 2) for unit in units]
+    areas = {unit["seed"]: unit["scores"]["clean"]["auc"] for unit in units}
+    reasons = {unit["seed"]: unit["like_honest"]["occlusion"]["agreement"] for unit in units}
+    reversed_seeds = [seed for seed, area in areas.items() if area < 0.5]
+    assert (len(units), len(reversed_seeds)) == (6, 2)
+    wanted = [min(maps), max(maps), min(areas.values()), max(areas.values())]
+    wanted += [reasons[seed] for seed in reversed_seeds]
+    assert numbers_in(text) == [round(number, 2) for number in wanted]
