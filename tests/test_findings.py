@@ -181,6 +181,21 @@ def test_it_gives_what_two_bits_do_to_the_certainty(findings):
     assert numbers_in(text) == [*wanted, round(two["auc"], 3)]
 
 
+def test_it_gives_what_fewer_patches_keep(findings):
+    (text,) = re.findall(r"^\*\*Fewer patches lose more.*$", findings, re.MULTILINE)
+    models = {model["title"]: model for model in deployed_models()}
+
+    def kept(title: str) -> list[float]:
+        model = models[title]
+        (reasons,) = beyond_chance([model["occlusion"]])
+        return [round(100 * model["same_answer"], 1), round(reasons)]
+
+    coarse = kept("Tiny, answers, 16 patches")
+    _, reasons = kept("Tiny, answers")
+    rounded = kept("Tiny, answers, 16 patches, int8")
+    assert numbers_in(text) == [16, 7, 49, *coarse, reasons, *rounded]
+
+
 def test_it_gives_what_a_longer_recipe_does_on_blood_cells(findings):
     (text,) = re.findall(r"^\* \*\*On blood cells a longer.*$", findings, re.MULTILINE)
     runs = read_runs(SHIPPED.parent / "bloodmnist" / "runs.json")
