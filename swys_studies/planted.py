@@ -29,7 +29,6 @@ from swys_utils.views import Augmentation
 
 from .planted_measures import (
     EXPLAINED,
-    SUBSET_IMAGES,
     compared,
     every_method,
     int8_answers,
@@ -59,6 +58,8 @@ MARKS = {
     "random": Mark(place="random"),
     "texture": Mark(place="texture", strength=0.06),
     "meaningless": Mark(place="corner", share=0.5, elsewhere=0.5),
+    "large": Mark(place="corner", size=7),
+    "two": Mark(place="two corners"),  # either ring is enough
 }
 PARTS_OF_CHEATS = {  # kind of ViT -> what else is measured of it; "methods": of maps, at all blocks
     CHEAT: ("methods", "int8", "subsets"),
@@ -133,7 +134,7 @@ def planted(
     Args:
         dataset: any 2D MedMNIST name with one label an image, or "twin".
         patch: side of a ViT's patches, px.
-        mark: what is planted: corner, inside, random, texture or meaningless.
+        mark: what is planted: corner, inside, random, texture, meaningless, large or two.
         seeds: number of them.
         only: "core" for a few kinds, the name of a kind or a part of several names, or "none".
         epochs: how long each model is trained.
@@ -367,8 +368,7 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
     if "methods" in parts:
         measured["methods"] = every_method(model, teachers.explained, mark.target)
     if "subsets" in parts:
-        some = teachers.explained.split.images[:SUBSET_IMAGES]
-        measured["subsets"] = singles_against_subsets(model, some, mark.target)
+        measured["subsets"] = singles_against_subsets(model, teachers.explained, mark.target)
     if "int8" in parts:
         measured["int8"] = scores_on_test(setting, int8_answers(model))
     return measured | {"seconds": seconds, "device": device_name(default_device())}

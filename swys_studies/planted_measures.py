@@ -245,18 +245,21 @@ def every_method(model: VisionTransformer, planted: Planted, target: int) -> dic
     return where_maps_point(maps, planted)
 
 
-def singles_against_subsets(model: VisionTransformer, images: np.ndarray, target: int) -> dict:
+def singles_against_subsets(model: VisionTransformer, shown: Planted, target: int) -> dict:
     """Do single hidden patches say what random subsets of patches say?
 
     Args:
         model: a model.
-        images: uint8.
+        shown: marked images; the first ``SUBSET_IMAGES`` count.
         target: the class.
 
     Returns:
         ``agreement``: mean rank correlation of both maps; ``same_patch``: share of the images with
-        the same hottest patch; ``images``.
+        the same hottest patch; ``hits`` and ``hits of subsets``: share with the hottest patch of
+        either on the mark; ``images``.
     """
+    images = shown.split.images[:SUBSET_IMAGES]
+    mask = shown.mask[:SUBSET_IMAGES]
     singles = occlusion(model, images, target)
     subsets = np.stack([by_subsets(model, image[None], target) for image in images])
     hottest = singles.reshape(len(images), -1).argmax(1)
@@ -264,6 +267,8 @@ def singles_against_subsets(model: VisionTransformer, images: np.ndarray, target
     result = {
         "agreement": _mean(agreement(singles, subsets)),
         "same_patch": float((hottest == hottest_of_subsets).mean()),
+        "hits": float(found(singles, mask).hits.mean()),
+        "hits of subsets": float(found(subsets, mask).hits.mean()),
         "images": len(images),
     }
     return _rounded(result)

@@ -21,6 +21,7 @@ PLACES = {  # row and column of its upper left corner in an image of 28 px
     "inside": (15, 8),
     "random": None,  # another place in each image
     "texture": (0, 0),  # the whole image
+    "two corners": (2, 2),  # and once more, in the opposite corner
 }
 SETS = ("as trained", "clean", "swapped", "everywhere")
 
@@ -32,7 +33,7 @@ class Mark:
     Attributes:
         target: the class that it goes with.
         place: a key of ``PLACES``. A texture is a grain of black and white cells; any other mark is
-            a white ring around a black centre.
+            a white ring around a black centre, or two of them.
         share: of the images of that class that get it in training, from 0 to 1.
         elsewhere: the same of all other images.
         strength: its opacity, from 0 to 1.
@@ -115,18 +116,21 @@ def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") ->
     corner = 0 if place is None else max(place) * side // 28
     if corner + mark.size > side:
         raise SwysError(f"a mark of {mark.size} px does not fit images of {side}; enlarge them")
+    last = side - len(pattern)  # the lowest row, and the rightmost column
     if place is None:
-        places = rng.integers(0, side - len(pattern) + 1, (len(split), 2))
+        places = rng.integers(0, last + 1, (len(split), 1, 2))
     else:
-        places = np.tile(np.multiply(place, side) // 28, (len(split), 1))
+        first = np.multiply(place, side) // 28
+        of_each = [first, last - first] if mark.place == "two corners" else [first]
+        places = np.tile(of_each, (len(split), 1, 1))
     mask = np.zeros(images.shape[:3], dtype=bool)
     for index in np.flatnonzero(marked):
-        row, column = places[index]
-        height, width = pattern.shape
-        mask[index, row : row + height, column : column + width] = True
-        region = images[index, row : row + height, column : column + width]
-        drawn = pattern if region.ndim == 2 else pattern[..., None]
-        region[:] = np.rint((1 - mark.strength) * region + mark.strength * drawn)
+        for row, column in places[index]:
+            height, width = pattern.shape
+            mask[index, row : row + height, column : column + width] = True
+            region = images[index, row : row + height, column : column + width]
+            drawn = pattern if region.ndim == 2 else pattern[..., None]
+            region[:] = np.rint((1 - mark.strength) * region + mark.strength * drawn)
     return Planted(Split(images, split.labels), mask)
 
 

@@ -108,6 +108,15 @@ def test_a_mark_can_be_larger(split):
     assert planted.mask[0].sum() == 6 * 6
 
 
+def test_two_rings_lie_in_opposite_corners(split):
+    mark = Mark(place="two corners")
+    image = plant(split, mark, where="everywhere").split.images[0]
+    turned = image[::-1, ::-1]
+    assert image[2:5, 2:5].max() == 255
+    np.testing.assert_array_equal(image, turned)
+    assert (image != 100).sum() == 2 * 9
+
+
 def test_a_random_place_differs_between_images(split):
     mark = Mark(place="random")
     mask = plant(split, mark, where="everywhere").mask

@@ -23,7 +23,7 @@ from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
 from swys_utils.occlusion import occlusion
-from swys_utils.planted import Mark, plant
+from swys_utils.planted import Mark, found, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
 from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.splits import Split
@@ -152,6 +152,17 @@ def test_occlusion_is_the_feature_ablation_of_captum(split):
     ours = occlusion(model, images, 1)
     theirs = by_captum(FeatureAblation, model, images)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_what_single_patches_and_subsets_find_is_measured_on_the_same_images(split):
+    model = vit(noise=0.1, patch_size=7)
+    shown = plant(split, Mark(), where="everywhere")
+    measured = planted_measures.singles_against_subsets(model, shown, 1)
+    count = planted_measures.SUBSET_IMAGES
+    maps = occlusion(model, shown.split.images[:count], 1)
+    hits = found(maps, shown.mask[:count]).hits
+    assert measured["images"] == count
+    assert measured["hits"] == pytest.approx(hits.mean(), abs=1e-4)
 
 
 def test_random_subsets_say_what_kernel_shap_says(split):
