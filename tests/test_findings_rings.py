@@ -110,11 +110,11 @@ def test_integrated_gradients_find_the_ring_in_nearly_every_image():
     assert words in page("README.md")
 
 
-def drawn_for_long(kind: str, patch: int) -> list[dict]:
-    """The Tinys of a kind and patch, px, that learned from drawn X-rays for eighteen passes."""
+def drawn_for_long(kind: str, patch: int, model: str = "vit_tiny") -> list[dict]:
+    """The models of a kind and patch, px, that learned from drawn X-rays for eighteen passes."""
     path = SHIPPED.parent / "pneumoniamnist-twin" / "planted.json"
     units = json.loads(path.read_text("utf-8"))["units"]
-    asked = (kind, "vit_tiny", 18, patch)
+    asked = (kind, model, 18, patch)
     found = []
     for unit in units:
         described = tuple(unit[key] for key in ("kind", "model", "epochs", "patch"))
@@ -195,6 +195,23 @@ def test_the_drawn_rings_with_smaller_patches_are_those_of_the_runs(findings):
     assert of_maps.format(*turned("labels + honest maps")) in findings
     of_answers = "in students of honest answers {} % ({} to {})"
     assert of_answers.format(*turned("honest answers")) in findings
+
+
+def test_the_drawn_rings_in_bases_are_those_of_the_runs(findings):
+    (text,) = re.findall(r"^Six \*Bases\* cheat.*$", findings, re.MULTILINE)
+    units = drawn_for_long("cheat", 7, "vit_base")
+    assert len(units) == 6
+    turned = [100 * unit["scores"]["flips"] for unit in units]
+    grad_cam = [100 * unit["maps"]["grad_cam"]["hits"] for unit in units]
+    hiding = [100 * unit["maps"]["occlusion"]["hits"] for unit in units]
+    wanted = [mean(turned), min(turned), max(turned), mean(grad_cam), mean(hiding), min(hiding)]
+    (patch, *numbers) = numbers_in(text)
+    assert numbers == [round(number) for number in wanted]
+    in_extra_7 = (
+        f"In six Bases it turns {mean(turned):.0f} %, and hiding finds it in"
+        f" {mean(hiding):.0f} % of their images, in the worst of them in {min(hiding):.0f}."
+    )
+    assert in_extra_7 in page("notebooks/extras/07_is_the_map_true.ipynb")
 
 
 @pytest.mark.parametrize("begin", CHEATS)
