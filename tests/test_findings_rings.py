@@ -246,3 +246,19 @@ def test_it_gives_what_maps_alone_teach(findings):
     wanted = [min(maps), max(maps), min(areas.values()), max(areas.values())]
     wanted += [reasons[seed] for seed in reversed_seeds]
     assert numbers_in(text) == [round(number, 2) for number in wanted]
+
+
+def test_it_gives_what_finds_one_of_two_rings(findings):
+    content = json.loads((SHIPPED / "planted.json").read_text("utf-8"))
+    cheats = [unit for unit in content["units"] if unit["mark"] == "two"]
+    assert len(cheats) == 6
+    singles = [100 * unit["maps"]["occlusion"]["hits"] for unit in cheats]
+    for unit in cheats:
+        assert unit["subsets"]["hits of subsets"] == 1
+        assert unit["subsets"]["images"] == 16
+        assert unit["methods"]["integrated_gradients"]["hits"] == 1
+    found = f"in {mean(singles):.0f} % of the images"
+    scatter = f"{found} ({min(singles):.0f} to {max(singles):.0f} by start; "
+    assert scatter + "chance 12)" in findings
+    assert scatter + "by chance 12)" in page("notebooks/extras/07_is_the_map_true.ipynb")
+    assert f"of two rings it finds one {found}." in page("README.md")

@@ -85,6 +85,7 @@ def test_what_a_smaller_file_keeps_stands_beside_it():
         "Tiny, 7 px, random",
         "Tiny, 7 px, meaningless",
         "Tiny, 4 px, corner",
+        "Tiny, 7 px, two",
     ]
     assert rows[0]["swapped, int8"].startswith(f"{in_int8:.2f}")
 
