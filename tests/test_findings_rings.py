@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 from pages import SHIPPED, numbers_in, page, row_beside
 
+from swys_figures.obedience import like_honest
 from swys_utils.metrics import t_interval
 from swys_utils.shipped_results import planted_units
 
@@ -41,6 +42,10 @@ TAUGHT = {  # how a row of the table of cheats begins -> the kind of model
     "labels and the honest model's *heatmaps*": "labels + honest maps",
     "labels and the honest model's *answers*": "labels + honest answers",
     "the honest model's answers alone": "honest answers",
+    "labels and an honest Base's *heatmaps*": "labels + honest Base's maps",
+    "labels and an honest Base's *answers*": "labels + honest Base's answers",
+    "an honest Base's answers alone": "honest Base's answers",
+    "a cheating Base's answers alone": "cheating Base's answers",
 }
 
 
@@ -262,3 +267,55 @@ def test_it_gives_what_finds_one_of_two_rings(findings):
     assert scatter + "chance 12)" in findings
     assert scatter + "by chance 12)" in page("notebooks/extras/07_is_the_map_true.ipynb")
     assert f"of two rings it finds one {found}." in page("README.md")
+
+
+def turned_by(kind: str) -> list[float]:
+    """In % of the healthy, for each of six Tinys of a kind with 16 patches."""
+    units = [unit for unit in tinys_of(kind) if unit["patch"] == 7]
+    assert len(units) == 6
+    return [100 * unit["scores"]["flips"] for unit in units]
+
+
+def test_the_pages_give_what_base_hands_on(findings):
+    kinds = (
+        "labels + honest Base's maps",
+        "labels + honest Base's answers",
+        "honest Base's answers",
+    )
+    maps, both, answers = (round(mean(turned_by(kind))) for kind in kinds)
+    beside = "beside the labels"
+    in_readme = (
+        f"the ring turns {maps} % in Tinys that were taught an honest Base's heatmaps {beside},"
+        f" {both} % with its answers {beside}, and {answers} % with its answers alone."
+    )
+    assert in_readme in page("README.md")
+    in_extra = f"turns {maps} of 100 after its maps, {both} after labels and its answers, and"
+    extra = page("notebooks/extras/07_is_the_map_true.ipynb")
+    assert f"{in_extra} {answers} after its answers alone." in extra
+    in_lesson = (
+        f"the ring turns {maps} of 100 after *labels + honest maps*, {both} after"
+        f" *labels + honest answers*, and {answers} after *honest answers*."
+    )
+    assert in_lesson in page("notebooks/05_distillation.ipynb")
+
+
+def test_it_gives_how_much_the_taught_maps_are_those_of_base(findings):
+    like = [like_honest(unit, "grad_cam") for unit in tinys_of("labels + honest Base's maps")]
+    assert f"honest Bases by {min(like):.0f} to {max(like):.0f} % beyond chance" in findings
+
+
+def test_it_gives_what_passes_through_images_without_labels(findings):
+    (text,) = re.findall(r"^\*\*Images without labels.*$", findings, re.MULTILINE)
+    of_cheat = turned_by("cheat's answers, ring on half")
+    of_honest = turned_by("honest answers, ring on half")
+    with_labels = turned_by("honest answers")
+    wanted = [
+        mean(of_cheat),
+        *t_interval(of_cheat),
+        mean(of_honest),
+        max(of_honest),
+        mean(with_labels),
+    ]
+    assert numbers_in(text) == [round(number) for number in wanted]
+    extra = page("notebooks/extras/07_is_the_map_true.ipynb")
+    assert f"the cheat's answers alone teach it: {mean(of_cheat):.0f} of 100 turn." in extra
