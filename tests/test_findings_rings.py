@@ -91,20 +91,21 @@ def test_it_gives_what_honest_maps_change_in_the_ranking(findings):
 
 def test_it_gives_what_hiding_in_the_loss_does_to_hiding(findings):
     (text,) = re.findall(r"^\*\*A ruler that is put into the loss.*$", findings, re.MULTILINE)
-    units = [unit for unit in tinys_of("labels + honest occlusion") if unit["patch"] == 7]
-    answers = [unit for unit in tinys_of("labels + honest answers") if unit["patch"] == 7]
-    turned = [100 * unit["scores"]["flips"] for unit in units]
-    found = [100 * unit["maps"]["occlusion"]["hits"] for unit in units]
-    wanted = [
-        mean(turned),
-        *t_interval(turned),
-        mean(found),
-        min(found),
-        max(found),
-        100 * mean(unit["scores"]["flips"] for unit in answers),
-        100 * mean(unit["maps"]["occlusion"]["hits"] for unit in answers),
-    ]
-    assert numbers_in(text) == [round(number) for number in wanted]
+
+    def turned_and_found(kind: str, patch: int) -> tuple[list[float], list[float]]:
+        units = [unit for unit in tinys_of(kind) if unit["patch"] == patch]
+        turned = [100 * unit["scores"]["flips"] for unit in units]
+        return turned, [100 * unit["maps"]["occlusion"]["hits"] for unit in units]
+
+    turned, hits = turned_and_found("labels + honest occlusion", 7)
+    wanted = [mean(turned), *t_interval(turned), mean(hits), min(hits), max(hits)]
+    for kind, patch in (("labels + honest answers", 7), ("labels + honest occlusion", 4)):
+        of_others, found_in_others = turned_and_found(kind, patch)
+        wanted += [mean(of_others), mean(found_in_others)]
+    numbers = [number for number in numbers_in(text) if number not in (16, 49)]
+    assert numbers == [round(number) for number in wanted]
+    small = f"turns {wanted[-2]:.0f} of 100 in such students, and hiding finds it in"
+    assert f"{small} {wanted[-1]:.0f} %" in page("notebooks/extras/07_is_the_map_true.ipynb")
 
 
 def test_integrated_gradients_find_the_ring_in_nearly_every_image():
