@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -142,35 +142,39 @@ def planted(
         save_path: the result; default: checkpoints/<dataset>/planted.json.
 
     Raises:
-        SwysError: no seed, no such mark or kind, a kind that has these patches anyway, several
-            labels an image, or no clone to write into.
+        SwysError: no seed, no such mark or kind, a kind that is another one's copy with these
+            options, several labels an image, or no clone to write into.
     """
     refuse_no_seeds(seeds)
     data = planted_data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
     matching = _wanted(only)
-    # a kind with patches of its own would be another kind's copy
-    wanted = [kind for kind in matching if kind.patch != patch]
+    wanted = [kind for kind in matching if not _is_copy(kind, model, patch, mark)]
     if matching and not wanted:
-        raise SwysError(f"'{only}' has patches of {patch} px of its own; choose another --patch")
+        chosen = f"--model {model} --patch {patch} --mark {mark}"
+        raise SwysError(f"with {chosen}, '{only}' is no kind of its own; choose others of them")
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
         raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")
     setting = Setting(data, model, patch, mark, epochs, teachers_folder(data))
     units = planted_entries(data, save_path)
+    architectures = {kind.teacher_model or model for kind in wanted}
     for seed in range(seeds if wanted else 0):
-        teachers_of = cache(partial(_teachers, setting, seed))
+        teachers = {name: Teachers(replace(setting, model=name), seed) for name in architectures}
         for kind in wanted:
-            teachers = teachers_of(kind.teacher_model or model)
-            measure = partial(_measured, setting, kind, teachers)
+            measure = partial(_measured, setting, kind, teachers[kind.teacher_model or model])
             add_unit(units, setting, kind.id, seed, measure, PARTS_OF_CHEATS.get(kind.id, ()))
     print_tables(units.read())
 
 
-def _teachers(setting: Setting, seed: int, model: str) -> Teachers:
-    """Those of a seed, of an architecture that may be another than the setting's."""
-    return Teachers(replace(setting, model=model), seed)
+def _is_copy(kind: PlantedKind, model: str, patch: int, mark: str) -> bool:
+    """Whether another kind is the same, because what it has of its own is what all have.
+
+    A kind with a mark of its own is a variant of the ring in the corner.
+    """
+    same = kind.patch == patch or kind.teacher_model == model
+    return same or (kind.mark is not None and mark != "corner")
 
 
 def _wanted(only: str) -> list[PlantedKind]:

@@ -42,6 +42,8 @@ def print_tables(units: Sequence[Mapping]) -> None:
             print(f"\n{setting}: {title}")
             print(as_table([_without_setting(row) for row in rows]))
     print(f"\n{as_table(int8_and_subsets_table(units))}")
+    print("\nhottest patch on the mark")
+    print(as_table(subsets_table(units)))
 
 
 def _without_setting(row: Mapping) -> dict:
@@ -190,6 +192,26 @@ def int8_and_subsets_table(units: Sequence[Mapping]) -> list[dict]:
             row[f"swapped, {title}"] = with_interval(swapped)
             row[f"flips, {title}"] = with_interval([unit[part]["flips"] for unit in group])
         row["same patch"] = with_interval([unit["subsets"]["same_patch"] for unit in group])
+        rows.append(row)
+    return rows
+
+
+def subsets_table(units: Sequence[Mapping]) -> list[dict]:
+    """Do random halves of the picture find a mark that single patches miss?
+
+    Args:
+        units: of planted.json.
+
+    Returns:
+        A row for each setting whose cheats were asked that: the share of the images with the
+        hottest patch on the mark.
+    """
+    asked = [unit for unit in _of_kind(units, CHEAT) if "hits" in unit.get("subsets", {})]
+    rows = []
+    for setting, group in _by_setting(asked).items():
+        row = {"setting": setting, "seeds": len(group)}
+        for title, key in {"single patches": "hits", "random halves": "hits of subsets"}.items():
+            row[title] = with_interval([unit["subsets"][key] for unit in group])
         rows.append(row)
     return rows
 

@@ -112,26 +112,41 @@ def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") ->
     images = np.array(split.images)
     side = images.shape[1]
     pattern = mark.pattern(side)
-    place = PLACES[mark.place]
-    corner = 0 if place is None else max(place) * side // 28
-    if corner + mark.size > side:
-        raise SwysError(f"a mark of {mark.size} px does not fit images of {side}; enlarge them")
-    last = side - len(pattern)  # the lowest row, and the rightmost column
-    if place is None:
-        places = rng.integers(0, last + 1, (len(split), 1, 2))
-    else:
-        first = np.multiply(place, side) // 28
-        of_each = [first, last - first] if mark.place == "two corners" else [first]
-        places = np.tile(of_each, (len(split), 1, 1))
+    height, width = pattern.shape
+    places = _places(mark, len(split), side, height, rng)
     mask = np.zeros(images.shape[:3], dtype=bool)
     for index in np.flatnonzero(marked):
         for row, column in places[index]:
-            height, width = pattern.shape
             mask[index, row : row + height, column : column + width] = True
             region = images[index, row : row + height, column : column + width]
             drawn = pattern if region.ndim == 2 else pattern[..., None]
             region[:] = np.rint((1 - mark.strength) * region + mark.strength * drawn)
     return Planted(Split(images, split.labels), mask)
+
+
+def _places(mark: Mark, count: int, side: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """Row and column of the upper left corner of each ring: int (count, rings, 2).
+
+    Args:
+        mark: what is drawn.
+        count: how many images there are.
+        side: of an image, px.
+        height: of the pattern, px.
+        rng: of random places.
+
+    Raises:
+        SwysError: the images are too small for the mark.
+    """
+    place = PLACES[mark.place]
+    corner = 0 if place is None else max(place) * side // 28
+    if corner + mark.size > side:
+        raise SwysError(f"a mark of {mark.size} px does not fit images of {side}; enlarge them")
+    last = side - height  # the lowest row, and the rightmost column
+    if place is None:
+        return rng.integers(0, last + 1, (count, 1, 2))
+    first = np.multiply(place, side) // 28
+    of_each = [first, last - first] if mark.place == "two corners" else [first]
+    return np.tile(of_each, (count, 1, 1))
 
 
 class Found(NamedTuple):

@@ -23,7 +23,7 @@ from swys_utils.config import CHECKPOINTS, SwysError
 from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
 from swys_utils.occlusion import occlusion
-from swys_utils.planted import Mark, found, plant
+from swys_utils.planted import Mark, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
 from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.splits import Split
@@ -154,15 +154,23 @@ def test_occlusion_is_the_feature_ablation_of_captum(split):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_what_single_patches_and_subsets_find_is_measured_on_the_same_images(split):
-    model = vit(noise=0.1, patch_size=7)
+def hot_at(patch):
+    """A map of 4 x 4 patches that is hot at one of them."""
+    heat = np.zeros(16, dtype=np.float32)
+    heat[patch] = 1
+    return heat.reshape(4, 4)
+
+
+def test_single_patches_and_subsets_are_asked_for_the_mark(split, monkeypatch):
+    """The ring is in patch 0."""
     shown = plant(split, Mark(), where="everywhere")
-    measured = planted_measures.singles_against_subsets(model, shown, 1)
-    count = planted_measures.SUBSET_IMAGES
-    maps = occlusion(model, shown.split.images[:count], 1)
-    hits = found(maps, shown.mask[:count]).hits
-    assert measured["images"] == count
-    assert measured["hits"] == pytest.approx(hits.mean(), abs=1e-4)
+    elsewhere = np.stack([hot_at(5)] * planted_measures.SUBSET_IMAGES)
+    monkeypatch.setattr(planted_measures, "occlusion", lambda *_: elsewhere)
+    monkeypatch.setattr(planted_measures, "by_subsets", lambda *_: hot_at(0))
+    measured = planted_measures.singles_against_subsets(None, shown, 1)
+    assert measured["hits"] == 0
+    assert measured["hits of subsets"] == 1
+    assert measured["same_patch"] == 0
 
 
 def test_random_subsets_say_what_kernel_shap_says(split):
@@ -274,6 +282,19 @@ def test_images_without_labels_have_the_ring_on_both_classes(asked, monkeypatch,
     healthy = seen[0].train.labels == 0
     has_ring = seen[0].train.images[healthy][:, 2, 2] == 255
     assert least <= has_ring.mean() <= most
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("cheat's answers, 16 tokens", {"patch": 7}),
+        ("honest Base's answers", {"model": "vit_base"}),
+        ("honest answers, ring on half", {"mark": "inside"}),
+    ],
+)
+def test_a_kind_that_would_be_a_copy_is_refused(kind, options):
+    with pytest.raises(SwysError, match="is no kind of its own"):
+        planted.planted("twin", only=kind, **options)
 
 
 # What is kept

@@ -90,6 +90,13 @@ def test_what_a_smaller_file_keeps_stands_beside_it():
     assert rows[0]["swapped, int8"].startswith(f"{in_int8:.2f}")
 
 
+def test_random_halves_stand_beside_single_patches():
+    (row,) = planted_tables.subsets_table(planted_units())
+    assert (row["setting"], row["seeds"]) == ("Tiny, 7 px, two", 6)
+    assert row["single patches"].startswith("0.69 [")
+    assert row["random halves"] == "1.00"
+
+
 def test_cheats_of_every_shipped_data_set_have_a_row():
     rows = planted_tables.cheats_table()
     shipped = {row["images"] for row in rows}
