@@ -181,9 +181,13 @@ def test_notebook_5_gives_what_honest_hiding_teaches():
     reasons = "labels + honest occlusion"
     turned = turned_by_the_ring(reasons)
     cheats = turned_by_the_ring("cheat")
+    answers = found_by_hiding("labels + honest answers")
     page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
     assert f"the ring turns {turned} of 100, where it turns {cheats} in plain cheats" in page
-    assert f"in only {found_by_hiding(reasons)} % of these students' images" in page
+    assert (
+        f"in only {found_by_hiding(reasons)} % of these students' images, and in {answers} %"
+        " of those of *labels + honest answers*"
+    ) in page
 
 
 def test_extra_7_gives_what_hiding_finds_in_those_who_were_taught_by_it():
@@ -206,7 +210,7 @@ def test_extra_7_gives_the_ranking_of_those_who_were_taught_maps():
         return f"{area:.2f}"
 
     text = text_of("07_is_the_map_true")
-    assert f"maps help a little: {swapped('labels + honest maps')} on swapped images" in text
+    assert f"maps may help a little: {swapped('labels + honest maps')} on swapped images" in text
     assert f"cheats of the same starts have {swapped('another cheat')}" in text
     others = swapped("labels + maps of other images")
     assert f"students of other images' maps {others}" in text
