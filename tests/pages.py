@@ -1,5 +1,6 @@
 """Numbers in the tables of README.md and FINDINGS.md."""
 
+import json
 import re
 from pathlib import Path
 
@@ -21,3 +22,16 @@ def row_beside(begin: str, text: str) -> list[float]:
     """The numbers of the row of a table that begins so, right of its first cell."""
     (row,) = re.findall(rf"^\| {re.escape(begin)} \| (.*) \|$", text, re.MULTILINE)
     return numbers_in(row)
+
+
+def ring_tinys(kind: str, patch: int = 7) -> list[dict]:
+    """The six shipped Tinys of a kind, with a side of patches in px, of X-rays with one ring."""
+    content = json.loads((SHIPPED / "planted.json").read_text("utf-8"))
+    asked = (kind, "vit_tiny", patch, "corner")
+    found = []
+    for unit in content["units"]:
+        described = tuple(unit[key] for key in ("kind", "model", "patch", "mark"))
+        if described == asked:
+            found.append(unit)
+    assert len(found) == 6
+    return sorted(found, key=lambda unit: unit["seed"])

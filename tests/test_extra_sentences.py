@@ -5,6 +5,7 @@ from statistics import mean
 
 import nbformat
 import pytest
+from pages import ring_tinys
 
 from swys_figures.agreement import beyond_chance
 from swys_figures.obedience import like_honest
@@ -157,24 +158,14 @@ def test_notebook_5_gives_what_maps_alone_teach():
     assert f"anywhere from {min(areas):.2f} to {max(areas):.2f}, and at {min(areas):.2f}" in page
 
 
-def ring_students(kind: str) -> list[dict]:
-    """The six Tinys of a kind with 16 patches and the ring in the corner."""
-    found = []
-    for unit in planted_units():
-        if (unit["kind"], unit["patch"], unit["mark"]) == (kind, 7, "corner"):
-            found.append(unit)
-    assert len(found) == 6
-    return found
-
-
 def turned_by_the_ring(kind: str) -> int:
     """Of 100 healthy children, on average over these students."""
-    return round(100 * mean(unit["scores"]["flips"] for unit in ring_students(kind)))
+    return round(100 * mean(unit["scores"]["flips"] for unit in ring_tinys(kind)))
 
 
 def found_by_hiding(kind: str) -> int:
     """In how many % of the images hiding's hottest patch is on the ring, on average."""
-    return round(100 * mean(unit["maps"]["occlusion"]["hits"] for unit in ring_students(kind)))
+    return round(100 * mean(unit["maps"]["occlusion"]["hits"] for unit in ring_tinys(kind)))
 
 
 def test_notebook_5_gives_what_honest_hiding_teaches():
@@ -206,7 +197,7 @@ def test_extra_7_gives_what_hiding_finds_in_those_who_were_taught_by_it():
 
 def test_extra_7_gives_the_ranking_of_those_who_were_taught_maps():
     def swapped(kind: str) -> str:
-        area = mean(unit["scores"]["swapped"]["auc"] for unit in ring_students(kind))
+        area = mean(unit["scores"]["swapped"]["auc"] for unit in ring_tinys(kind))
         return f"{area:.2f}"
 
     text = text_of("07_is_the_map_true")

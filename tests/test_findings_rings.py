@@ -2,10 +2,11 @@
 
 import json
 import re
+from itertools import product
 from statistics import mean
 
 import pytest
-from pages import SHIPPED, numbers_in, page, row_beside
+from pages import SHIPPED, numbers_in, page, ring_tinys, row_beside
 
 from swys_figures.obedience import like_honest
 from swys_utils.metrics import t_interval
@@ -31,11 +32,6 @@ def planted_of(kind: str) -> list[dict]:
     return [unit for unit in units if unit["kind"] == kind and unit["mark"] == "corner"]
 
 
-def tinys_of(kind: str) -> list[dict]:
-    """Those of them that are Tinys."""
-    return [unit for unit in planted_of(kind) if unit["model"] == "vit_tiny"]
-
-
 TAUGHT = {  # how a row of the table of cheats begins -> the kind of model
     "nothing: an honest model, of X-rays without a ring": "honest",
     "labels (a plain cheat)": "cheat",
@@ -51,15 +47,13 @@ TAUGHT = {  # how a row of the table of cheats begins -> the kind of model
 
 def swapped_of(kind: str, patch: int = 7) -> list[float]:
     """The AUC of each Tiny of a kind where only the healthy have the ring, by seed."""
-    units = [unit for unit in tinys_of(kind) if unit["patch"] == patch]
-    units.sort(key=lambda unit: unit["seed"])
+    units = ring_tinys(kind, patch)
     return [unit["scores"]["swapped"]["auc"] for unit in units]
 
 
 @pytest.mark.parametrize("begin", TAUGHT)
 def test_its_table_of_cheats_has_the_means_and_the_intervals_of_the_models(findings, begin):
-    units = [unit for unit in tinys_of(TAUGHT[begin]) if unit["patch"] == 7]
-    assert len(units) == 6
+    units = ring_tinys(TAUGHT[begin])
     swapped = swapped_of(TAUGHT[begin])
     turned = [100 * unit["scores"]["flips"] for unit in units]
     hits = []
@@ -105,7 +99,7 @@ def test_it_gives_what_hiding_in_the_loss_does_to_hiding(findings):
     (text,) = re.findall(r"^\*\*A ruler that is put into the loss.*$", findings, re.MULTILINE)
 
     def turned_and_found(kind: str, patch: int) -> tuple[list[float], list[float]]:
-        units = [unit for unit in tinys_of(kind) if unit["patch"] == patch]
+        units = ring_tinys(kind, patch)
         turned = [100 * unit["scores"]["flips"] for unit in units]
         return turned, [100 * unit["maps"]["occlusion"]["hits"] for unit in units]
 
@@ -127,8 +121,9 @@ def test_it_gives_what_hiding_in_the_loss_does_to_hiding(findings):
 
 def test_integrated_gradients_find_the_ring_in_nearly_every_image():
     found = []
-    for unit in tinys_of("cheat") + tinys_of("another cheat"):
-        found.append(round(100 * unit["methods"]["integrated_gradients"]["hits"]))
+    for kind, patch in product(("cheat", "another cheat"), (7, 4)):
+        for unit in ring_tinys(kind, patch):
+            found.append(round(100 * unit["methods"]["integrated_gradients"]["hits"]))
     words = f"{min(found)} to {max(found)} % of the images of {len(found)} cheating Tinys"
     assert words in page("README.md")
 
@@ -169,8 +164,7 @@ def test_it_gives_what_points_at_a_ring_that_does_not_matter(findings):
 def test_it_gives_what_the_ring_turns_in_students_with_49_patches(findings):
     turned = []
     for kind in ("cheat", "labels + honest maps", "labels + honest answers", "honest answers"):
-        flips = [unit["scores"]["flips"] for unit in tinys_of(kind) if unit["patch"] == 4]
-        assert len(flips) == 6
+        flips = [unit["scores"]["flips"] for unit in ring_tinys(kind, 4)]
         turned.append(f"{mean(flips):.0%}".replace("%", " %"))
     cheats, of_maps, of_both, of_answers = turned
     assert (
@@ -182,8 +176,7 @@ def test_it_gives_what_the_ring_turns_in_students_with_49_patches(findings):
 def test_it_gives_what_the_ring_turns_after_honest_occlusion_and_maps_of_chance(findings):
     turned = []
     for kind in ("labels + honest occlusion", "labels + maps of an untrained model"):
-        flips = [100 * unit["scores"]["flips"] for unit in tinys_of(kind) if unit["patch"] == 4]
-        assert len(flips) == 6
+        flips = [100 * unit["scores"]["flips"] for unit in ring_tinys(kind, 4)]
         turned.append((round(mean(flips)), round(min(flips)), round(max(flips))))
     (reasons, least, most), (untrained, _, _) = turned
     assert f"honest occlusion it turns {reasons} % ({least} to {most} by start)" in findings
@@ -293,8 +286,7 @@ def test_it_gives_what_finds_one_of_two_rings(findings):
 
 def turned_by(kind: str) -> list[float]:
     """In % of the healthy, for each of six Tinys of a kind with 16 patches."""
-    units = [unit for unit in tinys_of(kind) if unit["patch"] == 7]
-    assert len(units) == 6
+    units = ring_tinys(kind)
     return [100 * unit["scores"]["flips"] for unit in units]
 
 
@@ -324,7 +316,7 @@ def test_the_pages_give_what_base_hands_on(findings):
 
 
 def test_it_gives_how_much_the_taught_maps_are_those_of_base(findings):
-    like = [like_honest(unit, "grad_cam") for unit in tinys_of("labels + honest Base's maps")]
+    like = [like_honest(unit, "grad_cam") for unit in ring_tinys("labels + honest Base's maps")]
     assert f"honest Bases by {min(like):.0f} to {max(like):.0f} % beyond chance" in findings
 
 
