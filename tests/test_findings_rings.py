@@ -335,3 +335,21 @@ def test_it_gives_what_passes_through_images_without_labels(findings):
     assert numbers_in(text) == [round(number) for number in wanted]
     extra = page("notebooks/extras/07_is_the_map_true.ipynb")
     assert f"the cheat's answers alone teach it: {mean(of_cheat):.0f} of 100 turn." in extra
+
+
+def test_the_ring_turns_few_answers_of_models_of_blood_cells(findings):
+    path = SHIPPED.parent / "bloodmnist" / "planted.json"
+    cheats = {"vit_tiny": [], "vit_base": []}
+    for unit in json.loads(path.read_text("utf-8"))["units"]:
+        if unit["kind"] == "cheat":
+            cheats[unit["model"]].append(unit)
+    tinys = [100 * unit["scores"]["flips"] for unit in cheats["vit_tiny"]]
+    (base,) = cheats["vit_base"]
+    turned = 100 * base["scores"]["flips"]
+    found = 100 * base["maps"]["occlusion"]["hits"]
+    assert len(tinys) == 12
+    assert f"turns at most {max(tinys):.0f} % of the answers of a cheating Tiny" in findings
+    assert f"it turns {turned:.0f} %, and occlusion finds it in {found:.0f} %" in findings
+    readme = page("README.md")
+    assert f"at most {max(tinys):.0f} % of the answers of a cheating Tiny (twelve)" in readme
+    assert f"{turned:.0f} % in the one cheating Base" in readme
