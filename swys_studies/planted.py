@@ -153,7 +153,7 @@ def planted(
     wanted = [kind for kind in matching if not _is_copy(kind, model, patch, mark)]
     if matching and not wanted:
         chosen = f"--model {model} --patch {patch} --mark {mark}"
-        raise SwysError(f"with {chosen}, '{only}' is no kind of its own; choose others of them")
+        raise SwysError(f"with {chosen}, '{only}' is no kind of its own; change one of these")
     if not wanted and only != "none":
         names = ", ".join(kind.id for kind in KINDS)
         raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")

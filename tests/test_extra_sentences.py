@@ -176,8 +176,8 @@ def test_notebook_5_gives_what_honest_hiding_teaches():
     page = (NOTEBOOKS / "05_distillation.ipynb").read_text(encoding="utf-8")
     assert f"the ring turns {turned} of 100, where it turns {cheats} in plain cheats" in page
     assert (
-        f"in only {found_by_hiding(reasons)} % of these students' images, and in {answers} %"
-        " of those of *labels + honest answers*"
+        f"in only {found_by_hiding(reasons)} % of these students' images. In students of"
+        f" *labels + honest answers*, who obey it less, it finds it in {answers} %."
     ) in page
 
 
