@@ -211,7 +211,7 @@ KINDS = (
     _of_base("labels + honest Base's maps", HONEST, _with_maps(MAP_WEIGHT)),
     _of_base("cheating Base's answers", CHEAT, _with_answers(1.0)),
     _of_base("labels + honest Base's answers", HONEST, _with_answers(0.5)),
-    # unlabelled images: the ring is on half of both classes, so only the teacher can give it a meaning
+    # unlabelled images: the ring is on half of both classes, so only a teacher can give it meaning
     _ring_on_half("cheat's answers, ring on half", CHEAT),
     _ring_on_half("honest answers, ring on half", HONEST),
 )
