@@ -129,7 +129,7 @@ def planted(
     """Train cheats, honest models and their students, and measure who reads the mark.
 
     What is done is skipped; a cheat that lacks one of ``PARTS_OF_CHEATS`` is measured anew.
-    Every seed is finished before the next one begins.
+    Every seed is finished before the next one begins. All kinds take hours: some learn from a Base.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image, or "twin".
