@@ -113,7 +113,7 @@ def test_it_gives_what_hiding_in_the_loss_does_to_hiding(findings):
     wanted += [mean(small), min(small), max(small), mean(found_in_small)]
     numbers = numbers_in(text.replace("16 patches", "").replace("With 49", ""))
     assert numbers.pop(3) == round(area, 2)
-    assert numbers == [abs(round(number)) for number in wanted]
+    assert numbers == [round(number) for number in wanted]
     words = f"turns {mean(small):.0f} of 100 in such students, and hiding finds it in"
     extra = page("notebooks/extras/07_is_the_map_true.ipynb")
     assert f"{words} {mean(found_in_small):.0f} %" in extra
