@@ -44,6 +44,7 @@ CASES = {  # what was trained -> data set, model, side of a patch in pixels, mar
     "Tiny, ring at a random place": (DEFAULT_DATASET, "vit_tiny", 7, "random"),
     "Tiny, meaningless ring": (DEFAULT_DATASET, "vit_tiny", 7, "meaningless"),
     "Tiny, ring on blood cells": ("bloodmnist", "vit_tiny", 7, "corner"),
+    "Base, ring on blood cells": ("bloodmnist", "vit_base", 7, "corner"),
 }
 ASKED = {  # way to explain -> its key in planted.json; an id of METHODS stands for its best block
     "Grad-CAM, last block": "grad_cam, block 11",
@@ -91,7 +92,7 @@ def finders_by_block(units: Sequence[Unit]) -> Figure:
 def hits_by_block(units: Sequence[Unit]) -> Figure:
     """How often the hottest patch lies on the ring, for maps of each block: means of six cheats.
 
-    A dot is a cheat, asked by Grad-CAM. Ways that have no block are horizontal lines.
+    Dots on a thin line are a cheat, asked by Grad-CAM. Ways without blocks are horizontal lines.
 
     Args:
         units: of ``planted_units``; the cheats that were asked at every block count.
@@ -126,7 +127,7 @@ def _draw_blocks(ax: Axes, units: Sequence[Unit]) -> None:
         hits = np.array([[100 * unit["methods"][key]["hits"] for key in keys] for unit in units])
         ax.plot(blocks, hits.mean(axis=0), color=entry.colour, lw=2)
         if method == "grad_cam":
-            ax.plot(blocks, hits.T, "o", ms=3, color=entry.colour, alpha=0.4)
+            ax.plot(blocks, hits.T, "o-", ms=3, lw=0.7, color=entry.colour, alpha=0.4)
         ends[entry.title] = (hits[:, -1].mean(), entry.colour)
     for title, key in WITHOUT_BLOCKS.items():
         level = 100 * np.mean([unit["methods"][key]["hits"] for unit in units])
@@ -203,6 +204,8 @@ def cases_figure() -> Figure:
 def heirs_figure(units: Sequence[Unit]) -> Figure:
     """Who inherits the ring, and what do maps and reasons say of it: a dot for each model.
 
+    A grey line in each panel is at the mean of the other honest models.
+
     Args:
         units: of ``planted_units``, of one side of patches and one mark.
     """
@@ -213,9 +216,16 @@ def heirs_figure(units: Sequence[Unit]) -> Figure:
         "DOES IT OBEY?\nturned sick by\nthe ring (%)": turned,
         "HONEST MAP?\nGrad-CAM,\nbeyond chance (%)": partial(like_honest, ruler="grad_cam"),
         "HONEST REASONS?\nhiding,\nbeyond chance (%)": partial(like_honest, ruler="occlusion"),
+        "DOES HIDING SEE IT?\nhottest patch on\nthe ring (%)": _hits_of("occlusion"),
     }
     figure = _rows_of_models(rows, panels)
-    figure.supxlabel(_key(rows.values()), fontsize=10)
+    honest = rows[STUDENTS["another honest"]]
+    if honest:
+        for ax, value in zip(figure.axes, panels.values()):
+            yardstick = np.mean([value(unit) for unit in honest])
+            ax.axvline(yardstick, color=GREY, lw=1, zorder=0)
+    label = f"{_key(rows.values())}; grey line: {STUDENTS['another honest']} model"
+    figure.supxlabel(label, fontsize=10)
     return figure
 
 

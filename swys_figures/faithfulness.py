@@ -35,8 +35,8 @@ def removal_strip(
     steps = len(next(iter(pictures.values()))) - 1
     figure, axes = plt.subplots(
         2,
-        steps + 1,
-        figsize=(0.95 * (steps + 1), 3),
+        steps + 2,
+        figsize=(0.95 * (steps + 2), 3),
         layout="constrained",
     )
     marked = overlay(image[None], heat[None], size=224)[0]
@@ -44,18 +44,11 @@ def removal_strip(
         show_image(row[0], marked)
         row[0].set_title("the map", fontsize=9)
         row[0].set_ylabel(name)
-        for step in range(1, steps + 1):
-            picture = (images[step] + 1) / 2
-            show_image(
-                row[step],
-                picture.permute(
-                    1,
-                    2,
-                    0,
-                ).numpy(force=True),
-            )
-            row[step].set_title(f"p = {shares[name][step]:.2f}", fontsize=9)
-            row[step].set_xlabel(f"{step / steps:.0%}", fontsize=9)
+        for step, (ax, picture) in enumerate(zip(row[1:], images)):
+            pixels = (picture.permute(1, 2, 0) + 1) / 2  # from -1 ... 1
+            show_image(ax, pixels.numpy(force=True))
+            ax.set_title(f"p = {shares[name][step]:.2f}", fontsize=9)
+            ax.set_xlabel(f"{step / steps:.0%}", fontsize=9)
     figure.supxlabel("patches removed (above) or put back (below), the hottest first", fontsize=10)
     return figure
 

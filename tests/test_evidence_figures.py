@@ -90,7 +90,7 @@ def test_models_that_obey_are_red_and_others_black():
     obeys = evidence.cases_figure().axes[0]
     dots = [line for line in obeys.lines if line.get_marker() == "o"]
     shades = [line.get_color() for line in dots]
-    assert shades == [OBEDIENCE[50]] * 5 + [OBEDIENCE[0]] * 3
+    assert shades == [OBEDIENCE[50]] * 5 + [OBEDIENCE[0]] * 4
 
 
 def test_the_key_names_the_colours_that_are_drawn(units):
@@ -101,16 +101,28 @@ def test_the_key_names_the_colours_that_are_drawn(units):
 
 def test_the_students_have_a_row_each(units):
     corner = [unit for unit in units if (unit["patch"], unit["mark"]) == (7, "corner")]
-    obeys, like_map, _ = evidence.heirs_figure(corner).axes
+    obeys, like_map, _, seen = evidence.heirs_figure(corner).axes
     assert [label.get_text() for label in obeys.get_yticklabels()] == list(STUDENTS.values())
     turned = [unit["scores"]["flips"] for unit in of_kind(units, "labels + honest maps")]
     assert numbers(obeys)[2] == f"{100 * np.mean(turned):.0f}"
     assert len(numbers(like_map)) == len(STUDENTS)
+    reasons = of_kind(units, "labels + honest occlusion")
+    hits = [unit["maps"]["occlusion"]["hits"] for unit in reasons]
+    place = list(STUDENTS).index("labels + honest occlusion")
+    assert numbers(seen)[place] == f"{100 * np.mean(hits):.0f}"
+
+
+def test_a_line_stands_at_the_mean_of_the_other_honest_models(units):
+    honest = of_kind(units, "another honest")
+    obeys = evidence.heirs_figure(honest).axes[0]
+    yardstick = obeys.lines[-1]
+    turned = [unit["scores"]["flips"] for unit in honest]
+    assert list(yardstick.get_xdata()) == pytest.approx([100 * np.mean(turned)] * 2)
 
 
 def test_a_kind_that_was_not_trained_leaves_its_row_empty(units):
     honest = of_kind(units, "another honest")
-    assert [len(numbers(ax)) for ax in evidence.heirs_figure(honest).axes] == [1, 1, 1]
+    assert [len(numbers(ax)) for ax in evidence.heirs_figure(honest).axes] == [1, 1, 1, 1]
 
 
 def test_a_student_far_less_like_the_honest_model_than_by_chance_is_not_cut_off(units):

@@ -186,12 +186,11 @@ def test_extra_7_gives_what_hiding_finds_in_those_who_were_taught_by_it():
     answers = "labels + honest answers"
     text = text_of("07_is_the_map_true")
     assert (
-        f"The ring turns {turned_by_the_ring(reasons)} of 100 healthy children in these students,"
-        f" and hiding finds it in only {found_by_hiding(reasons)} % of their images."
+        f"Beside labels {turned_by_the_ring(answers)} turn, and with honest reasons beside labels"
+        f" {turned_by_the_ring(reasons)}."
     ) in text
     assert (
-        f"it turns {turned_by_the_ring(answers)}, and hiding finds it in"
-        f" {found_by_hiding(answers)} %."
+        f"in {found_by_hiding(reasons)} % where the others have {found_by_hiding(answers)}."
     ) in text
 
 
@@ -202,7 +201,8 @@ def test_extra_7_gives_the_ranking_of_those_who_were_taught_maps():
 
     text = text_of("07_is_the_map_true")
     assert f"maps may help a little: {swapped('labels + honest maps')} on swapped images" in text
-    assert f"cheats of the same starts have {swapped('another cheat')}" in text
+    assert f"Cheats of the same starts have {swapped('another cheat')}, those of the figure" in text
+    assert f"which have other starts, {swapped('cheat')}" in text
     others = swapped("labels + maps of other images")
     assert f"students of other images' maps {others}" in text
 

@@ -28,8 +28,8 @@ def test_a_strip_shows_each_step_with_its_probability():
     pictures = {name: torch.zeros(4, 3, 28, 28) for name in ("deletion", "insertion")}
     shares = {name: torch.tensor([0.9, 0.5, 0.25, 0.125]) for name in pictures}
     figure = faithfulness_figures.removal_strip(image, np.eye(7), pictures, shares)
-    titles = [ax.get_title() for ax in figure.axes[:4]]
-    assert titles == ["the map", "p = 0.50", "p = 0.25", "p = 0.12"]
+    titles = [ax.get_title() for ax in figure.axes[:5]]
+    assert titles == ["the map", "p = 0.90", "p = 0.50", "p = 0.25", "p = 0.12"]
 
 
 def test_each_map_has_its_interval():
