@@ -222,7 +222,7 @@ def heirs_figure(units: Sequence[Unit]) -> Figure:
     honest = rows[STUDENTS["another honest"]]
     if honest:
         for ax, value in zip(figure.axes, panels.values()):
-            yardstick = np.mean([value(unit) for unit in honest])
+            yardstick = float(np.mean([value(unit) for unit in honest]))
             ax.axvline(yardstick, color=GREY, lw=1, zorder=0)
     label = f"{_key(rows.values())}; grey line: {STUDENTS['another honest']} model"
     figure.supxlabel(label, fontsize=10)
