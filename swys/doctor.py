@@ -21,7 +21,7 @@ from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.gradcam import grad_cam
 from swys_utils.models import load_checkpoint
-from swys_utils.occlusion import occlusion
+from swys_utils.occlusion import log_odds, occlusion
 from swys_utils.vit_internals import checked_input, evaluation_mode
 
 VANISHED = 1e-3  # of the map of the logit; what is left of it is below what a colour shows
@@ -321,10 +321,8 @@ def check_saturation(case: Case) -> Result:
         case: the model and the image.
     """
     lost = torch.as_tensor(occlusion(case.model, case.inputs, case.target)).double()
-    others = torch.ones(len(case.logits), dtype=torch.bool)
-    others[case.target] = False
     logits = case.logits.cpu().double()
-    odds = logits[case.target] - logits[others].logsumexp(dim=0)
+    odds = log_odds(logits[None], torch.tensor([case.target]))[0]
     change = odds.sigmoid() - (odds - lost).sigmoid()
     largest = change.abs().max().item()
     saturated = case.probability > CERTAIN and largest < UNMOVED

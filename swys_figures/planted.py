@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -36,7 +37,6 @@ CURVES = {  # set of images -> its line: colour, style, where the mark is in it
 }
 CNN = "resnet18"  # of swys study planted_cnn
 COMPARED = ("grad_cam", "occlusion")  # ways to explain, in notebook 4
-DEPTHS = ("block", "layer")  # how the keys of a method that was asked at several depths go on
 MOST_NAMED = 300  # test images that are shown with and without the mark
 
 
@@ -59,8 +59,10 @@ def marked_examples(data: Dataset, planted: Split, mask: np.ndarray, mark: Mark)
     name = short_name(data, mark.target)
     others = short_name(data, 1 - mark.target) if data.info.num_classes == 2 else "others"
     for row, title, chosen in zip(axes, [others, name], [~member, member]):
-        indices = np.resize(np.flatnonzero(chosen), 5)
+        indices = np.flatnonzero(chosen)
         row[0].set_ylabel(title, fontsize=11)
+        for ax in row:
+            ax.set(xticks=[], yticks=[], frame_on=False)  # a place may stay empty
         for ax, index in zip(row, indices):
             show_image(ax, planted.images[index])
             frame_mark(ax, mask[index])
@@ -79,12 +81,8 @@ def frame_mark(ax: Axes, mask: np.ndarray, width: float = 2) -> None:
     if len(rows) == 0:
         return
     corner = (float(columns.min()) - 1.5, float(rows.min()) - 1.5)
-    frame = Rectangle(
-        corner,
-        float(np.ptp(columns)) + 3,
-        float(np.ptp(rows)) + 3,
-        fill=False,
-    )
+    width_and_height = (float(np.ptp(columns)) + 3, float(np.ptp(rows)) + 3)
+    frame = Rectangle(corner, *width_and_height, fill=False)
     frame.set(color=MARK, linewidth=width)
     outline = withStroke(linewidth=1.75 * width, foreground="black")  # to be seen on yellow
     frame.set_path_effects([outline])
@@ -212,9 +210,11 @@ def how_often_named(model: VisionTransformer, data: Dataset, mark: Mark) -> list
         images = plant(shown, mark, where=where).split.images
         logits = predict(model, images, bf16=True)
         scores = probabilities(logits, data.info.task)
-        named = scores[:, mark.target] > 0.5
+        named = scores.argmax(axis=1) == mark.target
+        if data.info.multi_label:
+            named = scores[:, mark.target] > 0.5
         for row, chosen in zip(rows, [member, ~member]):
-            row[title] = f"{named[chosen].mean():.0%} called {name}"
+            row[title] = f"{named[chosen].mean():.0%} called {name}" if chosen.any() else "no image"
     return rows
 
 
@@ -302,7 +302,8 @@ def finders_figure(dataset: str = DEFAULT_DATASET) -> Figure:
     Args:
         dataset: MedMNIST's name; where nothing was measured, the default one is shown.
     """
-    cheats = _cheats(planted_units(dataset))
+    units_of_vits = planted_units(dataset)
+    cheats = _cheats(units_of_vits)
     panels = {}
     for patch in sorted({unit["patch"] for unit in cheats}, reverse=True) or [7]:
         units = [unit for unit in cheats if unit["patch"] == patch]
@@ -338,10 +339,18 @@ def _measured_methods(units: Sequence[Mapping]) -> dict[str, str]:
     keys: dict[str, str] = {}
     for unit in units:
         for key in unit["methods"]:
-            method, _, variant = key.partition(", ")
-            if method in COMPARED and (method not in keys or variant.startswith(DEPTHS)):
+            method = key.partition(", ")[0]
+            if method in COMPARED and _depth(key) > _depth(keys.get(method, "")):
                 keys[method] = key
     return {METHODS[method].title: key for method, key in keys.items()}
+
+
+def _depth(key: str) -> int:
+    """The number of the block or layer in a key of planted.json; 0 without one, -1 of no key."""
+    if not key:
+        return -1
+    number = re.search(r"(?:block |layer)(\d+)$", key)
+    return int(number[1]) if number else 0
 
 
 def _draw_hits(ax: Axes, units: Sequence[Mapping], rows: Mapping[str, str]) -> None:

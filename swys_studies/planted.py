@@ -6,6 +6,7 @@ or wrong; and a model that reads it fails where the mark sits on the other class
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -20,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from swys_utils.config import CHECKPOINTS, SwysError, default_device, device_name, replacing
 from swys_utils.data import DEFAULT_DATASET, TWIN, Dataset, load_dataset
 from swys_utils.distillation import Teacher
+from swys_utils.models import weights_digest
 from swys_utils.planted import Mark, Planted, plant
 from swys_utils.recipe import Recipe, SupervisedObjective
 from swys_utils.shipped_results import PLANTED_EPOCHS
@@ -41,11 +43,11 @@ from .planted_students import (
     ANOTHER_CHEAT,
     CHEAT,
     HONEST,
-    KINDS,
     STUDENT_SEEDS,
     UNTRAINED,
     PlantedKind,
     kind_named,
+    kinds_for,
 )
 from .planted_tables import print_tables
 from .result_files import Entries, images_digest
@@ -94,6 +96,14 @@ class Setting:
         length = "" if self.epochs == PLANTED_EPOCHS else f", {self.epochs} epochs"
         return f"{self.model} {self.data.info.size}/{self.patch}, {self.mark}{length}"
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides a teacher's weights beside its id and seed: images, recipe, mark."""
+        train = self.data.train
+        images = images_digest(train.images) + images_digest(train.labels)
+        identity = f"{images} {self.recipe} {MARKS[self.mark]}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+
     def path(self, name: str, suffix: str) -> Path:
         """A file of one model.
 
@@ -129,7 +139,8 @@ def planted(
     """Train cheats, honest models and their students, and measure who reads the mark.
 
     What is done is skipped; a cheat that lacks one of ``PARTS_OF_CHEATS`` is measured anew.
-    Every seed is finished before the next one begins. All kinds take hours: some learn from a Base.
+    Every seed is finished before the next one begins. All seeds see the same marked images. All
+    kinds take hours: some learn from a Base.
 
     Args:
         dataset: any 2D MedMNIST name with one label an image, or "twin".
@@ -143,46 +154,23 @@ def planted(
 
     Raises:
         SwysError: no seed, no such mark or kind, a kind that is another one's copy with these
-            options, several labels an image, or no clone to write into.
+            options, several labels an image, a result of another data set, or no clone to write
+            into.
     """
     refuse_no_seeds(seeds)
     data = planted_data(dataset)
     if mark not in MARKS:
         raise SwysError(f"no mark '{mark}'; choose one of {', '.join(MARKS)}")
-    matching = _wanted(only)
-    wanted = [kind for kind in matching if not _is_copy(kind, model, patch, mark)]
-    if matching and not wanted:
-        chosen = f"--model {model} --patch {patch} --mark {mark}"
-        raise SwysError(f"with {chosen}, '{only}' is no kind of its own; change one of these")
-    if not wanted and only != "none":
-        names = ", ".join(kind.id for kind in KINDS)
-        raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")
+    wanted = kinds_for(only, model, patch, mark)
     setting = Setting(data, model, patch, mark, epochs, teachers_folder(data))
     units = planted_entries(data, save_path)
     architectures = {kind.teacher_model or model for kind in wanted}
-    for seed in range(seeds if wanted else 0):
+    for seed in range(seeds):
         teachers = {name: Teachers(replace(setting, model=name), seed) for name in architectures}
         for kind in wanted:
             measure = partial(_measured, setting, kind, teachers[kind.teacher_model or model])
             add_unit(units, setting, kind.id, seed, measure, PARTS_OF_CHEATS.get(kind.id, ()))
     print_tables(units.read())
-
-
-def _is_copy(kind: PlantedKind, model: str, patch: int, mark: str) -> bool:
-    """Whether another kind is the same, because what it has of its own is what all have.
-
-    A kind with a mark of its own is a variant of the ring in the corner.
-    """
-    same = kind.patch == patch or kind.teacher_model == model
-    return same or (kind.mark is not None and mark != "corner")
-
-
-def _wanted(only: str) -> list[PlantedKind]:
-    """The kind of that name; else the core, or those that it is a part of."""
-    same_name = [kind for kind in KINDS if kind.id == only]
-    if same_name:
-        return same_name
-    return [kind for kind in KINDS if only in kind.id or (only == "core" and kind.core)]
 
 
 def planted_data(dataset: str) -> Dataset:
@@ -217,9 +205,18 @@ def planted_entries(data: Dataset, save_path: str) -> Entries:
     Args:
         data: the images.
         save_path: the file; "" for checkpoints/<dataset>/planted.json.
+
+    Raises:
+        SwysError: the file has models of another data set.
     """
-    path = Path(save_path or CHECKPOINTS / data.info.results_name / "planted.json")
-    return Entries(path, "units", RUNS / "planted.lock")
+    name = data.info.results_name
+    path = Path(save_path or CHECKPOINTS / name / "planted.json")
+    units = Entries(path, "units")
+    for unit in units.read():
+        other = unit.get("dataset", name)  # older results do not say it
+        if other != name:
+            raise SwysError(f"'{path}' has models of '{other}'; choose another --save_path")
+    return units
 
 
 def add_unit(
@@ -229,7 +226,7 @@ def add_unit(
     seed: int,
     measure: Callable[[], dict],
     parts: Sequence[str],
-) -> bool:
+) -> None:
     """Train and measure one model, unless that is done or another process does it.
 
     Args:
@@ -239,9 +236,6 @@ def add_unit(
         seed: of its kind.
         measure: trains it, and returns what is measured of it.
         parts: what a known unit has to have, to be complete.
-
-    Returns:
-        Whether it is there now. It is not where another process trains it.
     """
 
     def is_complete(unit: dict) -> bool:
@@ -249,6 +243,7 @@ def add_unit(
 
     unit_id = f"{setting.id}, {kind}, seed{seed}"
     facts = {
+        "dataset": setting.data.info.results_name,
         "model": setting.model,
         "patch": setting.patch,
         "mark": setting.mark,
@@ -256,8 +251,8 @@ def add_unit(
         "seed": seed,
         "epochs": setting.epochs,
     }
-    turn = setting.path(unit_id, ".lock")
-    return units.add_once(unit_id, turn, lambda: facts | measure(), is_complete)
+    turn = setting.path(f"{unit_id}, {units.lock.stem}", ".lock")
+    units.add_once(unit_id, turn, lambda: facts | measure(), is_complete)
 
 
 class Teachers:
@@ -320,8 +315,7 @@ class Teachers:
         model = _build(setting, setting.patch, self.seed)
         if name == UNTRAINED:
             return model.to(default_device()).eval()
-        digest = images_digest(setting.data.train.images)
-        what = f"{setting.id}, {name}, {digest}, seed{self.seed}"
+        what = f"{setting.id}, {name}, {setting.digest}, seed{self.seed}"
         path = setting.path(what, ".safetensors")
         with FileLock(setting.path(what, ".lock")):  # a process that trains it is waited for
             if not path.is_file():
@@ -366,8 +360,11 @@ def _measured(setting: Setting, kind: PlantedKind, teachers: Teachers) -> dict:
         "maps": where_maps_point(maps, teachers.explained),
         "like_honest": compared(maps, teachers.maps(HONEST)),
     }
+    compared_with = [HONEST]
     if kind.id != HONEST:
+        compared_with.append(CHEAT)
         measured["like_cheat"] = compared(maps, teachers.maps(CHEAT))
+    measured["teachers"] = {name: weights_digest(teachers.model(name)) for name in compared_with}
     parts = PARTS_OF_CHEATS.get(kind.id, ())
     if "methods" in parts:
         measured["methods"] = every_method(model, teachers.explained, mark.target)

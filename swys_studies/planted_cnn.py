@@ -33,6 +33,7 @@ from .planted_measures import EXPLAINED, compared, where_maps_point
 from .planted_students import CHEAT, HONEST
 from .planted_tables import print_tables
 from .resnet import MODEL, resnet_logits, small_resnet, train_resnet
+from .result_files import held
 from .runs import refuse_no_seeds
 
 MARK = "corner"
@@ -65,9 +66,13 @@ def planted_cnn(
     units = planted_entries(data, save_path)
     for seed in range(seeds):
         pair = cache(partial(pair_of_models, setting, seed))  # trained together, and once
-        for kind in (HONEST, CHEAT):
-            if not add_unit(units, setting, kind, seed, partial(_one_of, pair, kind), PARTS):
-                break  # another process trains both
+        turn = setting.path(f"{setting.id}, pair, {units.lock.stem}, seed{seed}", ".lock")
+        with held(turn) as mine:
+            if not mine:
+                print(f"{setting.id}, seed{seed} is trained by another process")
+                continue
+            for kind in (HONEST, CHEAT):
+                add_unit(units, setting, kind, seed, partial(_one_of, pair, kind), PARTS)
     print_tables([unit for unit in units.read() if unit["model"] == MODEL])
 
 
@@ -97,7 +102,8 @@ def pair_of_models(setting: Setting, seed: int) -> dict[str, dict]:
         train_resnet(model, replace(data, train=train), setting.recipe, seed)
         maps = cnn_maps(model, planted, mark.target)
         rulers = {"grad_cam": maps["grad_cam, layer4"], "occlusion": maps["occlusion, mean"]}
-        honest_maps = honest_maps or rulers
+        if kind == HONEST:
+            honest_maps = rulers
         measured[kind] = {
             "scores": scores_on_test(setting, partial(resnet_logits, model)),
             "maps": where_maps_point(rulers, planted),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swys_utils.config import SwysError, unknown
 from swys_utils.distillation import Distiller, MapDistiller, SoftTargets, Teacher
+from swys_utils.occlusion import log_odds, without_patches
 from swys_utils.recipe import Batch, SupervisedObjective
 
 HONEST = "honest"  # trained on the labels of clean images
@@ -83,9 +84,8 @@ class OcclusionDistiller(Distiller):
         teacher_logits = self.teacher(batch)
         classes = teacher_logits.argmax(dim=1)
         logits = student(batch.inputs)
-        lost = log_odds(logits, classes) - log_odds(student(hidden), classes)
-        teacher_odds = log_odds(teacher_logits, classes)
-        teacher_lost = teacher_odds - log_odds(self.teacher(without), classes)
+        lost = _odds(logits, classes) - _odds(student(hidden), classes)
+        teacher_lost = _odds(teacher_logits, classes) - _odds(self.teacher(without), classes)
         difference = F.smooth_l1_loss(lost, teacher_lost)
         return self.labels.loss(logits, batch.targets) + difference
 
@@ -100,21 +100,12 @@ def hide_one_patch(inputs: Tensor, patch: int) -> Tensor:
     height, width = inputs.shape[-2:]
     grid = (height // patch, width // patch)
     chosen = torch.randint(grid[0] * grid[1], (len(inputs),), device=inputs.device)
-    hidden = F.one_hot(chosen, grid[0] * grid[1]).reshape(-1, 1, *grid)
-    pixels = F.interpolate(hidden.float(), size=(height, width)).bool()
-    return torch.where(pixels, inputs.mean(dim=(2, 3), keepdim=True), inputs)
+    hidden = F.one_hot(chosen, grid[0] * grid[1]).reshape(-1, *grid)
+    return without_patches(inputs, hidden)
 
 
-def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
-    """log p / (1 - p) of one class for each image: float (B,).
-
-    Args:
-        logits: float (B, C).
-        classes: int64 (B,).
-    """
-    logits = logits.float()
-    others = logits.scatter(1, classes[:, None], -torch.inf)
-    return logits.gather(1, classes[:, None])[:, 0] - others.logsumexp(dim=1)
+def _odds(logits: Tensor, classes: Tensor) -> Tensor:
+    return log_odds(logits.float(), classes)
 
 
 class NoLabels(SupervisedObjective):
@@ -215,6 +206,40 @@ KINDS = (
     _ring_on_half("cheat's answers, ring on half", CHEAT),
     _ring_on_half("honest answers, ring on half", HONEST),
 )
+
+
+def kinds_for(only: str, model: str, patch: int, mark: str) -> list[PlantedKind]:
+    """The kinds that are trained with these options.
+
+    Args:
+        only: "core", the name of a kind or a part of several names, or "none".
+        model: the architecture of the study.
+        patch: side of its patches, px.
+        mark: a key of ``planted.MARKS``.
+
+    Raises:
+        SwysError: no kind matches, or what each of them has of its own is what all have.
+    """
+    matching = [kind for kind in KINDS if kind.id == only]
+    if not matching:
+        matching = [kind for kind in KINDS if only in kind.id or (only == "core" and kind.core)]
+    wanted = [kind for kind in matching if not _is_copy(kind, model, patch, mark)]
+    if matching and not wanted:
+        chosen = f"--model {model} --patch {patch} --mark {mark}"
+        raise SwysError(f"with {chosen}, '{only}' is no kind of its own; change one of these")
+    if not wanted and only != "none":
+        names = ", ".join(kind.id for kind in KINDS)
+        raise SwysError(f"no kind matches '{only}'; choose core, none, or one of {names}")
+    return wanted
+
+
+def _is_copy(kind: PlantedKind, model: str, patch: int, mark: str) -> bool:
+    """Whether another kind is the same, because what it has of its own is what all have.
+
+    A kind with a mark of its own is a variant of the ring in the corner.
+    """
+    same = kind.patch == patch or kind.teacher_model == model
+    return same or (kind.mark is not None and mark != "corner")
 
 
 def kind_named(kind_id: str) -> PlantedKind:

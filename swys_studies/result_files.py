@@ -30,10 +30,10 @@ class Entries:
         lock: held while it is written.
     """
 
-    def __init__(self, path: Path, key: str, lock: Path | None = None):
+    def __init__(self, path: Path, key: str):
         self.path = path
         self.key = key
-        self.lock = lock or result_lock(path)
+        self.lock = result_lock(path)
 
     def read(self) -> list[dict]:
         """The entries that are there so far."""
@@ -69,21 +69,16 @@ class Entries:
         Returns:
             Whether the entry is there now. It is not where another process measures it.
         """
-        lock = FileLock(turn)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"{entry_id} is trained by another process")
-            return False
-        try:
+        with held(turn) as mine:
+            if not mine:
+                print(f"{entry_id} is trained by another process")
+                return False
             known = [entry for entry in self.read() if entry["id"] == entry_id]
             if any(is_complete(entry) for entry in known):
                 print(f"{entry_id} is done")
             else:
                 print(f"{entry_id} ...", flush=True)
                 self.add({"id": entry_id} | measure())
-        finally:
-            lock.release()
         return True
 
     def train_once(self, run_id: str, state_path: Path, train: Callable[[], dict]) -> None:
@@ -108,13 +103,27 @@ def only_writer(path: Path) -> Iterator[None]:
     Raises:
         SwysError: another process measures into it.
     """
-    lock = FileLock(result_lock(path))
+    with held(result_lock(path)) as mine:
+        if not mine:
+            raise SwysError(f"another process measures into '{path}'; wait for it")
+        yield
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Hold a lock, unless another process does; yields whether it is held now.
+
+    Args:
+        path: of the lock.
+    """
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SwysError(f"another process measures into '{path}'; wait for it") from None
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

@@ -58,7 +58,8 @@ def occlusion(
             returns logits (B, C), such as one that runs an ONNX session.
         images: uint8 (N, H, W) or (N, H, W, 3), or model input, float (N, 3, S, S).
         targets: None for the predicted class, one class for all images, or N classes.
-        patch: side of what is hidden, px; None: as the ViT cuts, of a function about a seventh.
+        patch: side of what is hidden, px; None: as a ViT cuts; of any other model 3 to 12 patches
+            a side, seven where that is possible.
         fill: what stands in for a patch: the "mean" colour of the image; "blur", the image blurred
             (Gaussian, sigma one patch); or nothing, "token", which leaves a ViT's token out.
         multi_label: several labels can be true, so that a logit is the log-odds of its label.
@@ -159,19 +160,37 @@ def lost_without(
     """
     if fill not in FILLS:
         raise SwysError(unknown("fill", fill, FILLS))
-    ask = _without_tokens if fill == "token" else _with_fill
     is_module = isinstance(model, nn.Module)
     with evaluation_mode(model) if is_module else nullcontext():
         answers = [model(image)]
         for some in hidden.to(image.device).split(VARIANTS):
-            answers.append(ask(model, image, some, fill))
+            if fill == "token":
+                answers.append(_without_tokens(model, image, some))
+            else:
+                answers.append(model(without_patches(image, some, fill)))
     logits = torch.cat([torch.as_tensor(answer).float() for answer in answers])
-    chosen = explained_classes(logits[:1], target).expand(len(logits), 1)
-    odds = logits.gather(1, chosen)[:, 0]
-    if not multi_label and logits.shape[1] > 1:
-        others = logits.scatter(1, chosen, -torch.inf)
-        odds = odds - others.logsumexp(dim=1)
+    chosen = explained_classes(logits[:1], target).expand(len(logits))
+    odds = log_odds(logits, chosen, multi_label)
     return odds[0] - odds[1:]
+
+
+def log_odds(logits: Tensor, classes: Tensor, multi_label: bool = False) -> Tensor:
+    """log(p / (1 - p)) of one class for each image.
+
+    Args:
+        logits: float (B, C).
+        classes: int64 (B,).
+        multi_label: as for ``occlusion``; a single logit is always the log-odds of its class.
+
+    Returns:
+        (B,), of the type of ``logits``.
+    """
+    chosen = classes[:, None]
+    odds = logits.gather(1, chosen)[:, 0]
+    if multi_label or logits.shape[1] == 1:
+        return odds
+    others = logits.scatter(1, chosen, -torch.inf)
+    return odds - others.logsumexp(dim=1)
 
 
 def one_input(model: Scorer, image: np.ndarray | Tensor) -> Tensor:
@@ -191,8 +210,8 @@ def one_input(model: Scorer, image: np.ndarray | Tensor) -> Tensor:
     if not inputs.is_floating_point():
         inputs = to_planes(inputs).expand(-1, 3, -1, -1)
     if isinstance(model, nn.Module):
-        inputs = inputs.to(next(model.parameters(), inputs))  # its device and dtype
-    return inputs
+        return inputs.to(next(model.parameters(), inputs))  # its device and dtype
+    return inputs.float()
 
 
 def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int, int]:
@@ -213,49 +232,57 @@ def grid_of(model: Scorer, image: Tensor, patch: int | None = None) -> tuple[int
     if patch is None:
         if isinstance(model, VisionTransformer):
             return model.patch_embed.dynamic_feat_size((height, width))
-        patch = patch_side(height)
-        nothing_fills = patch == height
-        if nothing_fills and height == width >= 7:
-            return 7, 7  # a little uneven
-        if nothing_fills:
-            patch = max(1, height // 7)
+        return _grid_of_any(height, width)
     if patch < 1 or height % patch or width % patch:
         size = f"{height} x {width} px"
         raise SwysError(f"patches of {patch} px do not fill {size}; choose a divisor of its sides")
     return height // patch, width // patch
 
 
-def patch_side(side: int) -> int:
-    """Side of patches, px: about a seventh of the image's, and a divisor of it.
+def _grid_of_any(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of square patches that fill an image; else seven of each, a little uneven.
+
+    An image of less than seven pixels has a patch for each.
+    """
+    for rows in GRIDS:
+        patch = height // rows
+        fills = patch > 1 and height % rows == 0 and width % patch == 0
+        if fills and width // patch in GRIDS:
+            return rows, width // patch
+    return min(height, 7), min(width, 7)
+
+
+def without_patches(images: Tensor, hidden: Tensor, fill: str = "mean") -> Tensor:
+    """Images in which something else stands in the place of the hidden patches.
 
     Args:
-        side: of the image, px.
+        images: float (B, 3, H, W), or (1, 3, H, W): the same image for all.
+        hidden: which patches each of them lacks, bool (B, gh, gw).
+        fill: "mean" or "blur", as for ``occlusion``.
+
+    Returns:
+        float (B, 3, H, W).
     """
-    for grid in GRIDS:
-        if side % grid == 0 and side > grid:
-            return side // grid
-    return side
-
-
-def _with_fill(model: Scorer, image: Tensor, hidden: Tensor, fill: str) -> Any:
-    """Scores of the image where something else stands in the place of hidden patches."""
-    pixels = F.interpolate(hidden[:, None].float(), size=image.shape[-2:]).bool()
-    blank = image.mean(dim=(2, 3), keepdim=True)
+    pixels = F.interpolate(hidden[:, None].float(), size=images.shape[-2:]).bool()
+    blank = images.mean(dim=(2, 3), keepdim=True)
     if fill == "blur":
-        patch = image.shape[-1] // hidden.shape[-1]
-        blank = blurred(image, sigma=patch)
-    return model(torch.where(pixels, blank, image))
+        patch = images.shape[-1] // hidden.shape[-1]
+        blank = blurred(images, sigma=patch)
+    return torch.where(pixels, blank, images)
 
 
-def _without_tokens(model: Scorer, image: Tensor, hidden: Tensor, fill: str) -> Tensor:
+def _without_tokens(model: Scorer, image: Tensor, hidden: Tensor) -> Tensor:
     """Logits of a ViT that does not read the tokens of hidden patches."""
     if not isinstance(model, VisionTransformer):
-        raise SwysError(f"fill '{fill}' needs a timm ViT; choose mean or blur")
+        raise SwysError("fill 'token' needs a timm ViT; choose mean or blur")
     tokens, _ = embedded_tokens(model, image)
     prefix = model.num_prefix_tokens
     read = F.pad(~hidden.flatten(1), (prefix, 0), value=True)
     if read.shape[1] != tokens.shape[1]:
-        raise SwysError(f"fill '{fill}' hides whole tokens; leave out patch")
+        raise SwysError("fill 'token' hides whole tokens; leave out patch")
+    counts = read.sum(dim=1)
+    if (counts != counts[0]).any():
+        raise SwysError("fill 'token' needs as many hidden patches in each variant")
     kept = tokens.expand(len(read), -1, -1)[read]
     kept = kept.reshape(len(read), -1, tokens.shape[2])
     return logits_of(model, model.blocks(kept))

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from .config import SwysError, unknown
 from .splits import Split, has_class
@@ -53,6 +51,8 @@ class Mark:
     def __post_init__(self):
         if self.place not in PLACES:
             raise SwysError(unknown("place of a mark", self.place, PLACES))
+        if self.target < 0:
+            raise SwysError(f"target of a mark is {self.target}; give a class, from 0")
         if not 3 <= self.size <= 12:
             raise SwysError(f"a mark of {self.size} px; give 3 to 12, of an image of 28 px")
         for name in ("share", "elsewhere", "strength"):
@@ -96,7 +96,8 @@ def plant(split: Split, mark: Mark, seed: int = 0, where: str = "as trained") ->
         The images and where their marks are: an image without one has a mask of False.
 
     Raises:
-        SwysError: an unknown ``where``, or images that are too small for the mark.
+        SwysError: an unknown ``where``, images that are too small for the mark, or, where an image
+            has several labels, a target that is none of them.
     """
     if where not in SETS:
         raise SwysError(unknown("set of marked images", where, SETS))
@@ -169,7 +170,7 @@ def found(maps: np.ndarray, mask: np.ndarray) -> Found:
     """Measure how maps point at planted evidence.
 
     Args:
-        maps: (N, gh, gw).
+        maps: numbers (N, gh, gw).
         mask: the pixels of the mark, bool (N, H, W), as ``plant`` returns it.
 
     Raises:
@@ -178,9 +179,8 @@ def found(maps: np.ndarray, mask: np.ndarray) -> Found:
     if len(maps) != len(mask):
         counts = f"{len(maps)} maps and {len(mask)} masks"
         raise SwysError(f"{counts}; give both of the same images")
-    pixels = torch.as_tensor(mask)[:, None].float()
-    touched = F.adaptive_max_pool2d(pixels, maps.shape[1:]).flatten(1).numpy() > 0
-    values = np.maximum(maps, 0).reshape(len(maps), -1)
+    touched = _touched(mask, maps.shape[1:]).reshape(len(maps), -1)
+    values = np.maximum(maps, 0.0).reshape(len(maps), -1)
     hottest = values == values.max(axis=1, keepdims=True)
     none_beside_it = (touched | ~hottest).all(axis=1)
     hits = none_beside_it & (values.max(axis=1) > 0)
@@ -188,3 +188,14 @@ def found(maps: np.ndarray, mask: np.ndarray) -> Found:
     total[total == 0] = np.nan
     heat = (values * touched).sum(axis=1) / total
     return Found(hits, heat, touched.mean(axis=1))
+
+
+def _touched(mask: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Which patches have a pixel of the mark: bool (N, gh, gw)."""
+    height, width = mask.shape[1:]
+    row_of = np.arange(height) * grid[0] // height  # of patches, for each row of pixels
+    column_of = np.arange(width) * grid[1] // width
+    image, row, column = np.nonzero(mask)
+    touched = np.zeros((len(mask), *grid), dtype=bool)
+    touched[image, row_of[row], column_of[column]] = True
+    return touched

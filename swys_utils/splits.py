@@ -121,7 +121,13 @@ def has_class(split: Split, number: int) -> np.ndarray:
 
     Returns:
         bool (N,).
+
+    Raises:
+        SwysError: images can have several labels, and there is none of this number.
     """
     if split.labels.ndim == 2:
+        count = split.labels.shape[1]
+        if number not in range(count):
+            raise SwysError(f"no label {number}; give 0 to {count - 1}")
         return split.labels[:, number] == 1
     return split.labels == number

@@ -25,7 +25,7 @@ def row_beside(begin: str, text: str) -> list[float]:
 
 
 def ring_tinys(kind: str, patch: int = 7) -> list[dict]:
-    """The six shipped Tinys of a kind, with a side of patches in px, of X-rays with one ring."""
+    """The six shipped Tinys of a kind, with a side of patches in px, of X-rays with one ring, by seed."""
     content = json.loads((SHIPPED / "planted.json").read_text("utf-8"))
     asked = (kind, "vit_tiny", patch, "corner")
     found = []
@@ -33,5 +33,6 @@ def ring_tinys(kind: str, patch: int = 7) -> list[dict]:
         described = tuple(unit[key] for key in ("kind", "model", "patch", "mark"))
         if described == asked:
             found.append(unit)
-    assert len(found) == 6
-    return sorted(found, key=lambda unit: unit["seed"])
+    found.sort(key=lambda unit: unit["seed"])
+    assert [unit["seed"] for unit in found] == list(range(6))
+    return found

@@ -266,7 +266,7 @@ def test_it_gives_what_heavier_maps_change(findings):
     (text,) = re.findall(r"^Does the weight of the maps.*$", findings, re.MULTILINE)
     wanted = []
     for weight in (0.5, 8, 32):
-        units = planted_of(f"labels + honest maps, weight {weight}")
+        units = ring_tinys(f"labels + honest maps, weight {weight}")
         turned = [100 * unit["scores"]["flips"] for unit in units]
         wanted += [weight, round(mean(turned))]
     wanted += [round(min(turned)), round(max(turned))]  # of the heaviest
@@ -275,7 +275,7 @@ def test_it_gives_what_heavier_maps_change(findings):
 
 def test_it_gives_what_maps_alone_teach(findings):
     (text,) = re.findall(r"^And heatmaps alone.*$", findings, re.MULTILINE)
-    units = planted_of("honest maps alone")
+    units = ring_tinys("honest maps alone")
     maps = [round(unit["like_honest"]["grad_cam"]["agreement"], 2) for unit in units]
     areas = {unit["seed"]: unit["scores"]["clean"]["auc"] for unit in units}
     reasons = {unit["seed"]: unit["like_honest"]["occlusion"]["agreement"] for unit in units}

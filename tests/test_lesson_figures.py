@@ -12,7 +12,6 @@ import torch
 from small import vit
 
 from swys_figures import heatmaps as heatmap_figures
-from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
 from swys_utils import (
     curve_names,
@@ -27,7 +26,7 @@ from swys_utils.exercises import check
 from swys_utils.gradcam import grad_cam, hires_cam
 from swys_utils.metrics import probabilities, t_interval
 from swys_utils.occlusion import occlusion
-from swys_utils.planted import Mark, plant
+from swys_utils.planted import Mark
 from swys_utils.splits import Split
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -132,35 +131,6 @@ def test_macs_of_the_page_are_those_of_the_package():
     macs = function_of_page("06_benchmark", "macs")
     assert macs(49, 192) == vit_macs(49, 192, 12, 4, 2)
     assert macs(16, 192, patch=7) == vit_macs(16, 192, 12, 7, 2)
-
-
-def test_examples_of_marked_images(data):
-    planted = plant(data.train, MARK)
-    figure = planted_figures.marked_examples(data, planted.split, planted.mask, MARK)
-    framed = [ax for ax in figure.axes if ax.patches]
-    assert 4 <= len(framed) <= 6  # nearly all of the class, nearly none of the others
-
-
-def test_a_frame_only_where_a_mark_is():
-    figure, ax = plt.subplots()
-    planted_figures.frame_mark(ax, np.zeros((28, 28), bool))
-    assert not ax.patches
-    plt.close(figure)
-
-
-def test_the_curve_of_a_shortcut_looks_at_three_sets(data, model):
-    curve = planted_figures.ShortcutCurve(data, MARK, images=40, seconds=12)
-    for seconds in (0, 0.5, 12):
-        curve(model, seconds)
-    assert [row["seconds"] for row in curve.history] == [0, 12]
-    assert curve.history[0].keys() == {"seconds", "as trained", "clean", "swapped"}
-    assert len(curve.figure().axes) == 1
-
-
-def test_a_class_is_named_as_often_with_the_mark_by_a_model_that_knows_nothing(data, model):
-    rows = planted_figures.how_often_named(model, data, MARK)
-    assert [row["images"] for row in rows] == ["truly pneumonia", "truly not pneumonia"]
-    assert rows[0].keys() == {"images", "without the mark", "with the mark"}
 
 
 def test_at_least_twenty_images_keep_their_label(data):

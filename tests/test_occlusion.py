@@ -16,7 +16,7 @@ from swys_utils.occlusion import (
     lost_without,
     occlusion,
     one_input,
-    patch_side,
+    without_patches,
 )
 from swys_utils.vit_internals import explained_classes, targets_of
 
@@ -258,16 +258,48 @@ def test_patches_of_a_function_fill_the_image(side, patches):
     assert maps.shape == (1, patches, patches)
 
 
-@pytest.mark.parametrize("side", [28, 64, 100, 128, 224])
-def test_a_patch_divides_the_image(side):
-    patch = patch_side(side)
-    assert side % patch == 0
-    assert 5 <= side // patch <= 10
+@pytest.mark.parametrize(
+    ("height", "width", "grid"),
+    [
+        (100, 100, (5, 5)),
+        (128, 128, (8, 8)),
+        (112, 96, (7, 6)),
+        (121, 121, (7, 7)),
+        (112, 100, (7, 7)),
+    ],
+    ids=["100", "128", "oblong", "uneven", "uneven and oblong"],
+)
+def test_patches_of_a_function_are_square_or_seven_a_side(height, width, grid):
+    assert grid_of(lambda x: x, torch.zeros(1, 3, height, width)) == grid
 
 
-@pytest.mark.parametrize("side", [121, 269])
-def test_where_no_patches_fill_the_image_seven_are_uneven(side):
-    assert grid_of(lambda x: x, torch.zeros(1, 3, side, side)) == (7, 7)
+def test_hidden_patches_get_the_mean_of_their_own_image():
+    rows = torch.arange(28.0).expand(3, 28, 28)
+    images = torch.stack([rows, rows + 100])
+    hidden = torch.zeros(2, 7, 7, dtype=torch.bool)
+    hidden[0, 0, 1] = True
+    hidden[1, 6, 6] = True
+    changed = without_patches(images, hidden)
+    assert changed[0, :, :4, 4:8].unique().tolist() == [13.5]
+    assert changed[1, :, 24:, 24:].unique().tolist() == [113.5]
+    assert (changed != images).sum() == 2 * 3 * 16
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
+def test_a_function_is_asked_in_single_precision(kind):
+    def mean(x):
+        assert x.dtype == torch.float32
+        return x.mean(dim=(2, 3))
+
+    assert occlusion(mean, np.zeros((1, 3, 28, 28), kind), 0).shape == (1, 7, 7)
+
+
+def test_tokens_are_left_out_as_many_in_each_variant():
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[0, 0, 0] = True
+    hidden[1, 0, :3] = True
+    with pytest.raises(SwysError, match="'token' needs as many hidden patches in each variant"):
+        lost_without(vit(patch_size=7), torch.zeros(1, 3, 28, 28), hidden, 0, fill="token")
 
 
 def test_patches_of_a_small_image_are_pixels():

@@ -251,3 +251,29 @@ def test_a_mark_has_to_fit(place):
     tiny = Split(np.zeros((2, 8, 8), np.uint8), np.array([0, 1]))
     with pytest.raises(SwysError, match="a mark of 12 px does not fit images of 8"):
         plant(tiny, Mark(place=place, size=12), where="everywhere")
+
+
+def test_a_negative_class_is_one_line():
+    with pytest.raises(SwysError, match="target of a mark is -1; give a class, from 0"):
+        Mark(target=-1)
+
+
+def test_a_label_that_is_not_there_is_one_line():
+    images = np.zeros((2, 28, 28), np.uint8)
+    several = Split(images, np.array([[1, 0, 1], [0, 1, 1]]))
+    with pytest.raises(SwysError, match="no label 3; give 0 to 2"):
+        plant(several, Mark(target=3))
+
+
+def test_a_patch_touches_only_the_marks_that_are_in_it():
+    """Where patches do not fill the image, they lie beside each other, as ``occlusion`` has it."""
+    mask = np.zeros((1, 10, 10), bool)
+    mask[0, 0, 3] = True  # rows and columns 0 to 3 are of the first of three patches
+    maps = np.eye(3)[None]
+    assert found(maps, mask).chance == pytest.approx(1 / 9)
+    assert found(maps, mask).heat == pytest.approx(1 / 3)
+
+
+def test_maps_of_whole_numbers_are_taken(mask):
+    maps = np.zeros((len(mask), 7, 7), int)
+    assert not found(maps, mask).hits.any()

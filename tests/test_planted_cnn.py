@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from filelock import FileLock
 
-from swys_studies import planted, planted_cnn, resnet
+from swys_studies import planted, planted_cnn, resnet, result_files
 from swys_studies.planted_students import CHEAT, HONEST
 from swys_utils.planted import plant
 
@@ -44,6 +44,7 @@ def study(data, monkeypatch, tmp_path):
     monkeypatch.setattr(planted_cnn, "pair_of_models", pair)
     monkeypatch.setattr(planted_cnn, "print_tables", len)
     monkeypatch.setattr(planted, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(result_files, "RUNS", tmp_path / "runs")
 
     def run(seeds):
         planted_cnn.planted_cnn("twin", seeds=seeds, save_path=str(path))
@@ -60,11 +61,12 @@ def test_what_is_done_is_skipped_and_the_rest_is_kept(study):
     assert len(units) == 4
 
 
-def test_a_pair_that_another_process_trains_is_left_to_it(study, data):
+def test_a_pair_that_another_process_trains_is_left_to_it(study, data, tmp_path):
     setting = planted.Setting(
         data, resnet.MODEL, planted_cnn.PATCH, planted_cnn.MARK, 2, planted.teachers_folder(data)
     )
-    with FileLock(setting.path(f"{setting.id}, {HONEST}, seed0", ".lock")):
+    of_file = result_files.result_lock(tmp_path / "planted.json")
+    with FileLock(setting.path(f"{setting.id}, pair, {of_file.stem}, seed0", ".lock")):
         asked, units = study(seeds=2)
     assert asked == [1]
     assert [unit["seed"] for unit in units] == [1, 1]

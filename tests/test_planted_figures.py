@@ -1,10 +1,14 @@
 """Figures and tables of the planted study, with and without results."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from small import vit
 
 from swys_figures import planted as planted_figures
 from swys_figures import teaching as teaching_figures
+from swys_studies.planted import planted_data
+from swys_utils.data import Dataset
 from swys_utils.planted import Mark, plant
 from swys_utils.splits import Split
 
@@ -31,6 +35,16 @@ def unit(kind: str, patch: int = 7) -> dict:
 def only_vits(units):
     """``planted_units`` where no other model was measured."""
     return lambda dataset, model="vit_tiny": [unit for unit in units if unit["model"] == model]
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return planted_data("twin")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return vit(patch_size=4, noise=0.05)
 
 
 @pytest.mark.parametrize("units", [[], [unit("cheat"), unit("cheat", 4), unit("honest answers")]])
@@ -157,3 +171,66 @@ def test_worn_maps_has_a_row_for_each_seed_with_all_three_models(monkeypatch):
     monkeypatch.setattr(teaching_figures, "planted_units", lambda dataset: units)
     (row,) = teaching_figures.worn_maps()
     assert list(row.values()) == ["1", "80%", "40%", "50%", "90%"]
+
+
+def test_examples_of_marked_images(data):
+    planted = plant(data.train, MARK)
+    figure = planted_figures.marked_examples(data, planted.split, planted.mask, MARK)
+    framed = [ax for ax in figure.axes if ax.patches]
+    assert 4 <= len(framed) <= 6  # nearly all of the class, nearly none of the others
+
+
+def test_a_frame_only_where_a_mark_is():
+    figure, ax = plt.subplots()
+    planted_figures.frame_mark(ax, np.zeros((28, 28), bool))
+    assert not ax.patches
+    plt.close(figure)
+
+
+def test_the_curve_of_a_shortcut_looks_at_three_sets(data, model):
+    curve = planted_figures.ShortcutCurve(data, MARK, images=40, seconds=12)
+    for seconds in (0, 0.5, 12):
+        curve(model, seconds)
+    assert [row["seconds"] for row in curve.history] == [0, 12]
+    assert curve.history[0].keys() == {"seconds", "as trained", "clean", "swapped"}
+    assert len(curve.figure().axes) == 1
+
+
+def test_a_class_is_named_as_often_with_the_mark_by_a_model_that_knows_nothing(data, model):
+    rows = planted_figures.how_often_named(model, data, MARK)
+    assert [row["images"] for row in rows] == ["truly class 1", "truly not class 1"]
+    for row in rows:
+        assert row["without the mark"] == row["with the mark"]
+
+
+@pytest.fixture
+def reads_the_corner(monkeypatch):
+    """In place of a model's answers: the class of the mark where its corner is bright."""
+
+    def predict(model, images, **options):
+        marked = images[:, 2, 2] == 255
+        return np.stack([~marked, marked], axis=1).astype(float) * 5
+
+    monkeypatch.setattr(planted_figures, "predict", predict)
+
+
+def test_a_model_that_reads_the_mark_names_its_class_with_it_only(data, reads_the_corner):
+    rows = planted_figures.how_often_named(None, data, MARK)
+    for row in rows:
+        assert row["without the mark"] == "0% called class 1"
+        assert row["with the mark"] == "100% called class 1"
+
+
+def test_the_curve_of_a_model_that_reads_the_mark_says_so(data, reads_the_corner):
+    curve = planted_figures.ShortcutCurve(data, MARK, images=40)
+    curve(None, 0)
+    (row,) = curve.history
+    assert row["clean"] == 0.5
+    assert row["swapped"] == 0
+    assert curve.outcome().startswith("This model reads the ring")
+
+
+def test_the_curve_of_a_model_that_knows_nothing_says_so(data, model):
+    curve = planted_figures.ShortcutCurve(data, MARK, images=40)
+    curve(model, 0)
+    assert "did not learn to read the ring" in curve.outcome()

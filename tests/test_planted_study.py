@@ -1,6 +1,5 @@
 """The study of planted evidence: who is trained, what is measured, what is kept."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, KernelShap
 from small import vit
 
-from swys_studies import planted, planted_cnn, planted_measures, resnet
+from swys_studies import planted, planted_measures
 from swys_studies.planted_students import (
     KINDS,
     NoLabels,
@@ -17,15 +16,13 @@ from swys_studies.planted_students import (
     OtherImagesMaps,
     hide_one_patch,
     kind_named,
-    log_odds,
 )
-from swys_utils.config import CHECKPOINTS, SwysError
+from swys_utils.config import SwysError
 from swys_utils.data import to_model_input
 from swys_utils.distillation import Teacher
-from swys_utils.occlusion import occlusion
+from swys_utils.occlusion import log_odds, occlusion
 from swys_utils.planted import Mark, plant
 from swys_utils.recipe import Batch, SupervisedObjective, one_hot
-from swys_utils.shipped_results import PLANTED_EPOCHS
 from swys_utils.splits import Split
 
 LABELS = np.tile([0, 1], 20)
@@ -295,89 +292,3 @@ def test_images_without_labels_have_the_ring_on_both_classes(asked, monkeypatch,
 def test_a_kind_that_would_be_a_copy_is_refused(kind, options):
     with pytest.raises(SwysError, match="is no kind of its own"):
         planted.planted("twin", only=kind, **options)
-
-
-# What is kept
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    """``study(kind, *known)`` runs one kind and seed; returns the units of the file that had some.
-
-    What is measured now says "today".
-    """
-    path = tmp_path / "planted.json"
-    monkeypatch.setattr(planted, "_measured", lambda *arguments: {"today": True})
-    monkeypatch.setattr(planted, "print_tables", len)
-    monkeypatch.setattr(planted, "RUNS", tmp_path / "runs")
-
-    def run(kind, *known):
-        path.write_text(json.dumps({"units": known}))
-        planted.planted("twin", seeds=1, only=kind, save_path=str(path))
-        return json.loads(path.read_text("utf-8"))["units"]
-
-    return run
-
-
-def known_unit(kind):
-    return {"id": f"vit_tiny 28/7, corner, {kind}, seed0", "kind": kind}
-
-
-def test_what_is_done_is_not_done_again(study):
-    done = known_unit("honest")
-    assert study("honest", done) == [done]
-
-
-def test_what_is_measured_stands_beside_what_it_is_of(study):
-    done = known_unit("honest")
-    first, second = study("cheat", done)
-    assert first == done
-    assert second == known_unit("cheat") | {
-        "model": "vit_tiny",
-        "patch": 7,
-        "mark": "corner",
-        "seed": 0,
-        "epochs": PLANTED_EPOCHS,
-        "today": True,
-    }
-
-
-def test_a_cheat_that_was_not_asked_by_every_method_is_measured_anew(study):
-    (measured,) = study("another cheat", known_unit("another cheat"))
-    assert measured["today"]
-
-
-@pytest.mark.parametrize("missing", ["methods", "int8", "subsets"])
-def test_a_cheat_that_lacks_a_part_is_measured_anew(study, missing):
-    parts = {"methods": {}, "int8": {}, "subsets": {}}
-    del parts[missing]
-    (measured,) = study("cheat", known_unit("cheat") | parts)
-    assert measured["today"]
-
-
-@pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*/planted.json")), ids=str)
-def test_no_shipped_model_would_be_measured_anew(path):
-    for unit in json.loads(path.read_text("utf-8"))["units"]:
-        of_vit = planted.PARTS_OF_CHEATS.get(unit["kind"], ())
-        parts = planted_cnn.PARTS if unit["model"] == resnet.MODEL else of_vit
-        assert unit.keys() >= set(parts), unit["id"]
-
-
-def test_a_unit_is_locked_by_its_name(study, tmp_path):
-    study("honest")
-    locks = {path.name for path in (tmp_path / "runs").rglob("*.lock")}
-    assert locks == {"planted.lock", "vit_tiny 28 by 7, corner, honest, seed0.lock"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"mark": "cornr"}, "no mark 'cornr'"), ({"only": "honst"}, "no kind matches 'honst'")],
-)
-def test_what_does_not_exist_is_one_line(change, message):
-    with pytest.raises(SwysError, match=message):
-        planted.planted(**({"dataset": "twin"} | change))
-
-
-def test_a_mistyped_kind_is_one_line():
-    with pytest.raises(SwysError, match="unknown kind 'honst'; did you mean 'honest'"):
-        kind_named("honst")

@@ -152,7 +152,7 @@ def test_one_line_in_a_hundred_has_more_than_30_tokens(name):
 
 def test_the_helper_stays_thin():
     """Packing cannot shrink tokens."""
-    assert sum(tokens_of_package("swys_utils")) < 38_000
+    assert sum(tokens_of_package("swys_utils")) < 38_200
 
 
 def reading_order() -> list[str]:
