@@ -25,7 +25,7 @@ def row_beside(begin: str, text: str) -> list[float]:
 
 
 def ring_tinys(kind: str, patch: int = 7) -> list[dict]:
-    """The six shipped Tinys of a kind, with a side of patches in px, of X-rays with one ring, by seed."""
+    """The six shipped Tinys of a kind, by seed: a side of patches in px, X-rays with one ring."""
     content = json.loads((SHIPPED / "planted.json").read_text("utf-8"))
     asked = (kind, "vit_tiny", patch, "corner")
     found = []
