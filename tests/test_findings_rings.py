@@ -356,13 +356,25 @@ def test_the_ring_turns_few_answers_of_models_of_blood_cells(findings):
     for unit in json.loads(path.read_text("utf-8"))["units"]:
         if unit["kind"] == "cheat":
             cheats[unit["model"]].append(unit)
-    tinys = [100 * unit["scores"]["flips"] for unit in cheats["vit_tiny"]]
-    (base,) = cheats["vit_base"]
-    turned = 100 * base["scores"]["flips"]
-    found = 100 * base["maps"]["occlusion"]["hits"]
-    assert len(tinys) == 12
-    assert f"turns at most {max(tinys):.0f} % of the answers of a cheating Tiny" in findings
-    assert f"it turns {turned:.0f} %, and occlusion finds it in {found:.0f} %" in findings
+    turned = {}
+    found = {}
+    for model, units in cheats.items():
+        turned[model] = [100 * unit["scores"]["flips"] for unit in units]
+        found[model] = [100 * unit["maps"]["occlusion"]["hits"] for unit in units]
+    assert len(cheats["vit_tiny"]) == 12
+    assert len(cheats["vit_base"]) == 6
+    most = f"at most {max(turned['vit_tiny']):.0f} % of the answers of a cheating Tiny"
+    of_bases = turned["vit_base"]
+    scatter = f"{min(of_bases):.0f} to {max(of_bases):.0f}"
+    hidden = f"{mean(found['vit_base']):.0f} %"
+    assert f"turns {most}" in findings
+    assert f"it turns {mean(of_bases):.0f} % on average ({scatter} by start)" in findings
+    assert f"occlusion finds it in {hidden} of their images" in findings
     readme = page("README.md")
-    assert f"at most {max(tinys):.0f} % of the answers of a cheating Tiny (twelve)" in readme
-    assert f"{turned:.0f} % in the one cheating Base" in readme
+    assert f"{most} (twelve)" in readme
+    assert f"{scatter} % in six cheating Bases" in readme
+    extra = page("notebooks/extras/07_is_the_map_true.ipynb")
+    with_16 = [100 * unit["scores"]["flips"] for unit in cheats["vit_tiny"] if unit["patch"] == 7]
+    shares = f"{mean(with_16):.0f} % in Tinys and {mean(of_bases):.0f} % in Bases"
+    assert f"the ring turns few answers, {shares}" in extra
+    assert f"in half of the Tinys' images, and in {hidden} of the Bases'" in extra
